@@ -1,0 +1,84 @@
+# Every target installs what it needs into .venv by itself.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export MLPLATFORM_HOME ?= $(CURDIR)/.mlplatform
+export DAGSTER_HOME ?= $(MLPLATFORM_HOME)/dagster
+EXPERIMENT ?= fleet_xgboost
+export MLPLATFORM_EXPERIMENT ?= $(EXPERIMENT)
+# uv reads a comma-separated list where pip reads a space-separated one.
+empty :=
+space := $(empty) $(empty)
+comma := ,
+export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+
+.PHONY: help setup demo test lint format ui mlflow serve serve-ray bench clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+# $(call install,<extras>): uv if it can be had, because it is many times faster; otherwise pip.
+define install
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"Python 3.11 is needed, but {sys.executable} is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	echo "Installing mlplatform$(1) into $(VENV)"
+	if $(BIN)/python -m pip install --quiet --constraint constraints.txt uv 2>/dev/null; then
+		test -n "$$UV_FIND_LINKS" || unset UV_FIND_LINKS
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".$(1)"
+	else
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".$(1)"
+	fi
+	mkdir -p "$(DAGSTER_HOME)" && cp dagster.yaml "$(DAGSTER_HOME)/dagster.yaml"
+	touch $@
+endef
+
+$(VENV)/.base: pyproject.toml constraints.txt dagster.yaml
+	$(call install,)
+
+$(VENV)/.dev: pyproject.toml constraints.txt dagster.yaml
+	$(call install,[dev])
+
+$(VENV)/.bench: pyproject.toml constraints.txt dagster.yaml
+	$(call install,[bench])
+
+setup: $(VENV)/.base ## Install into .venv and prepare the state folder
+	@mkdir -p "$(DAGSTER_HOME)" && cp dagster.yaml "$(DAGSTER_HOME)/dagster.yaml"
+
+demo: setup ## Train, promote, serve and query a model, offline
+	@$(BIN)/python -m mlplatform.demo
+
+test: $(VENV)/.dev ## Run all tests
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## Check style and types
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## Rewrite the code in the project's style
+	@$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: setup ## Dagster page and daemon on http://127.0.0.1:3000
+	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
+
+mlflow: setup ## MLflow page on http://127.0.0.1:5000
+	@$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(MLPLATFORM_HOME)/mlflow/mlflow.db}"
+
+serve: setup ## Prediction server on http://127.0.0.1:8000 (EXPERIMENT=<name>)
+	@$(BIN)/python -m serving.local
+
+serve-ray: setup ## The same routes from Ray Serve
+	@$(BIN)/python -m serving.ray_app
+
+bench: $(VENV)/.bench ## Run all benchmarks; one JSON object per figure
+	@for program in benchmarks/*.py; do $(BIN)/python "$$program"; done
+
+clean: ## Remove .venv and caches; the state in MLPLATFORM_HOME stays
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

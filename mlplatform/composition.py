@@ -1,0 +1,84 @@
+"""Composition of Hydra's YAML groups into plain values, remembered until a YAML file changes.
+
+Dagster imports the code location at every command, spawned step and sensor tick. Composing takes Hydra most of a tenth
+of a second per experiment, so the values are kept under `MLPLATFORM_HOME` and used again as long as no configuration
+file has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlplatform.settings import Settings
+from mlplatform.storage import atomic_file
+
+ROOT_CONFIG = "mlplatform_root"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used. The message names the key, the value and what is allowed."""
+
+
+def compose(experiment: str, overrides: Sequence[str], settings: Settings) -> dict[str, Any]:
+    """Return the composed values of an experiment.
+
+    Raises:
+        ConfigError: if the groups or overrides do not compose.
+    """
+    cached = _cache_path(experiment, overrides, settings)
+    with contextlib.suppress(OSError, ValueError):
+        remembered: dict[str, Any] = json.loads(cached.read_text())
+        return remembered
+    values, reads_environment = _compose(experiment, overrides, settings)
+    if reads_environment:
+        # What came from the environment may be a secret, and may be different next time.
+        return values
+    # A home that cannot be written to must not keep configuration from being read.
+    with contextlib.suppress(OSError), atomic_file(cached) as temporary:
+        temporary.write_text(json.dumps(values))
+    return values
+
+
+def _cache_path(experiment: str, overrides: Sequence[str], settings: Settings) -> Path:
+    """Return a path that names everything the composed values depend on."""
+    digest = hashlib.sha256(json.dumps([experiment, *overrides]).encode())
+    for folder in settings.conf_dirs:
+        for path in sorted(folder.rglob("*.yaml")):
+            status = path.stat()
+            digest.update(f"{path}\0{status.st_mtime_ns}\0{status.st_size}\n".encode())
+    return settings.home / "cache" / "config" / f"{experiment}-{digest.hexdigest()[:32]}.json"
+
+
+def _compose(experiment: str, overrides: Sequence[str], settings: Settings) -> tuple[dict[str, Any], bool]:
+    """Return the composed values and whether any of them was read from the environment."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import MISSING, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for folder in settings.conf_dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"configuration folder {folder} does not exist; check MLPLATFORM_CONF_DIR")
+    first, *others = settings.conf_dirs
+    search_path = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in others)}]"] if others else []
+    # The root lives in code, so that it is found whichever folder comes first.
+    ConfigStore.instance().store(name=ROOT_CONFIG, node={"defaults": ["_self_", {"experiment": MISSING}]}, replace=True)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(first), job_name="mlplatform"):
+            composed = hydra_compose(ROOT_CONFIG, overrides=[f"experiment={experiment}", *search_path, *overrides])
+        reads_environment = "${oc.env" in OmegaConf.to_yaml(composed)
+        values = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        given = f" with overrides {list(overrides)}" if overrides else ""
+        raise ConfigError(f"experiment {experiment!r}{given} does not compose: {error}") from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}, reads_environment

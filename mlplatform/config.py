@@ -1,0 +1,598 @@
+"""Experiment configuration: Hydra groups composed into frozen, validated pydantic models.
+
+`load_experiment` is the only way in. It composes the YAML groups under `conf/`, validates the result and refuses, with
+an error that names the key, the value and what is allowed, everything that could not work: unknown keys, wrong types,
+plug-ins that do not exist, and combinations that contradict each other. Code that receives an `ExperimentConfig` never
+has to check it again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mlplatform.composition import ConfigError as ConfigError
+from mlplatform.composition import compose
+from mlplatform.plugins import METRICS, MODELS, SOURCES, SPLITTERS, TRANSFORMS, UnknownPluginError
+from mlplatform.settings import Settings
+
+Task = Literal["forecast", "regression", "classification"]
+NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+VERSION_GROUPS = {"split_version": "split", "feature_version": "features", "model_version": "model"}
+
+ENTITY = "entity_id"
+TIMESTAMP = "event_timestamp"
+
+
+class Frozen(BaseModel):
+    """Base of all configuration models: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ColumnConfig(Frozen):
+    """One data column. `min` and `max` are physical limits: rows beyond them are quarantined."""
+
+    type: Literal["float", "category"] = "float"
+    min: float | None = None
+    max: float | None = None
+    nullable: bool = True
+    unit: str = ""
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _limits(self) -> ColumnConfig:
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError(f"min must be below max, but min={self.min} and max={self.max}")
+        if self.type == "category" and (self.min is not None or self.max is not None):
+            raise ValueError("min and max apply to columns of type float only")
+        return self
+
+
+class SourceConfig(Frozen):
+    """Where a dataset is read from; the URI's scheme or file suffix selects the source plug-in."""
+
+    uri: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    download_url: str | None = None
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _downloads_are_checked(self) -> SourceConfig:
+        if self.download_url and not self.sha256:
+            raise ValueError("a source with download_url needs sha256, so that the download can be checked")
+        return self
+
+
+class DatasetConfig(Frozen):
+    """A dataset: its source, its columns, and for time series its grid.
+
+    `window_steps` is the length of the window kept in the online store, in steps of `frequency`; it bounds the lookback
+    that an experiment on this dataset can ask for.
+    """
+
+    name: str = Field(pattern=NAME_PATTERN)
+    kind: Literal["timeseries", "tabular"]
+    source: SourceConfig
+    time_column: str | None = None
+    entity_column: str | None = None
+    frequency: str | None = None
+    window_steps: int = Field(default=0, ge=0)
+    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
+    columns: dict[str, ColumnConfig] = Field(min_length=1)
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetConfig:
+        if self.kind == "timeseries":
+            for key in ("time_column", "frequency"):
+                if getattr(self, key) is None:
+                    raise ValueError(f"{key} is missing; a dataset of kind timeseries needs it")
+            if self.window_steps < 1:
+                raise ValueError(f"window_steps must be at least 1 for kind timeseries, but is {self.window_steps}")
+            _step_of(self.frequency)
+        reserved = {ENTITY, TIMESTAMP} & set(self.columns)
+        if reserved:
+            raise ValueError(f"columns must not use the reserved names {sorted(reserved)}")
+        for key in ("time_column", "entity_column"):
+            if getattr(self, key) in self.columns:
+                raise ValueError(f"columns must not repeat the {key} {getattr(self, key)!r}")
+        return self
+
+    @property
+    def step(self) -> dt.timedelta:
+        """Length of one time step."""
+        return _step_of(self.frequency)
+
+    @property
+    def float_columns(self) -> tuple[str, ...]:
+        """Names of the numeric columns, in configuration order."""
+        return tuple(name for name, column in self.columns.items() if column.type == "float")
+
+    @property
+    def category_columns(self) -> tuple[str, ...]:
+        """Names of the categorical columns, in configuration order."""
+        return tuple(name for name, column in self.columns.items() if column.type == "category")
+
+
+def _step_of(frequency: str | None) -> dt.timedelta:
+    match = re.fullmatch(r"(\d*)\s*(s|min|h|D|W)", frequency or "")
+    if match is None or match.group(1) == "0":
+        raise ValueError(f"frequency {frequency!r} is not a fixed time step such as 1h, 15min or 1D")
+    seconds = {"s": 1, "min": 60, "h": 3600, "D": 86400, "W": 604800}[match.group(2)]
+    return dt.timedelta(seconds=seconds * int(match.group(1) or 1))
+
+
+class FeaturesConfig(Frozen):
+    """A version of the model inputs: which dataset columns, in which order."""
+
+    version: str = Field(pattern=NAME_PATTERN)
+    columns: tuple[str, ...] = Field(min_length=1)
+
+
+class PluginConfig(Frozen):
+    """A plug-in by name with its parameters."""
+
+    name: str
+    params: dict[str, Any] = {}
+
+
+def _utc(value: Any) -> Any:
+    if isinstance(value, str):
+        value = dt.datetime.fromisoformat(value)
+    if isinstance(value, dt.datetime):
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+    return value
+
+
+UtcDatetime = Annotated[dt.datetime, BeforeValidator(_utc)]
+
+
+class SplitConfig(Frozen):
+    """A split policy and the cross-validation inside its training rows.
+
+    Time series, in steps of the dataset's frequency: `[train][reference][test ...]`, laid from the start when
+    `train_steps` is given and from the end of the data otherwise. Tabular data: `reference_fraction` of the rows.
+
+    `as_of` cuts the data at a moment; it is part of the version, so `fleet_v1@20250301T0000` is a new immutable
+    reference set made by the policy `fleet_v1`.
+    """
+
+    version: str = Field(pattern=NAME_PATTERN)
+    as_of: UtcDatetime | None = None
+    train_steps: int | None = Field(default=None, ge=1)
+    reference_steps: int | None = Field(default=None, ge=1)
+    test_steps: dict[str, int] = {}
+    context_steps: int = Field(default=0, ge=0)
+    reference_fraction: float | None = Field(default=None, gt=0, lt=1)
+    stratify_column: str | None = None
+    seed: int = 0
+    cv: PluginConfig
+    folds: int = Field(ge=1, le=50)
+
+    @property
+    def version_id(self) -> str:
+        """The version with its cut-off, as used for folder names, tags and `active_config.yaml`."""
+        return self.version if self.as_of is None else f"{self.version}@{self.as_of:%Y%m%dT%H%M}"
+
+    @property
+    def fold_names(self) -> tuple[str, ...]:
+        """Partition keys of the folds."""
+        return tuple(f"fold_{k}" for k in range(self.folds))
+
+
+class StepConfig(Frozen):
+    """One preprocessing step: a transform, the columns it applies to (default: all it can), and its parameters."""
+
+    transform: str
+    columns: tuple[str, ...] | None = None
+    params: dict[str, Any] = {}
+
+
+class PreprocessingConfig(Frozen):
+    """The steps of the TransformManager, in order."""
+
+    steps: tuple[StepConfig, ...] = ()
+
+
+class SearchDimension(Frozen):
+    """One dimension of a search space."""
+
+    type: Literal["int", "float", "categorical"]
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _shape(self) -> SearchDimension:
+        if self.type == "categorical":
+            if not self.choices:
+                raise ValueError("a categorical dimension needs choices")
+        elif self.low is None or self.high is None or self.low > self.high:
+            raise ValueError(f"low and high must be given with low <= high, but low={self.low} and high={self.high}")
+        return self
+
+
+class ModelConfig(Frozen):
+    """A version of the model definition: family, parameters and, optionally, a search space of one's own.
+
+    `search_space: null` uses the family's own space; `{}` searches nothing.
+    """
+
+    version: str = Field(pattern=NAME_PATTERN)
+    family: str
+    params: dict[str, Any] = {}
+    search_space: dict[str, SearchDimension] | None = None
+
+
+class TuningConfig(Frozen):
+    """How many trials, for how long, and when to prune one."""
+
+    trials: int = Field(default=1, ge=1)
+    timeout_s: float | None = Field(default=None, gt=0)
+    pruner_startup_trials: int = Field(default=3, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+
+
+class PromotionConfig(Frozen):
+    """When a candidate replaces the champion.
+
+    `margin` is relative: 0.01 asks for a metric at least one percent better than the champion's.
+    """
+
+    margin: float = Field(default=0.0, ge=0, lt=1)
+    must_beat_baselines: bool = True
+    cooldown_hours: float = Field(default=0.0, ge=0)
+
+
+class DriftConfig(Frozen):
+    """When recent data counts as drifted, and how often that may start a training run."""
+
+    test: str = "wasserstein"
+    recent_steps: int = Field(default=168, ge=2)
+    quantile: float = Field(default=0.99, gt=0.5, lt=1)
+    error_ratio: float = Field(default=1.5, gt=1)
+    min_predictions: int = Field(default=24, ge=1)
+    cooldown_hours: float = Field(default=24.0, ge=0)
+
+
+class AllowedVersions(Frozen):
+    """Versions, beyond the experiment's own, that a training run may ask for."""
+
+    split: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+
+
+class ExperimentConfig(Frozen):
+    """Everything that defines one experiment."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    description: str = ""
+    task: Task
+    dataset: DatasetConfig
+    features: FeaturesConfig
+    split: SplitConfig
+    preprocessing: PreprocessingConfig
+    model: ModelConfig
+    tuning: TuningConfig
+    promotion: PromotionConfig
+    drift: DriftConfig
+    targets: tuple[str, ...] = Field(min_length=1)
+    metric: str
+    extra_metrics: tuple[str, ...] = ()
+    baselines: tuple[PluginConfig, ...] = Field(min_length=1)
+    lookback: int = Field(default=0, ge=0)
+    horizon: int = Field(default=0, ge=0)
+    seed: int = 0
+    allowed: AllowedVersions = AllowedVersions()
+
+    @model_validator(mode="after")
+    def _possible(self) -> ExperimentConfig:
+        _check_columns(self)
+        _check_plugins(self)
+        if self.task == "forecast":
+            _check_forecast(self)
+        else:
+            _check_tabular(self)
+        if self.name == self.dataset.name:
+            raise ValueError(f"name {self.name!r} is also the name of its dataset; asset keys would collide")
+        return self
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The deciding metric first, then the extra ones; forecasts always report MAE, which drift is judged by."""
+        always = ("mae",) if self.task == "forecast" else ()
+        return tuple(dict.fromkeys((self.metric, *self.extra_metrics, *always)))
+
+    @property
+    def registered_name(self) -> str:
+        """Stem of the registered models' names."""
+        return self.name
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions that name this configuration in `active_config.yaml`, run config and tags."""
+        return {
+            "split_version": self.split.version_id,
+            "feature_version": self.features.version,
+            "model_version": self.model.version,
+        }
+
+    def fold_digest(self) -> str:
+        """SHA-256 of the parts that folds and fold preprocessors depend on."""
+        parts = {"dataset", "features", "split", "preprocessing", "targets", "task", "lookback", "horizon"}
+        text = json.dumps(self.model_dump(mode="json", include=parts), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_columns(config: ExperimentConfig) -> None:
+    known = config.dataset.columns
+    for key, names in (("features.columns", config.features.columns), ("targets", config.targets)):
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"{key} names {name!r}, which is not a column of dataset {config.dataset.name!r}; "
+                    f"allowed: {', '.join(known)}"
+                )
+        if len(set(names)) != len(names):
+            raise ValueError(f"{key} names a column twice: {', '.join(names)}")
+    for position, step in enumerate(config.preprocessing.steps):
+        for name in step.columns or ():
+            if name not in known:
+                raise ValueError(
+                    f"preprocessing.steps[{position}].columns names {name!r}, which is not a column of dataset "
+                    f"{config.dataset.name!r}; allowed: {', '.join(known)}"
+                )
+
+
+def _check_plugins(config: ExperimentConfig) -> None:
+    family = _plugin("model.family", MODELS, config.model.family)
+    _supports("model.family", config.model.family, family.tasks, config.task)
+    _params("model.params", family, config.model.params)
+    for name in config.model.search_space or {}:
+        if name not in family.Params.model_fields:
+            raise ValueError(
+                f"model.search_space names {name!r}, which is not a parameter of {config.model.family!r}; "
+                f"allowed: {', '.join(family.Params.model_fields)}"
+            )
+    for baseline in config.baselines:
+        plugin = _plugin("baselines", MODELS, baseline.name)
+        _supports("baselines", baseline.name, plugin.tasks, config.task)
+        _params(f"baselines.{baseline.name}.params", plugin, baseline.params)
+    for key, name in (("metric", config.metric), *(("extra_metrics", name) for name in config.extra_metrics)):
+        _supports(key, name, _plugin(key, METRICS, name).tasks, config.task)
+    splitter = _plugin("split.cv.name", SPLITTERS, config.split.cv.name)
+    _supports("split.cv.name", config.split.cv.name, splitter.tasks, config.task)
+    _params("split.cv.params", splitter, config.split.cv.params)
+    for position, step in enumerate(config.preprocessing.steps):
+        key = f"preprocessing.steps[{position}]"
+        _params(f"{key}.params", _plugin(f"{key}.transform", TRANSFORMS, step.transform), step.params)
+
+
+def _check_forecast(config: ExperimentConfig) -> None:
+    dataset, split = config.dataset, config.split
+    if dataset.kind != "timeseries":
+        raise ValueError(f"task 'forecast' needs a dataset of kind timeseries, but {dataset.name!r} is {dataset.kind}")
+    for key in ("lookback", "horizon"):
+        if getattr(config, key) < 1:
+            raise ValueError(f"{key} must be at least 1 for task 'forecast', but is {getattr(config, key)}")
+    for target in config.targets:
+        if dataset.columns[target].type != "float":
+            raise ValueError(f"targets names {target!r}, which is categorical; a forecast target must be of type float")
+        if target not in config.features.columns:
+            raise ValueError(
+                f"targets names {target!r}, which is not among features.columns "
+                f"({', '.join(config.features.columns)}); a forecast reads the history of its targets"
+            )
+    context = config.lookback + preprocessing_context(config.preprocessing)
+    if context > dataset.window_steps:
+        raise ValueError(
+            f"lookback {config.lookback} and {context - config.lookback} steps of preprocessing context exceed "
+            f"dataset.window_steps {dataset.window_steps} of {dataset.name!r}"
+        )
+    if split.reference_steps is None:
+        raise ValueError("split.reference_steps is missing; task 'forecast' needs it")
+    if context > split.context_steps:
+        raise ValueError(
+            f"lookback {config.lookback} and {context - config.lookback} steps of preprocessing context exceed "
+            f"split.context_steps {split.context_steps} of split version {split.version!r}"
+        )
+    validation_steps = split.cv.params.get("validation_steps")
+    for key, steps in (
+        ("split.cv.params.validation_steps", validation_steps),
+        ("split.reference_steps", split.reference_steps),
+        *((f"split.test_steps.{name}", steps) for name, steps in split.test_steps.items()),
+    ):
+        if steps is not None and config.horizon > steps:
+            raise ValueError(f"horizon {config.horizon} is longer than {key} {steps}; allowed: 1 to {steps}")
+
+
+def _check_tabular(config: ExperimentConfig) -> None:
+    if config.dataset.kind != "tabular":
+        raise ValueError(
+            f"task {config.task!r} needs a dataset of kind tabular, but {config.dataset.name!r} is timeseries"
+        )
+    if len(config.targets) != 1:
+        raise ValueError(
+            f"targets must name one column for task {config.task!r}, but names {', '.join(config.targets)}"
+        )
+    target = config.targets[0]
+    wanted = "category" if config.task == "classification" else "float"
+    if config.dataset.columns[target].type != wanted:
+        raise ValueError(
+            f"targets names {target!r} of type {config.dataset.columns[target].type}; "
+            f"task {config.task!r} needs a target of type {wanted}"
+        )
+    if target in config.features.columns:
+        raise ValueError(f"features.columns contains the target {target!r}; the model would read its own answer")
+    stratify = config.split.stratify_column
+    if stratify is not None and stratify not in config.dataset.columns:
+        raise ValueError(
+            f"split.stratify_column names {stratify!r}, which is not a column of dataset {config.dataset.name!r}; "
+            f"allowed: {', '.join(config.dataset.columns)}"
+        )
+    if config.split.reference_fraction is None:
+        raise ValueError(f"split.reference_fraction is missing; task {config.task!r} needs it")
+
+
+def preprocessing_context(preprocessing: PreprocessingConfig) -> int:
+    """Return how many rows before a window its first row depends on, over all steps."""
+    return sum(TRANSFORMS.get(step.transform)(**step.params).context for step in preprocessing.steps)
+
+
+def _plugin(key: str, registry: Any, name: str) -> Any:
+    try:
+        return registry.get(name)
+    except UnknownPluginError as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
+def _supports(key: str, name: str, tasks: Iterable[str], task: str) -> None:
+    if task not in tasks:
+        raise ValueError(f"{key} {name!r} does not fit task {task!r}; it supports: {', '.join(sorted(tasks))}")
+
+
+def _params(key: str, plugin: Any, params: Mapping[str, Any]) -> None:
+    try:
+        plugin.Params.model_validate(dict(params))
+    except ValidationError as error:
+        known = ", ".join(plugin.Params.model_fields) or "none"
+        raise ValueError("; ".join(_lines(error, prefix=key)) + f"; allowed parameters: {known}") from error
+
+
+def _lines(error: ValidationError, prefix: str = "") -> list[str]:
+    """Return one `key = value: reason` line per validation error."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in (*([prefix] if prefix else []), *item["loc"]))
+        reason = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            reason = "unknown key"
+        shown = "" if item["type"] in ("missing", "value_error") else f" = {item['input']!r}"
+        lines.append(f"{key}{shown}: {reason}" if key else reason)
+    return lines
+
+
+def experiment_names(settings: Settings | None = None) -> tuple[str, ...]:
+    """Return the names of all experiments in the configuration folders, sorted."""
+    return options("experiment", settings)
+
+
+def options(group: str, settings: Settings | None = None) -> tuple[str, ...]:
+    """Return the options of a configuration group, sorted."""
+    folders = (settings or Settings.from_env()).conf_dirs
+    return tuple(sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")}))
+
+
+def load_experiment(name: str, overrides: Sequence[str] = (), settings: Settings | None = None) -> ExperimentConfig:
+    """Compose and validate the experiment `name`.
+
+    Parameters:
+        name: file name, without suffix, under `conf/experiment/`.
+        overrides: Hydra overrides, for example `["horizon=48", "model=nlinear_v1"]`.
+        settings: where configuration is looked up; default: from the environment.
+
+    Raises:
+        ConfigError: if the experiment is unknown or any part of it cannot be used.
+    """
+    settings = settings or Settings.from_env()
+    known = experiment_names(settings)
+    if name not in known:
+        raise ConfigError(f"unknown experiment {name!r}; known: {', '.join(known)}")
+    values = compose(name, overrides, settings)
+    try:
+        config = ExperimentConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"experiment {name!r} is not valid:\n  " + "\n  ".join(_lines(error))) from error
+    if config.name != name:
+        raise ConfigError(f"experiment {name!r}: name is {config.name!r}, but must equal the file's name")
+    return config
+
+
+def load_dataset(name: str, settings: Settings | None = None) -> DatasetConfig:
+    """Read and validate the dataset `name` on its own, outside of any experiment.
+
+    Raises:
+        ConfigError: if the dataset is unknown or its file cannot be used.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    settings = settings or Settings.from_env()
+    paths = [path for folder in settings.conf_dirs if (path := folder / "dataset" / f"{name}.yaml").is_file()]
+    if not paths:
+        raise ConfigError(f"unknown dataset {name!r}; known: {', '.join(options('dataset', settings))}")
+    try:
+        config = DatasetConfig.model_validate(OmegaConf.to_container(OmegaConf.load(paths[0]), resolve=True))
+    except ValidationError as error:
+        raise ConfigError(f"dataset {name!r} is not valid:\n  " + "\n  ".join(_lines(error))) from error
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"dataset {name!r}: {paths[0]} cannot be read: {error}") from error
+    if config.name != name:
+        raise ConfigError(f"dataset {name!r}: name is {config.name!r}, but must equal the file's name")
+    return config
+
+
+def apply_versions(name: str, versions: Mapping[str, str], settings: Settings | None = None) -> list[str]:
+    """Return the Hydra overrides that select `versions` for the experiment `name`.
+
+    Parameters:
+        versions: any of `split_version`, `feature_version` and `model_version`.
+
+    Raises:
+        ConfigError: if a key or version is unknown, or the experiment does not allow the version.
+    """
+    settings = settings or Settings.from_env()
+    default = load_experiment(name, settings=settings)
+    overrides = []
+    for key, version in versions.items():
+        if key not in VERSION_GROUPS:
+            raise ConfigError(f"unknown version key {key!r}; allowed: {', '.join(VERSION_GROUPS)}")
+        group = VERSION_GROUPS[key]
+        base, _, as_of = version.partition("@")
+        own = default.versions[key].partition("@")[0]
+        allowed = (own, *getattr(default.allowed, group))
+        if base not in options(group, settings):
+            raise ConfigError(f"{key} {version!r} is unknown; known: {', '.join(options(group, settings))}")
+        if base not in allowed:
+            raise ConfigError(f"{key} {version!r} is not allowed for {name!r}; allowed: {', '.join(allowed)}")
+        overrides.append(f"{group}={base}")
+        if as_of:
+            overrides.append(f"split.as_of={_parse_as_of(key, version, as_of)}")
+    return overrides
+
+
+def _parse_as_of(key: str, version: str, as_of: str) -> str:
+    if key != "split_version" or not re.fullmatch(r"\d{8}T\d{4}", as_of):
+        raise ConfigError(f"{key} {version!r}: only a split version takes a cut-off, written <version>@YYYYMMDDTHHMM")
+    try:
+        return f"'{dt.datetime.strptime(as_of, '%Y%m%dT%H%M').replace(tzinfo=dt.UTC).isoformat()}'"
+    except ValueError as error:
+        raise ConfigError(f"{key} {version!r}: {as_of!r} is not a date and time") from error
+
+
+def check_source(config: DatasetConfig) -> None:
+    """Raise `ConfigError` if no source plug-in reads the dataset's URI."""
+    scheme = source_scheme(config.source.uri)
+    if scheme not in SOURCES.names():
+        raise ConfigError(
+            f"dataset {config.name!r}: no source reads source.uri {config.source.uri!r} (scheme {scheme!r}); "
+            f"known schemes: {', '.join(SOURCES.names())}"
+        )
+
+
+def source_scheme(uri: str) -> str:
+    """Return the scheme of a URI, or the lower-case file suffix of a plain path."""
+    scheme, separator, _ = uri.partition("://")
+    return scheme if separator else Path(uri).suffix.lower().lstrip(".")

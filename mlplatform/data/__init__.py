@@ -1,0 +1,1 @@
+"""Raw data: sources, validation with quarantine, the raw table, and the simulated fleet."""

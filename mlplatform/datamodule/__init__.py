@@ -1,0 +1,1 @@
+"""From tables to model samples: panels, windows, feature matrices and cross-validation splitters."""

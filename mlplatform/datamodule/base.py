@@ -1,0 +1,82 @@
+"""The contract of data modules: from the rows of a split to samples, truths and folds.
+
+A data module holds the rows in original units. It never fits anything; a TransformManager fitted by the caller turns
+its rows into samples.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter
+from mlplatform.datamodule.panel import Float32, Int64, Panel
+from mlplatform.datamodule.samples import Samples
+from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.plugins import SPLITTERS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlplatform.preprocessing.manager import TransformManager
+
+
+class DataModule(ABC):
+    """Rows of one split part of an experiment.
+
+    Attributes:
+        config: the experiment.
+        panel: features and targets in original units.
+        rows: row of every usable sample, of shape (samples,).
+    """
+
+    def __init__(self, config: ExperimentConfig, frame: pd.DataFrame) -> None:
+        names = (*config.features.columns, *(t for t in config.targets if t not in config.features.columns))
+        self.config = config
+        self.panel = Panel.from_frame(frame, names)
+        self.rows = self._sample_rows(frame)
+
+    @abstractmethod
+    def _sample_rows(self, frame: pd.DataFrame) -> Int64:
+        """Return the rows that can be samples."""
+
+    @abstractmethod
+    def index(self) -> SampleIndex:
+        """Return what a splitter needs to know."""
+
+    @abstractmethod
+    def samples(self, manager: TransformManager, transformed: Panel, rows: Int64) -> Samples:
+        """Return the samples at `rows` of the panel that `manager` transformed."""
+
+    @abstractmethod
+    def truth(self, manager: TransformManager, rows: Int64) -> Float32:
+        """Return what a forecast of the samples should have been, in original units (or class indices)."""
+
+    @abstractmethod
+    def invert(self, manager: TransformManager, outputs: Float32) -> Float32:
+        """Return model outputs in original units; probabilities are returned as they are."""
+
+    @abstractmethod
+    def spec(self, manager: TransformManager) -> ModelSpec:
+        """Return the shape of the problem for the models."""
+
+    def folds(self) -> tuple[Fold, ...]:
+        """Return the cross-validation folds of these rows.
+
+        Raises:
+            ValueError: if there are too few samples.
+        """
+        split = self.config.split
+        plugin = SPLITTERS.get(split.cv.name)
+        splitter: Splitter = plugin(plugin.Params.model_validate(split.cv.params), split.folds, split.seed)
+        return splitter.split(self.index())
+
+    def row_mask(self, rows: Int64) -> npt.NDArray[np.bool_]:
+        """Return a mask over the panel's rows."""
+        mask = np.zeros(self.panel.rows, dtype=bool)
+        mask[rows] = True
+        return mask

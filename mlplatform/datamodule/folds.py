@@ -1,0 +1,120 @@
+"""Folds and the contract every cross-validation splitter keeps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from mlplatform.datamodule.panel import Int64
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class SplitterParams(BaseModel):
+    """Base of a splitter's parameters: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class SampleIndex:
+    """What a splitter may know about the samples: where and when they are, never their values.
+
+    Attributes:
+        samples: row of every sample (for forecasts: its origin), of shape (samples,).
+        timestamps: time of every row, of shape (rows,).
+        step: length of a time step.
+        horizon: output steps of a forecast, 0 for tabular data.
+        labels: class of every row, of shape (rows,), or None.
+    """
+
+    samples: Int64
+    timestamps: npt.NDArray[np.datetime64]
+    step: np.timedelta64
+    horizon: int
+    labels: npt.NDArray[np.generic] | None = None
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Row numbers of one fold.
+
+    Attributes:
+        fit_rows: rows that preprocessing may be fitted on.
+        train: samples to fit the model on.
+        validation: samples to score it on.
+    """
+
+    fit_rows: Int64
+    train: Int64
+    validation: Int64
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the fold as a table with the columns `role` and `row`."""
+        import pandas as pd
+
+        parts = {"fit": self.fit_rows, "train": self.train, "validation": self.validation}
+        roles = np.repeat(list(parts), [len(rows) for rows in parts.values()])
+        return pd.DataFrame({"role": pd.Categorical(roles), "row": np.concatenate(list(parts.values()))})
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> Fold:
+        """Rebuild a fold from its table."""
+        roles, rows = frame["role"].astype(str).to_numpy(), frame["row"].to_numpy(dtype=np.int64)
+        return cls(rows[roles == "fit"], rows[roles == "train"], rows[roles == "validation"])
+
+
+@dataclass(frozen=True)
+class StoredFold:
+    """A fold together with the configuration it was cut for.
+
+    Attributes:
+        config_digest: digest of the configuration; indices mean nothing under another one.
+    """
+
+    fold: Fold
+    config_digest: str
+
+    def save(self, folder: Path) -> None:
+        """Write indices as Parquet and the digest beside them."""
+        self.fold.to_frame().to_parquet(folder / "rows.parquet", index=False)
+        (folder / "config.sha256").write_text(self.config_digest)
+
+    @classmethod
+    def load(cls, folder: Path) -> StoredFold:
+        """Read what `save` wrote."""
+        import pandas as pd
+
+        return cls(Fold.from_frame(pd.read_parquet(folder / "rows.parquet")), (folder / "config.sha256").read_text())
+
+
+class Splitter(ABC):
+    """A cross-validation scheme.
+
+    Class attributes:
+        tasks: what the scheme is sound for.
+        Params: its parameters.
+    """
+
+    tasks: ClassVar[frozenset[str]]
+    Params: ClassVar[type[SplitterParams]]
+
+    def __init__(self, params: SplitterParams, folds: int, seed: int) -> None:
+        self.params = params
+        self.folds = folds
+        self.seed = seed
+
+    @abstractmethod
+    def split(self, index: SampleIndex) -> tuple[Fold, ...]:
+        """Return the folds.
+
+        Raises:
+            ValueError: if there are too few samples for the configured folds.
+        """

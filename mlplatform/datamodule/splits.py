@@ -1,0 +1,254 @@
+"""Train, reference and test rows of a split version: written once, verified ever after.
+
+The reference and test parts of a version are immutable. A later run loads them and verifies their hashes; it never
+writes them again, so every model of the version is judged on the same rows. The training part is rebuilt from the
+current history within the version's borders.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig, SplitConfig
+from mlplatform.datamodule.timeseries import CONTEXT_COLUMN
+from mlplatform.settings import Settings
+from mlplatform.storage import atomic_file
+
+MANIFEST = "manifest.json"
+TRAIN, REFERENCE = "train", "reference"
+
+
+class SplitError(ValueError):
+    """A split that cannot be made or does not exist."""
+
+
+class SplitIntegrityError(RuntimeError):
+    """An immutable part of a split is missing or was changed."""
+
+
+@dataclass(frozen=True)
+class SplitPart:
+    """One part of a split version.
+
+    Attributes:
+        rows: number of rows that can be trained on or scored, context rows not counted.
+        start, end: first and last time stamp of those rows, ISO 8601.
+        sha256: of the Parquet file.
+    """
+
+    rows: int
+    start: str
+    end: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitManifest:
+    """What a split version consists of.
+
+    Attributes:
+        policy: the split configuration that made it, without its cross-validation.
+        borders: part -> [first time stamp, time stamp after the last], for time series.
+        parts: part -> statistics and hash.
+        created_at: when the version was first written, ISO 8601.
+    """
+
+    dataset: str
+    version_id: str
+    policy: dict[str, Any]
+    borders: dict[str, list[str]]
+    parts: dict[str, SplitPart]
+    created_at: str
+
+
+def split_dir(settings: Settings, dataset: str, version_id: str) -> Path:
+    """Return the folder of a split version."""
+    return settings.splits_dir / dataset / version_id
+
+
+def write_split(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, settings: Settings) -> SplitManifest:
+    """Write a split version, or verify it and refresh its training part if it exists.
+
+    Parameters:
+        history: all rows in canonical form, ordered by entity and time.
+
+    Raises:
+        SplitError: if the data is too short, or the version exists with another policy.
+        SplitIntegrityError: if an immutable part is missing or changed.
+    """
+    folder = split_dir(settings, dataset.name, split.version_id)
+    if (folder / MANIFEST).exists():
+        return _refresh(dataset, split, history, settings)
+    if split.as_of is not None:
+        history = history[history[TIMESTAMP] <= pd.Timestamp(split.as_of)]
+    if dataset.kind == "timeseries":
+        borders = _borders(dataset, split, history)
+        frames = {part: _time_part(dataset, split, history, part, borders[part]) for part in borders}
+    else:
+        borders = {}
+        frames = _tabular_parts(split, history)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {part: _write_part(folder, part, frame) for part, frame in frames.items()}
+    manifest = SplitManifest(
+        dataset=dataset.name,
+        version_id=split.version_id,
+        policy=_policy(split),
+        borders={part: [stamp.isoformat() for stamp in border] for part, border in borders.items()},
+        parts=parts,
+        created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    )
+    _write_manifest(folder, manifest)
+    return manifest
+
+
+def read_manifest(settings: Settings, dataset: str, version_id: str) -> SplitManifest:
+    """Return the manifest of a split version.
+
+    Raises:
+        SplitError: if the version was never written.
+    """
+    path = split_dir(settings, dataset, version_id) / MANIFEST
+    if not path.exists():
+        raise SplitError(
+            f"split version {version_id!r} of {dataset!r} does not exist; materialise {dataset}/splits first"
+        )
+    document = json.loads(path.read_text())
+    parts = {name: SplitPart(**part) for name, part in document.pop("parts").items()}
+    return SplitManifest(parts=parts, **document)
+
+
+def read_part(settings: Settings, dataset: str, version_id: str, part: str) -> pd.DataFrame:
+    """Return the rows of one part, after verifying its hash.
+
+    Raises:
+        SplitError: if the version or the part does not exist.
+        SplitIntegrityError: if the file is missing or does not have the recorded hash.
+    """
+    manifest = read_manifest(settings, dataset, version_id)
+    if part not in manifest.parts:
+        raise SplitError(
+            f"split {version_id!r} of {dataset!r} has no part {part!r}; known: {', '.join(manifest.parts)}"
+        )
+    path = split_dir(settings, dataset, version_id) / f"{part}.parquet"
+    _verify(path, manifest.parts[part].sha256)
+    return pd.read_parquet(path)
+
+
+def _refresh(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, settings: Settings) -> SplitManifest:
+    folder = split_dir(settings, dataset.name, split.version_id)
+    manifest = read_manifest(settings, dataset.name, split.version_id)
+    if manifest.policy != _policy(split):
+        changed = sorted(key for key, value in _policy(split).items() if manifest.policy.get(key) != value)
+        raise SplitError(
+            f"split version {split.version_id!r} of {dataset.name!r} was written with other values of "
+            f"{', '.join(changed)}; a version is immutable: give the new policy a new version name"
+        )
+    for part, recorded in manifest.parts.items():
+        if part != TRAIN:
+            _verify(folder / f"{part}.parquet", recorded.sha256)
+    if dataset.kind == "timeseries":
+        first, after = (pd.Timestamp(stamp) for stamp in manifest.borders[TRAIN])
+        frame = _time_part(dataset, split, history, TRAIN, (first, after))
+    else:
+        held_out = pd.read_parquet(folder / f"{REFERENCE}.parquet", columns=[ENTITY])[ENTITY]
+        frame = history[~history[ENTITY].isin(held_out)]
+    train = _write_part(folder, TRAIN, frame)
+    if train != manifest.parts[TRAIN]:
+        manifest = SplitManifest(**{**vars(manifest), "parts": {**manifest.parts, TRAIN: train}})
+        _write_manifest(folder, manifest)
+    return manifest
+
+
+def _policy(split: SplitConfig) -> dict[str, Any]:
+    return split.model_dump(mode="json", exclude={"cv", "folds"})
+
+
+def _borders(
+    dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame
+) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:
+    """Return [first time stamp, time stamp after the last) of every part."""
+    if history.empty:
+        raise SplitError(f"dataset {dataset.name!r} has no rows up to {split.as_of}; nothing can be split")
+    step = pd.Timedelta(dataset.step)
+    begin, end = history[TIMESTAMP].min(), history[TIMESTAMP].max() + step
+    assert split.reference_steps is not None
+    sizes = {REFERENCE: split.reference_steps, **{f"test_{name}": n for name, n in split.test_steps.items()}}
+    held_out = sum(sizes.values()) * step
+    cursor = begin + split.train_steps * step if split.train_steps is not None else end - held_out
+    if cursor <= begin or cursor + held_out > end:
+        needed = (split.train_steps or 1) + sum(sizes.values())
+        raise SplitError(
+            f"split version {split.version_id!r} needs {needed} steps, but dataset {dataset.name!r} has "
+            f"{(end - begin) // step} from {begin} to {end - step}"
+        )
+    borders = {TRAIN: (begin, cursor)}
+    for part, size in sizes.items():
+        borders[part] = (cursor, cursor + size * step)
+        cursor += size * step
+    return borders
+
+
+def _time_part(
+    dataset: DatasetConfig,
+    split: SplitConfig,
+    history: pd.DataFrame,
+    part: str,
+    border: tuple[pd.Timestamp, pd.Timestamp],
+) -> pd.DataFrame:
+    """Return the rows of a part; held-out parts start with the context a first window needs."""
+    first, after = border
+    context = pd.Timedelta(0) if part == TRAIN else split.context_steps * pd.Timedelta(dataset.step)
+    times = history[TIMESTAMP]
+    rows = history[(times >= first - context) & (times < after)]
+    return rows.assign(**{CONTEXT_COLUMN: rows[TIMESTAMP] < first})
+
+
+def _tabular_parts(split: SplitConfig, history: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    from sklearn.model_selection import train_test_split
+
+    labels = history[split.stratify_column] if split.stratify_column else None
+    try:
+        train, reference = train_test_split(
+            np.arange(len(history)), test_size=split.reference_fraction, random_state=split.seed, stratify=labels
+        )
+    except ValueError as error:
+        raise SplitError(f"split version {split.version_id!r} cannot be made: {error}") from error
+    return {TRAIN: history.iloc[np.sort(train)], REFERENCE: history.iloc[np.sort(reference)]}
+
+
+def _write_part(folder: Path, part: str, frame: pd.DataFrame) -> SplitPart:
+    path = folder / f"{part}.parquet"
+    with atomic_file(path) as temporary:
+        frame.reset_index(drop=True).to_parquet(temporary, index=False)
+        digest = _sha256(temporary)
+    own = frame[~frame[CONTEXT_COLUMN]] if CONTEXT_COLUMN in frame else frame
+    return SplitPart(len(own), own[TIMESTAMP].min().isoformat(), own[TIMESTAMP].max().isoformat(), digest)
+
+
+def _write_manifest(folder: Path, manifest: SplitManifest) -> None:
+    with atomic_file(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(asdict(manifest), indent=1))
+
+
+def _verify(path: Path, expected: str) -> None:
+    if not path.exists():
+        raise SplitIntegrityError(f"{path} is missing; restore it with `dvc checkout` in {path.parent}")
+    found = _sha256(path)
+    if found != expected:
+        raise SplitIntegrityError(
+            f"{path} has SHA-256 {found}, but its manifest records {expected}; the rows were changed after they were "
+            f"written. Restore the file with `dvc checkout` in {path.parent}"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

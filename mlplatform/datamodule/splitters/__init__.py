@@ -1,0 +1,1 @@
+"""The cross-validation splitters: one module each, found by name through `plugins.SPLITTERS`."""

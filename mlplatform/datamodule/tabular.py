@@ -1,0 +1,70 @@
+"""Tabular data: one sample per row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlplatform.datamodule.base import DataModule
+from mlplatform.datamodule.folds import SampleIndex
+from mlplatform.datamodule.panel import Float32, Int64, Panel
+from mlplatform.datamodule.samples import TabularSamples
+from mlplatform.datamodule.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlplatform.preprocessing.manager import TransformManager
+
+
+class TabularDataModule(DataModule):
+    """Regression and classification samples. Rows without a target are left out."""
+
+    @property
+    def target(self) -> str:
+        """Name of the target column."""
+        return self.config.targets[0]
+
+    def _sample_rows(self, frame: pd.DataFrame) -> Int64:
+        return np.flatnonzero(frame[self.target].notna().to_numpy())
+
+    def index(self) -> SampleIndex:
+        """Return rows and, for classification, labels."""
+        labels = self.panel.columns[self.target] if self.config.task == "classification" else None
+        return SampleIndex(self.rows, self.panel.timestamps, np.timedelta64(0), 0, labels)
+
+    def samples(self, manager: TransformManager, transformed: Panel, rows: Int64) -> TabularSamples:
+        """Return the feature matrix of `rows`."""
+        classes = len(manager.classes(self.target)) if self.config.task == "classification" else 0
+        return tabular_samples(transformed, self.config.features.columns, self.target, classes, rows)
+
+    def truth(self, manager: TransformManager, rows: Int64) -> Float32:
+        """Return targets in original units, or class indices, of shape (samples,)."""
+        if self.config.task == "classification":
+            codes = {label: code for code, label in enumerate(manager.classes(self.target))}
+            labels = self.panel.columns[self.target][rows]
+            return np.asarray([codes.get(str(label), -1) for label in labels], dtype=np.float32)
+        return self.panel.columns[self.target][rows].astype(np.float32)
+
+    def invert(self, manager: TransformManager, outputs: Float32) -> Float32:
+        """Return a regression in original units; probabilities as they are."""
+        return outputs if self.config.task == "classification" else manager.invert(outputs, self.target)
+
+    def spec(self, manager: TransformManager) -> ModelSpec:
+        """Return the shape of the problem."""
+        classes = len(manager.classes(self.target)) if self.config.task == "classification" else 0
+        return ModelSpec(task=self.config.task, channels=self.config.features.columns, classes=classes)
+
+
+def tabular_samples(
+    transformed: Panel, channels: Sequence[str], target: str | None, classes: int, rows: Int64 | None = None
+) -> TabularSamples:
+    """Return the feature matrix of a preprocessed panel; training and serving both build theirs here."""
+    chosen: slice | Int64 = slice(None) if rows is None else rows
+    known = target is not None and target in transformed.columns
+    labels = transformed.columns[target][chosen].astype(np.float32) if known and target else np.zeros(0, np.float32)
+    return TabularSamples(
+        values=transformed.matrix(channels)[chosen], labels=labels, channels=tuple(channels), classes=classes
+    )

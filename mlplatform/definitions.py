@@ -1,0 +1,95 @@
+"""The code location: every experiment's YAML becomes assets, checks, jobs, a schedule and a sensor.
+
+This is the only place of assembly. The Dagster page, the command line and every test use what `build_defs` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dagster import Definitions, in_process_executor
+
+from mlplatform.config import DatasetConfig, ExperimentConfig, experiment_names, load_experiment
+from mlplatform.defs.assets.features import feature_table_asset, online_features_asset
+from mlplatform.defs.assets.folds import cv_folds_asset, fold_preprocessor_asset
+from mlplatform.defs.assets.monitoring import drift_report_asset, prediction_log_asset
+from mlplatform.defs.assets.promotion import production_alias_asset, serving_reload_asset
+from mlplatform.defs.assets.raw import raw_asset
+from mlplatform.defs.assets.registration import registered_pair_asset
+from mlplatform.defs.assets.splits import splits_asset
+from mlplatform.defs.assets.training import tuned_model_asset
+from mlplatform.defs.checks import experiment_checks
+from mlplatform.defs.io_managers import ArtifactIOManager
+from mlplatform.defs.jobs import ingest_job, monitor_job, rollback_job, train_job
+from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
+from mlplatform.defs.schedules import monitor_schedule
+from mlplatform.defs.sensors import drift_sensor
+from mlplatform.settings import Settings
+
+
+def build_defs(
+    *, experiments: Sequence[ExperimentConfig] | None = None, resources: Mapping[str, Any] | None = None
+) -> Definitions:
+    """Return the definitions of a code location.
+
+    Parameters:
+        experiments: what to build assets for; default: every experiment in the configuration folders.
+        resources: replacements for `platform`, `training`, `mlflow` or `io_manager`.
+
+    Raises:
+        ConfigError: if an experiment's configuration cannot be used.
+    """
+    settings = Settings.from_env()
+    if experiments is None:
+        experiments = [load_experiment(name, settings=settings) for name in experiment_names(settings)]
+    datasets = {experiment.dataset.name: experiment.dataset for experiment in experiments}
+    assets = [
+        *(asset for dataset in datasets.values() for asset in _dataset_assets(dataset, experiments)),
+        *(asset for experiment in experiments for asset in _experiment_assets(experiment)),
+    ]
+    return Definitions(
+        assets=assets,
+        asset_checks=[check for experiment in experiments for check in experiment_checks(experiment)],
+        jobs=[
+            *(ingest_job(dataset) for dataset in datasets.values()),
+            *(make(e) for e in experiments for make in (train_job, monitor_job, rollback_job)),
+        ],
+        schedules=[monitor_schedule(experiment) for experiment in experiments],
+        sensors=[drift_sensor(experiment) for experiment in experiments],
+        # Steps share heavy imports; a process for each would pay them again.
+        executor=in_process_executor,
+        resources={
+            "platform": PlatformResource(),
+            "training": TrainingResource.configure_at_launch(),
+            "mlflow": MlflowResource(),
+            "io_manager": ArtifactIOManager(root=str(settings.assets_dir)),
+            **(resources or {}),
+        },
+    )
+
+
+def _dataset_assets(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -> list[Any]:
+    own = [experiment for experiment in experiments if experiment.dataset.name == dataset.name]
+    return [
+        raw_asset(dataset),
+        feature_table_asset(dataset),
+        online_features_asset(dataset),
+        splits_asset(dataset, own),
+    ]
+
+
+def _experiment_assets(experiment: ExperimentConfig) -> list[Any]:
+    return [
+        cv_folds_asset(experiment),
+        fold_preprocessor_asset(experiment),
+        tuned_model_asset(experiment),
+        registered_pair_asset(experiment),
+        production_alias_asset(experiment),
+        serving_reload_asset(experiment),
+        prediction_log_asset(experiment),
+        drift_report_asset(experiment),
+    ]
+
+
+defs = build_defs()

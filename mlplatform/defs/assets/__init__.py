@@ -1,0 +1,1 @@
+"""Asset factories: one module per stage, one group of assets per dataset and per experiment."""

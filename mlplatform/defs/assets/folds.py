@@ -1,0 +1,77 @@
+"""Cross-validation folds and the preprocessor fitted on each: one partition per fold."""
+
+from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, BackfillPolicy, Output, asset
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule.folds import StoredFold
+from mlplatform.defs.assets.inputs import check_folds, load_part
+from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, SPLITS, asset_key
+from mlplatform.defs.metadata import table
+from mlplatform.defs.partitions import fold_partitions
+from mlplatform.defs.resources import PlatformResource, TrainingResource
+from mlplatform.preprocessing.manager import TransformManager
+
+
+def cv_folds_asset(experiment: ExperimentConfig) -> AssetsDefinition:
+    """Return the folds asset of an experiment."""
+
+    @asset(
+        key=asset_key(experiment.name, CV_FOLDS),
+        deps=[asset_key(experiment.dataset.name, SPLITS)],
+        group_name=experiment.name,
+        partitions_def=fold_partitions(experiment),
+        backfill_policy=BackfillPolicy.single_run(),
+        kinds={"parquet"},
+        description="Row numbers of each fold: what preprocessing may see, training samples, validation samples.",
+    )
+    def cv_folds(
+        context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
+    ) -> Output[dict[str, StoredFold]]:
+        config = training.resolve(experiment.name, platform.settings)
+        module = load_part(config, platform.settings, "train")
+        folds = dict(zip(config.split.fold_names, module.folds(), strict=True))
+        chosen = {key: StoredFold(folds[key], config.fold_digest()) for key in context.partition_keys}
+        times = module.panel.timestamps
+        rows = [
+            {
+                "fold": key,
+                "train samples": len(stored.fold.train),
+                "validation samples": len(stored.fold.validation),
+                "fitted up to": str(times[stored.fold.fit_rows].max())[:19],
+                "validated up to": str(times[stored.fold.validation + config.horizon].max())[:19],
+            }
+            for key, stored in chosen.items()
+        ]
+        return Output(chosen, metadata={"folds": table(rows), "split_version": config.split.version_id})
+
+    return cv_folds
+
+
+def fold_preprocessor_asset(experiment: ExperimentConfig) -> AssetsDefinition:
+    """Return the fold-preprocessor asset of an experiment."""
+
+    @asset(
+        key=asset_key(experiment.name, FOLD_PREPROCESSOR),
+        ins={"cv_folds": AssetIn(key=asset_key(experiment.name, CV_FOLDS))},
+        group_name=experiment.name,
+        partitions_def=fold_partitions(experiment),
+        backfill_policy=BackfillPolicy.single_run(),
+        description="The TransformManager fitted on each fold's own training rows.",
+    )
+    def fold_preprocessor(
+        platform: PlatformResource, training: TrainingResource, cv_folds: dict[str, StoredFold]
+    ) -> Output[dict[str, TransformManager]]:
+        from mlplatform.training.cross_validation import fit_preprocessor
+
+        config = training.resolve(experiment.name, platform.settings)
+        check_folds(config, cv_folds)
+        module = load_part(config, platform.settings, "train")
+        fitted = {key: fit_preprocessor(module, stored.fold.fit_rows) for key, stored in cv_folds.items()}
+        rows = [
+            {"fold": key, "column": column, "transform": kind, **transform.state()}
+            for key, manager in fitted.items()
+            for column, kind, transform in manager.fitted_
+        ]
+        return Output(fitted, metadata={"fitted": table(rows)})
+
+    return fold_preprocessor

@@ -1,0 +1,30 @@
+"""What several training assets read: the parts of a split, and folds that must fit the configuration."""
+
+from collections.abc import Mapping
+
+from mlplatform.config import ConfigError, ExperimentConfig
+from mlplatform.datamodule.base import DataModule
+from mlplatform.datamodule.folds import StoredFold
+from mlplatform.settings import Settings
+
+
+def load_part(config: ExperimentConfig, settings: Settings, part: str) -> DataModule:
+    """Return the data module over one part of the experiment's split version."""
+    from mlplatform.datamodule.factory import create_data_module
+    from mlplatform.datamodule.splits import read_part
+
+    return create_data_module(config, read_part(settings, config.dataset.name, config.split.version_id, part))
+
+
+def check_folds(config: ExperimentConfig, folds: Mapping[str, StoredFold]) -> None:
+    """Refuse folds that an earlier run cut for another configuration.
+
+    Raises:
+        ConfigError: naming the folds.
+    """
+    stale = [key for key, stored in folds.items() if stored.config_digest != config.fold_digest()]
+    if stale:
+        raise ConfigError(
+            f"{', '.join(stale)} of {config.name!r} were cut for another configuration than this run's; materialise "
+            f"{config.name}/cv_folds and {config.name}/fold_preprocessor again with the same run configuration"
+        )

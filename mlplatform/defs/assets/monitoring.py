@@ -1,0 +1,87 @@
+"""Served predictions and the drift report."""
+
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.defs.keys import DRIFT_REPORT, FEATURE_TABLE, PREDICTION_LOG, PRODUCTION_ALIAS, asset_key
+from mlplatform.defs.metadata import table
+from mlplatform.defs.resources import PlatformResource, TrainingResource
+
+
+def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
+    """Return the asset that sums up what the servers logged."""
+
+    @asset(
+        key=asset_key(experiment.name, PREDICTION_LOG),
+        deps=[asset_key(experiment.name, PRODUCTION_ALIAS)],
+        group_name=experiment.name,
+        kinds={"parquet"},
+        description="Predictions as they were served, in long form.",
+    )
+    def prediction_log(platform: PlatformResource) -> MaterializeResult[None]:
+        from mlplatform.monitoring.prediction_log import read_predictions
+
+        settings = platform.settings
+        log = read_predictions(settings, experiment.name)
+        by_version = log.groupby("version").agg(requests=("request_id", "nunique"), values=("value", "size"))
+        return MaterializeResult(
+            metadata={
+                "dagster/row_count": len(log),
+                "last_served": str(log["served_at"].max()) if len(log) else "never",
+                "by_version": table([{"version": version, **row} for version, row in by_version.iterrows()]),
+                "path": MetadataValue.path(settings.predictions_dir / experiment.name),
+            }
+        )
+
+    return prediction_log
+
+
+def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
+    """Return the asset that compares recent rows and served errors with what training saw."""
+
+    @asset(
+        key=asset_key(experiment.name, DRIFT_REPORT),
+        deps=[
+            asset_key(experiment.name, PREDICTION_LOG),
+            asset_key(experiment.dataset.name, FEATURE_TABLE),
+        ],
+        group_name=experiment.name,
+        description="Recent features and served errors against the training rows of the production pair.",
+    )
+    def drift_report(
+        context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
+    ) -> MaterializeResult[None]:
+        from mlplatform.datamodule.splits import TRAIN, read_part
+        from mlplatform.features.retrieval import load_history
+        from mlplatform.monitoring.drift import build_report, write_report
+        from mlplatform.monitoring.prediction_log import read_predictions
+        from mlplatform.registry.pairs import PRODUCTION, PairStore
+
+        settings = platform.settings
+        config = training.resolve(experiment.name, settings)
+        store = PairStore(settings)
+        pair = store.resolve(config.registered_name, PRODUCTION)
+        report = build_report(
+            config,
+            pair.version,
+            train=read_part(settings, config.dataset.name, pair.tags["split_version"], TRAIN),
+            history=load_history(config.dataset, tuple(config.dataset.columns), settings),
+            predictions=read_predictions(settings, config.name),
+            reference_error=store.client.get_run(pair.run_id).data.metrics.get("reference_mae"),
+        )
+        path = write_report(report, settings)
+        context.log.info(f"drift: {', '.join(report.causes) or 'none'}")
+        features = [{**vars(drift), "drifted": drift.is_drifted} for drift in report.features]
+        return MaterializeResult(
+            metadata={
+                "drifted": report.is_drifted,
+                "causes": ", ".join(report.causes) or "none",
+                "production": report.pair_version,
+                "data_until": report.data_until,
+                "features": table(features),
+                "errors": table([vars(report.errors)]),
+                "path": MetadataValue.path(path),
+            }
+        )
+
+    return drift_report

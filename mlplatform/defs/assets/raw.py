@@ -1,0 +1,40 @@
+"""The raw table of a dataset: read from its source and validated."""
+
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
+
+from mlplatform.config import DatasetConfig
+from mlplatform.defs.keys import RAW, asset_key
+from mlplatform.defs.metadata import table
+from mlplatform.defs.resources import PlatformResource
+
+
+def raw_asset(dataset: DatasetConfig) -> AssetsDefinition:
+    """Return the raw asset of a dataset."""
+
+    @asset(
+        key=asset_key(dataset.name, RAW), group_name=dataset.name, kinds={"parquet"}, description=dataset.description
+    )
+    def raw(context: AssetExecutionContext, platform: PlatformResource) -> MaterializeResult[None]:
+        from mlplatform.data.raw import ingest
+
+        report = ingest(dataset, platform.settings)
+        if report.quarantined:
+            context.log.warning(f"{report.quarantined} rows went to quarantine: {report.reasons}")
+        return MaterializeResult(
+            metadata={
+                "dagster/row_count": report.rows,
+                "entities": report.entities,
+                "start": report.start.isoformat(),
+                "end": report.end.isoformat(),
+                "quarantined": report.quarantined,
+                "reasons": MetadataValue.json(report.reasons),
+                "missing_steps": report.gaps,
+                "out_of_order_rows": report.out_of_order_rows,
+                "sha256": report.sha256,
+                "path": MetadataValue.path(report.path),
+                "quarantine": MetadataValue.path(report.quarantine_path) if report.quarantine_path else "none",
+                "ranges": table([{"column": name, **values} for name, values in report.ranges.items()]),
+            }
+        )
+
+    return raw

@@ -1,0 +1,48 @@
+"""The registered pair: preprocessor, model and forecaster under one MLflow version, behind the alias `staging`."""
+
+from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MaterializeResult, MetadataValue, asset
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.defs.keys import ONLINE_FEATURES, REGISTERED_PAIR, TUNED_MODEL, asset_key
+from mlplatform.defs.resources import MlflowResource, PlatformResource
+from mlplatform.training.candidate import Candidate
+
+
+def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
+    """Return the registered-pair asset of an experiment."""
+
+    @asset(
+        key=asset_key(experiment.name, REGISTERED_PAIR),
+        ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
+        # Not read here, but the parity check on this asset compares with what is online.
+        deps=[asset_key(experiment.dataset.name, ONLINE_FEATURES)],
+        group_name=experiment.name,
+        kinds={"mlflow"},
+        description="Preprocessor, model and forecaster registered under one version number.",
+    )
+    def registered_pair(
+        context: AssetExecutionContext, platform: PlatformResource, mlflow: MlflowResource, tuned_model: Candidate
+    ) -> MaterializeResult[None]:
+        from mlplatform.registry.forecaster import Contract, Forecaster
+        from mlplatform.registry.pairs import PairStore
+
+        settings, config = platform.settings, tuned_model.config
+        contract = Contract.for_experiment(config, tuned_model.manager)
+        forecaster = Forecaster(contract, tuned_model.manager, tuned_model.model)
+        with mlflow.run(context, settings, config.name, tuned_model.run_id):
+            info = PairStore(settings).register(
+                config.registered_name, forecaster, config.model.family, tuned_model.run_id, tags=config.versions
+            )
+        return MaterializeResult(
+            metadata={
+                "version": info.version,
+                "pair_id": info.pair_id,
+                "mlflow_run_id": info.run_id,
+                "preprocessor_sha256": info.preprocessor_digest,
+                "model_sha256": info.model_digest,
+                "contract": MetadataValue.json(vars(contract)),
+                **config.versions,
+            }
+        )
+
+    return registered_pair

@@ -1,0 +1,84 @@
+"""The tuned model: a training run from folds to a fitted, scored candidate, recorded in MLflow."""
+
+from pathlib import Path
+from typing import Any
+
+from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MetadataValue, Output, asset
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule.folds import StoredFold
+from mlplatform.defs.assets.inputs import check_folds, load_part
+from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL, asset_key
+from mlplatform.defs.metadata import picture, table
+from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
+from mlplatform.preprocessing.manager import TransformManager
+from mlplatform.training.candidate import Candidate
+
+
+def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
+    """Return the tuned-model asset of an experiment."""
+
+    @asset(
+        key=asset_key(experiment.name, TUNED_MODEL),
+        ins={
+            "cv_folds": AssetIn(key=asset_key(experiment.name, CV_FOLDS)),
+            "fold_preprocessor": AssetIn(key=asset_key(experiment.name, FOLD_PREPROCESSOR)),
+        },
+        group_name=experiment.name,
+        kinds={"optuna", "mlflow"},
+        description=experiment.description,
+    )
+    def tuned_model(
+        context: AssetExecutionContext,
+        platform: PlatformResource,
+        training: TrainingResource,
+        mlflow: MlflowResource,
+        cv_folds: dict[str, StoredFold],
+        fold_preprocessor: dict[str, TransformManager],
+    ) -> Output[Candidate]:
+        from dataclasses import replace
+
+        from mlplatform.datamodule.splits import TRAIN, read_manifest
+        from mlplatform.registry.recording import record_candidate
+        from mlplatform.training.candidate import train_candidate
+        from mlplatform.training.cross_validation import prepare_fold
+        from mlplatform.training.plots import forecast_plot, scores_plot
+
+        settings = platform.settings
+        config = training.resolve(experiment.name, settings)
+        check_folds(config, cv_folds)
+        manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
+        parts = {part: load_part(config, settings, part) for part in manifest.parts}
+        train = parts.pop(TRAIN)
+        folds = [prepare_fold(key, train, cv_folds[key].fold, fold_preprocessor[key]) for key in sorted(cv_folds)]
+        journal = settings.studies_dir / config.name / f"{context.run_id}.journal"
+        with mlflow.run(context, settings, config.name) as run:
+            # A retried step starts a study of its own.
+            journal.unlink(missing_ok=True)
+            candidate = train_candidate(config, train, folds, parts, journal, context.log)
+            candidate = replace(candidate, run_id=run.mlflow_run_id)
+            plots = {"scores": scores_plot(candidate), "forecast": forecast_plot(candidate, parts["reference"])}
+            record_candidate(candidate, manifest, journal, plots)
+        return Output(candidate, metadata=_metadata(candidate, plots, journal))
+
+    return tuned_model
+
+
+def _metadata(candidate: Candidate, plots: dict[str, bytes], journal: Path) -> dict[str, Any]:
+    report, metric = candidate.report, candidate.config.metric
+    models = {candidate.config.model.family: report.candidate, **report.baselines}
+    rows = []
+    for name, model in models.items():
+        scores = model.metrics()
+        rows.append({"model": name, **{key: scores[key] for key in scores if key.endswith((metric, f"{metric}_mean"))}})
+    return {
+        "scores": table(rows),
+        "params": MetadataValue.json(report.params),
+        "iterations": MetadataValue.json(list(report.iterations)),
+        "trials": table(list(report.trials)),
+        "study": MetadataValue.path(journal),
+        "fit_seconds": report.fit_seconds,
+        "mlflow_run_id": candidate.run_id,
+        **candidate.config.versions,
+        **{f"{name}_plot": picture(png, name) for name, png in plots.items()},
+    }

@@ -1,0 +1,118 @@
+"""Resources: the installation, the runtime configuration of a training run, and its MLflow run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from dagster import AssetExecutionContext, ConfigurableResource
+from pydantic import Field
+
+from mlplatform.config import ConfigError, ExperimentConfig, apply_versions, load_experiment
+from mlplatform.registry.active_config import read_active_versions
+from mlplatform.settings import Settings
+
+
+class PlatformResource(ConfigurableResource[Settings]):
+    """Paths and addresses of this installation; `environment` overrides environment variables."""
+
+    environment: dict[str, str] = Field(default={})
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now."""
+        return Settings.from_env({**os.environ, **self.environment})
+
+
+class TrainingResource(ConfigurableResource[None]):
+    """Runtime configuration of a training run: what to use instead of the active versions."""
+
+    split_version: str | None = Field(default=None, description="Split version, optionally <version>@YYYYMMDDTHHMM.")
+    feature_version: str | None = Field(default=None, description="Name of an option of the group features/.")
+    model_version: str | None = Field(default=None, description="Name of an option of the group model/.")
+    overrides: list[str] = Field(default=[], description="Hydra overrides, for example model.params.max_depth=4.")
+
+    def resolve(self, experiment: str, settings: Settings) -> ExperimentConfig:
+        """Return the configuration of this run: overrides, then requested versions, then active ones, then defaults.
+
+        Raises:
+            ConfigError: if a version or override is unknown, not allowed, or does not fit the rest.
+        """
+        versions = {**read_active_versions(experiment, settings), **self.requested}
+        config = load_experiment(
+            experiment, [*apply_versions(experiment, versions, settings), *self.overrides], settings
+        )
+        default = load_experiment(experiment, settings=settings)
+        if config.split.folds != default.split.folds:
+            raise ConfigError(
+                f"experiment {experiment!r}: this run asks for {config.split.folds} folds, but the asset has "
+                f"{default.split.folds} partitions; change split.folds in the experiment's YAML instead"
+            )
+        if config.dataset != default.dataset:
+            raise ConfigError(
+                f"experiment {experiment!r}: a run cannot change the dataset; change it in YAML or add an experiment"
+            )
+        return config
+
+    @property
+    def requested(self) -> dict[str, str]:
+        """The versions this run asks for."""
+        values = {
+            "split_version": self.split_version,
+            "feature_version": self.feature_version,
+            "model_version": self.model_version,
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+
+class MlflowResource(ConfigurableResource[None]):
+    """The MLflow run of a training run.
+
+    Built on `dagster_mlflow.MlFlow`, which ties one MLflow run to one Dagster run. Its end-of-run hook is not used: it
+    ends the run at the topologically last op only, which is wrong as soon as assets are materialised in separate
+    Dagster runs. Here every step opens the run, and closes it as finished or failed.
+    """
+
+    @contextlib.contextmanager
+    def run(
+        self, context: AssetExecutionContext, settings: Settings, experiment: str, run_id: str | None = None
+    ) -> Iterator[Any]:
+        """Open the MLflow run of this Dagster run, or the run `run_id` of an earlier one, for one step.
+
+        Parameters:
+            experiment: name of the MLflow experiment.
+
+        Yields:
+            The `dagster_mlflow.MlFlow` object, which offers MLflow's functions and `mlflow_run_id`.
+        """
+        import mlflow
+        from dagster_mlflow.resources import MlFlow
+
+        from mlplatform.registry.tracking import experiment_id, open_tracking
+
+        open_tracking(settings)
+        experiment_id(settings, experiment)
+        resource_config = {
+            "experiment_name": experiment,
+            "mlflow_tracking_uri": settings.mlflow_tracking_uri,
+            "mlflow_run_id": run_id,
+            "extra_tags": {"experiment": experiment} | ({} if run_id is None else {"resumed_by": context.run_id}),
+        }
+        run = MlFlow(  # type: ignore[no-untyped-call]
+            SimpleNamespace(
+                log=context.log, dagster_run=context.run, run_id=context.run_id, resource_config=resource_config
+            )
+        )
+        if run_id is None:
+            active = mlflow.active_run()
+            assert active is not None
+            run.mlflow_run_id = active.info.run_id
+        try:
+            yield run
+        except BaseException:
+            mlflow.end_run("FAILED")
+            raise
+        mlflow.end_run("FINISHED")

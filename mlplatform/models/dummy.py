@@ -1,0 +1,53 @@
+"""The tabular floor: predict the training mean, or the training shares of the classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule.samples import Samples, TabularSamples
+from mlplatform.models.base import DirectFitModel, FitResult, Iterations, ModelParams, ProgressCallback, as_float32
+from mlplatform.plugins import MODELS
+
+
+@MODELS.register("dummy")
+class Dummy(DirectFitModel):
+    """Ignore the features."""
+
+    tasks = frozenset({"regression", "classification"})
+    Params = ModelParams
+    is_naive = True
+
+    def fit(
+        self,
+        train: Samples,
+        validation: Samples | None,
+        *,
+        iterations: Iterations | None = None,
+        seed: int = 0,
+        on_progress: ProgressCallback | None = None,
+    ) -> FitResult:
+        """Learn the mean, or the share of every class."""
+        del validation, iterations, seed, on_progress
+        assert isinstance(train, TabularSamples)
+        if self.spec.task == "classification":
+            counts = np.bincount(train.labels.astype(np.int64), minlength=self.spec.classes)
+            self.answer_ = as_float32(counts / counts.sum())
+        else:
+            self.answer_ = as_float32([np.mean(train.labels, dtype=np.float64)])
+        return FitResult()
+
+    def predict(self, samples: Samples) -> Float32:
+        """Return the same answer for every sample."""
+        shape = (len(samples), self.spec.classes) if self.spec.task == "classification" else (len(samples),)
+        return np.array(np.broadcast_to(self.answer_, shape))
+
+    def save(self, folder: Path) -> None:
+        """Write the answer."""
+        np.save(folder / "answer.npy", self.answer_, allow_pickle=False)
+
+    def restore(self, folder: Path) -> None:
+        """Read the answer."""
+        self.answer_ = np.load(folder / "answer.npy", allow_pickle=False)

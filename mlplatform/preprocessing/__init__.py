@@ -1,0 +1,1 @@
+"""Fitted preprocessing: the TransformManager and its transforms."""

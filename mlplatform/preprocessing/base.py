@@ -1,0 +1,83 @@
+"""The contract every transform keeps.
+
+A transform handles one column. It is fitted on training rows only, its state is plain JSON, and applying it is either
+elementwise or looks back a bounded number of rows (`context`). That bound is what lets an online window of
+`lookback + context` rows give the same bits as the whole history does offline.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from mlplatform.datamodule.panel import Int64
+
+Column = npt.NDArray[np.generic]
+
+
+class TransformParams(BaseModel):
+    """Base of a transform's parameters: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Transform(ABC):
+    """One column's transform.
+
+    Class attributes:
+        accepts: the column type it can be applied to.
+        Params: its parameters.
+    """
+
+    accepts: ClassVar[Literal["float", "category"]] = "float"
+    Params: ClassVar[type[TransformParams]] = TransformParams
+
+    def __init__(self, **params: Any) -> None:
+        self.params = self.Params.model_validate(params)
+
+    @property
+    def context(self) -> int:
+        """Rows before a window that its first row depends on; 0 for elementwise transforms."""
+        return 0
+
+    @abstractmethod
+    def fit(self, column: Column, name: str) -> Transform:
+        """Learn from a training column of shape (rows,) and return self.
+
+        Raises:
+            ValueError: if nothing can be learnt from the column; the message names it.
+        """
+
+    @abstractmethod
+    def apply(self, column: Column, offsets: Int64) -> Column:
+        """Return the transformed column; `offsets` bound the rows of each entity."""
+
+    def invert(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Map values of any shape back to the units `apply` received. The default suits transforms that keep units."""
+        return values
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Return the fitted state as JSON values."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set the fitted state that `state` returned."""
+
+
+def finite(column: Column, name: str, purpose: str) -> npt.NDArray[np.float64]:
+    """Return the finite values of a column in double precision.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    values = column.astype(np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        raise ValueError(f"column {name!r} has no observed value in the training rows, so {purpose} cannot be fitted")
+    return values

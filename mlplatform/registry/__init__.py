@@ -1,0 +1,1 @@
+"""The model registry: pairs that cannot tear, aliases, and the promotion decision."""

@@ -1,0 +1,155 @@
+"""A pair at work: preprocessor and model applied one after the other, under a contract.
+
+Training's parity check, the promotion gate, the MLflow pyfuncs and both servers all predict through this module.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlplatform.config import ExperimentConfig, Task
+from mlplatform.datamodule.panel import Float32, Panel
+from mlplatform.datamodule.samples import Samples, WindowSamples, last_origins
+from mlplatform.datamodule.tabular import tabular_samples
+from mlplatform.datamodule.timeseries import invert_targets, window_samples
+from mlplatform.models.base import Model, load_model
+from mlplatform.preprocessing.manager import TransformManager
+
+CONTRACT_FILE = "contract.json"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a pair reads and what it answers.
+
+    Attributes:
+        columns: raw input columns, categorical ones included, in model order.
+        targets: predicted columns.
+        lookback: input steps of a window; 0 for tabular tasks.
+        context: rows before the window that preprocessing needs.
+        horizon: output steps; 0 for tabular tasks.
+        step_seconds: length of a time step; 0 for tabular tasks.
+        classes: class labels in the order of the probabilities; empty unless the task is classification.
+    """
+
+    experiment: str
+    task: Task
+    dataset: str
+    columns: tuple[str, ...]
+    targets: tuple[str, ...]
+    lookback: int = 0
+    context: int = 0
+    horizon: int = 0
+    step_seconds: int = 0
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def for_experiment(cls, config: ExperimentConfig, manager: TransformManager) -> Contract:
+        """Return the contract of a pair trained with `config`."""
+        forecast = config.task == "forecast"
+        return cls(
+            experiment=config.name,
+            task=config.task,
+            dataset=config.dataset.name,
+            columns=config.features.columns,
+            targets=config.targets,
+            lookback=config.lookback,
+            context=manager.context if forecast else 0,
+            horizon=config.horizon,
+            step_seconds=int(config.dataset.step.total_seconds()) if forecast else 0,
+            classes=manager.classes(config.targets[0]) if config.task == "classification" else (),
+        )
+
+    @property
+    def input_rows(self) -> int:
+        """Rows that one prediction needs."""
+        return self.lookback + self.context if self.task == "forecast" else 1
+
+    def to_json(self) -> str:
+        """Return the contract as JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """Rebuild a contract from JSON."""
+        typed: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()
+        }
+        return cls(**typed)
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """A fitted preprocessor and model that belong together."""
+
+    contract: Contract
+    preprocessor: TransformManager
+    model: Model
+
+    def preprocess(self, panel: Panel) -> Samples:
+        """Return one sample per entity (its last row), or per row for tabular tasks.
+
+        Raises:
+            ValueError: if a column is missing, or an entity has fewer rows than the contract needs.
+        """
+        contract = self.contract
+        missing = [name for name in contract.columns if name not in panel.columns]
+        if missing:
+            raise ValueError(f"missing columns: {', '.join(missing)}; expected: {', '.join(contract.columns)}")
+        if contract.task != "forecast":
+            return tabular_samples(self.preprocessor.transform(panel), contract.columns, None, len(contract.classes))
+        lengths = np.diff(panel.offsets)
+        short = np.flatnonzero(lengths < contract.input_rows)
+        if len(short):
+            entity, found = panel.entity_ids[short[0]], lengths[short[0]]
+            raise ValueError(
+                f"entity {entity!r} has {found} rows, but a forecast needs {contract.input_rows} "
+                f"({contract.lookback} of lookback and {contract.context} of preprocessing context)"
+            )
+        return self.windows(self.preprocessor.transform(panel), last_origins(panel))
+
+    def windows(self, transformed: Panel, origins: np.ndarray[Any, np.dtype[np.int64]]) -> WindowSamples:
+        """Return this pair's windows at the given rows of a panel that its own preprocessor transformed."""
+        contract = self.contract
+        return window_samples(
+            transformed, contract.columns, contract.targets, contract.lookback, contract.horizon, origins
+        )
+
+    def infer(self, samples: Samples) -> Float32:
+        """Return the model's answer in preprocessed space."""
+        return self.model.predict(samples)
+
+    def postprocess(self, outputs: Float32) -> Float32:
+        """Return answers in original units.
+
+        Returns:
+            Forecast: of shape (samples, horizon, targets). Regression: of shape (samples,).
+            Classification: probabilities of shape (samples, classes).
+        """
+        if self.contract.task == "forecast":
+            return invert_targets(self.preprocessor, self.contract.targets, outputs)
+        if self.contract.task == "regression":
+            return self.preprocessor.invert(outputs, self.contract.targets[0])
+        return outputs
+
+    def predict(self, panel: Panel) -> Float32:
+        """Return answers in original units for raw rows."""
+        return self.postprocess(self.infer(self.preprocess(panel)))
+
+    @classmethod
+    def load(cls, preprocessor_folder: Path, model_folder: Path) -> Forecaster:
+        """Read a pair from the two folders that registration wrote.
+
+        Raises:
+            ValueError: if the folders carry different contracts, so they are not a pair.
+        """
+        contract = (preprocessor_folder / CONTRACT_FILE).read_text()
+        if contract != (model_folder / CONTRACT_FILE).read_text():
+            raise ValueError(f"{preprocessor_folder} and {model_folder} carry different contracts: they are not a pair")
+        manager = TransformManager.load(preprocessor_folder)
+        return cls(Contract.from_json(contract), manager, load_model(model_folder))

@@ -1,0 +1,32 @@
+"""MLflow pyfunc code of a registered pair as a single model: raw rows in, answers in original units out."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.pyfunc.model import PythonModel
+
+
+class ForecasterPyFunc(PythonModel):
+    """Applies preprocessor and model, for `mlflow models serve` and batch scoring."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the pair."""
+        from mlplatform.registry.forecaster import Forecaster
+
+        self.forecaster = Forecaster.load(Path(context.artifacts["preprocessor"]), Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        """Return answers as a table.
+
+        Forecast: one row per entity and future step, with a column per target. Regression: the target. Classification:
+        a column `probability_<class>` per class.
+        """
+        del context, params
+        from mlplatform.registry.tables import answer_table, input_panel
+
+        panel = input_panel(self.forecaster.contract, model_input)
+        return answer_table(self.forecaster.contract, panel, self.forecaster.predict(panel))
+
+
+mlflow.models.set_model(ForecasterPyFunc())

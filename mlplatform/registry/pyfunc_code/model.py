@@ -1,0 +1,40 @@
+"""MLflow pyfunc code of a registered model: preprocessed rows in, answers in preprocessed space out."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.pyfunc.model import PythonModel
+
+
+class ModelPyFunc(PythonModel):
+    """Applies a fitted model to the output of its partner, the registered preprocessor."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the fitted model and its contract."""
+        from mlplatform.models.base import load_model
+        from mlplatform.registry.forecaster import CONTRACT_FILE, Contract
+
+        folder = Path(context.artifacts["model"])
+        self.contract = Contract.from_json((folder / CONTRACT_FILE).read_text())
+        self.model = load_model(folder)
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        """Return the answer for the last row of every entity, or for every row of tabular data."""
+        del context, params
+        from mlplatform.datamodule.panel import Panel
+        from mlplatform.datamodule.samples import last_origins
+        from mlplatform.datamodule.tabular import tabular_samples
+        from mlplatform.datamodule.timeseries import window_samples
+
+        contract = self.contract
+        panel = Panel.from_frame(model_input, contract.columns)
+        if contract.task != "forecast":
+            return self.model.predict(tabular_samples(panel, contract.columns, None, len(contract.classes)))
+        samples = window_samples(
+            panel, contract.columns, contract.targets, contract.lookback, contract.horizon, last_origins(panel)
+        )
+        return self.model.predict(samples)
+
+
+mlflow.models.set_model(ModelPyFunc())

@@ -1,0 +1,93 @@
+"""What a training run leaves in MLflow: configuration, data hashes, scores, study, plots and the promotion decision.
+
+These functions write to the active MLflow run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlplatform.datamodule.splits import SplitManifest
+from mlplatform.registry.promotion import Decision
+from mlplatform.training.candidate import Candidate
+
+# MLflow refuses longer parameter values.
+PARAM_LENGTH = 500
+
+
+def record_candidate(candidate: Candidate, manifest: SplitManifest, journal: Path, plots: Mapping[str, bytes]) -> None:
+    """Record a finished training."""
+    import mlflow
+
+    config, report = candidate.config, candidate.report
+    params: dict[str, Any] = {
+        **config.versions,
+        "experiment": config.name,
+        "dataset": config.dataset.name,
+        "family": config.model.family,
+        "targets": ",".join(config.targets),
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "seed": config.seed,
+        "folds": config.split.folds,
+        "iterations": list(report.iterations),
+        **{f"model.{name}": value for name, value in report.params.items()},
+    }
+    mlflow.log_params({name: str(value)[:PARAM_LENGTH] for name, value in params.items()})
+    mlflow.log_metrics({name: float(value) for name, value in report.metrics().items()})
+    for part, statistics in manifest.parts.items():
+        mlflow.log_params({f"data.{part}.{key}": value for key, value in asdict(statistics).items()})
+    mlflow.set_tags({f"data.{part}.sha256": statistics.sha256 for part, statistics in manifest.parts.items()})
+    mlflow.log_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "config.yaml")
+    mlflow.log_dict(_schema(candidate), "feature_schema.json")
+    mlflow.log_dict({"trials": list(report.trials)}, "trials.json")
+    mlflow.log_artifact(str(journal), "study")
+    for name, png in plots.items():
+        _log_png(png, f"{name}.png")
+
+
+def record_data_hashes(hashes: Mapping[str, str]) -> None:
+    """Record DVC's hashes of the split files."""
+    import mlflow
+
+    mlflow.set_tags({f"dvc.{name.removesuffix('.parquet')}": value for name, value in hashes.items()})
+
+
+def record_decision(decision: Decision, version: int) -> None:
+    """Record a promotion decision and its reason."""
+    import mlflow
+
+    mlflow.set_tags(
+        {
+            "pair_version": str(version),
+            "promotion.promote": str(decision.promote).lower(),
+            "promotion.outcome": decision.outcome,
+            "promotion.reason": decision.reason,
+        }
+    )
+    mlflow.log_text(json.dumps(asdict(decision), indent=1, default=str), "promotion.json")
+
+
+def _schema(candidate: Candidate) -> dict[str, Any]:
+    columns = candidate.config.dataset.columns
+    return {
+        "features": {name: columns[name].model_dump() for name in candidate.config.features.columns},
+        "targets": {name: columns[name].model_dump() for name in candidate.config.targets},
+    }
+
+
+def _log_png(png: bytes, name: str) -> None:
+    import tempfile
+
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(png)
+        mlflow.log_artifact(str(path), "plots")

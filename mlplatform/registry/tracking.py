@@ -1,0 +1,66 @@
+"""The connection to MLflow: one tracking and registry server, prepared once."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SQLITE = "sqlite:///"
+
+
+@lru_cache(maxsize=8)
+def _prepare(uri: str) -> None:
+    """Create MLflow's SQLite database once; parallel first uses would race to migrate it."""
+    if not uri.startswith(SQLITE):
+        return
+    from filelock import FileLock
+    from mlflow.tracking import MlflowClient
+
+    path = Path(uri.removeprefix(SQLITE))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with FileLock(f"{path}.lock"):
+        MlflowClient(uri).search_experiments(max_results=1)
+
+
+def open_tracking(settings: Settings) -> None:
+    """Point MLflow's module-level functions at the platform's server, preparing it on first use."""
+    import mlflow
+
+    _prepare(settings.mlflow_tracking_uri)
+    mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
+    mlflow.set_registry_uri(settings.mlflow_tracking_uri)
+
+
+def client_for(settings: Settings) -> MlflowClient:
+    """Return a client of the platform's MLflow server."""
+    from mlflow import MlflowClient
+
+    open_tracking(settings)
+    return MlflowClient(settings.mlflow_tracking_uri, settings.mlflow_tracking_uri)
+
+
+def experiment_id(settings: Settings, name: str) -> str:
+    """Return the id of an MLflow experiment, creating it with the platform's artifact root if needed."""
+    from mlflow.exceptions import MlflowException
+
+    client = client_for(settings)
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name, artifact_location=f"{settings.mlflow_artifact_root}/{name}"))
+    except MlflowException:
+        # Another process created it in between.
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)

@@ -1,0 +1,126 @@
+"""Where the platform keeps its state and which servers it talks to, read from environment variables.
+
+This is the only module that reads the process environment for paths and addresses. Everything local lives under one
+folder, `MLPLATFORM_HOME`; deleting that folder resets the platform. Secrets are read here too and are never part of
+`repr`, so they cannot reach a log or asset metadata by accident.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PACKAGE_ROOT = Path(__file__).resolve().parent
+PACKAGED_CONF = PACKAGE_ROOT / "conf"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Paths and addresses of one installation.
+
+    Attributes:
+        home: folder of all local state.
+        data_dir: folder against which relative `source.uri` paths are resolved, if set.
+        conf_dir: folder of user configuration, searched before the packaged one, if set.
+        mlflow_tracking_uri: MLflow tracking and registry server, or a local SQLite file.
+        mlflow_artifact_root: where MLflow stores the artifacts of new experiments.
+        serving_url: address that promotion tells to reload.
+        experiment: experiment that the prediction server serves.
+        admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
+        redis_url: Redis server of the online feature store; SQLite while it is unset.
+        max_body_bytes: largest request body the prediction server accepts.
+    """
+
+    home: Path
+    data_dir: Path | None
+    conf_dir: Path | None
+    mlflow_tracking_uri: str
+    mlflow_artifact_root: str
+    serving_url: str
+    experiment: str
+    max_body_bytes: int
+    admin_token: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from `environ` (default: the process environment)."""
+        env = os.environ if environ is None else environ
+        home = Path(env.get("MLPLATFORM_HOME", ".mlplatform")).expanduser().resolve()
+        return cls(
+            home=home,
+            data_dir=_optional_path(env.get("MLPLATFORM_DATA_DIR")),
+            conf_dir=_optional_path(env.get("MLPLATFORM_CONF_DIR")),
+            mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+            mlflow_artifact_root=env.get("MLPLATFORM_ARTIFACT_ROOT") or (home / "mlflow" / "artifacts").as_uri(),
+            serving_url=env.get("MLPLATFORM_SERVING_URL", "http://127.0.0.1:8000").rstrip("/"),
+            experiment=env.get("MLPLATFORM_EXPERIMENT", "fleet_xgboost"),
+            max_body_bytes=_positive_int(env, "MLPLATFORM_MAX_BODY_BYTES", 1_048_576),
+            admin_token=env.get("MLPLATFORM_ADMIN_TOKEN") or None,
+            redis_url=env.get("MLPLATFORM_REDIS_URL") or None,
+        )
+
+    @property
+    def raw_dir(self) -> Path:
+        """Validated raw tables and their quarantine files, one folder per dataset."""
+        return self.home / "data" / "raw"
+
+    @property
+    def features_dir(self) -> Path:
+        """Parquet files behind the Feast offline store, one folder per dataset."""
+        return self.home / "data" / "features"
+
+    @property
+    def splits_dir(self) -> Path:
+        """Train, reference and test files: `<dataset>/<split version>/`. The folder is a DVC repository."""
+        return self.home / "data" / "splits"
+
+    @property
+    def assets_dir(self) -> Path:
+        """Outputs of Dagster's IO manager."""
+        return self.home / "assets"
+
+    @property
+    def feast_dir(self) -> Path:
+        """Feast's registry and SQLite online store."""
+        return self.home / "feast"
+
+    @property
+    def studies_dir(self) -> Path:
+        """Optuna journals, one file per training run."""
+        return self.home / "optuna"
+
+    @property
+    def predictions_dir(self) -> Path:
+        """Served predictions, one folder per experiment."""
+        return self.home / "predictions"
+
+    @property
+    def active_config_dir(self) -> Path:
+        """`<experiment>/active_config.yaml`: the versions of the last promoted training run."""
+        return self.home / "active"
+
+    @property
+    def downloads_dir(self) -> Path:
+        """Files fetched by a source that names a download address."""
+        return self.home / "downloads"
+
+    @property
+    def conf_dirs(self) -> tuple[Path, ...]:
+        """Configuration folders, most specific first."""
+        return (*([self.conf_dir] if self.conf_dir else []), PACKAGED_CONF)
+
+
+def _optional_path(value: str | None) -> Path | None:
+    return Path(value).expanduser().resolve() if value else None
+
+
+def _positive_int(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name)
+    if text is None:
+        return default
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError(f"{name} must be a positive whole number, but is {text!r}")
+    return int(text)

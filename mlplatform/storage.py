@@ -1,0 +1,82 @@
+"""Writing files and folders so that a reader sees the old content or the new, whole, whenever the writer stops."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+ABANDONED_AFTER_S = 86_400
+
+
+class StorageError(RuntimeError):
+    """A path that holds something the platform did not write."""
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary path; what was written there replaces `target` on success and is deleted on failure."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a new, empty folder; on success `target` becomes a link to it, and on failure it is deleted.
+
+    Several files change together this way: two renames can be cut apart by a crash, one swing of a link cannot. The
+    folder that the link named before is deleted.
+
+    Raises:
+        StorageError: if `target` is there and is not such a link.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and not target.is_symlink():
+        raise StorageError(f"{target} should be a link made by an earlier run, but is something else; move it away")
+    folder = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    link = target.parent / f"{folder.name}.link"
+    folder.mkdir()
+    try:
+        yield folder
+        for path in (*(path for path in folder.rglob("*") if path.is_file()), folder):
+            _sync(path)
+        previous = target.resolve() if target.is_symlink() else None
+        link.symlink_to(folder.name, target_is_directory=True)
+        link.replace(target)
+    except BaseException:
+        link.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if previous is not None:
+        shutil.rmtree(previous, ignore_errors=True)
+    _remove_abandoned(target)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Delete the folders of runs that were killed. Recent ones may belong to a run that is still going."""
+    current = target.resolve()
+    for path in target.parent.glob(f".{target.name}.*"):
+        with contextlib.suppress(OSError):
+            if path.resolve() != current and time.time() - path.lstat().st_mtime > ABANDONED_AFTER_S:
+                if path.is_symlink():
+                    path.unlink()
+                else:
+                    shutil.rmtree(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

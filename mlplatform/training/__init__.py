@@ -1,0 +1,1 @@
+"""Training: data modules' samples in, fitted and scored models out."""

@@ -1,0 +1,128 @@
+"""The contract every data source keeps, over the registry, and the factory in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlplatform.config import ConfigError, DatasetConfig, Frozen
+from mlplatform.data.errors import DataError
+from mlplatform.data.sources import Source, read_source
+from mlplatform.data.validation import validate
+from mlplatform.plugins import SOURCES
+from mlplatform.settings import Settings
+from mlplatform_tests.data.conftest import hourly_dataset, hourly_frame
+
+
+def csv_example(folder: Path) -> DatasetConfig:
+    hourly_frame().to_csv(folder / "pump.csv", index=False)
+    return hourly_dataset()
+
+
+def parquet_example(folder: Path) -> DatasetConfig:
+    hourly_frame().to_parquet(folder / "pump.parquet")
+    return hourly_dataset(source={"uri": "pump.parquet"})
+
+
+def simulation_example(_folder: Path) -> DatasetConfig:
+    options = {"entities": 2, "start": "2024-01-01", "end": "2024-01-05"}
+    return hourly_dataset(
+        source={"uri": "simulation://fleet", "options": options},
+        time_column="timestamp",
+        entity_column="transformer_id",
+        columns={"load_pu": {"max": 5}, "cooling": {"type": "category"}},
+    )
+
+
+def sklearn_example(_folder: Path) -> DatasetConfig:
+    return DatasetConfig.model_validate(
+        {
+            "name": "diabetes",
+            "kind": "tabular",
+            "source": {"uri": "sklearn://diabetes"},
+            "columns": {"bmi": {}, "progression": {}},
+        }
+    )
+
+
+# A new source adds its smallest data set here.
+EXAMPLES: dict[str, Callable[[Path], DatasetConfig]] = {
+    "csv": csv_example,
+    "parquet": parquet_example,
+    "simulation": simulation_example,
+    "sklearn": sklearn_example,
+}
+
+
+@pytest.fixture(params=SOURCES.names())
+def dataset(request: pytest.FixtureRequest, settings: Settings) -> DatasetConfig:
+    assert request.param in EXAMPLES, f"add the smallest data set of source {request.param!r} to EXAMPLES"
+    assert settings.data_dir is not None
+    return EXAMPLES[request.param](settings.data_dir)
+
+
+@pytest.mark.parametrize("name", SOURCES.names())
+def test_a_source_declares_strict_options(name: str) -> None:
+    plugin = SOURCES.get(name)
+    assert issubclass(plugin, Source)
+    assert issubclass(plugin.Params, Frozen)
+    assert plugin.Params.model_config["extra"] == "forbid"
+
+
+def test_a_source_delivers_rows_that_validate(dataset: DatasetConfig, settings: Settings) -> None:
+    frame = read_source(dataset, settings)
+    result = validate(frame, dataset)
+    assert len(result.rows) > 0
+    assert len(result.rows) + len(result.quarantine) == len(frame)
+
+
+def test_a_source_reads_the_same_twice(dataset: DatasetConfig, settings: Settings) -> None:
+    pd.testing.assert_frame_equal(read_source(dataset, settings), read_source(dataset, settings))
+
+
+def test_a_missing_column_is_named_with_those_found(dataset: DatasetConfig, settings: Settings) -> None:
+    present = next(iter(dataset.columns))
+    wrong = dataset.model_copy(update={"columns": {**dataset.columns, "nowhere": dataset.columns[present]}})
+    with pytest.raises(DataError, match=rf"lacks the data column 'nowhere'; columns found: .*{present}"):
+        read_source(wrong, settings)
+
+
+def test_an_unknown_option_is_named(dataset: DatasetConfig, settings: Settings) -> None:
+    source = dataset.source.model_copy(update={"options": {"colour": 1}})
+    with pytest.raises(ConfigError, match=r"source\.options.*colour.*allowed: "):
+        read_source(dataset.model_copy(update={"source": source}), settings)
+
+
+def test_an_unknown_scheme_lists_the_known_ones(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="known schemes: csv, parquet, simulation, sklearn"):
+        read_source(hourly_dataset(source={"uri": "ftp://host/file"}), settings)
+
+
+@pytest.mark.parametrize("uri", ["simulation://navy", "sklearn://iris"])
+def test_an_unknown_name_behind_a_known_scheme_lists_the_known_ones(uri: str, settings: Settings) -> None:
+    with pytest.raises(DataError, match=rf"{uri}.*known: .*://"):
+        read_source(hourly_dataset(source={"uri": uri}), settings)
+
+
+def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path, settings: Settings) -> None:
+    hourly_frame().to_csv(tmp_path / "input" / "pump.parquet", index=False)
+    with pytest.raises(DataError, match=r"pump\.parquet .* is not a readable Parquet file"):
+        read_source(hourly_dataset(source={"uri": "pump.parquet"}), settings)
+
+
+def test_a_parquet_index_is_a_column_like_any_other(tmp_path: Path, settings: Settings) -> None:
+    hourly_frame().set_index("time").to_parquet(tmp_path / "input" / "pump.parquet")
+    frame = read_source(hourly_dataset(source={"uri": "pump.parquet"}), settings)
+    assert list(frame.columns) == ["time", "flow", "pressure", "state"]
+
+
+def test_breast_cancer_is_labelled_in_words(settings: Settings) -> None:
+    columns = {"mean_concave_points": {}, "diagnosis": {"type": "category"}}
+    dataset = DatasetConfig.model_validate(
+        {"name": "bc", "kind": "tabular", "source": {"uri": "sklearn://breast_cancer"}, "columns": columns}
+    )
+    counts = validate(read_source(dataset, settings), dataset).rows["diagnosis"].value_counts().to_dict()
+    assert counts == {"benign": 357, "malignant": 212}

@@ -1,0 +1,103 @@
+"""Running real servers in tests: an application under uvicorn in a thread, or a server's command in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+
+@contextmanager
+def in_thread(app: FastAPI) -> Iterator[httpx.Client]:
+    """Serve an application on a free port while the context is open; yields a client of it."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        assert time.monotonic() < deadline, "the server took too long to start"
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+@contextmanager
+def in_process(module: str, environ: Mapping[str, str], log: Path, *arguments: str) -> Iterator[tuple[str, int]]:
+    """Run `python -m module` while the context is open; yields its address and process id. Ends it with SIGTERM."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", module, "--port", str(port), *arguments]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_live(f"http://127.0.0.1:{port}", process, log)
+        yield f"http://127.0.0.1:{port}", process.pid
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+class LoadClient:
+    """One HTTP connection that asks the same thing again and again; light enough to have hundreds of them.
+
+    Parameters:
+        url: the server.
+        path: route of the POST requests.
+        body: JSON text of the requests.
+    """
+
+    def __init__(self, url: str, path: str, body: bytes) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._address = host, int(port)
+        head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+        self._request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+    async def ask_until(self, stop: asyncio.Event) -> list[tuple[int, bytes]]:
+        """Return status and body of every answer until `stop` is set; at least one."""
+        reader, writer = await asyncio.open_connection(*self._address)
+        answers = []
+        try:
+            while not (stop.is_set() and answers):
+                writer.write(self._request)
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                answers.append((int(head.split()[1]), await reader.readexactly(length)))
+        finally:
+            writer.close()
+        return answers
+
+
+def _wait_until_live(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            if httpx.get(f"{url}/health/live", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"{url} did not come up:\n{log.read_text()}")

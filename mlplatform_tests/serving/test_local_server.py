@@ -1,0 +1,114 @@
+"""The server as it is run: a process under load, while pairs are swapped, and at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from mlplatform.monitoring.prediction_log import read_predictions
+from mlplatform.registry.pairs import PairInfo, PairStore
+from mlplatform_tests.serving.conftest import TOKEN, Platform
+from mlplatform_tests.serving.servers import LoadClient, in_process
+from serving.rows import panel_from_rows
+
+ADMIN = {"authorization": f"Bearer {TOKEN}"}
+CLIENTS = 200
+
+
+@pytest.fixture(scope="module")
+def server(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `python -m serving.local` for `tiny_forecast`."""
+    log = tmp_path_factory.mktemp("local") / "server.log"
+    with in_process("serving.local", platform.environ, log, "--experiment", "tiny_forecast") as (url, _):
+        yield url
+    assert "Traceback" not in log.read_text()
+    assert TOKEN not in log.read_text()
+
+
+def expected_values(platform: Platform, pairs: tuple[PairInfo, ...]) -> dict[str, list[np.float32]]:
+    """Return per pair id what it forecasts for unit 1 from the rows that `rows` sends."""
+    store, values = PairStore(platform.settings), {}
+    for pair in pairs:
+        forecaster = store.load(pair)
+        panel = panel_from_rows(platform.rows(), pair.contract, forecaster.preprocessor.columns)
+        values[pair.pair_id] = list(forecaster.predict(panel)[0, :, 0])
+    return values
+
+
+@pytest.mark.integration
+def test_swapping_pairs_under_load_fails_no_request_and_mixes_no_answer(
+    server: str, platform: Platform, fresh_pairs: tuple[PairInfo, PairInfo]
+) -> None:
+    expected = expected_values(platform, fresh_pairs)
+    assert len(set(map(tuple, expected.values()))) == 2
+    store = PairStore(platform.settings)
+    body = {"rows": platform.rows()}
+
+    def swap(number: int, client: httpx.Client) -> None:
+        pair = fresh_pairs[(number + 1) % 2]
+        store.promote(pair)
+        report = client.post("/admin/reload", headers=ADMIN)
+        assert report.status_code == 200, report.text
+        assert (report.json()["version"], report.json()["swapped"]) == (pair.version, True)
+        assert client.post("/predict", json=body).json()["pair_id"] == pair.pair_id
+
+    async def scenario() -> list[tuple[int, bytes]]:
+        stop = asyncio.Event()
+        clients = [LoadClient(server, "/predict", json.dumps(body).encode()) for _ in range(CLIENTS)]
+        asking = [asyncio.create_task(client.ask_until(stop)) for client in clients]
+        try:
+            with httpx.Client(base_url=server, timeout=60) as client:
+                for number in range(4):
+                    await asyncio.sleep(0.5)
+                    await asyncio.to_thread(swap, number, client)
+        finally:
+            stop.set()
+        return [answer for answers in await asyncio.gather(*asking) for answer in answers]
+
+    answers = asyncio.run(scenario())
+    assert {status for status, _ in answers} == {200}
+    parsed = [json.loads(content) for _, content in answers]
+    assert len(parsed) >= CLIENTS
+    assert {answer["version"] for answer in parsed} == {1, 2}
+    versions = {pair.version: pair.pair_id for pair in fresh_pairs}
+    for answer in parsed:
+        assert answer["pair_id"] == versions[answer["version"]]
+        values = [np.float32(value) for value in answer["forecasts"][0]["values"]["oil"]]
+        assert values == expected[answer["pair_id"]]
+
+
+@pytest.mark.integration
+def test_a_ten_megabyte_body_is_refused_and_the_server_goes_on(server: str) -> None:
+    with httpx.Client(base_url=server, timeout=30) as client:
+        response = client.post("/predict", content=b"[" * 10_000_000, headers={"content-type": "application/json"})
+        assert response.status_code == 413
+        assert response.json()["error"]["code"] == "body_too_large"
+        chunks = (b"[" * 100_000 for _ in range(100))
+        chunked = client.post("/predict", content=chunks, headers={"content-type": "application/json"})
+        assert chunked.status_code == 413
+        assert client.post("/predict/feast/batch", json={"entities": [1]}).status_code == 200
+
+
+@pytest.mark.integration
+def test_sigterm_answers_what_is_in_flight_and_writes_the_log(platform: Platform, tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with in_process("serving.local", platform.environ, log, "--experiment", "tiny_forecast") as (url, _):
+        answer = httpx.post(
+            f"{url}/predict/feast/batch", json={"entities": [1, 2]}, headers={"x-request-id": "last-one"}
+        ).json()
+    logged = read_predictions(platform.settings, "tiny_forecast")
+    assert len(logged[logged.request_id == "last-one"]) == 2 * len(answer["forecasts"][0]["timestamps"])
+
+
+@pytest.mark.integration
+def test_the_server_listens_on_the_loopback_interface_only(server: str) -> None:
+    port = int(server.rpartition(":")[2])
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line]
+    hosts = [address.partition(":")[0] for address in listening if int(address.partition(":")[2], 16) == port]
+    assert hosts == ["0100007F"]

@@ -1,0 +1,183 @@
+"""Raw rows are refused with a finding that names row, column, what was found and what to do, or become a panel."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlplatform.registry.forecaster import Contract
+from serving.errors import MAX_DETAILS, ServingError
+from serving.rows import panel_from_rows
+
+START = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+FORECAST = Contract(
+    experiment="e",
+    task="forecast",
+    dataset="d",
+    columns=("load", "oil", "cooling"),
+    targets=("oil",),
+    lookback=3,
+    context=1,
+    horizon=2,
+    step_seconds=3600,
+)
+TABULAR = Contract(experiment="e", task="regression", dataset="d", columns=("width", "colour"), targets=("weight",))
+TYPES = {"load": "float", "oil": "float", "cooling": "category", "width": "float", "colour": "category"}
+
+
+def row(hour: int, entity: Any = 1, **changes: Any) -> dict[str, Any]:
+    moment = (START + dt.timedelta(hours=hour)).isoformat()
+    base = {"entity_id": entity, "event_timestamp": moment, "load": hour + 0.5, "oil": 10 * hour, "cooling": "air"}
+    return {**base, **changes}
+
+
+def refusal(rows: list[dict[str, Any]], contract: Contract = FORECAST) -> ServingError:
+    with pytest.raises(ServingError) as caught:
+        panel_from_rows(rows, contract, TYPES)
+    assert (caught.value.status, caught.value.code) == (422, "invalid_rows")
+    return caught.value
+
+
+def test_a_forecast_panel_keeps_the_last_rows_of_every_entity_in_order_of_the_request() -> None:
+    rows = [row(hour, entity) for hour in (4, 3, 2, 1, 0) for entity in (7, 2)]
+    panel = panel_from_rows(rows, FORECAST, TYPES)
+    assert panel.entity_ids.tolist() == [7, 2]
+    assert panel.offsets.tolist() == [0, 4, 8]
+    assert panel.columns["load"].tolist() == [1.5, 2.5, 3.5, 4.5] * 2
+    assert panel.columns["load"].dtype == panel.columns["oil"].dtype == np.float32
+    assert panel.columns["cooling"].tolist() == ["air"] * 8
+    assert panel.timestamps[3] == np.datetime64("2026-03-01T04:00", "ns")
+
+
+def test_times_of_any_zone_and_without_one_mean_the_same_moment() -> None:
+    texts = ["2026-03-01T00:00:00Z", "2026-03-01T02:00:00+01:00", "2026-03-01T02:00", "2026-02-28T22:00:00-05:00"]
+    rows = [row(hour, event_timestamp=text) for hour, text in enumerate(texts)]
+    times = panel_from_rows(rows, FORECAST, TYPES).timestamps
+    assert times.tolist() == [np.datetime64(f"2026-03-01T0{hour}", "ns").item() for hour in range(4)]
+
+
+def test_text_ids_are_kept_as_text() -> None:
+    panel = panel_from_rows([row(hour, "north") for hour in range(4)], FORECAST, TYPES)
+    assert panel.entity_ids.tolist() == ["north"]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (None, "null"),
+        ("12.5", "'12.5'"),
+        (True, "true"),
+        ([1], "[1]"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (1e39, "1e+39"),
+    ],
+)
+def test_a_value_that_is_no_finite_float32_is_named(value: Any, found: str) -> None:
+    rows = [row(hour) for hour in range(4)]
+    rows[2]["oil"] = value
+    error = refusal(rows)
+    assert error.message == (f"rows[2].oil: found {found}, expected a finite number; fill the gap or send other rows")
+    detail = error.details[0]
+    assert (detail.row, detail.column, detail.found) == (2, "oil", found)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["air"]])
+def test_a_category_must_be_text(value: Any) -> None:
+    rows = [row(hour) for hour in range(4)]
+    rows[1]["cooling"] = value
+    assert refusal(rows).message.startswith("rows[1].cooling: found ")
+    assert refusal(rows).details[0].expected == "text"
+
+
+def test_a_missing_and_an_unknown_column_are_both_named() -> None:
+    rows = [row(hour) for hour in range(4)]
+    del rows[3]["load"]
+    rows[3]["lod"] = 1.0
+    missing, unknown = refusal(rows).details
+    assert (missing.field, missing.found) == ("rows[3].load", "no such column")
+    assert (unknown.field, unknown.expected) == (
+        "rows[3].lod",
+        "one of entity_id, event_timestamp, load, oil, cooling",
+    )
+
+
+@pytest.mark.parametrize("name", ["entity_id", "event_timestamp"])
+def test_a_forecast_row_needs_its_entity_and_time(name: str) -> None:
+    rows = [row(hour) for hour in range(4)]
+    del rows[0][name]
+    assert refusal(rows).details[0].field == f"rows[0].{name}"
+
+
+def test_the_same_hour_twice_names_both_rows() -> None:
+    error = refusal([row(hour) for hour in (0, 1, 2, 3, 2)])
+    assert error.details[0].row == 4
+    assert error.details[0].found == "2026-03-01T02:00:00Z twice for entity 1 (also in row 2)"
+    assert error.details[0].action == "send every time once"
+
+
+def test_a_missing_step_names_its_neighbours() -> None:
+    error = refusal([row(hour) for hour in (0, 1, 2, 4, 5)])
+    assert error.details[0].found == "2026-03-01T04:00:00Z next after 2026-03-01T02:00:00Z (row 2) for entity 1"
+    assert error.details[0].expected == "a time step of 3600 s"
+
+
+def test_too_few_rows_names_the_entity_and_both_lengths() -> None:
+    error = refusal([*[row(hour) for hour in range(4)], *[row(hour, 9) for hour in range(3)]])
+    assert error.message == (
+        "rows: found 3 rows for entity 9, expected at least 4 (lookback 3 + preprocessing context 1); "
+        "send a longer history"
+    )
+
+
+@pytest.mark.parametrize("text", ["yesterday", "", 5, None, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:00"])
+def test_a_time_that_is_none_is_named(text: Any) -> None:
+    rows = [row(hour) for hour in range(4)]
+    rows[1]["event_timestamp"] = text
+    error = refusal(rows)
+    assert error.details[0].field == "rows[1].event_timestamp"
+    assert error.details[0].expected == "an ISO 8601 time such as 2026-03-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, "1"), ("1", 1), (1, None), (1.5, 1.5), (True, 1), (2**63, 1)])
+def test_entity_ids_must_be_whole_numbers_or_text_but_not_both(first: Any, second: Any) -> None:
+    rows = [row(0, first), *[row(hour, second) for hour in range(1, 4)]]
+    assert refusal(rows).details[0].column == "entity_id"
+
+
+def test_a_hostile_body_is_not_answered_with_a_finding_per_row() -> None:
+    error = refusal([{} for _ in range(100_000)])
+    assert len(error.details) == MAX_DETAILS
+    assert f"the first {MAX_DETAILS} are in details" in error.message
+
+
+def test_a_long_value_is_cut_in_the_message() -> None:
+    rows = [row(hour) for hour in range(4)]
+    rows[0]["oil"] = "x" * 100_000
+    assert len(refusal(rows).message) < 300
+
+
+def test_tabular_rows_are_numbered_when_they_have_no_id() -> None:
+    panel = panel_from_rows([{"width": 1, "colour": "red"}, {"width": 2.5, "colour": "blue"}], TABULAR, TYPES)
+    assert panel.entity_ids.tolist() == [0, 1]
+    assert panel.columns["width"].tolist() == [1.0, 2.5]
+    assert panel.offsets.tolist() == [0, 1, 2]
+
+
+def test_tabular_rows_may_repeat_an_id() -> None:
+    rows = [{"entity_id": "a", "width": 1, "colour": "red"}, {"entity_id": "a", "width": 2, "colour": "red"}]
+    assert panel_from_rows(rows, TABULAR, TYPES).entity_ids.tolist() == ["a", "a"]
+
+
+def test_tabular_rows_must_not_bring_the_target() -> None:
+    error = refusal([{"width": 1, "colour": "red", "weight": 3}], TABULAR)
+    assert error.details[0].field == "rows[0].weight"
+    assert error.details[0].action == "leave it out"
+
+
+def test_tabular_rows_with_an_id_in_some_rows_only_are_refused() -> None:
+    error = refusal([{"entity_id": 1, "width": 1, "colour": "red"}, {"width": 1, "colour": "red"}], TABULAR)
+    assert error.details[0].field == "rows[1].entity_id"

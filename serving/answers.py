@@ -1,0 +1,155 @@
+"""From a prediction to the bytes of its answer and to its entry in the prediction log."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from mlplatform.monitoring.prediction_log import ServedPredictions
+from serving.backend import Prediction
+from serving.errors import ErrorDetail, ServingError, shown
+
+# NumPy arrays are written without a Python object per number; time stamps are UTC, written with a Z.
+_JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+
+
+def to_json(content: Any) -> bytes:
+    """Return plain values and NumPy arrays as JSON."""
+    return orjson.dumps(content, option=_JSON_OPTIONS)
+
+
+def refuse_missing_numbers(prediction: Prediction) -> None:
+    """Refuse to answer NaN or infinity, which JSON cannot hold and a client could not use.
+
+    Raises:
+        ServingError: 500 that names the entities.
+    """
+    outputs = prediction.outputs
+    broken = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+    if not broken.any():
+        return
+    ids = prediction.entity_ids[broken].tolist()
+    details = [
+        ErrorDetail(
+            field="entities",
+            found=f"NaN or infinity for {shown(entity)}",
+            expected="finite predictions",
+            action="check the entity's latest feature rows for missing values that preprocessing does not fill",
+        )
+        for entity in ids[:20]
+    ]
+    message = (
+        f"version {prediction.pair.version} of {prediction.pair.name!r} answered NaN or infinity for "
+        f"{len(ids)} of {len(outputs)} entities ({', '.join(map(shown, ids[:5]))}); ask for the others, and check the "
+        "features of these"
+    )
+    raise ServingError(500, "prediction_not_finite", message, details)
+
+
+def answer(prediction: Prediction, now: dt.datetime) -> dict[str, Any]:
+    """Return the answer as plain values and arrays; its form is a `PredictionAnswer` of `serving.schemas`.
+
+    Parameters:
+        now: the moment from which ages count, in UTC.
+    """
+    pair = prediction.pair
+    head = {
+        "model": pair.name,
+        "experiment": pair.contract.experiment,
+        "version": pair.version,
+        "pair_id": pair.pair_id,
+    }
+    build = {"forecast": _forecasts, "regression": _values, "classification": _classes}[pair.contract.task]
+    return {**head, **build(prediction, now)}
+
+
+def ages_seconds(prediction: Prediction, now: dt.datetime) -> npt.NDArray[np.float64]:
+    """Return how old the latest features of every entity are, of shape (n,), in seconds."""
+    moment = np.datetime64(now.astimezone(dt.UTC).replace(tzinfo=None), "ns")
+    return (moment - prediction.origins) / np.timedelta64(1, "s")
+
+
+def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime) -> ServedPredictions:
+    """Return the prediction as an entry of the prediction log."""
+    pair, contract = prediction.pair, prediction.pair.contract
+    labels: list[str] | None = None
+    if contract.task == "forecast":
+        values, steps = prediction.outputs, np.arange(1, contract.horizon + 1)
+        timestamps = _forecast_times(prediction)
+    else:
+        steps, timestamps = np.zeros(1, np.int64), prediction.origins[:, None]
+        values = prediction.outputs.reshape(len(prediction.outputs), -1)
+        if contract.task == "classification":
+            best = values.argmax(axis=1)
+            labels = [contract.classes[position] for position in best]
+            values = np.take_along_axis(values, best[:, None], axis=1)
+        values = values[:, None, :]
+    return ServedPredictions(
+        served_at=now,
+        request_id=request_id,
+        version=pair.version,
+        pair_id=pair.pair_id,
+        entity_ids=[str(entity) for entity in prediction.entity_ids.tolist()],
+        origins=prediction.origins,
+        targets=contract.targets,
+        steps=steps,
+        timestamps=timestamps,
+        values=values,
+        labels=labels,
+    )
+
+
+def _forecasts(prediction: Prediction, now: dt.datetime) -> dict[str, Any]:
+    targets = prediction.pair.contract.targets
+    times, ages = _forecast_times(prediction), ages_seconds(prediction, now)
+    # orjson writes contiguous arrays only: entity, then target, then step.
+    values = np.ascontiguousarray(prediction.outputs.transpose(0, 2, 1))
+    forecasts = [
+        {
+            "entity": entity,
+            "window_end": origin,
+            "age_seconds": round(float(age), 3),
+            "timestamps": moments,
+            "values": dict(zip(targets, series, strict=True)),
+        }
+        for entity, origin, age, moments, series in zip(
+            prediction.entity_ids.tolist(), prediction.origins, ages, times, values, strict=True
+        )
+    ]
+    return {"forecasts": forecasts}
+
+
+def _values(prediction: Prediction, now: dt.datetime) -> dict[str, Any]:  # noqa: ARG001 - one signature for all tasks
+    entities = prediction.entity_ids.tolist()
+    return {
+        "predictions": [
+            {"entity": entity, "value": value} for entity, value in zip(entities, prediction.outputs, strict=True)
+        ]
+    }
+
+
+def _classes(prediction: Prediction, now: dt.datetime) -> dict[str, Any]:  # noqa: ARG001 - one signature for all tasks
+    classes = prediction.pair.contract.classes
+    best = prediction.outputs.argmax(axis=1)
+    rows = zip(prediction.entity_ids.tolist(), best, prediction.outputs, strict=True)
+    return {
+        "predictions": [
+            {
+                "entity": entity,
+                "label": classes[position],
+                "probabilities": dict(zip(classes, probabilities, strict=True)),
+            }
+            for entity, position, probabilities in rows
+        ]
+    }
+
+
+def _forecast_times(prediction: Prediction) -> npt.NDArray[np.datetime64]:
+    """Return the moments that are predicted, of shape (n, horizon)."""
+    contract = prediction.pair.contract
+    steps = np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")
+    return prediction.origins[:, None] + steps[None, :]

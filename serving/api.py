@@ -1,0 +1,337 @@
+"""The HTTP routes, shared by both servers.
+
+A route reads and checks the request, asks the backend, and writes answer, metrics and prediction log. What computes the
+prediction is the backend's business.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import APIRouter, FastAPI, Request, Response, Security
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlplatform.monitoring.prediction_log import PredictionLog
+from mlplatform.settings import Settings
+from serving.answers import ages_seconds, answer, refuse_missing_numbers, served_predictions, to_json
+from serving.backend import Backend, Prediction
+from serving.concurrency import Workers
+from serving.errors import ErrorDetail, ErrorResponse, ServingError, invalid, shown
+from serving.metrics import CONTENT_TYPE, ServingMetrics
+from serving.schemas import (
+    MAX_ENTITIES,
+    EntitiesRequest,
+    LiveAnswer,
+    PredictionAnswer,
+    ReadyAnswer,
+    ReloadAnswer,
+    RowsRequest,
+    StrictRequest,
+)
+from serving.security import BodyLimitMiddleware, require_admin
+
+logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("serving.access")
+
+RequestT = TypeVar("RequestT", bound=StrictRequest)
+
+# Above these sizes reading a body or writing an answer takes longer than handing it to a thread.
+_SMALL_BODY_BYTES = 32_768
+_SMALL_ANSWER_VALUES = 4_096
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_JSON = "application/json"
+
+
+def build_app(backend: Backend, settings: Settings, *, is_request_id_answered: bool = True) -> FastAPI:
+    """Return the application.
+
+    Parameters:
+        backend: computes the answers; started and closed with the application.
+        settings: the experiment, the admin token, the body limit and the place of the prediction log.
+        is_request_id_answered: whether answers carry `x-request-id`; `False` behind a proxy that adds it.
+    """
+    log = PredictionLog(settings, settings.experiment)
+    metrics = ServingMetrics(settings.experiment, log)
+    workers = Workers()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await backend.start()
+        try:
+            yield
+        finally:
+            await backend.close()
+            await workers.run(log.close)
+
+    app = FastAPI(
+        title="mlplatform predictions",
+        description=f"Predictions of the experiment `{settings.experiment}` from the pair that is in production.",
+        version="1",
+        lifespan=lifespan,
+    )
+    app.include_router(_prediction_routes(backend, metrics, log, workers))
+    app.include_router(_operation_routes(backend, metrics, settings))
+    # The last one added is the outermost: refused bodies are observed too.
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(ObservationMiddleware, metrics=metrics, is_request_id_answered=is_request_id_answered)
+    app.add_exception_handler(ServingError, _answer_serving_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(Exception, _answer_unexpected_error)
+    return app
+
+
+def _prediction_routes(backend: Backend, metrics: ServingMetrics, log: PredictionLog, workers: Workers) -> APIRouter:
+    router = APIRouter(tags=["predictions"])
+
+    async def respond(request: Request, prediction: Prediction) -> Response:
+        now = dt.datetime.now(dt.UTC)
+        request_id: str = request.state.request_id
+
+        def finish() -> bytes:
+            refuse_missing_numbers(prediction)
+            content = to_json(answer(prediction, now))
+            log.append(served_predictions(prediction, request_id, now))
+            return content
+
+        small = prediction.outputs.size <= _SMALL_ANSWER_VALUES
+        content = finish() if small else await workers.run(finish)
+        metrics.observe_predictions(prediction.pair.version, len(prediction.outputs))
+        return Response(content, media_type=_JSON)
+
+    @router.post("/predict/feast/batch", **_described_body(EntitiesRequest, 404, 413, 415, 422, 500, 503))
+    async def predict_entities(request: Request) -> Response:
+        """Predict for entities of the feature store, from their latest windows."""
+        asked = await _read(request, EntitiesRequest, workers)
+        _check_entities(asked)
+        prediction = await backend.forecast_entities(asked.entities, asked.time_point)
+        if prediction.pair.contract.task == "forecast":
+            metrics.observe_feature_age(float(ages_seconds(prediction, dt.datetime.now(dt.UTC)).max()))
+        return await respond(request, prediction)
+
+    @router.post("/predict", **_described_body(RowsRequest, 413, 415, 422, 500, 503))
+    async def predict_rows(request: Request) -> Response:
+        """Predict from raw rows."""
+        asked = await _read(request, RowsRequest, workers)
+        return await respond(request, await backend.predict_rows(asked.rows))
+
+    return router
+
+
+def _operation_routes(backend: Backend, metrics: ServingMetrics, settings: Settings) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/health/live", response_model=LiveAnswer)
+    async def live() -> Response:
+        """Say that the process runs."""
+        return Response(to_json({"status": "live"}), media_type=_JSON)
+
+    @router.get("/health/ready", response_model=ReadyAnswer, responses=_errors(503))
+    async def ready() -> Response:
+        """Say whether predictions can be answered: a pair is loaded and the feature store answers."""
+        status = await backend.status()
+        if status.pair is None or status.reason is not None:
+            raise ServingError(503, "not_ready", status.reason or "no pair is loaded")
+        pair = status.pair
+        content = {
+            "status": "ready",
+            "experiment": settings.experiment,
+            "version": pair.version,
+            "pair_id": pair.pair_id,
+        }
+        return Response(to_json(content), media_type=_JSON)
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def prometheus() -> Response:
+        """Report counters in Prometheus' text format."""
+        return Response(metrics.render(backend.served_pair()), headers={"content-type": CONTENT_TYPE})
+
+    @router.post(
+        "/admin/reload",
+        response_model=ReloadAnswer,
+        responses=_errors(401, 403, 503),
+        # For the page only: `require_admin` decides, and says what is wrong in the errors' own form.
+        dependencies=[Security(HTTPBearer(scheme_name="bearer", auto_error=False))],
+    )
+    async def reload(request: Request) -> Response:
+        """Serve the pair that is in production now. No request is dropped; on failure the old pair stays."""
+        require_admin(request.headers.get("authorization"), settings.admin_token)
+        try:
+            report = await backend.reload()
+        except ServingError:
+            metrics.observe_reload("failed")
+            raise
+        metrics.observe_reload("swapped" if report.swapped else "unchanged")
+        content = {
+            "experiment": settings.experiment,
+            "version": report.pair.version,
+            "pair_id": report.pair.pair_id,
+            "previous_version": report.previous_version,
+            "swapped": report.swapped,
+        }
+        return Response(to_json(content), media_type=_JSON)
+
+    return router
+
+
+async def _read(request: Request, model: type[RequestT], workers: Workers) -> RequestT:
+    """Return the request's body as `model`.
+
+    Raises:
+        ServingError: 413, 415 or 422.
+    """
+    given = request.headers.get("content-type", "")
+    if given.partition(";")[0].strip().lower() != _JSON:
+        raise ServingError(415, "not_json", f"found content-type {shown(given)}, expected {_JSON}; send that header")
+    body = await request.body()
+    if len(body) <= _SMALL_BODY_BYTES:
+        return _parse(body, model)
+    return await workers.run(_parse, body, model)
+
+
+def _parse(body: bytes, model: type[RequestT]) -> RequestT:
+    try:
+        # orjson refuses NaN and Infinity, which are not JSON and which json.loads lets pass.
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        message = f"the body is not JSON: {error}; numbers must be finite (NaN and Infinity are not JSON)"
+        raise ServingError(422, "invalid_json", message) from error
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise invalid("invalid_request", _findings(error, model)) from error
+
+
+def _findings(error: ValidationError, model: type[BaseModel]) -> list[ErrorDetail]:
+    findings = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or "body"
+        found = shown(item["input"])
+        expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        action = "see /docs for the form of the request"
+        if item["type"] == "missing":
+            found, expected, action = "no such field", "a value", "add it"
+        elif item["type"] == "extra_forbidden":
+            found, expected, action = "an unknown field", f"only {', '.join(model.model_fields)}", "leave it out"
+        findings.append(ErrorDetail(field=field, found=found, expected=expected, action=action))
+    return findings
+
+
+def _check_entities(asked: EntitiesRequest) -> None:
+    count = len(asked.entities)
+    if count > MAX_ENTITIES:
+        message = f"the request has {count} entities, but at most {MAX_ENTITIES} are allowed; split it"
+        raise ServingError(413, "too_many_entities", message)
+    repeated = [entity for entity, times in Counter(asked.entities).items() if times > 1]
+    if repeated:
+        details = [
+            ErrorDetail(
+                field="entities", found=f"{shown(entity)} more than once", expected="ids once", action="drop it"
+            )
+            for entity in repeated
+        ]
+        raise invalid("invalid_request", details)
+
+
+def _described_body(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
+    """Return what OpenAPI should say about a route that reads its own body."""
+    content = {_JSON: {"schema": model.model_json_schema()}}
+    return {
+        "response_model": PredictionAnswer,
+        "responses": _errors(*statuses),
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+    }
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorResponse} for status in statuses}
+
+
+class ObservationMiddleware:
+    """Gives every request an id, counts and times it, and writes one access line without bodies, queries or headers."""
+
+    def __init__(self, app: ASGIApp, metrics: ServingMetrics, is_request_id_answered: bool) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.is_request_id_answered = is_request_id_answered
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status: int | None = None
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self.is_request_id_answered:
+                    message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            elif message["type"] == "http.response.body" and not message.get("more_body") and status is not None:
+                # Before the last byte leaves, so that a client that has its answer also finds it counted.
+                self._observe(scope, status, request_id, time.perf_counter() - started)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, observed)
+        except Exception:
+            # The answer to an unexpected failure is made further out and does not come by here.
+            self._observe(scope, 500, request_id, time.perf_counter() - started)
+            raise
+
+    def _observe(self, scope: Scope, status: int, request_id: str, seconds: float) -> None:
+        # The template, not the path: paths are endless and may hold what does not belong into a log.
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self.metrics.observe_request(scope["method"], route, status, seconds)
+        line = {
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "ms": round(seconds * 1000, 2),
+            "request_id": request_id,
+        }
+        access_logger.info("%s", orjson.dumps(line).decode())
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the client's request id if it is harmless, else a new one."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+async def _answer_serving_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ServingError)
+    return Response(to_json(error.body()), error.status, error.headers, _JSON)
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    message = f"{error.detail}: {request.method} is not answered here; see /docs for the routes"
+    return Response(
+        to_json(ServingError(error.status_code, code, message).body()),
+        error.status_code,
+        dict(error.headers or {}),
+        _JSON,
+    )
+
+
+async def _answer_unexpected_error(request: Request, error: Exception) -> Response:
+    logger.error("request %s failed", request.state.request_id, exc_info=error)
+    message = f"the server failed; its log has the cause under request id {request.state.request_id}"
+    headers = {"x-request-id": request.state.request_id}
+    return Response(to_json(ServingError(500, "internal_error", message).body()), 500, headers, _JSON)

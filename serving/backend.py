@@ -1,0 +1,91 @@
+"""What the routes need from whoever computes the answers: the `Backend` protocol and the values it exchanges.
+
+Two backends exist: `serving.local` computes in the web server's process, `serving.ray_app` in Ray Serve deployments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mlplatform.datamodule.panel import Panel
+from mlplatform.registry.pairs import PairInfo
+
+EntityId = int | str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one request, in original units, and the pair that made all of it.
+
+    Attributes:
+        pair: the pair that answered.
+        entity_ids: of shape (n,).
+        origins: of shape (n,), datetime64[ns] in UTC: the last moment that each answer looked at.
+        outputs: forecast (n, horizon, targets), regression (n,), classification probabilities (n, classes).
+    """
+
+    pair: PairInfo
+    entity_ids: npt.NDArray[np.generic]
+    origins: npt.NDArray[np.datetime64]
+    outputs: npt.NDArray[np.floating[Any]]
+
+    @classmethod
+    def of(cls, pair: PairInfo, panel: Panel, outputs: npt.NDArray[np.floating[Any]]) -> Prediction:
+        """Return the prediction made from the last row of every entity of `panel`."""
+        return cls(pair, panel.entity_ids, panel.timestamps[panel.offsets[1:] - 1], outputs)
+
+
+@dataclass(frozen=True)
+class ReloadReport:
+    """What a reload found: the pair now served, and the version served before (`None` if there was none)."""
+
+    pair: PairInfo
+    previous_version: int | None
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the served version changed."""
+        return self.pair.version != self.previous_version
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether predictions can be answered: the served pair, and what is missing (`None` when nothing is)."""
+
+    pair: PairInfo | None
+    reason: str | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is missing."""
+        return self.reason is None
+
+
+class Backend(Protocol):
+    """Computes answers. Failures that a client should see are raised as `ServingError`."""
+
+    async def start(self) -> None:
+        """Load the production pair if there is one. Does not fail when there is none."""
+
+    async def close(self) -> None:
+        """Release everything."""
+
+    async def forecast_entities(self, entities: Sequence[EntityId], time_point: str) -> Prediction:
+        """Predict for entities of the feature store."""
+
+    async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
+        """Predict from raw rows."""
+
+    async def reload(self) -> ReloadReport:
+        """Serve the pair that is in production now; on failure the pair served so far stays."""
+
+    async def status(self) -> Status:
+        """Say whether predictions can be answered."""
+
+    def served_pair(self) -> PairInfo | None:
+        """Return the pair that would answer now."""

@@ -1,0 +1,146 @@
+"""The pair that a server answers with: resolved by its alias, verified, loaded aside, and held as one reference.
+
+A `Bundle` never changes. A request takes the reference once and keeps it to its end, so a swap in the middle can never
+mix two pairs, and nothing has to wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+
+from mlplatform.config import DatasetConfig, load_experiment
+from mlplatform.registry.forecaster import Forecaster
+from mlplatform.registry.pairs import PairInfo, PairNotFoundError, PairStore
+from mlplatform.settings import Settings
+from serving.backend import ReloadReport
+from serving.concurrency import Coalescer, Workers
+from serving.errors import ServingError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified pair, ready to answer, and the dataset whose columns it reads."""
+
+    pair: PairInfo
+    forecaster: Forecaster
+    dataset: DatasetConfig
+
+
+class BundleLoader:
+    """Finds and loads pairs of one experiment. All methods block; call them from a worker thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.experiment = settings.experiment
+
+    @cached_property
+    def _store(self) -> PairStore:
+        return PairStore(self._settings)
+
+    def production(self) -> PairInfo:
+        """Return the pair that is in production now.
+
+        Raises:
+            ServingError: 503 if there is none.
+        """
+        try:
+            return self._store.resolve(self.experiment, "production")
+        except PairNotFoundError as error:
+            raise no_production_pair(self.experiment) from error
+
+    def version(self, version: int, pair_id: str) -> PairInfo:
+        """Return a version of the pair, as long as it is still the same pair.
+
+        Raises:
+            PairNotFoundError: if the registry has no such version, or another pair under its number.
+        """
+        pair = self._store.resolve(self.experiment, str(version))
+        if pair.pair_id != pair_id:
+            raise PairNotFoundError(
+                f"version {version} of {self.experiment!r} is pair {pair.pair_id}, but pair {pair_id} was asked for"
+            )
+        return pair
+
+    def load(self, pair: PairInfo) -> Bundle:
+        """Verify and load a pair.
+
+        Raises:
+            PairIntegrityError: if an artifact is not what was registered.
+        """
+        return Bundle(pair, self._store.load(pair), self.dataset())
+
+    def dataset(self) -> DatasetConfig:
+        """Return the dataset of the experiment."""
+        return load_experiment(self.experiment, settings=self._settings).dataset
+
+
+class BundleHolder:
+    """Holds the bundle in use and swaps it.
+
+    Attributes:
+        current: the bundle that answers new requests; `None` until one could be loaded.
+        reason: why there is none.
+    """
+
+    def __init__(self, loader: BundleLoader) -> None:
+        self.current: Bundle | None = None
+        self.reason = f"the production pair of {loader.experiment!r} is being loaded"
+        self._loader = loader
+        # One thread of its own: reloads must not take a worker away from requests.
+        self._workers = Workers(1)
+        self.reload = Coalescer(self._reload)
+
+    def require(self) -> Bundle:
+        """Return the current bundle.
+
+        Raises:
+            ServingError: 503 if there is none.
+        """
+        if self.current is None:
+            raise ServingError(503, "no_production_pair", self.reason)
+        return self.current
+
+    async def _reload(self) -> ReloadReport:
+        previous = self.current
+        try:
+            bundle = await self._workers.run(self._load, previous)
+        except Exception as error:
+            failure = reload_failure(error, previous.pair if previous else None)
+            self.reason = failure.message
+            raise failure from error
+        self.current = bundle
+        return ReloadReport(bundle.pair, previous.pair.version if previous else None)
+
+    def _load(self, previous: Bundle | None) -> Bundle:
+        pair = self._loader.production()
+        if previous is not None and previous.pair.pair_id == pair.pair_id:
+            return previous
+        bundle = self._loader.load(pair)
+        logger.info("loaded version %d of %r, pair %s", pair.version, pair.name, pair.pair_id)
+        return bundle
+
+
+def no_production_pair(experiment: str) -> ServingError:
+    """Return the error of a server without a model."""
+    return ServingError(
+        503,
+        "no_production_pair",
+        f"no production pair for {experiment}: run train_{experiment}, then POST /admin/reload or restart the server",
+    )
+
+
+def reload_failure(error: Exception, kept: PairInfo | None) -> ServingError:
+    """Return the error of a reload that failed, saying what is still served."""
+    if kept is None:
+        if isinstance(error, ServingError):
+            return error
+        return ServingError(503, "reload_failed", f"no pair could be loaded: {_described(error)}")
+    return ServingError(503, "reload_failed", f"version {kept.version} is still served: {_described(error)}")
+
+
+def _described(error: Exception) -> str:
+    return str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,59 @@
+"""How work leaves the event loop, and how concurrent reloads become one.
+
+The event loop only moves bytes. Everything that computes or touches a disk runs in a small pool of threads: as many as
+there are cores, because more would only take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar, TypeVarTuple
+
+import anyio
+import anyio.to_thread
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+class Workers:
+    """A bounded pool of threads.
+
+    Parameters:
+        size: threads that may run at once; default: one per usable core, at least two, so that one long request
+            cannot hold up all others.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self._limiter = anyio.CapacityLimiter(size or max(2, len(os.sched_getaffinity(0))))
+
+    async def run(self, function: Callable[[*Args], T], *args: *Args) -> T:
+        """Run a blocking function in a thread and return its result."""
+        return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+
+class Coalescer(Generic[T]):
+    """Runs an operation one at a time, and lets the calls that arrive while it runs share the next run.
+
+    A caller always gets the result of a run that began after its call, so it sees everything it did before calling.
+    The run goes on when its caller is cancelled: others may be waiting for it.
+    """
+
+    def __init__(self, operation: Callable[[], Awaitable[T]]) -> None:
+        self._operation = operation
+        self._running: asyncio.Task[T] | None = None
+        self._next: asyncio.Task[T] | None = None
+
+    async def __call__(self) -> T:
+        """Return the result of a run that began after this call; raises what the run raises."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._after(self._running))
+        return await asyncio.shield(self._next)
+
+    async def _after(self, previous: asyncio.Task[T] | None) -> T:
+        if previous is not None and not previous.done():
+            await asyncio.wait([previous])
+        self._running, self._next = self._next, None
+        return await self._operation()

@@ -1,0 +1,97 @@
+"""Errors that a client sees, and their one JSON shape.
+
+Every answer that is not a success has the body `{"error": {"code", "message", "details"}}`. `code` is stable and made
+for programs; `message` and `details` say what was found, what was expected and what to do. The classes here carry only
+plain values, so that they travel between Ray processes unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_DETAILS = 20
+_SHOWN_CHARACTERS = 80
+
+
+class ErrorDetail(BaseModel):
+    """One finding in a request."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str = Field(description="Where in the body, for example `rows[3].HUFL`.")
+    row: int | None = Field(default=None, description="Position in `rows`, from 0.")
+    column: str | None = Field(default=None, description="Name of the column.")
+    found: str
+    expected: str
+    action: str = Field(description="What to do about it.")
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    code: str
+    message: str
+    details: list[ErrorDetail] = []
+
+
+class ErrorResponse(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorBody
+
+
+class ServingError(Exception):
+    """A failure with an HTTP status and a stable code.
+
+    Parameters:
+        status: HTTP status of the answer.
+        code: stable name of the kind of failure.
+        message: what happened and what to do.
+        details: the single findings, where there are several.
+        headers: further HTTP headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        details: Sequence[ErrorDetail] = (),
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = tuple(details)
+        self.headers = headers or {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ServingError, (self.status, self.code, self.message, self.details, self.headers)
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        details = [detail.model_dump(exclude_none=True) for detail in self.details]
+        return {"error": {"code": self.code, "message": self.message, "details": details}}
+
+
+def invalid(code: str, details: Sequence[ErrorDetail]) -> ServingError:
+    """Return a 422 that leads with the first of `details` and lists at most `MAX_DETAILS` of them."""
+    first, listed = details[0], details[:MAX_DETAILS]
+    message = f"{first.field}: found {first.found}, expected {first.expected}; {first.action}"
+    if len(details) > len(listed):
+        message += f" (there are more findings; the first {MAX_DETAILS} are in details)"
+    elif len(listed) > 1:
+        message += f" (one of {len(listed)} findings, all in details)"
+    return ServingError(422, code, message, listed)
+
+
+def shown(value: Any) -> str:
+    """Return a value as it should appear in a message: JSON words, cut to a readable length."""
+    text = (
+        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
+    )
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

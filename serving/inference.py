@@ -1,0 +1,82 @@
+"""From rows or entities to a panel, and from a panel to answers: the steps that both servers run.
+
+The local server runs them one after the other in a thread, Ray Serve runs each in a deployment of its own. That the
+steps are the same functions is what makes the answers equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from mlplatform.config import DatasetConfig
+from mlplatform.datamodule.panel import Panel
+from mlplatform.features.errors import EntityTypeError, UnknownEntityError
+from mlplatform.features.retrieval import FeatureStoreFacade
+from mlplatform.registry.forecaster import Contract
+from mlplatform.settings import Settings
+from serving.backend import EntityId
+from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, shown
+
+logger = logging.getLogger(__name__)
+
+# An id that no dataset has: asking for it shows whether the store answers, without knowing what it holds.
+_PROBE: tuple[EntityId, ...] = (-(2**63),)
+
+
+def read_panel(
+    contract: Contract, dataset: DatasetConfig, entities: Sequence[EntityId], time_point: str, settings: Settings
+) -> Panel:
+    """Return the latest rows of `entities` from the online store, as many as the contract needs.
+
+    Raises:
+        ServingError: 404 for unknown entities, 422 for ids of the wrong type, 503 if the store does not answer.
+    """
+    try:
+        return _load(contract, dataset, entities, time_point, settings)
+    except UnknownEntityError as error:
+        details = [
+            ErrorDetail(
+                field="entities",
+                found=shown(entity),
+                expected=f"an entity of dataset {dataset.name}",
+                action="leave it out, or materialise its features",
+            )
+            for entity in error.entities[:MAX_DETAILS]
+        ]
+        raise ServingError(404, "unknown_entity", str(error), details) from error
+    except EntityTypeError as error:
+        expected = "ids of the type that the dataset has"
+        detail = ErrorDetail(field="entities", found=str(error), expected=expected, action="correct them")
+        raise invalid("invalid_request", [detail]) from error
+    except Exception as error:
+        # Whatever an online store raises (SQLite, Redis, Feast), the client learns that it is not its fault.
+        logger.exception("cannot read online features of %r", dataset.name)
+        raise ServingError(503, "feature_store_unavailable", store_failure(dataset, error)) from error
+
+
+def store_problem(contract: Contract, dataset: DatasetConfig, settings: Settings) -> str | None:
+    """Return why the online store cannot answer for this dataset, or `None` when it can."""
+    try:
+        _load(contract, dataset, _PROBE, "now", settings)
+    except (UnknownEntityError, EntityTypeError):
+        return None
+    except Exception as error:
+        return store_failure(dataset, error)
+    return None
+
+
+def _load(
+    contract: Contract, dataset: DatasetConfig, entities: Sequence[EntityId], time_point: str, settings: Settings
+) -> Panel:
+    store = FeatureStoreFacade(dataset, "online", settings)
+    steps = contract.input_rows if contract.task == "forecast" else None
+    return store.load_features(time_point, entities, contract.columns, steps=steps)
+
+
+def store_failure(dataset: DatasetConfig, error: Exception) -> str:
+    """Return what to tell about an online store that does not answer."""
+    return (
+        f"the online feature store does not answer for dataset {dataset.name!r} ({type(error).__name__}); "
+        "materialise online_features and check the store"
+    )

@@ -1,0 +1,429 @@
+"""The same routes from Ray Serve, each step of a prediction in a deployment of its own.
+
+`ForecastAPI` (HTTP, validation, answers) asks `FeastService` for windows, `PreprocessingService` for samples,
+`ModelService` for the model's output, and `PreprocessingService` again for original units. The version to use travels
+with every call, so replicas can never mix two pairs: a service that does not hold that version loads it aside, and
+keeps the last two. A reload first has every service load the new version and then swaps one reference in `ForecastAPI`;
+no deployment is reconfigured, so no request waits or fails.
+
+Run it with `python -m serving.ray_app` (or `make serve-ray`). It starts a Ray instance of its own on the loopback
+interface and stops it at the end. Ray is imported only in the functions that use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from mlplatform.config import DatasetConfig
+from mlplatform.datamodule.panel import Float32, Panel
+from mlplatform.datamodule.samples import Samples
+from mlplatform.registry.pairs import PairInfo
+from mlplatform.settings import Settings
+from serving.api import build_app
+from serving.backend import EntityId, Prediction, ReloadReport, Status
+from serving.bundle import Bundle, BundleLoader, reload_failure
+from serving.concurrency import Coalescer, Workers
+from serving.errors import ServingError
+from serving.inference import read_panel, store_problem
+from serving.local import LOG_FORMAT, parse_arguments
+from serving.rows import panel_from_rows
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from ray.serve import Application
+    from ray.serve.handle import DeploymentHandle
+
+    Handle = DeploymentHandle[Any]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+APPLICATION = "mlplatform"
+VERSIONS_KEPT = 2
+# Two cores are enough for all replicas: they mostly wait for each other.
+REPLICA_CPUS = 0.1
+OBJECT_STORE_BYTES = 128 * 1024 * 1024
+# A Unix socket's path may have 107 characters, and Ray appends about 70 to its folder.
+LONGEST_RAY_FOLDER = 36
+
+
+@dataclass(frozen=True)
+class PairRef:
+    """Which pair a call is about; small, because it travels with every call."""
+
+    version: int
+    pair_id: str
+
+    @classmethod
+    def of(cls, pair: PairInfo) -> PairRef:
+        """Return the reference to a pair."""
+        return cls(pair.version, pair.pair_id)
+
+
+class VersionCache(Generic[T]):
+    """What a replica holds per version: loaded on demand, once, in a thread; the last two used are kept."""
+
+    def __init__(self, load: Callable[[PairRef], T]) -> None:
+        self._load = load
+        self._workers = Workers(1)
+        self._loads: OrderedDict[PairRef, asyncio.Task[T]] = OrderedDict()
+
+    async def get(self, ref: PairRef) -> T:
+        """Return what belongs to a version; raises what its load raises, and tries again on the next call."""
+        if ref not in self._loads:
+            self._loads[ref] = asyncio.create_task(self._workers.run(self._load, ref))
+        self._loads.move_to_end(ref)
+        while len(self._loads) > VERSIONS_KEPT:
+            self._loads.popitem(last=False)
+        load = self._loads[ref]
+        try:
+            # Shielded: a client that goes away must not cancel a load that others wait for.
+            return await asyncio.shield(load)
+        except Exception:
+            if self._loads.get(ref) is load:
+                del self._loads[ref]
+            raise
+
+
+class FeastService:
+    """Reads windows from the online feature store."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loader = BundleLoader(settings)
+        self._workers = Workers()
+        self._pairs: VersionCache[tuple[PairInfo, DatasetConfig]] = VersionCache(self._load)
+
+    async def prepare(self, ref: PairRef) -> None:
+        """Load what requests for a version will need."""
+        await self._pairs.get(ref)
+
+    async def read(self, ref: PairRef, entities: Sequence[EntityId], time_point: str) -> Panel | ServingError:
+        """Return the latest rows of the entities, or what to tell the client."""
+        pair, dataset = await self._pairs.get(ref)
+        try:
+            return await self._workers.run(read_panel, pair.contract, dataset, entities, time_point, self._settings)
+        except ServingError as error:
+            # As a value: Ray logs a raised exception with its traceback, and a client's mistake is not worth one.
+            return error
+
+    async def problem(self, ref: PairRef) -> str | None:
+        """Return why the store cannot answer, or `None`."""
+        pair, dataset = await self._pairs.get(ref)
+        return await self._workers.run(store_problem, pair.contract, dataset, self._settings)
+
+    def _load(self, ref: PairRef) -> tuple[PairInfo, DatasetConfig]:
+        return self._loader.version(ref.version, ref.pair_id), self._loader.dataset()
+
+
+class PairService:
+    """Base of the services that apply one half of a pair; both halves are loaded, because they are verified as one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._loader = BundleLoader(settings)
+        self._workers = Workers()
+        self._bundles: VersionCache[Bundle] = VersionCache(self._load)
+
+    async def prepare(self, ref: PairRef) -> None:
+        """Load what requests for a version will need."""
+        await self._bundles.get(ref)
+
+    def _load(self, ref: PairRef) -> Bundle:
+        return self._loader.load(self._loader.version(ref.version, ref.pair_id))
+
+
+class PreprocessingService(PairService):
+    """Checks raw rows, and maps panels to samples and outputs to original units."""
+
+    async def panel(self, ref: PairRef, rows: Sequence[dict[str, Any]]) -> Panel | ServingError:
+        """Return checked raw rows as a panel, or what to tell the client."""
+        bundle = await self._bundles.get(ref)
+        try:
+            return await self._workers.run(
+                panel_from_rows, rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns
+            )
+        except ServingError as error:
+            return error
+
+    async def preprocess(self, ref: PairRef, panel: Panel) -> Samples:
+        """Return the samples of a panel."""
+        bundle = await self._bundles.get(ref)
+        return await self._workers.run(bundle.forecaster.preprocess, panel)
+
+    async def postprocess(self, ref: PairRef, outputs: Float32) -> Float32:
+        """Return the model's outputs in original units."""
+        bundle = await self._bundles.get(ref)
+        return await self._workers.run(bundle.forecaster.postprocess, outputs)
+
+
+class ModelService(PairService):
+    """Applies the model."""
+
+    async def infer(self, ref: PairRef, samples: Samples) -> Float32:
+        """Return the model's outputs in preprocessed space."""
+        bundle = await self._bundles.get(ref)
+        return await self._workers.run(bundle.forecaster.infer, samples)
+
+
+class RayBackend:
+    """Computes answers by asking the services."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        feast: Handle,
+        preprocessing: Handle,
+        model: Handle,
+    ) -> None:
+        self._feast, self._preprocessing, self._model = feast, preprocessing, model
+        self._loader = BundleLoader(settings)
+        self._workers = Workers(1)
+        self._pair: PairInfo | None = None
+        self._reason = f"the production pair of {settings.experiment!r} is being loaded"
+        self._coalesced_reload = Coalescer(self._swap)
+
+    async def start(self) -> None:
+        """Load the production pair if there is one, and open the feature store."""
+        try:
+            await self.reload()
+        except ServingError as error:
+            logger.warning("starting without a model: %s", error)
+        problem = (await self.status()).reason
+        if problem is not None:
+            logger.warning("not ready: %s", problem)
+
+    async def close(self) -> None:
+        """Nothing to release: the services end with their replicas."""
+
+    async def forecast_entities(self, entities: Sequence[EntityId], time_point: str) -> Prediction:
+        """Predict for entities of the feature store."""
+        pair = self._require()
+        panel = await self._feast.read.remote(PairRef.of(pair), entities, time_point)
+        return await self._predict(pair, _unless_refused(panel))
+
+    async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
+        """Predict from raw rows."""
+        pair = self._require()
+        panel = await self._preprocessing.panel.remote(PairRef.of(pair), rows)
+        return await self._predict(pair, _unless_refused(panel))
+
+    async def reload(self) -> ReloadReport:
+        """Serve the pair that is in production now."""
+        return await self._coalesced_reload()
+
+    async def status(self) -> Status:
+        """Say whether a pair is loaded and the feature store answers."""
+        pair = self._pair
+        if pair is None:
+            return Status(None, self._reason)
+        return Status(pair, await self._feast.problem.remote(PairRef.of(pair)))
+
+    def served_pair(self) -> PairInfo | None:
+        """Return the pair that would answer now."""
+        return self._pair
+
+    def _require(self) -> PairInfo:
+        if self._pair is None:
+            raise ServingError(503, "no_production_pair", self._reason)
+        return self._pair
+
+    async def _predict(self, pair: PairInfo, panel: Panel) -> Prediction:
+        ref = PairRef.of(pair)
+        # Responses are passed on unawaited: samples and outputs go from service to service, not through this process.
+        samples = self._preprocessing.preprocess.remote(ref, panel)
+        outputs = self._model.infer.remote(ref, samples)
+        return Prediction.of(pair, panel, await self._preprocessing.postprocess.remote(ref, outputs))
+
+    async def _swap(self) -> ReloadReport:
+        previous = self._pair
+        try:
+            pair = await self._workers.run(self._loader.production)
+            if previous is None or previous.pair_id != pair.pair_id:
+                await asyncio.gather(*(_prepare(service, PairRef.of(pair)) for service in self._services))
+        except Exception as error:
+            failure = reload_failure(_raised_by_service(error), previous)
+            self._reason = failure.message
+            raise failure from error
+        self._pair = pair
+        return ReloadReport(pair, previous.version if previous else None)
+
+    @property
+    def _services(self) -> tuple[Handle, ...]:
+        return self._feast, self._preprocessing, self._model
+
+
+class ForecastAPI:
+    """The ingress: the routes of `serving.api` on top of the services."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        feast: Handle,
+        preprocessing: Handle,
+        model: Handle,
+    ) -> None:
+        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+        backend = RayBackend(settings, feast, preprocessing, model)
+        # Ray's proxy makes the request id and puts it on the answer.
+        self._app = build_app(backend, settings, is_request_id_answered=False)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the application; Ray Serve calls this after the constructor."""
+        return self._app
+
+
+def build_application(settings: Settings) -> Application:
+    """Return the Serve application: the four deployments, bound to each other."""
+    from dataclasses import replace
+
+    from ray import serve
+
+    # Only the ingress checks admin tokens; the other replicas never get to see it.
+    public = replace(settings, admin_token=None)
+    options: dict[str, Any] = {
+        "ray_actor_options": {"num_cpus": REPLICA_CPUS},
+        "max_ongoing_requests": 64,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        "graceful_shutdown_timeout_s": 10,
+        "logging_config": {"enable_access_log": False},
+    }
+    deploy = serve.deployment(**options)
+    feast, preprocessing, model = (
+        deploy(service).bind(public) for service in (FeastService, PreprocessingService, ModelService)
+    )
+    # The ingress holds a request for as long as the services work on it.
+    api = deploy(serve.ingress()(ForecastAPI)).options(name="ForecastAPI", max_ongoing_requests=512)
+    application: Application = api.bind(settings, feast, preprocessing, model)
+    return application
+
+
+@contextmanager
+def running(settings: Settings, host: str, port: int) -> Iterator[None]:
+    """Serve from a Ray instance of its own while the context is open, and leave no process behind."""
+    _refuse_haproxy()
+    _set_environment()
+
+    import ray
+    from ray import serve
+
+    with _ray_folder(settings.home) as folder:
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=logging.WARNING,
+                _temp_dir=str(folder),
+            )
+            serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+            serve.run(build_application(settings), name=APPLICATION, route_prefix="/")
+            yield
+        finally:
+            if ray.is_initialized():
+                serve.shutdown()  # type: ignore[no-untyped-call] # it has no annotations
+            ray.shutdown()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM, then stop Ray; requests in flight are answered and the log is written."""
+    settings, host, port = parse_arguments("Serve predictions from Ray Serve.", argv)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    with running(settings, host, port):
+        # Set after Ray started, because Ray installs handlers of its own.
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        logger.info("serving %r on http://%s:%d", settings.experiment, host, port)
+        stop.wait()
+        logger.info("stopping")
+
+
+async def _prepare(service: Handle, ref: PairRef) -> None:
+    """Have every replica of a service load a version."""
+    # A plain call waits until there is a replica at all; a broadcast reaches those that are up.
+    await service.prepare.remote(ref)
+    await service.broadcast("prepare", ref).results_async()
+
+
+def _unless_refused(panel: Panel | ServingError) -> Panel:
+    if isinstance(panel, ServingError):
+        raise panel
+    return panel
+
+
+def _raised_by_service(error: Exception) -> Exception:
+    """Return the exception that a service raised, out of the one that Ray delivers."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error
+
+
+def _refuse_haproxy() -> None:
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+        raise SystemExit(
+            "RAY_SERVE_ENABLE_HA_PROXY=1 makes Ray Serve listen on all network interfaces, whatever the host option "
+            "says; unset it, or run Ray Serve behind a firewall of your own with `serve run`"
+        )
+
+
+def _set_environment() -> None:
+    """Set the switches that Ray reads when it is imported; its processes inherit them."""
+    os.environ.update(
+        {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # The name is historical: without it every Ray process listens on all network interfaces.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            # Calls between replicas have a port of their own that listens everywhere all the same, so every call must
+            # carry a token; one per run, because the default one would be written to the home directory.
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+    )
+    defaults = {
+        # Replicas are servers, not batch jobs: they should not yield to every other process.
+        "RAY_worker_niceness": "0",
+        # As in `serving.local`, and for the same reasons.
+        "OMP_NUM_THREADS": "1",
+        # The handlers never block, so threads and event loops of their own only add hand-overs.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+        # Small arguments are faster in the call itself than through the object store.
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _ray_folder(home: Path) -> Iterator[Path]:
+    """Yield the folder for Ray's sockets and logs: under `home`, or a temporary one where that path is too long."""
+    folder = home / "ray"
+    if len(str(folder)) <= LONGEST_RAY_FOLDER:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    folder = Path(tempfile.mkdtemp(prefix="mlp-ray-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    # Through the import system, so that replicas find the classes in `serving.ray_app`, not in `__main__`.
+    from serving.ray_app import main as run
+
+    run()

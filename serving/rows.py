@@ -1,0 +1,211 @@
+"""Raw rows of a request, checked and turned into a panel.
+
+The server accepts only what the model was trained to see: every column, with the right type, finite, and for forecasts
+an unbroken stretch of the time grid per entity. Everything else is refused with a finding that names row and column;
+guessing (imputing, sorting out duplicates, dropping a column) would answer a question that was not asked.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.datamodule.panel import Int64, Panel
+from mlplatform.registry.forecaster import Contract
+from serving.errors import MAX_DETAILS, ErrorDetail, invalid, shown
+
+Rows = Sequence[dict[str, Any]]
+Types = Mapping[str, str]
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+# datetime64[ns] ends in 2262; a margin keeps the forecast moments inside.
+YEARS = (1700, 2200)
+INT64 = range(-(2**63), 2**63)
+
+
+def panel_from_rows(rows: Rows, contract: Contract, types: Types) -> Panel:
+    """Return the rows as a panel: for a forecast the last lookback + context rows per entity, else one row per entity.
+
+    Entities keep the order in which the request first names them.
+
+    Parameters:
+        contract: says which columns the model reads and how many rows it needs.
+        types: `float` or `category` per column, as the pair's preprocessor knows them.
+
+    Raises:
+        ServingError: 422 with one detail per finding.
+    """
+    if contract.task == "forecast":
+        return _forecast_panel(rows, contract, types)
+    return _tabular_panel(rows, contract, types)
+
+
+def _forecast_panel(rows: Rows, contract: Contract, types: Types) -> Panel:
+    needed = contract.input_rows
+    _refuse(_key_findings(rows, required=(ENTITY, TIMESTAMP, *contract.columns), optional=()))
+    _refuse(chain(_entity_findings(rows), _time_findings(rows), _value_findings(rows, contract, types)))
+    codes, entity_ids = _entities(rows)
+    times = _times(rows)
+    order = np.lexsort((times, codes))
+    _refuse(_grid_findings(times, codes, entity_ids, order, contract.step_seconds))
+    _refuse(_length_findings(codes, entity_ids, contract))
+    ends = np.cumsum(np.bincount(codes))
+    chosen = order[(ends[:, None] - needed + np.arange(needed)[None, :]).reshape(-1)]
+    return Panel(
+        columns={name: values[chosen] for name, values in _columns(rows, contract, types).items()},
+        timestamps=times[chosen],
+        entity_ids=entity_ids,
+        offsets=np.arange(len(entity_ids) + 1, dtype=np.int64) * needed,
+    )
+
+
+def _tabular_panel(rows: Rows, contract: Contract, types: Types) -> Panel:
+    _refuse(_key_findings(rows, required=contract.columns, optional=(ENTITY, TIMESTAMP)))
+    with_entity, with_time = (any(name in row for row in rows) for name in (ENTITY, TIMESTAMP))
+    _refuse(
+        chain(
+            _entity_findings(rows) if with_entity else (),
+            _time_findings(rows) if with_time else (),
+            _value_findings(rows, contract, types),
+        )
+    )
+    entity_ids: npt.NDArray[np.generic] = np.arange(len(rows))
+    if with_entity:
+        codes, known = _entities(rows)
+        entity_ids = known[codes]
+    now = np.datetime64(dt.datetime.now(dt.UTC).replace(tzinfo=None), "ns")
+    times = _times(rows) if with_time else np.full(len(rows), now)
+    return Panel(_columns(rows, contract, types), times, entity_ids, np.arange(len(rows) + 1, dtype=np.int64))
+
+
+def _key_findings(rows: Rows, required: Sequence[str], optional: Sequence[str]) -> Iterator[ErrorDetail]:
+    wanted, allowed = set(required), {*required, *optional}
+    for number, row in enumerate(rows):
+        if row.keys() == wanted:
+            continue
+        for name in required:
+            if name not in row:
+                yield _finding(number, name, "no such column", "a value", "send every column in every row")
+        for name in row:
+            if name not in allowed:
+                expected = f"one of {', '.join((*required, *optional))}"
+                yield _finding(number, name, "a column that the model does not read", expected, "leave it out")
+
+
+def _value_findings(rows: Rows, contract: Contract, types: Types) -> Iterator[ErrorDetail]:
+    for name in contract.columns:
+        values = [row[name] for row in rows]
+        if types[name] == "category":
+            for number, value in enumerate(values):
+                if type(value) is not str:
+                    yield _finding(number, name, shown(value), "text", "send the category as it stands in the data")
+        elif not _all_finite(values):
+            for number, value in enumerate(values):
+                if not _all_finite([value]):
+                    yield _finding(number, name, shown(value), "a finite number", "fill the gap or send other rows")
+
+
+def _all_finite(values: list[Any]) -> bool:
+    """Return whether all values are JSON numbers that float32 can hold."""
+    return set(map(type, values)) <= {float, int} and bool((np.abs(np.array(values, np.float64)) <= FLOAT32_MAX).all())
+
+
+def _columns(rows: Rows, contract: Contract, types: Types) -> dict[str, npt.NDArray[np.generic]]:
+    return {
+        name: np.array([row[name] for row in rows], dtype=object if types[name] == "category" else np.float32)
+        for name in contract.columns
+    }
+
+
+def _entity_findings(rows: Rows) -> Iterator[ErrorDetail]:
+    first = type(rows[0].get(ENTITY))
+    expected = {int: "a whole number, as in row 0", str: "text, as in row 0"}.get(first, "a whole number or text")
+    for number, row in enumerate(rows):
+        value = row.get(ENTITY)
+        fits = type(value) is first and (first is str or (first is int and value in INT64))
+        if not fits:
+            yield _finding(number, ENTITY, shown(value), expected, "send the id of the row's entity")
+
+
+def _entities(rows: Rows) -> tuple[Int64, npt.NDArray[np.generic]]:
+    """Return the position of each row's entity, and the entities in order of appearance."""
+    values = [row[ENTITY] for row in rows]
+    codes, uniques = pd.factorize(np.array(values, dtype=np.int64 if type(values[0]) is int else object))
+    return codes.astype(np.int64), np.asarray(uniques)
+
+
+def _time_findings(rows: Rows) -> Iterator[ErrorDetail]:
+    expected = "an ISO 8601 time such as 2026-03-01T00:00:00Z"
+    for number, row in enumerate(rows):
+        value = row.get(TIMESTAMP)
+        if _moment(value) is None:
+            yield _finding(number, TIMESTAMP, shown(value), expected, "write the time this way")
+
+
+def _times(rows: Rows) -> npt.NDArray[np.datetime64]:
+    return np.array([_moment(row[TIMESTAMP]) for row in rows], dtype="datetime64[us]").astype("datetime64[ns]")
+
+
+def _moment(value: Any) -> dt.datetime | None:
+    """Return an ISO 8601 time as naive UTC; a time without a zone is taken as UTC."""
+    if type(value) is not str:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(value)
+        moment = moment if moment.tzinfo is None else moment.astimezone(dt.UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
+    return moment if YEARS[0] <= moment.year <= YEARS[1] else None
+
+
+def _grid_findings(
+    times: npt.NDArray[np.datetime64],
+    codes: Int64,
+    entity_ids: npt.NDArray[np.generic],
+    order: Int64,
+    step_seconds: int,
+) -> Iterator[ErrorDetail]:
+    """Find two rows of one entity and time, and neighbours that are not exactly one step apart."""
+    gaps = np.diff(times[order])
+    wrong = (np.diff(codes[order]) == 0) & (gaps != np.timedelta64(step_seconds, "s"))
+    for position in np.flatnonzero(wrong):
+        before, after = int(order[position]), int(order[position + 1])
+        here, previous = (f"{np.datetime_as_string(times[row], unit='s')}Z" for row in (after, before))
+        entity = shown(entity_ids.tolist()[codes[after]])
+        if gaps[position] == np.timedelta64(0, "ns"):
+            found, action = f"{here} twice for entity {entity} (also in row {before})", "send every time once"
+        else:
+            found = f"{here} next after {previous} (row {before}) for entity {entity}"
+            action = "send every step of the time grid"
+        yield _finding(after, TIMESTAMP, found, f"a time step of {step_seconds} s", action)
+
+
+def _length_findings(codes: Int64, entity_ids: npt.NDArray[np.generic], contract: Contract) -> Iterator[ErrorDetail]:
+    needed = contract.input_rows
+    counts = np.bincount(codes)
+    for code in np.flatnonzero(counts < needed):
+        yield ErrorDetail(
+            field="rows",
+            found=f"{counts[code]} rows for entity {shown(entity_ids.tolist()[code])}",
+            expected=f"at least {needed} (lookback {contract.lookback} + preprocessing context {contract.context})",
+            action="send a longer history",
+        )
+
+
+def _finding(row: int, column: str, found: str, expected: str, action: str) -> ErrorDetail:
+    field = f"rows[{row}].{column}"
+    return ErrorDetail(field=field, row=row, column=column, found=found, expected=expected, action=action)
+
+
+def _refuse(findings: Iterable[ErrorDetail]) -> None:
+    # A hostile body can hold a finding per byte; nobody reads more than the first ones.
+    details = list(islice(findings, MAX_DETAILS + 1))
+    if details:
+        raise invalid("invalid_rows", details)

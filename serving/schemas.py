@@ -1,0 +1,142 @@
+"""Bodies of requests and answers: what a client may send, and what the OpenAPI page shows.
+
+Requests are validated by these models; answers are built as plain values (`serving.answers`), because validating what
+the server has just computed would cost more than the model itself, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+
+MAX_ENTITIES = 1024
+_LONGEST_ID = 256
+
+
+def _entity_key(value: Any) -> int | str:
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return value
+    if type(value) is str and 0 < len(value) <= _LONGEST_ID:
+        return value
+    raise ValueError(f"a whole number of 64 bits, or text of 1 to {_LONGEST_ID} characters")
+
+
+# Written out, because pydantic reports a union that does not match once per member.
+EntityKey = Annotated[
+    int | str, PlainValidator(_entity_key), WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]})
+]
+
+
+class StrictRequest(BaseModel):
+    """Base of request bodies: unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EntitiesRequest(StrictRequest):
+    """Ask for predictions from the windows in the online feature store."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"entities": [1, 2, 3], "time_point": "now"}]})
+
+    entities: list[EntityKey] = Field(
+        min_length=1, description=f"Ids as the dataset has them, at most {MAX_ENTITIES}, each once."
+    )
+    time_point: Literal["now"] = Field(default="now", description="The online store knows the latest window only.")
+
+
+class RowsRequest(StrictRequest):
+    """Ask for predictions from raw rows.
+
+    A forecast needs, per entity, at least lookback + context rows on the regular time grid without gaps; more are
+    allowed, and the latest count. A tabular model answers every row.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"rows": [{"entity_id": 1, "event_timestamp": "2026-03-01T00:00:00Z", "load": 0.71}]}]
+        }
+    )
+
+    rows: list[dict[str, Any]] = Field(min_length=1, description="One object per row: ids, time and the raw columns.")
+
+
+class Answer(BaseModel):
+    """What every answer says about the pair that made it."""
+
+    model: str
+    experiment: str
+    version: int
+    pair_id: str
+
+
+class Forecast(BaseModel):
+    """The forecast of one entity, in original units."""
+
+    entity: int | str
+    window_end: dt.datetime = Field(description="Time of the last step the forecast looked at.")
+    age_seconds: float = Field(description="Age of that step when the answer was made.")
+    timestamps: list[dt.datetime] = Field(description="The forecast moments, one per horizon step.")
+    values: dict[str, list[float]] = Field(description="Per target, one value per horizon step.")
+
+
+class ForecastAnswer(Answer):
+    """Forecasts, in the order of the request."""
+
+    forecasts: list[Forecast]
+
+
+class RegressionPrediction(BaseModel):
+    """The predicted value of one entity or row, in original units."""
+
+    entity: int | str
+    value: float
+
+
+class RegressionAnswer(Answer):
+    """Predicted values, in the order of the request."""
+
+    predictions: list[RegressionPrediction]
+
+
+class ClassificationPrediction(BaseModel):
+    """The most probable class of one entity or row, and the probability of every class."""
+
+    entity: int | str
+    label: str
+    probabilities: dict[str, float]
+
+
+class ClassificationAnswer(Answer):
+    """Predicted classes, in the order of the request."""
+
+    predictions: list[ClassificationPrediction]
+
+
+PredictionAnswer = ForecastAnswer | RegressionAnswer | ClassificationAnswer
+
+
+class LiveAnswer(BaseModel):
+    """The process runs."""
+
+    status: Literal["live"]
+
+
+class ReadyAnswer(BaseModel):
+    """Predictions can be answered."""
+
+    status: Literal["ready"]
+    experiment: str
+    version: int
+    pair_id: str
+
+
+class ReloadAnswer(BaseModel):
+    """The pair that is served after the reload."""
+
+    experiment: str
+    version: int
+    pair_id: str
+    previous_version: int | None
+    swapped: bool = Field(description="Whether the served version changed.")
