@@ -1,5 +1,5 @@
 # Every target installs what it needs into .venv by itself.
-SHELL := /usr/bin/env bash
+SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
@@ -26,6 +26,7 @@ help: ## Show the targets
 define install
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"Python 3.11 is needed, but {sys.executable} is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
 	echo "Installing mlplatform$(1) into $(VENV)"
 	if $(BIN)/python -m pip install --quiet --constraint constraints.txt uv 2>/dev/null; then
 		test -n "$$UV_FIND_LINKS" || unset UV_FIND_LINKS

@@ -8,7 +8,6 @@ machine slows all of them alike. Run as `python benchmarks/asof_join.py`.
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from figures import report
 
 from mlplatform.config import DatasetConfig
 from mlplatform.features.store import apply_dataset, open_store
@@ -53,19 +53,17 @@ def _benchmark(entities: int, settings: Settings) -> None:
     )
     ours = seconds.pop("as-of store")
     for peer, theirs in seconds.items():
-        aim = AIM if "DuckDB" in peer else None
-        figure = {
-            "benchmark": "asof_join",
-            "case": f"{len(wanted)} rows x {len(COLUMNS)} features",
-            "value": round(ours, 4),
-            "unit": "s",
-            "peer": peer,
-            "peer_value": round(theirs, 4),
-            "ratio": round(ours / theirs, 3),
-            "aim": aim,
-            "met": None if aim is None else ours / theirs <= aim,
-        }
-        print(json.dumps(figure), flush=True)
+        is_aimed_at = "DuckDB" in peer
+        report(
+            "asof_join",
+            f"{len(wanted)} rows x {len(COLUMNS)} features",
+            ours,
+            "s",
+            peer=peer,
+            peer_value=theirs,
+            aim=f"<= {AIM}" if is_aimed_at else None,
+            met=ours / theirs <= AIM if is_aimed_at else None,
+        )
 
 
 def _feast(dataset: DatasetConfig, wanted: pd.DataFrame, settings: Settings) -> Any:

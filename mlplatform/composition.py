@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,32 +31,38 @@ def compose(experiment: str, overrides: Sequence[str], settings: Settings) -> di
     Raises:
         ConfigError: if the groups or overrides do not compose.
     """
+    for folder in settings.conf_dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"configuration folder {folder} does not exist; check MLPLATFORM_CONF_DIR")
     cached = _cache_path(experiment, overrides, settings)
     with contextlib.suppress(OSError, ValueError):
         remembered: dict[str, Any] = json.loads(cached.read_text())
         return remembered
-    values, reads_environment = _compose(experiment, overrides, settings)
-    if reads_environment:
-        # What came from the environment may be a secret, and may be different next time.
-        return values
-    # A home that cannot be written to must not keep configuration from being read.
-    with contextlib.suppress(OSError), atomic_file(cached) as temporary:
-        temporary.write_text(json.dumps(values))
-    return values
+    text, reads_environment = _compose(experiment, overrides, settings)
+    # What came from the environment may be a secret, and may be different next time.
+    if not reads_environment:
+        # A home that cannot be written to must not keep configuration from being read.
+        with contextlib.suppress(OSError), atomic_file(cached) as temporary:
+            temporary.write_text(text)
+    composed: dict[str, Any] = json.loads(text)
+    return composed
 
 
 def _cache_path(experiment: str, overrides: Sequence[str], settings: Settings) -> Path:
     """Return a path that names everything the composed values depend on."""
     digest = hashlib.sha256(json.dumps([experiment, *overrides]).encode())
     for folder in settings.conf_dirs:
-        for path in sorted(folder.rglob("*.yaml")):
+        # `rglob` does not follow a group folder that is a link; an editor's lock file is a link to nothing.
+        for path in sorted({*folder.rglob("*.yaml"), *folder.glob("*/*.yaml")}):
+            if not path.is_file():
+                continue
             status = path.stat()
             digest.update(f"{path}\0{status.st_mtime_ns}\0{status.st_size}\n".encode())
     return settings.home / "cache" / "config" / f"{experiment}-{digest.hexdigest()[:32]}.json"
 
 
-def _compose(experiment: str, overrides: Sequence[str], settings: Settings) -> tuple[dict[str, Any], bool]:
-    """Return the composed values and whether any of them was read from the environment."""
+def _compose(experiment: str, overrides: Sequence[str], settings: Settings) -> tuple[str, bool]:
+    """Return the composed values as JSON and whether any of them was read from the environment."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
@@ -63,10 +70,8 @@ def _compose(experiment: str, overrides: Sequence[str], settings: Settings) -> t
     from hydra.errors import HydraException
     from omegaconf import MISSING, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    for folder in settings.conf_dirs:
-        if not folder.is_dir():
-            raise ConfigError(f"configuration folder {folder} does not exist; check MLPLATFORM_CONF_DIR")
     first, *others = settings.conf_dirs
     search_path = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in others)}]"] if others else []
     # The root lives in code, so that it is found whichever folder comes first.
@@ -74,11 +79,19 @@ def _compose(experiment: str, overrides: Sequence[str], settings: Settings) -> t
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(first), job_name="mlplatform"):
-            composed = hydra_compose(ROOT_CONFIG, overrides=[f"experiment={experiment}", *search_path, *overrides])
-        reads_environment = "${oc.env" in OmegaConf.to_yaml(composed)
+            chosen = [_forced(override, settings) for override in overrides]
+            composed = hydra_compose(ROOT_CONFIG, overrides=[f"experiment={experiment}", *search_path, *chosen])
+        reads_environment = re.search(r"\$\{\s*oc\.env", OmegaConf.to_yaml(composed)) is not None
         values = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         given = f" with overrides {list(overrides)}" if overrides else ""
         raise ConfigError(f"experiment {experiment!r}{given} does not compose: {error}") from error
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}, reads_environment
+    return json.dumps(values), reads_environment
+
+
+def _forced(override: str, settings: Settings) -> str:
+    """Let an override set a key that no YAML file names, so that validation, which knows all keys, decides about it."""
+    key, separator, _ = override.partition("=")
+    is_value = separator and re.fullmatch(r"[A-Za-z_][\w.]*", key) and not key.startswith("hydra.")
+    is_group = any((folder / key).is_dir() for folder in settings.conf_dirs)
+    return f"++{override}" if is_value and not is_group else override

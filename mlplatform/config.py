@@ -14,17 +14,19 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mlplatform.composition import ConfigError as ConfigError
 from mlplatform.composition import compose
-from mlplatform.plugins import METRICS, MODELS, SOURCES, SPLITTERS, TRANSFORMS, UnknownPluginError
+from mlplatform.plugins import DRIFT_TESTS, METRICS, MODELS, SOURCES, SPLITTERS, TRANSFORMS, UnknownPluginError
 from mlplatform.settings import Settings
 
 Task = Literal["forecast", "regression", "classification"]
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 VERSION_GROUPS = {"split_version": "split", "feature_version": "features", "model_version": "model"}
 
 ENTITY = "entity_id"
@@ -79,12 +81,12 @@ class DatasetConfig(Frozen):
     """
 
     name: str = Field(pattern=NAME_PATTERN)
-    kind: Literal["timeseries", "tabular"]
+    kind: Literal["timeseries", "tabular"] = "timeseries"
     source: SourceConfig
     time_column: str | None = None
     entity_column: str | None = None
     frequency: str | None = None
-    window_steps: int = Field(default=0, ge=0)
+    window_steps: int = Field(default=720, ge=0)
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
     columns: dict[str, ColumnConfig] = Field(min_length=1)
     description: str = ""
@@ -97,7 +99,7 @@ class DatasetConfig(Frozen):
                     raise ValueError(f"{key} is missing; a dataset of kind timeseries needs it")
             if self.window_steps < 1:
                 raise ValueError(f"window_steps must be at least 1 for kind timeseries, but is {self.window_steps}")
-            _step_of(self.frequency)
+            time_step(self.frequency)
         reserved = {ENTITY, TIMESTAMP} & set(self.columns)
         if reserved:
             raise ValueError(f"columns must not use the reserved names {sorted(reserved)}")
@@ -109,7 +111,7 @@ class DatasetConfig(Frozen):
     @property
     def step(self) -> dt.timedelta:
         """Length of one time step."""
-        return _step_of(self.frequency)
+        return time_step(self.frequency)
 
     @property
     def float_columns(self) -> tuple[str, ...]:
@@ -122,16 +124,24 @@ class DatasetConfig(Frozen):
         return tuple(name for name, column in self.columns.items() if column.type == "category")
 
 
-def _step_of(frequency: str | None) -> dt.timedelta:
+def time_step(frequency: str | None) -> dt.timedelta:
+    """Return the length of a time step written as a number and one of the units s, min, h, D and W.
+
+    Raises:
+        ValueError: if it is written otherwise, or is zero.
+    """
     match = re.fullmatch(r"(\d*)\s*(s|min|h|D|W)", frequency or "")
-    if match is None or match.group(1) == "0":
-        raise ValueError(f"frequency {frequency!r} is not a fixed time step such as 1h, 15min or 1D")
+    if match is None or int(match.group(1) or 1) == 0:
+        raise ValueError(f"frequency must be a positive time step such as 1h, 15min or 1D, but is {frequency!r}")
     seconds = {"s": 1, "min": 60, "h": 3600, "D": 86400, "W": 604800}[match.group(2)]
     return dt.timedelta(seconds=seconds * int(match.group(1) or 1))
 
 
 class FeaturesConfig(Frozen):
-    """A version of the model inputs: which dataset columns, in which order."""
+    """A version of the model inputs: which dataset columns, in which order.
+
+    In YAML, `columns: null` stands for all columns of the dataset, for tabular tasks without the target.
+    """
 
     version: str = Field(pattern=NAME_PATTERN)
     columns: tuple[str, ...] = Field(min_length=1)
@@ -169,7 +179,7 @@ class SplitConfig(Frozen):
     as_of: UtcDatetime | None = None
     train_steps: int | None = Field(default=None, ge=1)
     reference_steps: int | None = Field(default=None, ge=1)
-    test_steps: dict[str, int] = {}
+    test_steps: dict[Name, Annotated[int, Field(ge=1)]] = {}
     context_steps: int = Field(default=0, ge=0)
     reference_fraction: float | None = Field(default=None, gt=0, lt=1)
     stratify_column: str | None = None
@@ -219,7 +229,20 @@ class SearchDimension(Frozen):
                 raise ValueError("a categorical dimension needs choices")
         elif self.low is None or self.high is None or self.low > self.high:
             raise ValueError(f"low and high must be given with low <= high, but low={self.low} and high={self.high}")
+        else:
+            self._check_scale(self.low)
         return self
+
+    def _check_scale(self, low: float) -> None:
+        if self.log and (low <= 0 or self.step is not None):
+            raise ValueError(f"a log dimension needs low above 0 and no step, but low={low} and step={self.step}")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step must be above 0, but is {self.step}")
+        if self.type == "int":
+            for key in ("low", "high", "step"):
+                value = getattr(self, key)
+                if value is not None and value != int(value):
+                    raise ValueError(f"{key} of an int dimension must be a whole number, but is {value}")
 
 
 class ModelConfig(Frozen):
@@ -235,7 +258,11 @@ class ModelConfig(Frozen):
 
 
 class TuningConfig(Frozen):
-    """How many trials, for how long, and when to prune one."""
+    """How many trials, for how long, and when to prune one.
+
+    A trial reports after every epoch (networks) or booster (direct multi-horizon XGBoost) and after every fold.
+    `pruner_startup_trials` run to the end before any is pruned, and none is pruned in its first `warmup_steps` reports.
+    """
 
     trials: int = Field(default=1, ge=1)
     timeout_s: float | None = Field(default=None, gt=0)
@@ -296,8 +323,20 @@ class ExperimentConfig(Frozen):
     seed: int = 0
     allowed: AllowedVersions = AllowedVersions()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _all_columns(cls, values: Any) -> Any:
+        """Spell out `features.columns: null`."""
+        match values:
+            case {"features": {"columns": None} as features, "dataset": {"columns": {} as columns}, **rest}:
+                read = str(rest.get("task")) == "forecast"
+                chosen = [name for name in columns if read or [name] != rest.get("targets")]
+                return {**values, "features": {**features, "columns": chosen}}
+        return values
+
     @model_validator(mode="after")
     def _possible(self) -> ExperimentConfig:
+        check_source(self.dataset)
         _check_columns(self)
         _check_plugins(self)
         if self.task == "forecast":
@@ -359,12 +398,14 @@ def _check_plugins(config: ExperimentConfig) -> None:
     family = _plugin("model.family", MODELS, config.model.family)
     _supports("model.family", config.model.family, family.tasks, config.task)
     _params("model.params", family, config.model.params)
-    for name in config.model.search_space or {}:
+    for name, dimension in (config.model.search_space or {}).items():
         if name not in family.Params.model_fields:
             raise ValueError(
                 f"model.search_space names {name!r}, which is not a parameter of {config.model.family!r}; "
                 f"allowed: {', '.join(family.Params.model_fields)}"
             )
+        for value in dimension.choices or (dimension.low, dimension.high):
+            _params("model.search_space", family, {**config.model.params, name: value})
     for baseline in config.baselines:
         plugin = _plugin("baselines", MODELS, baseline.name)
         _supports("baselines", baseline.name, plugin.tasks, config.task)
@@ -374,9 +415,23 @@ def _check_plugins(config: ExperimentConfig) -> None:
     splitter = _plugin("split.cv.name", SPLITTERS, config.split.cv.name)
     _supports("split.cv.name", config.split.cv.name, splitter.tasks, config.task)
     _params("split.cv.params", splitter, config.split.cv.params)
+    if config.split.folds < splitter.min_folds:
+        raise ValueError(
+            f"split.folds {config.split.folds} is too few for {config.split.cv.name!r}; "
+            f"allowed: at least {splitter.min_folds}"
+        )
     for position, step in enumerate(config.preprocessing.steps):
         key = f"preprocessing.steps[{position}]"
-        _params(f"{key}.params", _plugin(f"{key}.transform", TRANSFORMS, step.transform), step.params)
+        transform = _plugin(f"{key}.transform", TRANSFORMS, step.transform)
+        _params(f"{key}.params", transform, step.params)
+        for name in step.columns or ():
+            # Categories become numbers on the way, but numbers never become categories.
+            if transform.accepts == "category" and config.dataset.columns[name].type == "float":
+                raise ValueError(
+                    f"{key}.columns names {name!r} of type float, but {step.transform!r} applies to categories; "
+                    f"allowed: {', '.join(config.dataset.category_columns) or 'none'}"
+                )
+    _plugin("drift.test", DRIFT_TESTS, config.drift.test)
 
 
 def _check_forecast(config: ExperimentConfig) -> None:
@@ -394,6 +449,14 @@ def _check_forecast(config: ExperimentConfig) -> None:
                 f"targets names {target!r}, which is not among features.columns "
                 f"({', '.join(config.features.columns)}); a forecast reads the history of its targets"
             )
+    for key, name, params in (
+        ("model", config.model.family, config.model.params),
+        *(("baselines", baseline.name, baseline.params) for baseline in config.baselines),
+    ):
+        family = MODELS.get(name)
+        least = family.least_lookback(family.Params.model_validate(params))
+        if config.lookback < least:
+            raise ValueError(f"{key}: {name!r} needs a lookback of at least {least}, but lookback is {config.lookback}")
     context = config.lookback + preprocessing_context(config.preprocessing)
     if context > dataset.window_steps:
         raise ValueError(
@@ -466,21 +529,34 @@ def _params(key: str, plugin: Any, params: Mapping[str, Any]) -> None:
     try:
         plugin.Params.model_validate(dict(params))
     except ValidationError as error:
-        known = ", ".join(plugin.Params.model_fields) or "none"
-        raise ValueError("; ".join(_lines(error, prefix=key)) + f"; allowed parameters: {known}") from error
+        raise ValueError("; ".join(_lines(error, plugin.Params, prefix=key))) from error
 
 
-def _lines(error: ValidationError, prefix: str = "") -> list[str]:
-    """Return one `key = value: reason` line per validation error."""
+def _lines(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return one `key = value: reason` line per error that validating `model` found."""
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in (*([prefix] if prefix else []), *item["loc"]))
         reason = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            reason = "unknown key"
+            reason = f"unknown key; allowed: {', '.join(_keys_at(model, item['loc'][:-1])) or 'none'}"
         shown = "" if item["type"] in ("missing", "value_error") else f" = {item['input']!r}"
         lines.append(f"{key}{shown}: {reason}" if key else reason)
     return lines
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[int | str]) -> tuple[str, ...]:
+    """Return the keys that a configuration may have at `path`."""
+    annotation: Any = model
+    for part in path:
+        if hasattr(annotation, "model_fields"):
+            annotation = annotation.model_fields[part].annotation
+        else:
+            # A position in a tuple or a key of a dictionary: go on with the type of its items.
+            annotation = get_args(annotation)[1 if get_origin(annotation) is dict else 0]
+        if NoneType in get_args(annotation):
+            annotation = next(choice for choice in get_args(annotation) if choice is not NoneType)
+    return tuple(annotation.model_fields)
 
 
 def experiment_names(settings: Settings | None = None) -> tuple[str, ...]:
@@ -491,7 +567,9 @@ def experiment_names(settings: Settings | None = None) -> tuple[str, ...]:
 def options(group: str, settings: Settings | None = None) -> tuple[str, ...]:
     """Return the options of a configuration group, sorted."""
     folders = (settings or Settings.from_env()).conf_dirs
-    return tuple(sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")}))
+    paths = (path for folder in folders for path in (folder / group).glob("*.yaml"))
+    # Editors leave hidden files beside the one they have open.
+    return tuple(sorted({path.stem for path in paths if not path.name.startswith(".")}))
 
 
 def load_experiment(name: str, overrides: Sequence[str] = (), settings: Settings | None = None) -> ExperimentConfig:
@@ -513,7 +591,8 @@ def load_experiment(name: str, overrides: Sequence[str] = (), settings: Settings
     try:
         config = ExperimentConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"experiment {name!r} is not valid:\n  " + "\n  ".join(_lines(error))) from error
+        lines = "\n  ".join(_lines(error, ExperimentConfig))
+        raise ConfigError(f"experiment {name!r} is not valid:\n  {lines}") from error
     if config.name != name:
         raise ConfigError(f"experiment {name!r}: name is {config.name!r}, but must equal the file's name")
     return config
@@ -536,11 +615,13 @@ def load_dataset(name: str, settings: Settings | None = None) -> DatasetConfig:
     try:
         config = DatasetConfig.model_validate(OmegaConf.to_container(OmegaConf.load(paths[0]), resolve=True))
     except ValidationError as error:
-        raise ConfigError(f"dataset {name!r} is not valid:\n  " + "\n  ".join(_lines(error))) from error
+        lines = "\n  ".join(_lines(error, DatasetConfig))
+        raise ConfigError(f"dataset {name!r} is not valid:\n  {lines}") from error
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"dataset {name!r}: {paths[0]} cannot be read: {error}") from error
     if config.name != name:
         raise ConfigError(f"dataset {name!r}: name is {config.name!r}, but must equal the file's name")
+    check_source(config)
     return config
 
 
@@ -560,7 +641,7 @@ def apply_versions(name: str, versions: Mapping[str, str], settings: Settings | 
         if key not in VERSION_GROUPS:
             raise ConfigError(f"unknown version key {key!r}; allowed: {', '.join(VERSION_GROUPS)}")
         group = VERSION_GROUPS[key]
-        base, _, as_of = version.partition("@")
+        base, cut, as_of = version.partition("@")
         own = default.versions[key].partition("@")[0]
         allowed = (own, *getattr(default.allowed, group))
         if base not in options(group, settings):
@@ -568,7 +649,7 @@ def apply_versions(name: str, versions: Mapping[str, str], settings: Settings | 
         if base not in allowed:
             raise ConfigError(f"{key} {version!r} is not allowed for {name!r}; allowed: {', '.join(allowed)}")
         overrides.append(f"{group}={base}")
-        if as_of:
+        if cut:
             overrides.append(f"split.as_of={_parse_as_of(key, version, as_of)}")
     return overrides
 
@@ -583,13 +664,19 @@ def _parse_as_of(key: str, version: str, as_of: str) -> str:
 
 
 def check_source(config: DatasetConfig) -> None:
-    """Raise `ConfigError` if no source plug-in reads the dataset's URI."""
+    """Raise `ConfigError` if no source plug-in reads the dataset's URI, or the plug-in refuses the options."""
     scheme = source_scheme(config.source.uri)
     if scheme not in SOURCES.names():
         raise ConfigError(
             f"dataset {config.name!r}: no source reads source.uri {config.source.uri!r} (scheme {scheme!r}); "
             f"known schemes: {', '.join(SOURCES.names())}"
         )
+    try:
+        _params("source.options", SOURCES.get(scheme), config.source.options)
+    except ValueError as error:
+        raise ConfigError(
+            f"dataset {config.name!r}: {config.source.uri!r} does not take its options: {error}"
+        ) from error
 
 
 def source_scheme(uri: str) -> str:

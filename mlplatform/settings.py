@@ -27,6 +27,7 @@ class Settings:
         mlflow_tracking_uri: MLflow tracking and registry server, or a local SQLite file.
         mlflow_artifact_root: where MLflow stores the artifacts of new experiments.
         serving_url: address that promotion tells to reload.
+        serving_host, serving_port: where a prediction server listens.
         experiment: experiment that the prediction server serves.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
         redis_url: Redis server of the online feature store; SQLite while it is unset.
@@ -36,9 +37,11 @@ class Settings:
     home: Path
     data_dir: Path | None
     conf_dir: Path | None
-    mlflow_tracking_uri: str
+    mlflow_tracking_uri: str = field(repr=False)  # the address of a database holds its password
     mlflow_artifact_root: str
     serving_url: str
+    serving_host: str
+    serving_port: int
     experiment: str
     max_body_bytes: int
     admin_token: str | None = field(default=None, repr=False)
@@ -46,17 +49,19 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings from `environ` (default: the process environment)."""
+        """Read the settings from `environ` (default: the process environment); an empty variable counts as unset."""
         env = os.environ if environ is None else environ
-        home = Path(env.get("MLPLATFORM_HOME", ".mlplatform")).expanduser().resolve()
+        home = Path(env.get("MLPLATFORM_HOME") or ".mlplatform").expanduser().resolve()
         return cls(
             home=home,
             data_dir=_optional_path(env.get("MLPLATFORM_DATA_DIR")),
             conf_dir=_optional_path(env.get("MLPLATFORM_CONF_DIR")),
             mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
             mlflow_artifact_root=env.get("MLPLATFORM_ARTIFACT_ROOT") or (home / "mlflow" / "artifacts").as_uri(),
-            serving_url=env.get("MLPLATFORM_SERVING_URL", "http://127.0.0.1:8000").rstrip("/"),
-            experiment=env.get("MLPLATFORM_EXPERIMENT", "fleet_xgboost"),
+            serving_url=(env.get("MLPLATFORM_SERVING_URL") or "http://127.0.0.1:8000").rstrip("/"),
+            serving_host=env.get("MLPLATFORM_HOST") or "127.0.0.1",
+            serving_port=_positive_int(env, "MLPLATFORM_PORT", 8000),
+            experiment=env.get("MLPLATFORM_EXPERIMENT") or "fleet_xgboost",
             max_body_bytes=_positive_int(env, "MLPLATFORM_MAX_BODY_BYTES", 1_048_576),
             admin_token=env.get("MLPLATFORM_ADMIN_TOKEN") or None,
             redis_url=env.get("MLPLATFORM_REDIS_URL") or None,
@@ -119,7 +124,7 @@ def _optional_path(value: str | None) -> Path | None:
 
 def _positive_int(env: Mapping[str, str], name: str, default: int) -> int:
     text = env.get(name)
-    if text is None:
+    if not text:
         return default
     if not text.isdecimal() or int(text) == 0:
         raise ValueError(f"{name} must be a positive whole number, but is {text!r}")

@@ -41,7 +41,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         StorageError: if `target` is there and is not such a link.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists() and not target.is_symlink():
+    if os.path.lexists(target) and not _is_own_link(target):
         raise StorageError(f"{target} should be a link made by an earlier run, but is something else; move it away")
     folder = target.parent / f".{target.name}.{uuid.uuid4().hex}"
     link = target.parent / f"{folder.name}.link"
@@ -60,6 +60,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     if previous is not None:
         shutil.rmtree(previous, ignore_errors=True)
     _remove_abandoned(target)
+
+
+def _is_own_link(target: Path) -> bool:
+    """Tell links made here from those that a person made, whose folder must not be deleted."""
+    return target.is_symlink() and target.readlink().name.startswith(f".{target.name}.")
 
 
 def _remove_abandoned(target: Path) -> None:

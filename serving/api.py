@@ -74,6 +74,7 @@ def build_app(backend: Backend, settings: Settings, *, is_request_id_answered: b
         finally:
             await backend.close()
             await workers.run(log.close)
+            workers.close()
 
     app = FastAPI(
         title="mlplatform predictions",

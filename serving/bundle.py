@@ -104,6 +104,10 @@ class BundleHolder:
             raise ServingError(503, "no_production_pair", self.reason)
         return self.current
 
+    def close(self) -> None:
+        """Let the loading thread end; the bundle stays."""
+        self._workers.close()
+
     async def _reload(self) -> ReloadReport:
         previous = self.current
         try:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar, TypeVarTuple
-
-import anyio
-import anyio.to_thread
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 
 class Workers:
-    """A bounded pool of threads.
+    """A bounded pool of threads that last: what a thread has opened (a store, a connection) serves its next task too.
 
     Parameters:
         size: threads that may run at once; default: one per usable core, at least two, so that one long request
@@ -27,11 +25,15 @@ class Workers:
     """
 
     def __init__(self, size: int | None = None) -> None:
-        self._limiter = anyio.CapacityLimiter(size or max(2, len(os.sched_getaffinity(0))))
+        self._pool = ThreadPoolExecutor(size or max(2, len(os.sched_getaffinity(0))), thread_name_prefix="serving")
 
     async def run(self, function: Callable[[*Args], T], *args: *Args) -> T:
         """Run a blocking function in a thread and return its result."""
-        return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    def close(self) -> None:
+        """Let the threads end when they are done."""
+        self._pool.shutdown(wait=False)
 
 
 class Coalescer(Generic[T]):

@@ -25,8 +25,6 @@ from serving.rows import panel_from_rows
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8000
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -50,7 +48,9 @@ class LocalBackend:
             logger.warning("not ready: %s", problem)
 
     async def close(self) -> None:
-        """Nothing to release: threads end with the process."""
+        """Let the threads end."""
+        self._workers.close()
+        self._holder.close()
 
     async def forecast_entities(self, entities: Sequence[EntityId], time_point: str) -> Prediction:
         """Predict for entities of the feature store."""
@@ -88,11 +88,11 @@ class LocalBackend:
 def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tuple[Settings, str, int]:
     """Return settings, host and port from the command line and the environment; shared by both servers."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--host", default=os.environ.get("MLPLATFORM_HOST", DEFAULT_HOST))
-    parser.add_argument("--port", type=int, default=os.environ.get("MLPLATFORM_PORT", str(DEFAULT_PORT)))
+    settings = Settings.from_env()
+    parser.add_argument("--host", default=settings.serving_host, help="default: MLPLATFORM_HOST or 127.0.0.1")
+    parser.add_argument("--port", type=int, default=settings.serving_port, help="default: MLPLATFORM_PORT or 8000")
     parser.add_argument("--experiment", help="experiment to serve; default: MLPLATFORM_EXPERIMENT")
     arguments = parser.parse_args(argv)
-    settings = Settings.from_env()
     if arguments.experiment:
         settings = dataclasses.replace(settings, experiment=arguments.experiment)
     return settings, arguments.host, arguments.port

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
-from mlplatform.config import Frozen, UtcDatetime
+from mlplatform.config import Frozen, UtcDatetime, time_step
 from mlplatform.data.thermal import Bool, Float64, simulate_temperatures
+
+if TYPE_CHECKING:
+    # Options are validated with the configuration, which must not pay for loading pandas.
+    import pandas as pd
 
 GAP_MEAN_STEPS = 6.0
 IMPOSSIBLE_SHARE = 0.7
@@ -66,8 +69,7 @@ class FleetOptions(Frozen):
     @field_validator("frequency")
     @classmethod
     def _fixed_step(cls, value: str) -> str:
-        if pd.Timedelta(value) <= pd.Timedelta(0):
-            raise ValueError(f"frequency must be a positive time step such as 1h or 15min, but is {value!r}")
+        time_step(value)
         return value
 
     @model_validator(mode="after")
@@ -135,6 +137,8 @@ def simulate_fleet(options: FleetOptions) -> pd.DataFrame:
         Rows ordered by `transformer_id` (int64, from 1) and `timestamp` (datetime64[ns, UTC]), with `load_pu`,
         `ambient_c`, `top_oil_c`, `hot_spot_c` (float64) and `cooling` ("ONAN", or "ONAF" while the fans run).
     """
+    import pandas as pd
+
     clock = _clock(options)
     units = tuple(range(1, options.entities + 1))
     noise = _Noise(options.seed, units, len(clock.times))
@@ -162,7 +166,9 @@ def simulate_fleet(options: FleetOptions) -> pd.DataFrame:
 
 
 def _clock(options: FleetOptions) -> _Clock:
-    step = pd.Timedelta(options.frequency)
+    import pandas as pd
+
+    step = pd.Timedelta(time_step(options.frequency))
     times = pd.date_range(options.start, options.end, freq=step, inclusive="left", unit="ns").tz_localize(None)
     hour = np.asarray((times - times.normalize()) / pd.Timedelta(hours=1), dtype=np.float64)
     return _Clock(
@@ -221,6 +227,8 @@ def _autocorrelated(shocks: Float64, step_hours: float, correlation_hours: float
 
 def _active(fault: Fault, times: pd.DatetimeIndex, entities: int) -> Bool:
     """Return where a fault acts, of shape (steps, transformers)."""
+    import pandas as pd
+
     moments = times.tz_localize("UTC")
     during = np.asarray(moments >= pd.Timestamp(fault.start))
     if fault.end is not None:

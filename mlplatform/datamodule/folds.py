@@ -101,10 +101,12 @@ class Splitter(ABC):
     Class attributes:
         tasks: what the scheme is sound for.
         Params: its parameters.
+        min_folds: smallest number of folds the scheme can make.
     """
 
     tasks: ClassVar[frozenset[str]]
     Params: ClassVar[type[SplitterParams]]
+    min_folds: ClassVar[int] = 1
 
     def __init__(self, params: SplitterParams, folds: int, seed: int) -> None:
         self.params = params

@@ -62,6 +62,8 @@ class WindowSamples:
         """Return the channel `lag` steps before the origin (0 is the origin itself), of shape (samples, len(lags))."""
         if max(lags) >= self.lookback:
             raise ValueError(f"lag {max(lags)} reaches behind the lookback of {self.lookback} steps")
+        if min(lags) < 0:
+            raise ValueError(f"lag {min(lags)} reaches into the future; allowed: 0 to {self.lookback - 1}")
         column = np.ascontiguousarray(self.values[:, channel])
         chosen: Float32 = column[self.origins[:, None] - np.asarray(lags, dtype=np.int64)[None, :]]
         return chosen

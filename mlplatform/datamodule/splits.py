@@ -85,10 +85,10 @@ def write_split(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFram
         SplitIntegrityError: if an immutable part is missing or changed.
     """
     folder = split_dir(settings, dataset.name, split.version_id)
-    if (folder / MANIFEST).exists():
-        return _refresh(dataset, split, history, settings)
     if split.as_of is not None:
         history = history[history[TIMESTAMP] <= pd.Timestamp(split.as_of)]
+    if (folder / MANIFEST).exists():
+        return _refresh(dataset, split, history, settings)
     if dataset.kind == "timeseries":
         borders = _borders(dataset, split, history)
         frames = {part: _time_part(dataset, split, history, part, borders[part]) for part in borders}

@@ -41,11 +41,21 @@ class TabularDataModule(DataModule):
         return tabular_samples(transformed, self.config.features.columns, self.target, classes, rows)
 
     def truth(self, manager: TransformManager, rows: Int64) -> Float32:
-        """Return targets in original units, or class indices, of shape (samples,)."""
+        """Return targets in original units, or class indices, of shape (samples,).
+
+        Raises:
+            ValueError: if a class does not occur in the rows that `manager` was fitted on.
+        """
         if self.config.task == "classification":
             codes = {label: code for code, label in enumerate(manager.classes(self.target))}
-            labels = self.panel.columns[self.target][rows]
-            return np.asarray([codes.get(str(label), -1) for label in labels], dtype=np.float32)
+            labels = [str(label) for label in self.panel.columns[self.target][rows]]
+            unseen = sorted(set(labels) - set(codes))
+            if unseen:
+                raise ValueError(
+                    f"column {self.target!r} has the classes {', '.join(unseen)}, which do not occur in the training "
+                    f"rows ({', '.join(codes)}); use a stratified split, fewer folds or more data"
+                )
+            return np.asarray([codes[label] for label in labels], dtype=np.float32)
         return self.panel.columns[self.target][rows].astype(np.float32)
 
     def invert(self, manager: TransformManager, outputs: Float32) -> Float32:

@@ -9,6 +9,10 @@ from pathlib import Path
 import yaml
 
 from mlplatform.settings import Settings
+from mlplatform.storage import atomic_file
+
+# Usage reporting off for every command in this repository, ours or a person's.
+CONFIG = "[core]\n    no_scm = True\n    analytics = false\n    autostage = false\n"
 
 
 def track(settings: Settings, paths: Sequence[Path]) -> dict[str, str]:
@@ -20,14 +24,13 @@ def track(settings: Settings, paths: Sequence[Path]) -> dict[str, str]:
     if stale:
         from dvc.repo import Repo
 
-        root = settings.splits_dir
-        if not (root / ".dvc").exists():
-            Repo.init(str(root), no_scm=True).close()
-            # Usage reporting off for every later command in this repository, ours or a person's.
-            (root / ".dvc" / "config").write_text(
-                "[core]\n    no_scm = True\n    analytics = false\n    autostage = false\n"
-            )
-        with Repo(str(root)) as repo:
+        folder = settings.splits_dir / ".dvc"
+        if not (folder / "config").exists():
+            with atomic_file(folder / "config") as temporary:
+                temporary.write_text(CONFIG)
+        # DVC would keep its index under /var/tmp, where deleting the platform's home leaves it behind.
+        own = {"core": {"site_cache_dir": str(folder / "site")}}
+        with Repo(str(settings.splits_dir), config=own, _wait_for_lock=True) as repo:
             repo.add([str(path) for path in stale])
     return {path.name: _recorded(path) or "" for path in paths}
 

@@ -1,4 +1,4 @@
-"""Asset metadata that people read: tables and plots."""
+"""Asset metadata that people read: tables, plots and links."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dagster import MarkdownMetadataValue, MetadataValue
+from dagster import MarkdownMetadataValue, MetadataValue, UrlMetadataValue
+
+from mlplatform.settings import Settings
+
+LOCAL_MLFLOW = "http://127.0.0.1:5000"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> MarkdownMetadataValue:
@@ -22,6 +26,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> MarkdownMetadataValue:
 def picture(png: bytes, title: str) -> MarkdownMetadataValue:
     """Return a PNG as metadata that the Dagster page shows."""
     return MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def run_link(settings: Settings, experiment: str, run_id: str) -> UrlMetadataValue:
+    """Return a link to an MLflow run: on the tracking server, or on the page that `make mlflow` opens."""
+    from mlplatform.registry.tracking import experiment_id
+
+    uri = settings.mlflow_tracking_uri
+    server = uri.rstrip("/") if uri.startswith("http") else LOCAL_MLFLOW
+    return MetadataValue.url(f"{server}/#/experiments/{experiment_id(settings, experiment)}/runs/{run_id}")
 
 
 def _cell(value: Any) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import ENTITY, TIMESTAMP, ColumnConfig, DatasetConfig
+from mlplatform.features.feast_import import import_feast
 from mlplatform.features.table import WINDOW_END, WINDOW_PREFIX, features_path, require_table, windows_path
 from mlplatform.settings import Settings
 
@@ -58,6 +59,7 @@ def build_definitions(dataset: DatasetConfig, settings: Settings) -> FeastObject
     Raises:
         FeatureStoreError: if its feature table does not exist.
     """
+    import_feast()
     from feast import Entity, FeatureView, Field, ValueType
     from feast.types import Int64, String
 

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from mlplatform.config import DatasetConfig
 from mlplatform.features.definitions import build_definitions
 from mlplatform.features.errors import FeatureStoreError
+from mlplatform.features.feast_import import import_feast
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def open_store(settings: Settings) -> FeatureStore:
     Feast keeps one SQLite connection per store. Threads that shared it would see each other's half-written windows,
     and a connection does not survive a fork, so every thread and every child process has a store of its own.
     """
+    import_feast()
     from feast import FeatureStore, RepoConfig
 
     key = (os.getpid(), settings)

@@ -72,6 +72,12 @@ class Model(ABC):
         del task
         return {}
 
+    @classmethod
+    def least_lookback(cls, params: Any) -> int:
+        """Return the shortest lookback, in steps, that a forecast with these parameters can work with."""
+        del params
+        return 1
+
     @abstractmethod
     def predict(self, samples: Samples) -> Float32:
         """Predict in preprocessed space.

@@ -71,18 +71,20 @@ def quantile_matrix(
     reference: xgboost.QuantileDMatrix | None = None,
     slot: int = 0,
 ) -> xgboost.QuantileDMatrix:
-    """Return the quantised matrix of `features`, made once per cache, `max_bin`, reference and slot.
+    """Return the quantised matrix of `features`, made once per cache, features, `max_bin`, reference and slot.
 
     Quantising costs more than a round of boosting, so it is shared by all horizons and by all trials of a fold. A
     matrix carries the labels of the booster at work on it; boosters that run side by side use different slots.
     """
     import xgboost
 
-    key = ("quantile_matrix", max_bin, id(reference), slot)
+    key = ("quantile_matrix", id(features), max_bin, id(reference), slot)
     if key not in cache:
-        cache[key] = xgboost.QuantileDMatrix(features, max_bin=max_bin, ref=reference, nthread=1)
-    matrix: xgboost.QuantileDMatrix = cache[key]
-    return matrix
+        matrix = xgboost.QuantileDMatrix(features, max_bin=max_bin, ref=reference, nthread=1)
+        # What the key identifies by address is kept, so that nothing else can take the address.
+        cache[key] = (matrix, features, reference)
+    quantised: xgboost.QuantileDMatrix = cache[key][0]
+    return quantised
 
 
 def save_boosters(boosters: Sequence[xgboost.Booster], folder: Path) -> None:

@@ -65,6 +65,11 @@ class SeasonalNaive(_RuleModel):
     Params = SeasonalNaiveParams
     params: SeasonalNaiveParams
 
+    @classmethod
+    def least_lookback(cls, params: SeasonalNaiveParams) -> int:
+        """A whole season must lie inside the window."""
+        return params.season
+
     def predict(self, samples: Samples) -> Float32:
         """Return the last season of each target, repeated over the horizon.
 

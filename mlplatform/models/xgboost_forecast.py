@@ -6,7 +6,7 @@ import os
 import queue
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +28,9 @@ WEEK_SECONDS = 7 * DAY_SECONDS
 # Windows per block of the trailing averages: bounds memory, whatever the number of samples.
 BLOCK = 8192
 
+# Steps into the past. A negative lag would read the future.
+Steps = Annotated[int, Field(ge=1)]
+
 
 class XGBoostForecastParams(BoostingParams):
     """Boosting parameters and the features cut from a window.
@@ -36,10 +39,10 @@ class XGBoostForecastParams(BoostingParams):
     averages.
     """
 
-    target_lags: tuple[int, ...] = (1, 2, 3, 4, 6, 9, 12, 18, 23, 24, 47, 48, 72, 96, 144, 167, 168)
-    target_means: tuple[int, ...] = (6, 24, 168)
-    covariate_lags: tuple[int, ...] = (1, 24)
-    covariate_means: tuple[int, ...] = (24,)
+    target_lags: tuple[Steps, ...] = (1, 2, 3, 4, 6, 9, 12, 18, 23, 24, 47, 48, 72, 96, 144, 167, 168)
+    target_means: tuple[Steps, ...] = (6, 24, 168)
+    covariate_lags: tuple[Steps, ...] = (1, 24)
+    covariate_means: tuple[Steps, ...] = (24,)
     calendar: bool = True
     num_boost_round: int = Field(default=80, ge=1)
     max_bin: int = Field(default=64, ge=2)

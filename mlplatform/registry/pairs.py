@@ -1,9 +1,10 @@
 """Pairs in the MLflow registry: registered under one version number, switched by one alias, verified when read.
 
 A pair is `<name>_preprocessor`, `<name>_model` and `<name>_forecaster` (both in one pyfunc) under the same version
-number. The version of `<name>_model` is created last and carries all a reader needs: the pair id and the digests. It is
-the commit point: without it the other two are leftovers of a run that was cut off, which the next registration steps
-over. The alias on `<name>_model` decides what is in production; the aliases on the other two are mirrors for people.
+number. The version of `<name>_model` is created last and carries all a reader needs: the pair id and the digests. Its
+pair id is written last of all and is the commit point: without it the three are leftovers of a run that was cut off,
+which the next registration steps over. The alias on `<name>_model` decides what is in production; the aliases on the other two are mirrors for people,
+repaired by the next write when a cut-off run left them behind.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ ROLES = ("preprocessor", "forecaster", "model")
 CODE = Path(__file__).parent / "pyfunc_code"
 # Someone else may take the next number between looking and creating; each attempt looks again.
 REGISTER_ATTEMPTS = 5
+# MLflow keeps version numbers in a 32-bit column; databases raise on larger ones.
+LARGEST_VERSION = 2**31 - 1
 
 
 class PairNotFoundError(LookupError):
@@ -189,9 +192,18 @@ class PairStore:
         """Make the `previous` pair the production pair again; the two trade places.
 
         Raises:
-            PairNotFoundError: if there is no previous pair.
+            PairNotFoundError: if there is no previous pair, or it is the production pair itself.
+            PairIntegrityError: if the previous pair was changed after registration.
         """
-        return self.promote(self.resolve(name, PREVIOUS))
+        previous = self.resolve(name, PREVIOUS)
+        champion = self.find(name, PRODUCTION)
+        if champion is not None and champion.version == previous.version:
+            raise PairNotFoundError(
+                f"the aliases {PREVIOUS!r} and {PRODUCTION!r} of {name!r} are both on version {previous.version}, so "
+                f"there is nothing to roll back to; set {PREVIOUS!r} on {name}_model to the version you want"
+            )
+        self.verify(previous)
+        return self.promote(previous)
 
     def find(self, name: str, ref: str) -> PairInfo | None:
         """Return the pair as `resolve` does, or None if there is none."""
@@ -202,8 +214,17 @@ class PairStore:
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Point an alias at a version: the model first, which commits it, then the mirrors."""
-        for role in ("model", "preprocessor", "forecaster"):
-            self.client.set_registered_model_alias(f"{name}_{role}", alias, str(version))
+        self.client.set_registered_model_alias(f"{name}_model", alias, str(version))
+        self._repair_mirrors(name)
+
+    def _repair_mirrors(self, name: str) -> None:
+        """Bring all mirrors in line with the model's aliases, those that an earlier run left behind included."""
+        committed = self.client.get_registered_model(f"{name}_model").aliases
+        for role in ("preprocessor", "forecaster"):
+            mirrored = self.client.get_registered_model(f"{name}_{role}").aliases
+            for alias in (STAGING, PRODUCTION, PREVIOUS):
+                if alias in committed and mirrored.get(alias) != committed[alias]:
+                    self.client.set_registered_model_alias(f"{name}_{role}", alias, str(committed[alias]))
 
     def _ensure_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -235,12 +256,15 @@ class PairStore:
                 break
         if self._last_version(name) != number - 1:
             return False
+        others = {key: value for key, value in tags.items() if key != "pair_id"}
         created = self.client.create_model_version(
-            name, logged.model_uri, run_id, tags=dict(tags), model_id=logged.model_id
+            name, logged.model_uri, run_id, tags=others, model_id=logged.model_id
         )
         if int(created.version) != number:
             self.client.set_model_version_tag(name, created.version, "incomplete", "true")
             return False
+        # Only now is it known that the number was not taken by another run in between.
+        self.client.set_model_version_tag(name, created.version, "pair_id", tags["pair_id"])
         return True
 
     def _last_version(self, name: str) -> int:
@@ -254,6 +278,8 @@ class PairStore:
         if ref == LATEST:
             versions = self.client.search_model_versions(f"name='{model}'", order_by=["version_number DESC"])
             return next((version for version in versions if _is_complete(version)), None)
+        if ref.isdecimal() and int(ref) > LARGEST_VERSION:
+            return None
         try:
             if ref.isdecimal():
                 found = self.client.get_model_version(model, ref)

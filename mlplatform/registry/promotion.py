@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -65,13 +66,15 @@ def decide_promotion(
         champion: with its score on the same reference set; None if there is none yet.
         baselines: the same metric for every naive baseline.
         now: the current time, with time zone.
+
+    A score that is not finite counts as none: it compares as false with everything, so it must never reach a comparison.
     """
 
     def decision(promote: bool, outcome: Outcome, reason: str) -> Decision:
         return Decision(promote, outcome, reason, candidate, champion, metric_name, baselines)
 
-    if candidate.score is None:
-        return decision(False, "incomparable", f"version {candidate.version} cannot be scored: {candidate.obstacle}")
+    if candidate.score is None or not math.isfinite(candidate.score):
+        return decision(False, "incomparable", f"version {candidate.version} cannot be scored: {_obstacle(candidate)}")
     if champion is not None and champion.version == candidate.version:
         return decision(False, "current", f"version {candidate.version} is in production already")
     if champion is not None and champion.version > candidate.version:
@@ -88,12 +91,13 @@ def decide_promotion(
                     f"{metric_name} {candidate.score:.6g} does not beat the baseline {name} with {score:.6g}",
                 )
     if champion is None:
+        beaten = " beats the baselines" if policy.must_beat_baselines and baselines else ""
+        return decision(True, "first", f"{metric_name} {candidate.score:.6g}{beaten}; there is no champion yet")
+    if champion.score is None or not math.isfinite(champion.score):
         return decision(
-            True, "first", f"{metric_name} {candidate.score:.6g} beats the baselines; there is no champion yet"
-        )
-    if champion.score is None:
-        return decision(
-            False, "incomparable", f"the champion, version {champion.version}, cannot be compared: {champion.obstacle}"
+            False,
+            "incomparable",
+            f"the champion, version {champion.version}, cannot be compared: {_obstacle(champion)}",
         )
     champion_loss = metric.loss(champion.score)
     needed = champion_loss - policy.margin * abs(champion_loss)
@@ -119,3 +123,7 @@ def decide_promotion(
         "better",
         f"{metric_name} {candidate.score:.6g} beats version {champion.version} with {champion.score:.6g}",
     )
+
+
+def _obstacle(contender: Contender) -> str:
+    return contender.obstacle if contender.score is None else f"its score is {contender.score}"

@@ -1,4 +1,4 @@
-"""Raw rows to panels and answers to tables, as the single-artifact forecaster reads and writes them."""
+"""Rows to panels and answers to tables, as the registered pyfuncs read and write them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from mlplatform.registry.forecaster import Contract
 
 
 def input_panel(contract: Contract, rows: pd.DataFrame) -> Panel:
-    """Return raw rows as a panel; tabular rows may come without entity and time.
+    """Return rows, raw or preprocessed, as a panel; tabular rows may come without entity and time.
 
     Raises:
         ValueError: if a column is missing.
     """
+    rows = with_keys(contract, rows)
+    missing = [name for name in (ENTITY, TIMESTAMP, *contract.columns) if name not in rows]
+    if missing:
+        raise ValueError(f"missing columns: {', '.join(missing)}")
+    return Panel.from_frame(rows, contract.columns)
+
+
+def with_keys(contract: Contract, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy of the rows in which tabular rows have an entity and a time."""
     rows = rows.copy()
     if contract.task != "forecast":
         if ENTITY not in rows:
             rows[ENTITY] = np.arange(len(rows))
         if TIMESTAMP not in rows:
             rows[TIMESTAMP] = pd.Timestamp("2000-01-01", tz="UTC")
-    missing = [name for name in (ENTITY, TIMESTAMP, *contract.columns) if name not in rows]
-    if missing:
-        raise ValueError(f"missing columns: {', '.join(missing)}")
-    return Panel.from_frame(rows, contract.columns)
+    return rows
 
 
 def answer_table(contract: Contract, panel: Panel, answers: Float32) -> pd.DataFrame:

@@ -107,4 +107,8 @@ def evaluate(names: tuple[str, ...], truth: Values, prediction: Values) -> dict[
         raise ValueError("there are no samples to score")
     if len(truth) != len(prediction):
         raise ValueError(f"{len(truth)} true values cannot be compared with {len(prediction)} predictions")
-    return {name: METRICS.get(name).score(truth, prediction) for name in names}
+    metrics = {name: METRICS.get(name) for name in names}
+    if truth.shape != prediction.shape and any(metric.tasks & CONTINUOUS for metric in metrics.values()):
+        # Broadcasting would compare every value with every other.
+        raise ValueError(f"true values of shape {truth.shape} cannot be compared with shape {prediction.shape}")
+    return {name: metric.score(truth, prediction) for name, metric in metrics.items()}

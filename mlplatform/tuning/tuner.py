@@ -88,6 +88,8 @@ def tune(
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
+    from mlplatform.tuning.pruner import MedianAtStep
+
     log = log or logging.getLogger(__name__)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
@@ -97,9 +99,7 @@ def tune(
         study_name=config.name,
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
         sampler=optuna.samplers.TPESampler(seed=config.seed),
-        pruner=optuna.pruners.MedianPruner(
-            n_startup_trials=config.tuning.pruner_startup_trials, n_warmup_steps=config.tuning.warmup_steps
-        ),
+        pruner=MedianAtStep(config.tuning.pruner_startup_trials, config.tuning.warmup_steps),
         direction="minimize",
     )
     fitted: dict[int, FittedTrial] = {}
@@ -118,8 +118,11 @@ def tune(
         timeout=config.tuning.timeout_s,
         callbacks=[lambda _, trial: log.info(_describe(config, trial, trials))],
     )
-    if not fitted:
-        raise RuntimeError(f"none of the {trials} trials of {config.name!r} completed; see the log for their errors")
+    if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+        raise RuntimeError(
+            f"none of the {len(study.trials)} trials of {config.name!r} completed: a loss was not a number, or the "
+            f"trials failed; see the log, and check model.params {config.model.params}"
+        )
     return TuningResult(fitted[study.best_trial.number], tuple(_row(trial) for trial in study.trials), spent[0])
 
 

@@ -163,7 +163,7 @@ def test_a_killed_process_changes_nothing_and_is_cleaned_up_later(
 def test_what_is_not_a_link_is_not_replaced(settings: Settings) -> None:
     (settings.raw_dir / "pump").mkdir(parents=True)
     provide(hourly_frame(), settings)
-    with pytest.raises(DataError, match="should be a link made by an earlier run"):
+    with pytest.raises(storage.StorageError, match="should be a link made by an earlier run"):
         ingest(hourly_dataset(), settings)
 
 

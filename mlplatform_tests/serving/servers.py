@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -40,24 +41,41 @@ def in_thread(app: FastAPI) -> Iterator[httpx.Client]:
         assert not thread.is_alive(), "the server did not stop"
 
 
+@dataclass(frozen=True)
+class RunningServer:
+    """A server in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.url.rpartition(":")[2])
+
+    def stop(self) -> int:
+        """Send SIGTERM, wait for the end and return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
 @contextmanager
-def in_process(module: str, environ: Mapping[str, str], log: Path, *arguments: str) -> Iterator[tuple[str, int]]:
-    """Run `python -m module` while the context is open; yields its address and process id. Ends it with SIGTERM."""
+def in_process(module: str, environ: Mapping[str, str], log: Path, *arguments: str) -> Iterator[RunningServer]:
+    """Run `python -m module` on a free port while the context is open; its output goes to the file `log`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", module, "--port", str(port), *arguments]
     with log.open("w") as output:
         process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=output, stderr=subprocess.STDOUT)
+    server = RunningServer(f"http://127.0.0.1:{port}", process, log)
     try:
-        _wait_until_live(f"http://127.0.0.1:{port}", process, log)
-        yield f"http://127.0.0.1:{port}", process.pid
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0, log.read_text()
+        _wait_until_live(server)
+        yield server
     finally:
         if process.poll() is None:
-            process.kill()
-            process.wait()
+            server.stop()
 
 
 class LoadClient:
@@ -90,14 +108,13 @@ class LoadClient:
         return answers
 
 
-def _wait_until_live(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 90
+def _wait_until_live(server: RunningServer) -> None:
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
+        assert server.process.poll() is None, server.log.read_text()
         try:
-            if httpx.get(f"{url}/health/live", timeout=5).status_code == 200:
+            if httpx.get(f"{server.url}/health/live", timeout=5).status_code == 200:
                 return
         except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"{url} did not come up:\n{log.read_text()}")
+            time.sleep(0.1)
+    raise AssertionError(f"{server.url} did not come up:\n{server.log.read_text()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -39,6 +40,17 @@ def test_no_more_threads_run_than_the_pool_has() -> None:
 
     asyncio.run(scenario())
     assert peak == 2
+
+
+def test_threads_are_used_again_whoever_asks() -> None:
+    async def scenario() -> None:
+        workers = Workers(2)
+        # Each in a task of its own, as servers run requests.
+        tasks = [asyncio.create_task(workers.run(threading.get_ident)) for _ in range(50)]
+        assert len(set(await asyncio.gather(*tasks))) <= 2
+        workers.close()
+
+    asyncio.run(scenario())
 
 
 class Alias:

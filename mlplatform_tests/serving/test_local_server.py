@@ -14,7 +14,7 @@ import pytest
 from mlplatform.monitoring.prediction_log import read_predictions
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.conftest import TOKEN, Platform
-from mlplatform_tests.serving.servers import LoadClient, in_process
+from mlplatform_tests.serving.servers import LoadClient, RunningServer, in_process
 from serving.rows import panel_from_rows
 
 ADMIN = {"authorization": f"Bearer {TOKEN}"}
@@ -22,13 +22,11 @@ CLIENTS = 200
 
 
 @pytest.fixture(scope="module")
-def server(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `python -m serving.local` for `tiny_forecast`."""
+def server(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """`python -m serving.local` for `tiny_forecast`."""
     log = tmp_path_factory.mktemp("local") / "server.log"
-    with in_process("serving.local", platform.environ, log, "--experiment", "tiny_forecast") as (url, _):
-        yield url
-    assert "Traceback" not in log.read_text()
-    assert TOKEN not in log.read_text()
+    with in_process("serving.local", platform.environ, log, "--experiment", "tiny_forecast") as server:
+        yield server
 
 
 def expected_values(platform: Platform, pairs: tuple[PairInfo, ...]) -> dict[str, list[np.float32]]:
@@ -43,7 +41,7 @@ def expected_values(platform: Platform, pairs: tuple[PairInfo, ...]) -> dict[str
 
 @pytest.mark.integration
 def test_swapping_pairs_under_load_fails_no_request_and_mixes_no_answer(
-    server: str, platform: Platform, fresh_pairs: tuple[PairInfo, PairInfo]
+    server: RunningServer, platform: Platform, fresh_pairs: tuple[PairInfo, PairInfo]
 ) -> None:
     expected = expected_values(platform, fresh_pairs)
     assert len(set(map(tuple, expected.values()))) == 2
@@ -60,10 +58,10 @@ def test_swapping_pairs_under_load_fails_no_request_and_mixes_no_answer(
 
     async def scenario() -> list[tuple[int, bytes]]:
         stop = asyncio.Event()
-        clients = [LoadClient(server, "/predict", json.dumps(body).encode()) for _ in range(CLIENTS)]
+        clients = [LoadClient(server.url, "/predict", json.dumps(body).encode()) for _ in range(CLIENTS)]
         asking = [asyncio.create_task(client.ask_until(stop)) for client in clients]
         try:
-            with httpx.Client(base_url=server, timeout=60) as client:
+            with httpx.Client(base_url=server.url, timeout=60) as client:
                 for number in range(4):
                     await asyncio.sleep(0.5)
                     await asyncio.to_thread(swap, number, client)
@@ -84,8 +82,8 @@ def test_swapping_pairs_under_load_fails_no_request_and_mixes_no_answer(
 
 
 @pytest.mark.integration
-def test_a_ten_megabyte_body_is_refused_and_the_server_goes_on(server: str) -> None:
-    with httpx.Client(base_url=server, timeout=30) as client:
+def test_a_ten_megabyte_body_is_refused_and_the_server_goes_on(server: RunningServer) -> None:
+    with httpx.Client(base_url=server.url, timeout=30) as client:
         response = client.post("/predict", content=b"[" * 10_000_000, headers={"content-type": "application/json"})
         assert response.status_code == 413
         assert response.json()["error"]["code"] == "body_too_large"
@@ -96,19 +94,24 @@ def test_a_ten_megabyte_body_is_refused_and_the_server_goes_on(server: str) -> N
 
 
 @pytest.mark.integration
-def test_sigterm_answers_what_is_in_flight_and_writes_the_log(platform: Platform, tmp_path: Path) -> None:
-    log = tmp_path / "server.log"
-    with in_process("serving.local", platform.environ, log, "--experiment", "tiny_forecast") as (url, _):
-        answer = httpx.post(
-            f"{url}/predict/feast/batch", json={"entities": [1, 2]}, headers={"x-request-id": "last-one"}
-        ).json()
-    logged = read_predictions(platform.settings, "tiny_forecast")
-    assert len(logged[logged.request_id == "last-one"]) == 2 * len(answer["forecasts"][0]["timestamps"])
+def test_the_server_listens_on_the_loopback_interface_only(server: RunningServer) -> None:
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line]
+    port = f":{server.port:04X}"
+    assert [address for address in listening if address.endswith(port)] == [f"0100007F{port}"]
 
 
 @pytest.mark.integration
-def test_the_server_listens_on_the_loopback_interface_only(server: str) -> None:
-    port = int(server.rpartition(":")[2])
-    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line]
-    hosts = [address.partition(":")[0] for address in listening if int(address.partition(":")[2], 16) == port]
-    assert hosts == ["0100007F"]
+def test_sigterm_ends_cleanly_and_writes_the_log(server: RunningServer, platform: Platform) -> None:
+    """Comes last, because it stops the server of the tests above."""
+    answer = httpx.post(
+        f"{server.url}/predict/feast/batch",
+        json={"entities": [1, 2]},
+        headers={"x-request-id": "last-one"},
+        timeout=30,
+    ).json()
+    assert server.stop() == 0
+    logged = read_predictions(platform.settings, "tiny_forecast")
+    assert len(logged[logged.request_id == "last-one"]) == 2 * len(answer["forecasts"][0]["timestamps"])
+    output = server.log.read_text()
+    assert "Traceback" not in output
+    assert TOKEN not in output

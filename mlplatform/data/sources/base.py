@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-import pandas as pd
-from pydantic import ValidationError
-
-from mlplatform.config import ConfigError, DatasetConfig, Frozen, check_source, source_scheme
+from mlplatform.config import DatasetConfig, Frozen, check_source, source_scheme
 from mlplatform.data.columns import require_columns
 from mlplatform.data.errors import DataError
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    # Configuration is checked against the sources' options without loading pandas.
+    import pandas as pd
 
 P = TypeVar("P", bound=Frozen)
 
@@ -56,15 +57,7 @@ def read_source(dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
     """
     check_source(dataset)
     plugin = SOURCES.get(source_scheme(dataset.source.uri))
-    try:
-        params = plugin.Params.model_validate(dataset.source.options)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'options'}: {item['msg']}" for item in error.errors())
-        allowed = ", ".join(plugin.Params.model_fields) or "none"
-        raise ConfigError(
-            f"dataset {dataset.name!r}: source.options do not fit {dataset.source.uri!r}: {faults}; allowed: {allowed}"
-        ) from error
-    frame: pd.DataFrame = plugin(params).read(dataset, settings)
+    frame: pd.DataFrame = plugin(plugin.Params.model_validate(dataset.source.options)).read(dataset, settings)
     require_columns(frame.columns, dataset, repr(dataset.source.uri))
     if frame.empty:
         raise DataError(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from pydantic import Field
 
 from mlplatform.config import DatasetConfig, Frozen
@@ -20,6 +20,9 @@ from mlplatform.data.sources.base import Source
 from mlplatform.data.sources.files import locate_file
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEAD_BYTES = 65_536
 NUMBER_NULLS = ["", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "NULL", "null", "None"]
@@ -97,6 +100,8 @@ def _delimiter_hint(header: list[str], delimiter: str) -> str:
 
 
 def _parse(path: Path, dataset: DatasetConfig, params: CsvParams) -> pd.DataFrame:
+    import pandas as pd
+
     nulls: dict[str, list[str]] = dict.fromkeys(dataset.float_columns, NUMBER_NULLS)
     as_text = [name for name in (dataset.time_column, *dataset.category_columns) if name is not None]
     nulls |= {name: [""] for name in (*as_text, dataset.entity_column) if name is not None}
@@ -132,5 +137,7 @@ def _unreadable(path: Path, dataset: DatasetConfig, error: Exception) -> DataErr
 
 def _times(values: pd.Series, time_format: str) -> pd.Series:
     """Parse times by a format; what does not fit stays text, for validation to quarantine."""
+    import pandas as pd
+
     parsed = pd.to_datetime(values, format=time_format, utc=True, errors="coerce")
     return parsed if parsed.notna().all() else parsed.astype(object).where(parsed.notna(), values)

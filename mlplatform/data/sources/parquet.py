@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from mlplatform.config import DatasetConfig
 from mlplatform.data.columns import require_columns, source_columns
@@ -11,6 +11,9 @@ from mlplatform.data.sources.base import NoOptions, Source
 from mlplatform.data.sources.files import locate_file
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @SOURCES.register("parquet")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from mlplatform.config import DatasetConfig
 from mlplatform.data.errors import DataError
@@ -10,6 +10,9 @@ from mlplatform.data.simulation import FleetOptions, simulate_fleet
 from mlplatform.data.sources.base import Source
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @SOURCES.register("simulation")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
-
-import pandas as pd
+from typing import TYPE_CHECKING, cast
 
 from mlplatform.config import DatasetConfig
 from mlplatform.data.errors import DataError
@@ -13,12 +11,15 @@ from mlplatform.data.sources.base import NoOptions, Source
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def read_diabetes() -> pd.DataFrame:
     """Return the diabetes study in measured units: ten features and `progression`, 442 rows."""
     from sklearn.datasets import load_diabetes
 
-    frame = cast(pd.DataFrame, load_diabetes(as_frame=True, scaled=False).frame)
+    frame = cast("pd.DataFrame", load_diabetes(as_frame=True, scaled=False).frame)
     return frame.rename(columns={"target": "progression"})
 
 
@@ -27,7 +28,7 @@ def read_breast_cancer() -> pd.DataFrame:
     from sklearn.datasets import load_breast_cancer
 
     bunch = load_breast_cancer(as_frame=True)
-    frame = cast(pd.DataFrame, bunch.data).rename(columns=lambda name: str(name).replace(" ", "_"))
+    frame = cast("pd.DataFrame", bunch.data).rename(columns=lambda name: str(name).replace(" ", "_"))
     return frame.assign(diagnosis=bunch.target_names[bunch.target.to_numpy()].astype(object))
 
 

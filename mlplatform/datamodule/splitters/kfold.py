@@ -16,12 +16,14 @@ class KFoldSplitter(Splitter):
 
     tasks = frozenset({"regression", "classification"})
     Params = SplitterParams
+    min_folds = 2
 
     def split(self, index: SampleIndex) -> tuple[Fold, ...]:
         """Return the folds."""
         from sklearn.model_selection import KFold
 
-        return _folds(self, KFold(self.folds, shuffle=True, random_state=self.seed), index)
+        _check_size(self, index)
+        return _folds(KFold(self.folds, shuffle=True, random_state=self.seed), index)
 
 
 @SPLITTERS.register("stratified_kfold")
@@ -30,11 +32,13 @@ class StratifiedKFoldSplitter(Splitter):
 
     tasks = frozenset({"classification"})
     Params = SplitterParams
+    min_folds = 2
 
     def split(self, index: SampleIndex) -> tuple[Fold, ...]:
         """Return the folds."""
         from sklearn.model_selection import StratifiedKFold
 
+        _check_size(self, index)
         if index.labels is None:
             raise ValueError("stratified_kfold needs class labels, but the samples have none")
         smallest = int(np.unique(index.labels[index.samples].astype(str), return_counts=True)[1].min())
@@ -42,14 +46,18 @@ class StratifiedKFoldSplitter(Splitter):
             raise ValueError(
                 f"the rarest class has {smallest} samples, fewer than the {self.folds} folds; use fewer folds"
             )
-        return _folds(self, StratifiedKFold(self.folds, shuffle=True, random_state=self.seed), index)
+        return _folds(StratifiedKFold(self.folds, shuffle=True, random_state=self.seed), index)
 
 
-def _folds(splitter: Splitter, scheme: Any, index: SampleIndex) -> tuple[Fold, ...]:
-    if splitter.folds < 2 or len(index.samples) < splitter.folds:
+def _check_size(splitter: Splitter, index: SampleIndex) -> None:
+    if not splitter.min_folds <= splitter.folds <= len(index.samples):
         raise ValueError(
-            f"{splitter.folds} folds of {len(index.samples)} samples are impossible; allowed: 2 to the samples"
+            f"{splitter.folds} folds of {len(index.samples)} samples are impossible; allowed: {splitter.min_folds} to "
+            "the number of samples"
         )
+
+
+def _folds(scheme: Any, index: SampleIndex) -> tuple[Fold, ...]:
     labels = None if index.labels is None else index.labels[index.samples].astype(str)
     return tuple(
         Fold(fit_rows=index.samples[train], train=index.samples[train], validation=index.samples[validation])

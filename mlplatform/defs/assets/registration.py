@@ -4,6 +4,7 @@ from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, Materializ
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.defs.keys import ONLINE_FEATURES, REGISTERED_PAIR, TUNED_MODEL, asset_key
+from mlplatform.defs.metadata import run_link
 from mlplatform.defs.resources import MlflowResource, PlatformResource
 from mlplatform.training.candidate import Candidate
 
@@ -37,7 +38,7 @@ def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             metadata={
                 "version": info.version,
                 "pair_id": info.pair_id,
-                "mlflow_run_id": info.run_id,
+                "mlflow_run": run_link(settings, config.name, info.run_id),
                 "preprocessor_sha256": info.preprocessor_digest,
                 "model_sha256": info.model_digest,
                 "contract": MetadataValue.json(vars(contract)),

@@ -9,9 +9,10 @@ from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.folds import StoredFold
 from mlplatform.defs.assets.inputs import check_folds, load_part
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL, asset_key
-from mlplatform.defs.metadata import picture, table
+from mlplatform.defs.metadata import picture, run_link, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 from mlplatform.preprocessing.manager import TransformManager
+from mlplatform.settings import Settings
 from mlplatform.training.candidate import Candidate
 
 
@@ -59,12 +60,12 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             candidate = replace(candidate, run_id=run.mlflow_run_id)
             plots = {"scores": scores_plot(candidate), "forecast": forecast_plot(candidate, parts["reference"])}
             record_candidate(candidate, manifest, journal, plots)
-        return Output(candidate, metadata=_metadata(candidate, plots, journal))
+        return Output(candidate, metadata=_metadata(candidate, plots, journal, settings))
 
     return tuned_model
 
 
-def _metadata(candidate: Candidate, plots: dict[str, bytes], journal: Path) -> dict[str, Any]:
+def _metadata(candidate: Candidate, plots: dict[str, bytes], journal: Path, settings: Settings) -> dict[str, Any]:
     report, metric = candidate.report, candidate.config.metric
     models = {candidate.config.model.family: report.candidate, **report.baselines}
     rows = []
@@ -74,11 +75,11 @@ def _metadata(candidate: Candidate, plots: dict[str, bytes], journal: Path) -> d
     return {
         "scores": table(rows),
         "params": MetadataValue.json(report.params),
-        "iterations": MetadataValue.json(list(report.iterations)),
+        "iterations": ", ".join(map(str, report.iterations)) or "none",
         "trials": table(list(report.trials)),
         "study": MetadataValue.path(journal),
         "fit_seconds": report.fit_seconds,
-        "mlflow_run_id": candidate.run_id,
+        "mlflow_run": run_link(settings, candidate.config.name, candidate.run_id),
         **candidate.config.versions,
         **{f"{name}_plot": picture(png, name) for name, png in plots.items()},
     }

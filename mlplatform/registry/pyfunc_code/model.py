@@ -22,13 +22,13 @@ class ModelPyFunc(PythonModel):
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
         """Return the answer for the last row of every entity, or for every row of tabular data."""
         del context, params
-        from mlplatform.datamodule.panel import Panel
         from mlplatform.datamodule.samples import last_origins
         from mlplatform.datamodule.tabular import tabular_samples
         from mlplatform.datamodule.timeseries import window_samples
+        from mlplatform.registry.tables import input_panel
 
         contract = self.contract
-        panel = Panel.from_frame(model_input, contract.columns)
+        panel = input_panel(contract, model_input)
         if contract.task != "forecast":
             return self.model.predict(tabular_samples(panel, contract.columns, None, len(contract.classes)))
         samples = window_samples(

@@ -1,0 +1,215 @@
+"""`make demo`: train, promote, serve and query a model, by the same commands a user would type.
+
+Everything runs in child processes, and none of them outlives the demo. Nothing but this machine is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlplatform.settings import Settings
+
+EXPERIMENT = "fleet_xgboost"
+ENTITIES = [1, 2, 3]
+SERVER_START_S = 120.0
+EVENT = re.compile(r" - (?P<step>\w+) - (?P<event>STEP_START|STEP_SUCCESS|STEP_FAILURE) - ")
+MESSAGE = re.compile(r" - INFO - \S+ - \S+ - \w+ - (?P<text>.*)$")
+TOOK = re.compile(r" in (?P<seconds>[\dm.]+ ?m?s)\.$")
+
+
+def main() -> int:
+    """Run the demo and return the exit status."""
+    settings = Settings.from_env()
+    folder = settings.home / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    try:
+        _say(f"1/3  Training {EXPERIMENT}: dagster job execute -m mlplatform.definitions -j train_{EXPERIMENT}")
+        _train(folder / "train.log")
+        _say("\n2/3  What the training run recorded in MLflow")
+        _show_scores(settings)
+        _say("\n3/3  Serving the production pair and asking it for a forecast: python -m serving.local")
+        with _server(folder / "serve.log") as url:
+            answer = _ask(url)
+        _show_forecast(answer)
+        picture = _plot(settings, answer, folder / "forecast.png")
+    except DemoError as error:
+        _say(f"\nThe demo stopped: {error}")
+        return 1
+    _say(f"\nDone in {time.monotonic() - started:.0f} s. The forecast as a picture: {picture}")
+    _say("Next:  make ui      assets, checks, runs and sensors   http://127.0.0.1:3000")
+    _say("       make mlflow  runs, metrics and model versions   http://127.0.0.1:5000")
+    _say("       make serve   the prediction API and its docs    http://127.0.0.1:8000/docs")
+    return 0
+
+
+class DemoError(RuntimeError):
+    """A stage of the demo that failed."""
+
+
+def _train(log: Path) -> None:
+    """Run the training job, showing a line per step; the whole output goes to a log file."""
+    dagster = Path(sys.executable).with_name("dagster")
+    command = [str(dagster), "job", "execute", "-m", "mlplatform.definitions", "-j", f"train_{EXPERIMENT}"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with (
+        log.open("w") as record,
+        _child(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            record.write(line)
+            shown = _progress(line.rstrip())
+            if shown:
+                _say(shown)
+        status = process.wait()
+    if status != 0:
+        raise DemoError(f"training ended with status {status}; its output is in {log}")
+
+
+def _progress(line: str) -> str | None:
+    """Return what a line of Dagster's output means to a reader, or None."""
+    event = EVENT.search(line)
+    if event is not None:
+        name = event["step"].replace("__", "/", 1)
+        if event["event"] == "STEP_START":
+            return f"     {name} ..."
+        took = TOOK.search(line)
+        outcome = "FAILED" if event["event"] == "STEP_FAILURE" else f"done in {took['seconds'] if took else '?'}"
+        return f"     {name} {outcome}"
+    message = MESSAGE.search(line)
+    if message is not None and "mlflow run" not in message["text"]:
+        return f"       {message['text']}"
+    return None
+
+
+def _show_scores(settings: Settings) -> None:
+    from mlplatform.config import load_experiment
+    from mlplatform.registry.pairs import LATEST, PRODUCTION, PairStore
+
+    config = load_experiment(EXPERIMENT, settings=settings)
+    store = PairStore(settings)
+    run = store.client.get_run(store.resolve(EXPERIMENT, LATEST).run_id)
+    names = {config.model.family: "", **{b.name: f"baseline_{b.name}_" for b in config.baselines}}
+    columns = [f"fold_{k}_{config.metric}" for k in range(config.split.folds)] + [f"reference_{config.metric}"]
+    _say(
+        "     " + f"{config.metric}".ljust(16) + "".join(c.removesuffix(f"_{config.metric}").rjust(12) for c in columns)
+    )
+    for name, prefix in names.items():
+        values = "".join(f"{run.data.metrics[prefix + column]:12.4f}" for column in columns)
+        _say(f"     {name.ljust(16)}{values}")
+    decision = "promoted" if run.data.tags["promotion.promote"] == "true" else "not promoted"
+    _say(f"     gate: {decision}, because {run.data.tags['promotion.reason']}")
+    _say(f"     production is {EXPERIMENT} version {store.resolve(EXPERIMENT, PRODUCTION).version}")
+
+
+@contextlib.contextmanager
+def _server(log: Path) -> Iterator[str]:
+    """Yield the address of a running, ready prediction server, and stop it afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "serving.local", "--port", str(port), "--experiment", EXPERIMENT]
+    with log.open("w") as record, _child(command, stdout=record, stderr=subprocess.STDOUT) as process:
+        deadline = time.monotonic() + SERVER_START_S
+        while not _is_ready(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise DemoError(f"the server did not become ready; its output is in {log}")
+            time.sleep(0.2)
+        yield url
+
+
+@contextlib.contextmanager
+def _child(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a child process and make sure that it is gone at the end, however the block is left."""
+    process: subprocess.Popen[str] = subprocess.Popen(command, **options)  # noqa: S603 - our own programs
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as response:  # noqa: S310 - loopback
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _ask(url: str) -> dict[str, Any]:
+    body = json.dumps({"entities": ENTITIES, "time_point": "now"})
+    _say(f"     POST /predict/feast/batch {body}")
+    request = urllib.request.Request(  # noqa: S310 - loopback
+        f"{url}/predict/feast/batch", data=body.encode(), headers={"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - loopback
+            answer: dict[str, Any] = json.load(response)
+    except urllib.error.HTTPError as error:
+        raise DemoError(f"the server answered {error.code}: {error.read().decode()}") from error
+    return answer
+
+
+def _show_forecast(answer: dict[str, Any]) -> None:
+    _say(f"     answered by {answer['model']} version {answer['version']}, pair {answer['pair_id'][:12]}")
+    for forecast in answer["forecasts"]:
+        for target, values in forecast["values"].items():
+            shown = "  ".join(f"{value:.1f}" for value in values[:8])
+            _say(f"     entity {forecast['entity']}  {target} from {forecast['timestamps'][0]}:  {shown} ...")
+
+
+def _plot(settings: Settings, answer: dict[str, Any], path: Path) -> Path:
+    """Draw the recent history and the served forecasts."""
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from mlplatform.config import ENTITY, TIMESTAMP, load_dataset
+    from mlplatform.features.retrieval import load_history
+    from mlplatform.training.plots import GREY, ORANGE
+
+    dataset = load_dataset("fleet", settings)
+    forecasts = answer["forecasts"]
+    target = next(iter(forecasts[0]["values"]))
+    start = pd.Timestamp(forecasts[0]["window_end"]) - pd.Timedelta(days=5)
+    history = load_history(dataset, (target,), settings, start=start.isoformat())
+    figure = Figure(figsize=(8, 2.2 * len(forecasts)), layout="constrained")
+    for axes, forecast in zip(figure.subplots(len(forecasts), sharex=True), forecasts, strict=True):
+        own = history[history[ENTITY] == forecast["entity"]]
+        axes.plot(own[TIMESTAMP], own[target], color=GREY, label="history")
+        axes.plot(pd.to_datetime(forecast["timestamps"]), forecast["values"][target], color=ORANGE, label="forecast")
+        axes.set_ylabel(f"{target} [{dataset.columns[target].unit}]")
+        axes.set_title(f"transformer {forecast['entity']}", fontsize=9)
+        axes.tick_params(axis="x", labelsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2, fontsize=9)
+    figure.suptitle(f"{answer['model']} version {answer['version']}: the next {len(forecast['timestamps'])} hours")
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

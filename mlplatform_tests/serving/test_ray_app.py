@@ -1,0 +1,233 @@
+"""Ray Serve answers the same routes with the same bits, swaps without mixing, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mlplatform.monitoring.prediction_log import read_predictions
+from mlplatform.registry.pairs import PairInfo, PairStore
+from mlplatform_tests.serving.conftest import TOKEN, UNITS, Platform
+from mlplatform_tests.serving.servers import LoadClient, in_process, in_thread
+from serving.api import build_app
+from serving.errors import ErrorDetail, ServingError
+from serving.local import LocalBackend
+from serving.ray_app import LONGEST_RAY_FOLDER, PairRef, VersionCache, _ray_folder, _refuse_haproxy
+
+ENTITIES = "/predict/feast/batch"
+ADMIN = {"authorization": f"Bearer {TOKEN}"}
+
+
+class Versions:
+    """Something to load per version, which can fail."""
+
+    def __init__(self) -> None:
+        self.loaded: list[int] = []
+        self.fails = False
+
+    def load(self, ref: PairRef) -> str:
+        self.loaded.append(ref.version)
+        time.sleep(0.02)
+        if self.fails:
+            raise OSError("no disk")
+        return f"pair {ref.version}"
+
+
+def ref(version: int) -> PairRef:
+    return PairRef(version, f"p{version}")
+
+
+def test_a_version_is_loaded_once_however_many_ask() -> None:
+    async def scenario() -> None:
+        versions = Versions()
+        cache = VersionCache(versions.load)
+        assert set(await asyncio.gather(*(cache.get(ref(1)) for _ in range(20)))) == {"pair 1"}
+        assert versions.loaded == [1]
+
+    asyncio.run(scenario())
+
+
+def test_the_two_versions_used_last_are_kept() -> None:
+    async def scenario() -> None:
+        versions = Versions()
+        cache = VersionCache(versions.load)
+        for version in (1, 2, 1, 3, 1, 2):
+            assert await cache.get(ref(version)) == f"pair {version}"
+        assert versions.loaded == [1, 2, 3, 2]
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_load_is_tried_again() -> None:
+    async def scenario() -> None:
+        versions = Versions()
+        cache = VersionCache(versions.load)
+        versions.fails = True
+        with pytest.raises(OSError, match="no disk"):
+            await cache.get(ref(1))
+        versions.fails = False
+        assert await cache.get(ref(1)) == "pair 1"
+
+    asyncio.run(scenario())
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    import pickle
+
+    detail = ErrorDetail(field="rows[0].a", row=0, column="a", found="x", expected="y", action="z")
+    error = ServingError(422, "invalid_rows", "found x", [detail], {"a": "b"})
+    # What Ray does with the values that replicas send each other.
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made one line above
+    assert (copy.status, copy.code, copy.message, copy.details, copy.headers) == (
+        422,
+        "invalid_rows",
+        "found x",
+        (detail,),
+        {"a": "b"},
+    )
+
+
+def test_ray_keeps_its_files_at_home_unless_the_path_is_too_long_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with _ray_folder(Path("home")) as folder:
+        assert folder == Path("home/ray")
+    assert folder.is_dir()
+    with _ray_folder(tmp_path / ("x" * 60)) as folder:
+        assert len(str(folder)) <= LONGEST_RAY_FOLDER
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+def test_haproxy_mode_is_refused_because_it_listens_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    with pytest.raises(SystemExit, match="listen on all network interfaces"):
+        _refuse_haproxy()
+
+
+def requests(platform: Platform) -> list[tuple[str, dict[str, Any]]]:
+    """Good and bad requests whose answers must not depend on the server."""
+    broken = platform.rows()
+    broken[2]["oil"] = None
+    return [
+        (ENTITIES, {"entities": list(UNITS)}),
+        (ENTITIES, {"entities": [2]}),
+        ("/predict", {"rows": platform.rows()}),
+        ("/predict", {"rows": [*platform.rows(20, 3), *platform.rows(30, 1)]}),
+        (ENTITIES, {"entities": [1, 99]}),
+        (ENTITIES, {"entities": ["1"]}),
+        (ENTITIES, {"entities": [1], "other": 2}),
+        ("/predict", {"rows": broken}),
+        ("/predict", {"rows": platform.rows(5)}),
+    ]
+
+
+def answers(client: httpx.Client, asked: list[tuple[str, dict[str, Any]]]) -> list[tuple[int, str]]:
+    """Return status and text of every answer, without the ages, which depend on the moment."""
+    texts = []
+    for path, body in asked:
+        response = client.post(path, json=body)
+        content = response.json()
+        for forecast in content.get("forecasts", []):
+            del forecast["age_seconds"]
+        texts.append((response.status_code, json.dumps(content)))
+    return texts
+
+
+@pytest.mark.integration
+def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
+    platform: Platform, fresh_pairs: tuple[PairInfo, PairInfo], tmp_path: Path
+) -> None:
+    settings = platform.serving("tiny_forecast")
+    store, asked = PairStore(platform.settings), requests(platform)
+    expected = {}
+    with in_thread(build_app(LocalBackend(settings), settings)) as local:
+        for pair in reversed(fresh_pairs):
+            store.promote(pair)
+            assert local.post("/admin/reload", headers=ADMIN).status_code == 200
+            expected[pair.pair_id] = answers(local, asked)
+    first, second = fresh_pairs
+    assert expected[first.pair_id] != expected[second.pair_id]
+    assert [status for status, _ in expected[first.pair_id]] == [200, 200, 200, 200, 404, 422, 422, 422, 422]
+
+    log = tmp_path / "ray.log"
+    with in_process("serving.ray_app", platform.environ, log, "--experiment", "tiny_forecast") as server:
+        children = _descendants(server.process.pid)
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            assert client.get("/health/ready").json()["pair_id"] == first.pair_id
+            assert answers(client, asked) == expected[first.pair_id]
+            _swap_under_load(server.url, client, platform, second, store)
+            assert answers(client, asked) == expected[second.pair_id]
+            big = client.post("/predict", content=b"[" * 10_000_000, headers={"content-type": "application/json"})
+            assert (big.status_code, big.json()["error"]["code"]) == (413, "body_too_large")
+            assert client.post("/admin/reload").status_code == 401
+            assert "mlplatform_served_pair_info{" in client.get("/metrics").text
+            last = client.post(ENTITIES, json={"entities": [1]}, headers={"x-request-id": "last-by-ray"})
+            assert last.headers.get_list("x-request-id") == ["last-by-ray"]
+        assert server.stop() == 0
+
+    assert len(children) >= 6
+    assert [pid for pid in children if _is_alive(pid)] == []
+    assert "last-by-ray" in set(read_predictions(settings, "tiny_forecast").request_id)
+    output = log.read_text()
+    assert TOKEN not in output
+    assert "Traceback" not in output
+
+
+def _swap_under_load(url: str, client: httpx.Client, platform: Platform, pair: PairInfo, store: PairStore) -> None:
+    """Reload while 16 clients ask; every answer must come from one pair, and all after the reload from the new one."""
+    body = {"rows": platform.rows()}
+
+    async def scenario() -> list[tuple[int, bytes]]:
+        stop = asyncio.Event()
+        clients = [LoadClient(url, "/predict", json.dumps(body).encode()) for _ in range(16)]
+        asking = [asyncio.create_task(client.ask_until(stop)) for client in clients]
+        await asyncio.sleep(0.5)
+        store.promote(pair)
+        report = await asyncio.to_thread(client.post, "/admin/reload", headers=ADMIN)
+        assert (report.status_code, report.json()["swapped"]) == (200, True), report.text
+        after = await asyncio.to_thread(client.post, "/predict", json=body)
+        assert after.json()["pair_id"] == pair.pair_id
+        await asyncio.sleep(0.5)
+        stop.set()
+        return [answer for answers in await asyncio.gather(*asking) for answer in answers]
+
+    results = asyncio.run(scenario())
+    assert {status for status, _ in results} == {200}
+    values: dict[int, set[str]] = {}
+    for _, content in results:
+        answer = json.loads(content)
+        values.setdefault(answer["version"], set()).add(json.dumps(answer["forecasts"][0]["values"]))
+    assert set(values) == {1, 2}
+    assert all(len(different) == 1 for different in values.values())
+    assert values[1] != values[2]
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the ids of all processes below a process."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = [pid]
+    for parent in found:
+        found += [child for child, its_parent in parents.items() if its_parent == parent]
+    return found[1:]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
