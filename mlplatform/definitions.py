@@ -72,7 +72,7 @@ def build_defs(
 def _dataset_assets(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -> list[Any]:
     own = [experiment for experiment in experiments if experiment.dataset.name == dataset.name]
     return [
-        raw_asset(dataset),
+        raw_asset(dataset, own),
         feature_table_asset(dataset),
         online_features_asset(dataset),
         splits_asset(dataset, own),

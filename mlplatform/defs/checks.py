@@ -64,6 +64,8 @@ def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
             checked.append(name)
             found = find_leaks(module, stored.fold, store.read(fitted_key, name, TransformManager))
             leaks += [f"{name}: {leak}" for leak in found]
+        if not checked:
+            leaks.append("no stored fold was cut for this configuration, so there was nothing to check")
         return AssetCheckResult(
             passed=not leaks,
             severity=AssetCheckSeverity.ERROR,

@@ -106,7 +106,7 @@ class ArtifactIOManager(ConfigurableIOManager):
         if not context.has_asset_partitions:
             context.add_output_metadata(self.store.write(context.asset_key, None, obj))
             return
-        partitions = context.asset_partition_keys
+        partitions = sorted(context.asset_partition_keys)
         values = obj if isinstance(obj, dict) else dict.fromkeys(partitions, obj)
         if set(values) != set(partitions) or (len(partitions) > 1 and not isinstance(obj, dict)):
             found = ", ".join(map(str, values)) if isinstance(obj, dict) else type(obj).__name__
@@ -130,7 +130,7 @@ class ArtifactIOManager(ConfigurableIOManager):
         kind = context.dagster_type.typing_type
         if not context.has_asset_partitions:
             return self.store.read(context.asset_key, None, kind)
-        partitions = context.asset_partition_keys
+        partitions = sorted(context.asset_partition_keys)
         if get_origin(kind) is dict:
             value_kind = get_args(kind)[1]
             return {key: self.store.read(context.asset_key, key, value_kind) for key in partitions}

@@ -99,11 +99,11 @@ class MlflowResource(ConfigurableResource[None]):
             "experiment_name": experiment,
             "mlflow_tracking_uri": settings.mlflow_tracking_uri,
             "mlflow_run_id": run_id,
-            "extra_tags": {"experiment": experiment} | ({} if run_id is None else {"resumed_by": context.run_id}),
+            "extra_tags": {"experiment": experiment} | ({} if run_id is None else {"resumed_by": context.run.run_id}),
         }
         run = MlFlow(  # type: ignore[no-untyped-call]
             SimpleNamespace(
-                log=context.log, dagster_run=context.run, run_id=context.run_id, resource_config=resource_config
+                log=context.log, dagster_run=context.run, run_id=context.run.run_id, resource_config=resource_config
             )
         )
         if run_id is None:

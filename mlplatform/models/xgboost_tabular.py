@@ -92,6 +92,9 @@ class XGBoostTabular(DirectFitModel):
         raw = self.booster_.inplace_predict(samples.values)
         if self.spec.task == "classification" and self.spec.classes == 2:
             return as_float32(np.column_stack([1.0 - raw, raw]))
+        if self.spec.task == "classification":
+            # XGBoost answers no samples with shape (0,).
+            return as_float32(raw.reshape(len(samples), self.spec.classes))
         return as_float32(raw)
 
     def save(self, folder: Path) -> None:

@@ -49,7 +49,7 @@ class ErrorDrift:
     """Served errors against the reference error of the production pair.
 
     Attributes:
-        predictions: served values whose truth is known by now.
+        predictions: served values for the recent time steps whose truth is known by now.
         recent: mean absolute error of those, None where there are too few.
         reference: mean absolute error of the pair on its reference set; None for tabular tasks, whose served errors are
             not followed.
@@ -162,7 +162,7 @@ def build_report(
         split_version=config.split.version_id,
         data_until=recent[TIMESTAMP].max().isoformat(),
         features=features,
-        errors=_error_drift(config, pair_version, history, predictions, reference_error),
+        errors=_error_drift(config, pair_version, recent, predictions, reference_error),
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
 
@@ -211,15 +211,14 @@ def _stretches(config: ExperimentConfig, column: str, train: pd.DataFrame) -> li
 def _error_drift(
     config: ExperimentConfig,
     pair_version: int,
-    history: pd.DataFrame,
+    recent: pd.DataFrame,
     predictions: pd.DataFrame,
     reference_error: float | None,
 ) -> ErrorDrift:
+    """Judge the pair by the predictions for recent rows only: a long good past would hide what is wrong now."""
     own = predictions[predictions["version"] == pair_version]
     truth = (
-        history.melt([ENTITY, TIMESTAMP], list(config.targets), "target", "truth")
-        if config.task == "forecast"
-        else None
+        recent.melt([ENTITY, TIMESTAMP], list(config.targets), "target", "truth") if config.task == "forecast" else None
     )
     if truth is None or own.empty:
         return ErrorDrift(0, None, reference_error, config.drift.error_ratio)

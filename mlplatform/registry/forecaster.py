@@ -106,7 +106,7 @@ class Forecaster:
         lengths = np.diff(panel.offsets)
         short = np.flatnonzero(lengths < contract.input_rows)
         if len(short):
-            entity, found = panel.entity_ids[short[0]], lengths[short[0]]
+            entity, found = panel.entity_ids.tolist()[short[0]], lengths[short[0]]
             raise ValueError(
                 f"entity {entity!r} has {found} rows, but a forecast needs {contract.input_rows} "
                 f"({contract.lookback} of lookback and {contract.context} of preprocessing context)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -26,9 +27,16 @@ def notify_server(settings: Settings) -> str:
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - as above
-            answer = json.loads(response.read() or b"{}")
+            body = response.read()
     except urllib.error.HTTPError as error:
         return f"{url} refused with status {error.code}"
-    except (OSError, ValueError) as error:
+    # A port may speak something else than HTTP, and a URL may be no URL.
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return f"{url} could not be reached: {error}"
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        return f"{url} answered, but not as a prediction server does"
     return f"{url} serves {answer.get('model')} version {answer.get('version')}"

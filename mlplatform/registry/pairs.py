@@ -3,8 +3,8 @@
 A pair is `<name>_preprocessor`, `<name>_model` and `<name>_forecaster` (both in one pyfunc) under the same version
 number. The version of `<name>_model` is created last and carries all a reader needs: the pair id and the digests. Its
 pair id is written last of all and is the commit point: without it the three are leftovers of a run that was cut off,
-which the next registration steps over. The alias on `<name>_model` decides what is in production; the aliases on the other two are mirrors for people,
-repaired by the next write when a cut-off run left them behind.
+which the next registration steps over. The alias on `<name>_model` decides what is in production; the aliases on the
+other two are mirrors for people, repaired by the next write when a cut-off run left them behind.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def _compare_rows(
     assert isinstance(left, TabularSamples)
     assert isinstance(right, TabularSamples)
     wrong = np.flatnonzero(~_same(left.values, right.values).all(axis=1))
-    return [f"entity {entities[row]!r}: the online row differs from the offline row" for row in wrong]
+    ids = entities.tolist()
+    return [f"entity {ids[row]!r}: the online row differs from the offline row" for row in wrong]
 
 
 def _compare_online(
@@ -83,11 +84,12 @@ def _compare_online(
     (offline,) = offline_windows(dataset, entities.tolist(), ["now"], contract.columns, contract.input_rows, settings)
     if not np.array_equal(online.timestamps, offline.timestamps):
         return ["the online windows end at other times than the feature table; materialise online_features again"]
+    ids = entities.tolist()
     differences = []
     for name in contract.columns:
         same = _same(online.columns[name], offline.columns[name]).reshape(len(entities), -1).all(axis=1)
         differences += [
-            f"entity {entities[row]!r}: the online window of {name!r} differs from the offline window"
+            f"entity {ids[row]!r}: the online window of {name!r} differs from the offline window"
             for row in np.flatnonzero(~same)
         ]
     return differences
@@ -111,9 +113,10 @@ def _compare_cutoffs(
     assert isinstance(online, WindowSamples)
     found = online.inputs()
     served = forecaster.predict(short)
+    ids = panel.row_entities[origins].tolist()
     differences = []
     for row, origin in enumerate(origins):
-        where = f"entity {panel.row_entities[origin]!r} at {panel.timestamps[origin]}"
+        where = f"entity {ids[row]!r} at {panel.timestamps[origin]}"
         if not _same(found[row], expected[row]).all():
             differences.append(f"{where}: the serving path's inputs differ from the training path's")
         elif not _same(served[row], answers[row]).all():

@@ -67,7 +67,7 @@ def decide_promotion(
         baselines: the same metric for every naive baseline.
         now: the current time, with time zone.
 
-    A score that is not finite counts as none: it compares as false with everything, so it must never reach a comparison.
+    A score that is not finite counts as none: NaN compares as false with everything, so it must not reach a comparison.
     """
 
     def decision(promote: bool, outcome: Outcome, reason: str) -> Decision:

@@ -21,8 +21,19 @@ from mlplatform.training.candidate import Candidate
 PARAM_LENGTH = 500
 
 
-def record_candidate(candidate: Candidate, manifest: SplitManifest, journal: Path, plots: Mapping[str, bytes]) -> None:
-    """Record a finished training."""
+def record_candidate(
+    candidate: Candidate,
+    manifest: SplitManifest,
+    dvc_hashes: Mapping[str, str],
+    journal: Path,
+    plots: Mapping[str, bytes],
+) -> None:
+    """Record a finished training.
+
+    Parameters:
+        dvc_hashes: DVC's hash of every split file, by file name.
+        journal: the study's Optuna journal.
+    """
     import mlflow
 
     config, report = candidate.config, candidate.report
@@ -44,19 +55,13 @@ def record_candidate(candidate: Candidate, manifest: SplitManifest, journal: Pat
     for part, statistics in manifest.parts.items():
         mlflow.log_params({f"data.{part}.{key}": value for key, value in asdict(statistics).items()})
     mlflow.set_tags({f"data.{part}.sha256": statistics.sha256 for part, statistics in manifest.parts.items()})
+    mlflow.set_tags({f"dvc.{name.removesuffix('.parquet')}": value for name, value in dvc_hashes.items()})
     mlflow.log_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "config.yaml")
     mlflow.log_dict(_schema(candidate), "feature_schema.json")
     mlflow.log_dict({"trials": list(report.trials)}, "trials.json")
     mlflow.log_artifact(str(journal), "study")
     for name, png in plots.items():
         _log_png(png, f"{name}.png")
-
-
-def record_data_hashes(hashes: Mapping[str, str]) -> None:
-    """Record DVC's hashes of the split files."""
-    import mlflow
-
-    mlflow.set_tags({f"dvc.{name.removesuffix('.parquet')}": value for name, value in hashes.items()})
 
 
 def record_decision(decision: Decision, version: int) -> None:

@@ -12,8 +12,8 @@ class MedianAtStep(optuna.pruners.BasePruner):
     """The median stopping rule (Golovin et al., Google Vizier, KDD 2017) on the value reported last.
 
     Optuna's own `MedianPruner` compares the best value over all steps of a trial. Here steps differ in scale: within a
-    fold they are losses in preprocessed space, at its end they are the metric in original units, and one easy fold would
-    keep a trial alive through all the others. So a value is only ever compared with values of its own step.
+    fold they are losses in preprocessed space, at its end they are the metric in original units, and one easy fold
+    would keep a trial alive through all the others. So a value is only ever compared with values of its own step.
 
     Parameters:
         startup_trials: completed trials before the first one can be pruned.

@@ -1,11 +1,30 @@
-"""What several training assets read: the parts of a split, and folds that must fit the configuration."""
+"""What several assets read and check: the run's configuration, the parts of a split, and folds that must fit it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from dagster import AssetExecutionContext
 
 from mlplatform.config import ConfigError, ExperimentConfig
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.folds import StoredFold
+from mlplatform.defs.resources import TrainingResource
 from mlplatform.settings import Settings
+
+
+def check_run_config(
+    context: AssetExecutionContext,
+    experiments: Sequence[ExperimentConfig],
+    training: TrainingResource,
+    settings: Settings,
+) -> None:
+    """Refuse a run of an experiment's job whose configuration cannot be used, before the run writes anything.
+
+    Raises:
+        ConfigError: as `TrainingResource.resolve` does.
+    """
+    name = context.run.tags.get("experiment")
+    if name is not None and name in {experiment.name for experiment in experiments}:
+        training.resolve(name, settings)
 
 
 def load_part(config: ExperimentConfig, settings: Settings, part: str) -> DataModule:

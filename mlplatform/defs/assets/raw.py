@@ -1,22 +1,28 @@
 """The raw table of a dataset: read from its source and validated."""
 
+from collections.abc import Sequence
+
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
-from mlplatform.config import DatasetConfig
+from mlplatform.config import DatasetConfig, ExperimentConfig
+from mlplatform.defs.assets.inputs import check_run_config
 from mlplatform.defs.keys import RAW, asset_key
 from mlplatform.defs.metadata import table
-from mlplatform.defs.resources import PlatformResource
+from mlplatform.defs.resources import PlatformResource, TrainingResource
 
 
-def raw_asset(dataset: DatasetConfig) -> AssetsDefinition:
-    """Return the raw asset of a dataset."""
+def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -> AssetsDefinition:
+    """Return the raw asset of a dataset. It is the first step of its experiments' jobs and checks their run config."""
 
     @asset(
         key=asset_key(dataset.name, RAW), group_name=dataset.name, kinds={"parquet"}, description=dataset.description
     )
-    def raw(context: AssetExecutionContext, platform: PlatformResource) -> MaterializeResult[None]:
+    def raw(
+        context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
+    ) -> MaterializeResult[None]:
         from mlplatform.data.raw import ingest
 
+        check_run_config(context, experiments, training, platform.settings)
         report = ingest(dataset, platform.settings)
         if report.quarantined:
             context.log.warning(f"{report.quarantined} rows went to quarantine: {report.reasons}")

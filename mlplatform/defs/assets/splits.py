@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
 from mlplatform.config import DatasetConfig, ExperimentConfig, SplitConfig
+from mlplatform.defs.assets.inputs import check_run_config
 from mlplatform.defs.keys import FEATURE_TABLE, SPLITS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
@@ -29,6 +30,7 @@ def splits_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]
         from mlplatform.features.retrieval import load_history
 
         settings = platform.settings
+        check_run_config(context, experiments, training, settings)
         history = load_history(dataset, tuple(dataset.columns), settings)
         rows, hashes = [], {}
         for split in _versions(experiments, training, settings):

@@ -39,7 +39,8 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     ) -> Output[Candidate]:
         from dataclasses import replace
 
-        from mlplatform.datamodule.splits import TRAIN, read_manifest
+        from mlplatform.datamodule.splits import TRAIN, read_manifest, split_dir
+        from mlplatform.datamodule.versioning import track
         from mlplatform.registry.recording import record_candidate
         from mlplatform.training.candidate import train_candidate
         from mlplatform.training.cross_validation import prepare_fold
@@ -51,15 +52,19 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
         parts = {part: load_part(config, settings, part) for part in manifest.parts}
         train = parts.pop(TRAIN)
-        folds = [prepare_fold(key, train, cv_folds[key].fold, fold_preprocessor[key]) for key in sorted(cv_folds)]
-        journal = settings.studies_dir / config.name / f"{context.run_id}.journal"
+        # In the order of the folds: as text, fold_10 would come before fold_2.
+        names = config.split.fold_names
+        folder = split_dir(settings, config.dataset.name, config.split.version_id)
+        hashes = track(settings, [folder / f"{part}.parquet" for part in manifest.parts])
+        folds = [prepare_fold(name, train, cv_folds[name].fold, fold_preprocessor[name]) for name in names]
+        journal = settings.studies_dir / config.name / f"{context.run.run_id}.journal"
         with mlflow.run(context, settings, config.name) as run:
             # A retried step starts a study of its own.
             journal.unlink(missing_ok=True)
             candidate = train_candidate(config, train, folds, parts, journal, context.log)
             candidate = replace(candidate, run_id=run.mlflow_run_id)
             plots = {"scores": scores_plot(candidate), "forecast": forecast_plot(candidate, parts["reference"])}
-            record_candidate(candidate, manifest, journal, plots)
+            record_candidate(candidate, manifest, hashes, journal, plots)
         return Output(candidate, metadata=_metadata(candidate, plots, journal, settings))
 
     return tuned_model

@@ -37,7 +37,10 @@ class Scale(Transform):
         else:
             centre, width = np.min(values), np.ptp(values)
         self.centre_ = float(centre)
-        self.width_ = float(width) if width > np.finfo(np.float32).tiny else 1.0
+        # A width that single precision cannot tell from zero beside the values would blow them up beyond its range.
+        single = np.finfo(np.float32)
+        smallest = max(float(single.tiny), float(single.eps) * float(np.abs(values).max()))
+        self.width_ = float(width) if width > smallest else 1.0
         return self
 
     def apply(self, column: Column, offsets: Int64) -> Column:  # noqa: ARG002 - elementwise

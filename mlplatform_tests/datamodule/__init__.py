@@ -1,0 +1,1 @@
+"""Tests of panels, samples, splits and splitters."""

@@ -1,0 +1,304 @@
+"""Drift reports: quiet on autocorrelated data that has not changed, loud when features or served errors have."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.signal import lfilter
+
+from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, load_experiment
+from mlplatform.monitoring.drift import (
+    DriftReport,
+    ErrorDrift,
+    FeatureDrift,
+    build_report,
+    read_report,
+    report_path,
+    write_report,
+)
+from mlplatform.monitoring.prediction_log import COLUMNS, PredictionLog, ServedPredictions, read_predictions
+from mlplatform.plugins import DRIFT_TESTS
+from mlplatform.settings import Settings
+
+TRAIN_STEPS, RECENT_STEPS = 4000, 168
+MEMORY = 0.9
+SEEDS = range(30)
+HOUR = np.timedelta64(1, "h")
+NOTHING_SERVED = pd.DataFrame(columns=list(COLUMNS))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings.from_env({"MLPLATFORM_HOME": str(tmp_path_factory.mktemp("home"))})
+
+
+@pytest.fixture(scope="module")
+def config(settings: Settings) -> ExperimentConfig:
+    """The fleet with one numeric and one categorical feature."""
+    config = load_experiment("fleet_xgboost", settings=settings)
+    features = config.features.model_copy(update={"columns": ("top_oil_c", "cooling")})
+    return config.model_copy(update={"features": features})
+
+
+def with_policy(config: ExperimentConfig, **drift: Any) -> ExperimentConfig:
+    return config.model_copy(update={"drift": config.drift.model_copy(update=drift)})
+
+
+def history(seed: int, steps: int = TRAIN_STEPS + RECENT_STEPS, entities: int = 1) -> pd.DataFrame:
+    """Return stationary AR(1) series of unit variance in canonical form."""
+    shocks = np.random.default_rng(seed).standard_normal((entities, steps)) * np.sqrt(1 - MEMORY**2)
+    series = lfilter([1.0], [1.0, -MEMORY], shocks, axis=1)
+    return pd.DataFrame(
+        {
+            ENTITY: np.repeat(np.arange(1, entities + 1), steps),
+            TIMESTAMP: np.tile(pd.date_range("2024-01-01", periods=steps, freq="1h", tz="UTC"), entities),
+            "top_oil_c": series.ravel().astype(np.float32),
+            "cooling": "ONAN",
+        }
+    )
+
+
+def report_on(config: ExperimentConfig, rows: pd.DataFrame, **arguments: Any) -> DriftReport:
+    """Return a report that compares the newest rows with all before them."""
+    newest = rows[TIMESTAMP].max() - RECENT_STEPS * pd.Timedelta(hours=1)
+    defaults = {"predictions": NOTHING_SERVED, "reference_error": None, "pair_version": 1}
+    return build_report(config, train=rows[rows[TIMESTAMP] <= newest], history=rows, **(defaults | arguments))
+
+
+def shifted(rows: pd.DataFrame, shift: float) -> pd.DataFrame:
+    recent = rows[TIMESTAMP] > rows[TIMESTAMP].max() - RECENT_STEPS * pd.Timedelta(hours=1)
+    return rows.assign(top_oil_c=rows["top_oil_c"] + np.float32(shift) * recent.astype(np.float32))
+
+
+@pytest.mark.parametrize("test", ["wasserstein", "kolmogorov_smirnov"])
+def test_stationary_autocorrelated_data_hardly_ever_drifts(config: ExperimentConfig, test: str) -> None:
+    asked = with_policy(config, test=test)
+    alarms = sum(report_on(asked, history(seed)).is_drifted for seed in SEEDS)
+    assert alarms <= 0.1 * len(SEEDS)
+
+
+def test_textbook_thresholds_would_fire_all_the_time() -> None:
+    from scipy.stats import ks_2samp
+
+    rows = [history(seed)["top_oil_c"].to_numpy() for seed in SEEDS]
+    alarms = sum(ks_2samp(series[:TRAIN_STEPS], series[TRAIN_STEPS:]).pvalue < 0.05 for series in rows)
+    assert alarms > 0.5 * len(SEEDS)
+
+
+@pytest.mark.parametrize("test", ["wasserstein", "kolmogorov_smirnov"])
+@pytest.mark.parametrize("shift", [-3.0, 3.0])
+def test_a_shift_of_the_mean_is_found(config: ExperimentConfig, test: str, shift: float) -> None:
+    asked = with_policy(config, test=test)
+    for seed in SEEDS[:5]:
+        report = report_on(asked, shifted(history(seed), shift))
+        assert report.causes == ("feature:top_oil_c",)
+
+
+def test_entities_are_judged_together(config: ExperimentConfig) -> None:
+    rows = history(0, entities=3)
+    assert not report_on(config, rows).is_drifted
+    assert report_on(config, shifted(rows, 3.0)).is_drifted
+
+
+def test_only_numeric_features_are_compared_and_the_report_says_up_to_when(config: ExperimentConfig) -> None:
+    report = report_on(config, history(0))
+    assert [drift.column for drift in report.features] == ["top_oil_c"]
+    assert report.data_until == "2024-06-22T15:00:00+00:00"
+    assert report.split_version == config.split.version_id
+
+
+def test_missing_values_do_not_count_unless_nothing_else_is_left(config: ExperimentConfig) -> None:
+    rows = history(0)
+    holes = rows.assign(top_oil_c=rows["top_oil_c"].where(np.arange(len(rows)) % 7 > 0))
+    assert not report_on(config, holes).is_drifted
+    dead = rows.assign(top_oil_c=rows["top_oil_c"].where(np.arange(len(rows)) < TRAIN_STEPS))
+    report = report_on(config, dead)
+    assert report.causes == ("feature:top_oil_c",)
+    assert DriftReport.from_json(report.to_json()) == report
+
+
+def test_a_training_set_too_short_to_calibrate_on_raises_no_alarm(config: ExperimentConfig) -> None:
+    rows = shifted(history(0, steps=RECENT_STEPS + 100), 50.0)
+    (drift,) = report_on(config, rows).features
+    assert drift.threshold == float("inf")
+    assert not drift.is_drifted
+
+
+def served(
+    rows: pd.DataFrame, error: float, version: int = 1, origins: slice = slice(-100, -10), minute: int = 0
+) -> ServedPredictions:
+    """Return predictions, two steps ahead, that miss what came true by `error`, as a server would log them."""
+    one = rows[rows[ENTITY] == 1].reset_index(drop=True)
+    chosen = one.index[origins].to_numpy()
+    steps = np.array([1, 2])
+    times = one[TIMESTAMP].dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
+    values = one["top_oil_c"].to_numpy()[chosen[:, None] + steps][:, :, None] + np.float32(error)
+    return ServedPredictions(
+        served_at=dt.datetime(2026, 1, 1, 12, minute, tzinfo=dt.UTC),
+        request_id=f"r{minute}",
+        version=version,
+        pair_id="pair",
+        entity_ids=["1"] * len(chosen),
+        origins=times[chosen],
+        targets=("top_oil_c",),
+        steps=steps,
+        timestamps=times[chosen][:, None] + steps * HOUR,
+        values=values,
+    )
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> PredictionLog:
+    return PredictionLog(Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)}), "fleet_xgboost")
+
+
+def errors_of(config: ExperimentConfig, rows: pd.DataFrame, log: PredictionLog, tmp_path: Path) -> ErrorDrift:
+    log.close()
+    predictions = read_predictions(Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)}), "fleet_xgboost")
+    return report_on(config, rows, predictions=predictions, reference_error=1.0).errors
+
+
+@pytest.mark.parametrize(("error", "is_drifted"), [(1.4, False), (-1.4, False), (1.6, True), (-1.6, True)])
+def test_served_errors_are_compared_with_the_reference_error(
+    config: ExperimentConfig, log: PredictionLog, tmp_path: Path, error: float, is_drifted: bool
+) -> None:
+    rows = history(0)
+    log.append(served(rows, error))
+    errors = errors_of(config, rows, log, tmp_path)
+    assert errors.predictions == 180
+    assert errors.recent == pytest.approx(abs(error), rel=1e-5)
+    assert errors.is_drifted is is_drifted
+
+
+def test_served_errors_count_only_for_the_pair_in_production(
+    config: ExperimentConfig, log: PredictionLog, tmp_path: Path
+) -> None:
+    rows = history(0)
+    log.append(served(rows, 9.0, version=7))
+    log.append(served(rows, 0.5, minute=1))
+    errors = errors_of(config, rows, log, tmp_path)
+    assert errors.predictions == 180
+    assert errors.recent == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_long_good_past_does_not_hide_recent_errors(
+    config: ExperimentConfig, log: PredictionLog, tmp_path: Path
+) -> None:
+    rows = history(0)
+    log.append(served(rows, 0.1, origins=slice(-3000, -RECENT_STEPS - 2)))
+    log.append(served(rows, 5.0, minute=1))
+    errors = errors_of(config, rows, log, tmp_path)
+    assert errors.predictions == 180
+    assert errors.recent == pytest.approx(5.0, rel=1e-5)
+    assert errors.is_drifted
+
+
+def test_a_repeated_request_counts_once_and_the_future_not_yet(
+    config: ExperimentConfig, log: PredictionLog, tmp_path: Path
+) -> None:
+    rows = history(0)
+    log.append(served(rows, 9.0))
+    log.append(served(rows, 0.5, minute=1))
+    unknown = served(history(0, steps=TRAIN_STEPS + RECENT_STEPS + 50), 9.0, origins=slice(-40, -10), minute=2)
+    log.append(unknown)
+    errors = errors_of(config, rows, log, tmp_path)
+    assert errors.predictions == 180
+    assert errors.recent == pytest.approx(0.5, rel=1e-4)
+
+
+def test_too_few_predictions_are_no_evidence(config: ExperimentConfig, log: PredictionLog, tmp_path: Path) -> None:
+    rows = history(0)
+    log.append(served(rows, 99.0, origins=slice(-20, -9)))
+    errors = errors_of(config, rows, log, tmp_path)
+    assert (errors.predictions, errors.recent, errors.is_drifted) == (22, None, False)
+
+
+def test_predictions_whose_truth_is_missing_do_not_count(
+    config: ExperimentConfig, log: PredictionLog, tmp_path: Path
+) -> None:
+    rows = history(0)
+    log.append(served(rows, 0.5))
+    gaps = rows.assign(top_oil_c=rows["top_oil_c"].where(rows[TIMESTAMP] < rows[TIMESTAMP].iloc[-40]))
+    errors = errors_of(config, gaps, log, tmp_path)
+    assert 0 < errors.predictions < 180
+
+
+def report(**changes: Any) -> DriftReport:
+    values: dict[str, Any] = {
+        "experiment": "yard",
+        "pair_version": 3,
+        "split_version": "yard",
+        "data_until": "2024-03-01T00:00:00+00:00",
+        "features": (FeatureDrift("load_pu", 2.0, 1.0), FeatureDrift("ambient_c", 0.5, 1.0)),
+        "errors": ErrorDrift(50, 1.0, 1.0, 1.5),
+        "created_at": "2026-01-01T00:00:00+00:00",
+    }
+    return DriftReport(**values | changes)
+
+
+def test_the_cause_stays_the_same_while_the_numbers_move() -> None:
+    original = report()
+    later = report(
+        features=(FeatureDrift("load_pu", 5.0, 1.1), FeatureDrift("ambient_c", 3.0, 1.0)),
+        errors=ErrorDrift(90, 1.2, 1.0, 1.5),
+        data_until="2024-04-01T00:00:00+00:00",
+        created_at="2026-02-01T00:00:00+00:00",
+    )
+    assert later.causes == ("feature:load_pu", "feature:ambient_c")
+    assert later.cause_id == original.cause_id
+
+
+def test_another_pair_kind_or_experiment_is_another_cause() -> None:
+    bad = ErrorDrift(50, 9.0, 1.0, 1.5)
+    causes = [
+        report(),
+        report(pair_version=4),
+        report(experiment="other"),
+        report(errors=bad),
+        report(errors=bad, features=()),
+    ]
+    assert len({each.cause_id for each in causes}) == len(causes)
+    assert causes[3].causes == ("feature:load_pu", "errors")
+
+
+def test_a_report_is_kept_as_the_newest_one(tmp_path: Path) -> None:
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    assert read_report(settings, "yard") is None
+    for version in (3, 4):
+        write_report(report(pair_version=version), settings)
+    assert read_report(settings, "yard") == report(pair_version=4)
+    assert [path.name for path in report_path(settings, "yard").parent.iterdir()] == ["drift_report.json"]
+
+
+def test_unknown_reference_error_is_no_drift() -> None:
+    assert not replace(report().errors, recent=99.0, reference=None).is_drifted
+
+
+@pytest.mark.parametrize("name", DRIFT_TESTS.names())
+class TestDriftTestContract:
+    """What every registered distance promises."""
+
+    def test_it_is_zero_on_equal_samples_and_grows_with_the_shift(self, name: str) -> None:
+        distance = DRIFT_TESTS.get(name)
+        sample = np.random.default_rng(0).standard_normal(500)
+        distances = [distance(sample, sample + shift) for shift in (0.0, 0.5, 1.0, 2.0)]
+        assert distances[0] == 0.0
+        assert distances == sorted(set(distances))
+
+    def test_it_does_not_depend_on_units(self, name: str) -> None:
+        distance = DRIFT_TESTS.get(name)
+        generator = np.random.default_rng(0)
+        reference, recent = generator.standard_normal(400), generator.standard_normal(100) + 0.5
+        assert distance(reference * 1000 + 7, recent * 1000 + 7) == pytest.approx(distance(reference, recent))
+
+    def test_a_constant_reference_gives_a_number(self, name: str) -> None:
+        distance = DRIFT_TESTS.get(name)
+        assert distance(np.ones(50), np.ones(20)) == 0.0
+        assert np.isfinite(distance(np.ones(50), np.full(20, 3.0)))
+        assert distance(np.ones(50), np.full(20, 3.0)) > 0

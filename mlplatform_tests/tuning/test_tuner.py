@@ -1,0 +1,206 @@
+"""The tuner: the first trial is the configuration's own, the others stay in bounds, poor ones are cut short."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from mlplatform.config import ExperimentConfig, SearchDimension
+from mlplatform.models.xgboost_forecast import XGBoostForecast
+from mlplatform.settings import Settings
+from mlplatform.training.cross_validation import FoldData
+from mlplatform.tuning.pruner import MedianAtStep
+from mlplatform.tuning.search_space import space_of, suggest
+from mlplatform.tuning.tuner import FOLD_BUDGET, FittedTrial, fit_on_folds, tune
+from mlplatform_tests.training.experiments import prepare_folds, pump_config, pump_module, pump_settings
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return pump_settings(tmp_path_factory.mktemp("pump"))
+
+
+@pytest.fixture(scope="module")
+def config(settings: Settings) -> ExperimentConfig:
+    return pump_config(settings)
+
+
+@pytest.fixture(scope="module")
+def folds(config: ExperimentConfig) -> list[FoldData]:
+    return prepare_folds(pump_module(config))
+
+
+def searching(config: ExperimentConfig, space: dict[str, SearchDimension], **tuning: object) -> ExperimentConfig:
+    """Return the experiment with a search space and tuning options of its own."""
+    model = config.model.model_copy(update={"search_space": space})
+    return config.model_copy(update={"model": model, "tuning": config.tuning.model_copy(update=tuning)})
+
+
+DEPTH = {"max_depth": SearchDimension(type="int", low=1, high=4)}
+
+
+def test_the_first_trial_is_the_configuration_itself(
+    config: ExperimentConfig, folds: list[FoldData], tmp_path: Path
+) -> None:
+    result = tune(config, folds, tmp_path / "journal")
+    assert result.best.params == config.model.params
+    assert [trial["state"] for trial in result.trials] == ["COMPLETE"]
+    direct = fit_on_folds(config, folds, "xgboost", dict(config.model.params))
+    assert result.best.fold_scores == direct.fold_scores
+    assert result.trials[0]["loss"] == direct.mean("mae")
+
+
+def test_the_best_trial_has_the_smallest_loss(config: ExperimentConfig, folds: list[FoldData], tmp_path: Path) -> None:
+    tuned = searching(config, DEPTH, trials=5, pruner_startup_trials=5)
+    result = tune(tuned, folds, tmp_path / "journal")
+    losses = [trial["loss"] for trial in result.trials]
+    assert len(losses) == 5
+    assert result.best.mean("mae") == min(losses)
+    best = result.trials[int(np.argmin(losses))]
+    assert result.best.params["max_depth"] == best.get("max_depth", config.model.params["max_depth"])
+    assert result.best.params["num_boost_round"] == config.model.params["num_boost_round"]
+    assert 0 < result.best.fit_seconds < result.fit_seconds
+    assert all(1 <= trial["max_depth"] <= 4 for trial in result.trials[1:])
+
+
+def test_a_score_that_grows_is_maximised(settings: Settings, tmp_path: Path) -> None:
+    greater = searching(pump_config(settings, "metric=r2"), DEPTH, trials=4, pruner_startup_trials=4)
+    result = tune(greater, prepare_folds(pump_module(greater)), tmp_path / "journal")
+    assert result.best.mean("r2") == max(-trial["loss"] for trial in result.trials)
+    assert result.best.mean("r2") > 0
+
+
+def test_an_empty_space_is_one_trial(config: ExperimentConfig, folds: list[FoldData], tmp_path: Path) -> None:
+    result = tune(searching(config, {}, trials=9), folds, tmp_path / "journal")
+    assert len(result.trials) == 1
+
+
+def test_the_same_seed_tries_the_same_values(config: ExperimentConfig, folds: list[FoldData], tmp_path: Path) -> None:
+    tuned = searching(config, DEPTH | {"subsample": SearchDimension(type="float", low=0.5, high=1.0)}, trials=4)
+    first, second = (
+        [{**trial, "seconds": None} for trial in tune(tuned, folds, tmp_path / f"{k}.journal").trials] for k in range(2)
+    )
+    assert first == second
+
+
+def test_the_study_is_written_to_the_journal(config: ExperimentConfig, folds: list[FoldData], tmp_path: Path) -> None:
+    journal = tmp_path / "studies" / "pump" / "run.journal"
+    result = tune(searching(config, DEPTH, trials=2), folds, journal)
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    study = optuna.load_study(study_name=config.name, storage=optuna.storages.JournalStorage(backend))
+    assert [trial.value for trial in study.trials] == [trial["loss"] for trial in result.trials]
+    steps = study.trials[0].intermediate_values
+    assert {step // FOLD_BUDGET for step in steps} == {0, 1}
+    assert steps[2 * FOLD_BUDGET - 1] == study.trials[0].value
+
+
+def test_the_time_limit_stops_the_search(config: ExperimentConfig, folds: list[FoldData], tmp_path: Path) -> None:
+    result = tune(searching(config, DEPTH, trials=500, timeout_s=0.4), folds, tmp_path / "journal")
+    assert 1 <= len(result.trials) < 500
+
+
+def test_every_trial_is_logged(
+    config: ExperimentConfig, folds: list[FoldData], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        tune(searching(config, DEPTH, trials=2, pruner_startup_trials=2), folds, tmp_path / "journal")
+    lines = [record.message for record in caplog.records if record.message.startswith("trial ")]
+    assert [line.split(":")[0] for line in lines] == ["trial 1/2 complete", "trial 2/2 complete"]
+
+
+def test_poor_trials_are_pruned_and_cost_less(config: ExperimentConfig, folds: list[FoldData], tmp_path: Path) -> None:
+    """One learning rate learns next to nothing; a trial with it must not reach the last fold."""
+    hopeless = {"learning_rate": SearchDimension(type="categorical", choices=(1e-6,))}
+    result = tune(searching(config, hopeless, trials=3, pruner_startup_trials=1), folds, tmp_path / "journal")
+    assert [trial["state"] for trial in result.trials] == ["COMPLETE", "PRUNED", "PRUNED"]
+    assert result.best.params == config.model.params
+    patient = tune(searching(config, hopeless, trials=3, pruner_startup_trials=9), folds, tmp_path / "patient")
+    assert [trial["state"] for trial in patient.trials] == ["COMPLETE"] * 3
+
+
+def test_a_search_without_any_result_says_so(settings: Settings, folds: list[FoldData], tmp_path: Path) -> None:
+    diverging = pump_config(settings, "model=pump_nlinear_v1", "model.params.learning_rate=1e30")
+    with pytest.raises(RuntimeError, match=r"none of the 1 trials of 'pump_xgboost' completed: .*learning_rate"):
+        tune(searching(diverging, {}), folds, tmp_path / "journal")
+
+
+def test_a_refit_takes_the_median_per_sub_model() -> None:
+    trial = FittedTrial({}, ({"mae": 1.0}, {"mae": 2.0}, {"mae": 6.0}), ((1, 9), (4, 5), (2, 5)), 0.0)
+    assert trial.iterations() == (2, 5)
+    assert trial.mean("mae") == 3.0
+    assert trial.std("mae") == pytest.approx(float(np.std([1, 2, 6])))
+    assert FittedTrial({}, ({"mae": 1.0},), ((),), 0.0).iterations() == ()
+
+
+# Search space
+
+
+SPACE = {
+    "whole": SearchDimension(type="int", low=3, high=9, step=3),
+    "wide": SearchDimension(type="int", low=1, high=1000, log=True),
+    "small": SearchDimension(type="float", low=1e-4, high=1e-2, log=True),
+    "grid": SearchDimension(type="float", low=0.0, high=1.0, step=0.25),
+    "kind": SearchDimension(type="categorical", choices=("a", "b")),
+}
+
+
+def test_suggestions_stay_in_bounds_and_on_the_grid() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = [suggest(study.ask(), SPACE) for _ in range(60)]
+    assert {values["whole"] for values in seen} == {3, 6, 9}
+    assert all(isinstance(values["wide"], int) and 1 <= values["wide"] <= 1000 for values in seen)
+    assert sum(values["wide"] <= 32 for values in seen) > 15  # half of a logarithmic range, a thirtieth of a linear one
+    assert all(1e-4 <= values["small"] <= 1e-2 for values in seen)
+    assert {values["grid"] for values in seen} <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert {values["kind"] for values in seen} == {"a", "b"}
+
+
+def test_the_experiments_own_space_goes_before_the_familys(config: ExperimentConfig) -> None:
+    assert space_of(config) == XGBoostForecast.search_space("forecast")
+    assert space_of(searching(config, DEPTH)) == DEPTH
+    assert space_of(searching(config, {})) == {}
+
+
+# Pruner
+
+
+def study_with(*trials: dict[int, float]) -> optuna.Study:
+    study = optuna.create_study()
+    for reports in trials:
+        study.add_trial(optuna.trial.create_trial(value=1.0, intermediate_values=reports))
+    return study
+
+
+def running(reports: dict[int, float]) -> optuna.trial.FrozenTrial:
+    return optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, intermediate_values=reports)
+
+
+@pytest.mark.parametrize(
+    ("reports", "is_pruned"),
+    [
+        ({}, False),
+        ({0: 2.0}, False),  # the median itself
+        ({0: 2.1}, True),
+        ({0: 0.1, 5: 30.1}, True),  # one good step does not excuse the latest
+        ({0: 0.1, 5: 29.9}, False),
+        ({7: 99.0}, False),  # nothing to compare with
+        ({0: float("nan")}, True),
+    ],
+)
+def test_a_trial_is_compared_at_its_latest_step_only(reports: dict[int, float], is_pruned: bool) -> None:
+    study = study_with({0: 1.0, 5: 10.0}, {0: 2.0, 5: 30.0}, {0: 3.0, 5: 50.0})
+    assert MedianAtStep(startup_trials=3, warmup_steps=0).prune(study, running(reports)) is is_pruned
+
+
+def test_nothing_is_pruned_before_enough_trials_and_steps() -> None:
+    study = study_with({3: 1.0}, {3: 1.0})
+    assert MedianAtStep(startup_trials=2, warmup_steps=3).prune(study, running({3: 9.0}))
+    assert not MedianAtStep(startup_trials=3, warmup_steps=3).prune(study, running({3: 9.0}))
+    assert not MedianAtStep(startup_trials=2, warmup_steps=4).prune(study, running({3: 9.0}))
+    assert not MedianAtStep(startup_trials=0, warmup_steps=0).prune(study_with(), running({3: 9.0}))
