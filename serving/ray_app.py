@@ -22,7 +22,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -329,6 +329,7 @@ def running(settings: Settings, host: str, port: int) -> Iterator[None]:
                 logging_level=logging.WARNING,
                 _temp_dir=str(folder),
             )
+            _stop_on_sigterm()
             serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
             serve.run(build_application(settings), name=APPLICATION, route_prefix="/")
             yield
@@ -342,14 +343,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then stop Ray; requests in flight are answered and the log is written."""
     settings, host, port = parse_arguments("Serve predictions from Ray Serve.", argv)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    with running(settings, host, port):
-        # Set after Ray started, because Ray installs handlers of its own.
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+    with suppress(KeyboardInterrupt), running(settings, host, port):
         logger.info("serving %r on http://%s:%d", settings.experiment, host, port)
-        stop.wait()
-        logger.info("stopping")
+        threading.Event().wait()
+    logger.info("stopped")
+
+
+def _stop_on_sigterm() -> None:
+    """Have SIGTERM do what SIGINT does: unwind, and shut Ray down on the way.
+
+    Called after Ray started, because Ray installs a handler of its own that aborts the process.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)
 
 
 async def _prepare(service: Handle, ref: PairRef) -> None:

@@ -368,6 +368,8 @@ def _run(run_id: str) -> Any:
     active = mlflow.active_run()
     if active is not None and active.info.run_id == run_id:
         return contextlib.nullcontext()
+    # MLflow refuses to reopen a run of another experiment than the one this process worked on last.
+    mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
     return mlflow.start_run(run_id=run_id, nested=active is not None)
 
 

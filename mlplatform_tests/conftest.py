@@ -1,0 +1,64 @@
+"""Fixtures for all tests: a migrated MLflow database to copy, and one trained installation to read from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    from mlplatform_tests.yard import Yard
+
+HOME = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests off the caller's installation, before any test module imports the code location."""
+    config.stash[HOME] = tempfile.mkdtemp(prefix="mlplatform-tests-")
+    os.environ["MLPLATFORM_HOME"] = config.stash[HOME]
+    for name in ("MLPLATFORM_CONF_DIR", "MLFLOW_TRACKING_URI"):
+        os.environ.pop(name, None)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what importing the code location left behind."""
+    shutil.rmtree(config.stash[HOME], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_server_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow keeps what it last worked on in the environment, where later settings and processes would find it."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database. Its first use takes seconds for migrations, so tests start from copies of this one."""
+    from mlplatform.registry.tracking import client_for
+
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path_factory.mktemp("mlflow"))})
+    client_for(settings).search_experiments(max_results=1)
+    return Path(settings.mlflow_tracking_uri.removeprefix("sqlite:///"))
+
+
+@pytest.fixture(scope="session")
+def trained_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
+    """An installation after one training run, which promoted version 1. For reading only: copy it to change it."""
+    from mlplatform_tests.yard import TRAIN, Yard
+
+    yard = Yard.create(tmp_path_factory.mktemp("yard"), mlflow_database)
+    assert yard.run(TRAIN).success
+    return yard
+
+
+@pytest.fixture
+def yard(trained_yard: Yard, mlflow_database: Path, tmp_path: Path) -> Yard:
+    """A copy of the trained installation with an empty model registry, for the test to change."""
+    return trained_yard.copy_to(tmp_path, mlflow_database)

@@ -1,0 +1,37 @@
+"""A pair at work: what it refuses, and what it answers for rows it was not trained to see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlplatform.config import ENTITY
+from mlplatform.datamodule.panel import Panel
+from mlplatform.registry.forecaster import Contract, Forecaster
+
+
+def test_a_contract_survives_json(forecaster: Forecaster) -> None:
+    contract = forecaster.contract
+    assert Contract.from_json(contract.to_json()) == contract
+    assert (contract.lookback, contract.context, contract.horizon, contract.input_rows) == (24, 6, 6, 30)
+    assert contract.step_seconds == 3600
+
+
+def test_a_forecast_depends_on_the_newest_rows_only(forecaster: Forecaster, reference_rows: pd.DataFrame) -> None:
+    columns = forecaster.contract.columns
+    whole = forecaster.predict(Panel.from_frame(reference_rows, columns))
+    newest = reference_rows.groupby(ENTITY).tail(forecaster.contract.input_rows)
+    answer = forecaster.predict(Panel.from_frame(newest, columns))
+    np.testing.assert_array_equal(answer.view(np.uint32), whole.view(np.uint32))
+
+
+def test_an_entity_with_too_few_rows_is_named(forecaster: Forecaster, reference_rows: pd.DataFrame) -> None:
+    short = reference_rows.drop(reference_rows.index[reference_rows[ENTITY] == 2][29:])
+    with pytest.raises(ValueError, match=r"entity 2 has 29 rows, but a forecast needs 30 \(24 of lookback and 6"):
+        forecaster.predict(Panel.from_frame(short, forecaster.contract.columns))
+
+
+def test_missing_columns_are_named(forecaster: Forecaster, reference_rows: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="missing columns: cooling; expected: load_pu"):
+        forecaster.predict(Panel.from_frame(reference_rows, forecaster.contract.columns[:-1]))
