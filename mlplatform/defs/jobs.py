@@ -65,10 +65,13 @@ def rollback_job(experiment: ExperimentConfig) -> JobDefinition:
 
     @op(name=f"rollback_{experiment.name}_to_previous")
     def rollback(context: OpExecutionContext, platform: PlatformResource) -> None:
+        from mlplatform.registry.active_config import write_active_config
         from mlplatform.registry.notify import notify_server
         from mlplatform.registry.pairs import PairStore
 
         info = PairStore(platform.settings).rollback(experiment.registered_name)
+        # The next training and the drift report start from what the pair in production was trained with.
+        write_active_config(experiment.name, info.tags, info.version, platform.settings)
         context.log.info(f"{info.name} version {info.version} is in production again")
         context.log.info(notify_server(platform.settings))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
-from mlplatform.config import VERSION_GROUPS, ConfigError, ExperimentConfig
+from mlplatform.config import VERSION_GROUPS, ConfigError
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
@@ -32,11 +33,15 @@ def read_active_versions(experiment: str, settings: Settings) -> dict[str, str]:
     return {key: str(document[key]) for key in VERSION_GROUPS}
 
 
-def write_active_config(config: ExperimentConfig, pair_version: int, settings: Settings) -> Path:
-    """Record the versions of a promoted training run."""
-    path = active_config_path(config.name, settings)
+def write_active_config(experiment: str, versions: Mapping[str, str], pair_version: int, settings: Settings) -> Path:
+    """Record the versions that the pair now in production was trained with.
+
+    Parameters:
+        versions: with `split_version`, `feature_version` and `model_version`; other keys are left out.
+    """
+    path = active_config_path(experiment, settings)
     document = {
-        **config.versions,
+        **{key: versions[key] for key in VERSION_GROUPS},
         "pair_version": pair_version,
         "promoted_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }

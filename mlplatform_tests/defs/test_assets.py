@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from dagster import (
     AssetKey,
     AssetSelection,
@@ -20,7 +21,7 @@ from dagster import (
     in_process_executor,
 )
 
-from mlplatform.config import ConfigError
+from mlplatform.config import VERSION_GROUPS, ConfigError
 from mlplatform.datamodule.folds import StoredFold
 from mlplatform.datamodule.splits import split_dir
 from mlplatform.defs.io_managers import ArtifactStore
@@ -29,7 +30,7 @@ from mlplatform.features.online import materialize_online
 from mlplatform.features.store import apply_dataset
 from mlplatform.features.table import windows_path
 from mlplatform.preprocessing.manager import TransformManager
-from mlplatform.registry.active_config import read_active_versions
+from mlplatform.registry.active_config import active_config_path, read_active_versions
 from mlplatform.registry.pairs import PRODUCTION, PairIntegrityError, PairNotFoundError, PairStore
 from mlplatform.registry.tracking import client_for
 from mlplatform.training import candidate as candidate_module
@@ -263,7 +264,11 @@ def test_rolling_back_is_one_job(yard: Yard) -> None:
     for version in ("1", "2"):
         yard.pairs.promote(yard.pairs.resolve(EXPERIMENT, version))
     assert yard.run(ROLLBACK).success
-    assert yard.pairs.resolve(EXPERIMENT, PRODUCTION).version == 1
+    production = yard.pairs.resolve(EXPERIMENT, PRODUCTION)
+    assert production.version == 1
+    active = yaml.safe_load(active_config_path(EXPERIMENT, yard.settings).read_text())
+    assert active["pair_version"] == 1
+    assert read_active_versions(EXPERIMENT, yard.settings) == {key: production.tags[key] for key in VERSION_GROUPS}
 
 
 def test_rolling_back_without_a_previous_pair_fails(yard: Yard) -> None:

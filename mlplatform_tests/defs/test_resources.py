@@ -33,7 +33,7 @@ def test_without_a_request_the_yaml_decides(settings: Settings) -> None:
 
 def test_the_active_versions_are_the_defaults(settings: Settings) -> None:
     promoted = TrainingResource(split_version="longer@20240220T0000", model_version="deeper")
-    write_active_config(promoted.resolve(EXPERIMENT, settings), 4, settings)
+    write_active_config(EXPERIMENT, promoted.resolve(EXPERIMENT, settings).versions, 4, settings)
     active = TrainingResource().resolve(EXPERIMENT, settings)
     assert active.versions == {
         "split_version": "longer@20240220T0000",
@@ -45,7 +45,7 @@ def test_the_active_versions_are_the_defaults(settings: Settings) -> None:
 
 def test_a_requested_version_goes_before_the_active_one(settings: Settings) -> None:
     active = TrainingResource(split_version="longer", feature_version="fewer").resolve(EXPERIMENT, settings)
-    write_active_config(active, 4, settings)
+    write_active_config(EXPERIMENT, active.versions, 4, settings)
     config = TrainingResource(split_version="yard@20240215T1200").resolve(EXPERIMENT, settings)
     assert config.versions["split_version"] == "yard@20240215T1200"
     assert config.versions["feature_version"] == "fewer"
@@ -87,7 +87,7 @@ def test_what_cannot_be_used_is_refused_by_name(settings: Settings, asked: dict[
 
 def test_an_active_version_that_is_no_longer_allowed_is_named(settings: Settings) -> None:
     active = TrainingResource(model_version="deeper").resolve(EXPERIMENT, settings)
-    write_active_config(active, 4, settings)
+    write_active_config(EXPERIMENT, active.versions, 4, settings)
     assert settings.conf_dir is not None
     write_experiment(settings.conf_dir, EXPERIMENT)
     with pytest.raises(ConfigError, match="model_version 'deeper' is not allowed"):

@@ -25,7 +25,7 @@ def test_before_the_first_promotion_nothing_is_active(settings: Settings) -> Non
 
 def test_what_was_written_is_read(settings: Settings) -> None:
     config = load_experiment(EXPERIMENT, settings=settings)
-    path = write_active_config(config, 3, settings)
+    path = write_active_config(EXPERIMENT, config.versions, 3, settings)
     assert read_active_versions(EXPERIMENT, settings) == config.versions
     document = yaml.safe_load(path.read_text())
     assert document["pair_version"] == 3

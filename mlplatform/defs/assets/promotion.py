@@ -41,7 +41,7 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             record_decision(decision, candidate.version)
         if decision.promote:
             store.promote(candidate)
-            write_active_config(config, candidate.version, settings)
+            write_active_config(config.name, config.versions, candidate.version, settings)
         champion = store.find(config.registered_name, PRODUCTION)
         context.log.info(f"{'promoted' if decision.promote else 'not promoted'}: {decision.reason}")
         return MaterializeResult(
