@@ -4,5 +4,6 @@ import warnings
 
 from dagster import BetaWarning
 
-# `backfill_policy` is beta, and asked for by the design; one line per asset at every import would bury real warnings.
+# Known to be beta, and relied on by the design; a line for each of them in every run would bury real warnings.
 warnings.filterwarnings("ignore", category=BetaWarning, message=".*`backfill_policy`.*")
+warnings.filterwarnings("ignore", category=BetaWarning, message=".*(`MlFlow`|`_create_mlflow_run_hook`).*")

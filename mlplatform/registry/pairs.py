@@ -13,6 +13,7 @@ import datetime as dt
 import shutil
 import tempfile
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -350,7 +351,10 @@ def _log(settings: Settings, role: str, run_id: str, artifacts: Mapping[str, Pat
     with tempfile.TemporaryDirectory() as folder:
         # MLflow names the stored code after the file, so every role gets a file of its own.
         code = shutil.copy(CODE / f"{role}.py", Path(folder) / f"{role}.py")
-        with _run(run_id):
+        with _run(run_id), warnings.catch_warnings():
+            # The contract says what a pair reads; that MLflow has no signature of it is no news in every training run.
+            warnings.filterwarnings("ignore", message=".*Failed to infer signature from type hint")
+            warnings.filterwarnings("ignore", message=".*Type hint used in the model's predict function")
             return mlflow.pyfunc.log_model(
                 name=role,
                 python_model=str(code),
