@@ -1,14 +1,19 @@
-"""The first import of Feast in a process, without the torch import that comes with it.
+"""The first import of Feast in a process, without what makes it slow and serves nothing here.
 
-Feast tries to import torch for its `to_tensor` methods, which nothing here uses, and copes with its absence. Importing
-torch takes seconds, which every process that reads features would pay, whatever its model.
+Feast tries to import torch for its `to_tensor` methods, which nothing here uses, and copes with its absence. It also
+decorates its classes with typeguard's run-time checks, which parse and compile every class again: two thirds of the
+import. Feast's objects are built by this package alone, under mypy and tests. The plain `feast` command does not come
+through here and keeps both.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 _lock = threading.Lock()
 
@@ -16,14 +21,37 @@ _lock = threading.Lock()
 def import_feast() -> None:
     """Import Feast; torch stays unimported if it was, and can be imported afterwards as usual."""
     with _lock:
-        if "feast" in sys.modules:
-            return
-        hide = "torch" not in sys.modules
-        if hide:
-            # None makes `import torch` raise ModuleNotFoundError, for the moment that Feast looks for it.
-            sys.modules["torch"] = None  # type: ignore[assignment]
-        try:
-            importlib.import_module("feast")
-        finally:
-            if hide:
-                del sys.modules["torch"]
+        if "feast" not in sys.modules:
+            with _torch_hidden(), _typeguard_idle():
+                importlib.import_module("feast")
+
+
+@contextlib.contextmanager
+def _torch_hidden() -> Iterator[None]:
+    """Have `import torch` raise ModuleNotFoundError, unless torch is imported already."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+@contextlib.contextmanager
+def _typeguard_idle() -> Iterator[None]:
+    """Have typeguard's decorator return what it is given."""
+    import typeguard
+
+    original = typeguard.typechecked
+    typeguard.typechecked = _unchanged
+    try:
+        yield
+    finally:
+        typeguard.typechecked = original
+
+
+def _unchanged(target: Any = None, **_: Any) -> Any:
+    """Stand in for `typechecked`, used as `@typechecked` or `@typechecked(...)`."""
+    return _unchanged if target is None else target
