@@ -1,7 +1,7 @@
 """What the XGBoost families share: parameters, quantised matrices and storage.
 
 A booster always runs on one thread. Its own threads meet at a barrier in every tree level, which on data of this size
-costs more than it gains, and on a busy machine ten times more; the forecast family runs whole boosters side by side
+costs more than it gains, and on a busy machine several times more; the forecast family runs whole boosters side by side
 instead. One thread also makes a model's bits independent of the machine's number of cores.
 """
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.base import DataModule
+from mlplatform.datamodule.samples import Samples
+from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import Iterations, Model, create_model, load_model, save_model
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.training.cross_validation import FoldData, fit_preprocessor
@@ -129,16 +131,18 @@ def train_candidate(
     log = log or logging.getLogger(__name__)
     tuning = tune(config, folds, journal, log)
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
+    # Transformed and cut once, for the candidate and every baseline.
+    samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
     spent = [tuning.fit_seconds]
 
-    model = _refit(config, train, manager, config.model.family, tuning.best.params, tuning.best.iterations(), spent)
+    model = _refit(config, samples, spec, config.model.family, tuning.best.params, tuning.best.iterations(), spent)
     scores = {part: score_on(module, manager, model) for part, module in held_out.items()}
     log.info(f"{config.model.family}: {_describe(config, tuning.best.mean(config.metric), scores)}")
 
     baselines = {}
     for baseline in config.baselines:
         trial = fit_on_folds(config, folds, baseline.name, dict(baseline.params), spent=spent)
-        fitted = _refit(config, train, manager, baseline.name, dict(baseline.params), trial.iterations(), spent)
+        fitted = _refit(config, samples, spec, baseline.name, dict(baseline.params), trial.iterations(), spent)
         parts = {part: score_on(module, manager, fitted) for part, module in held_out.items()}
         baselines[baseline.name] = ModelReport(trial.fold_scores, parts)
         log.info(f"baseline {baseline.name}: {_describe(config, trial.mean(config.metric), parts)}")
@@ -156,16 +160,15 @@ def train_candidate(
 
 def _refit(
     config: ExperimentConfig,
-    train: DataModule,
-    manager: TransformManager,
+    samples: Samples,
+    spec: ModelSpec,
     family: str,
     params: dict[str, Any],
     iterations: Iterations,
     spent: list[float],
 ) -> Model:
     """Fit on all training rows for the number of iterations that cross-validation found."""
-    model = create_model(family, params, train.spec(manager))
-    samples = train.samples(manager, manager.transform(train.panel), train.rows)
+    model = create_model(family, params, spec)
     started = time.perf_counter()
     trainer_for(model).fit(model, samples, None, iterations=iterations or None, seed=config.seed)
     spent[0] += time.perf_counter() - started

@@ -107,7 +107,7 @@ def tune(
 
     def objective(trial: optuna.Trial) -> float:
         params = dict(config.model.params) if trial.number == 0 else config.model.params | suggest(trial, space)
-        outcome = _run_trial(config, folds, params, trial, spent)
+        outcome = fit_on_folds(config, folds, config.model.family, params, trial, spent)
         fitted[trial.number] = outcome
         return float(metric.loss(outcome.mean(config.metric)))
 
@@ -164,12 +164,6 @@ def fit_on_folds(
             running = float(np.mean([metric.loss(score[config.metric]) for score in scores]))
             _report(trial, running, (position + 1) * FOLD_BUDGET - 1)
     return FittedTrial(params, tuple(scores), tuple(iterations), spent[0] - before)
-
-
-def _run_trial(
-    config: ExperimentConfig, folds: Sequence[FoldData], params: dict[str, Any], trial: optuna.Trial, spent: list[float]
-) -> FittedTrial:
-    return fit_on_folds(config, folds, config.model.family, params, trial, spent)
 
 
 def _report(trial: optuna.Trial, loss: float, step: int) -> None:
