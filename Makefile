@@ -11,13 +11,14 @@ export MLPLATFORM_HOME ?= $(CURDIR)/.mlplatform
 export DAGSTER_HOME ?= $(MLPLATFORM_HOME)/dagster
 EXPERIMENT ?= fleet_xgboost
 export MLPLATFORM_EXPERIMENT ?= $(EXPERIMENT)
+export DATASET ?=
 # uv reads a comma-separated list where pip reads a space-separated one.
 empty :=
 space := $(empty) $(empty)
 comma := ,
 export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
 
-.PHONY: help setup demo test lint format ui mlflow serve serve-ray bench clean
+.PHONY: help setup demo test lint format ui mlflow serve serve-ray stream bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -76,6 +77,10 @@ serve: setup ## Prediction server on http://127.0.0.1:8000 (EXPERIMENT=<name>)
 
 serve-ray: setup ## The same routes from Ray Serve
 	@$(BIN)/python -m serving.ray_app
+
+stream: setup ## Take rows from the source of DATASET=<name> as they arrive
+	@test -n "$${DATASET:-}" || { echo "name the dataset: make stream DATASET=<name>" >&2; exit 2; }
+	$(BIN)/python -m mlplatform.streaming "$$DATASET"
 
 bench: $(VENV)/.bench ## Run all benchmarks; one JSON object per figure
 	@for program in benchmarks/*.py; do $(BIN)/python "$$program"; done

@@ -14,6 +14,6 @@ from mlplatform.settings import Settings
 _settings = Settings.from_env()
 for _name in options("dataset", _settings):
     _dataset = load_dataset(_name, _settings)
-    if features_path(_dataset, _settings).is_file():
+    if features_path(_dataset, _settings).exists():
         # Feast finds objects as attributes of this module.
         globals().update({_item.name: _item for _item in build_definitions(_dataset, _settings)})

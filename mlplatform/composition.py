@@ -19,6 +19,8 @@ from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
 ROOT_CONFIG = "mlplatform_root"
+# Groups whose options are versions: named by their files, and recorded with every model.
+VERSIONED_GROUPS = ("split", "features", "model")
 
 
 class ConfigError(ValueError):
@@ -68,7 +70,7 @@ def _compose(experiment: str, overrides: Sequence[str], settings: Settings) -> t
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
-    from omegaconf import MISSING, OmegaConf
+    from omegaconf import MISSING, OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
@@ -80,13 +82,38 @@ def _compose(experiment: str, overrides: Sequence[str], settings: Settings) -> t
     try:
         with initialize_config_dir(str(first), job_name="mlplatform"):
             chosen = [_forced(override, settings) for override in overrides]
-            composed = hydra_compose(ROOT_CONFIG, overrides=[f"experiment={experiment}", *search_path, *chosen])
+            asked = [f"experiment={experiment}", *search_path, *chosen]
+            composed = hydra_compose(ROOT_CONFIG, overrides=asked, return_hydra_config=True)
+        with open_dict(composed):
+            choices = composed.pop("hydra").runtime.choices
+        for group in VERSIONED_GROUPS:
+            _check_version(group, choices.get(group), settings)
         reads_environment = re.search(r"\$\{\s*oc\.env", OmegaConf.to_yaml(composed)) is not None
         values = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         given = f" with overrides {list(overrides)}" if overrides else ""
         raise ConfigError(f"experiment {experiment!r}{given} does not compose: {error}") from error
     return json.dumps(values), reads_environment
+
+
+def _check_version(group: str, option: str | None, settings: Settings) -> None:
+    """Refuse an option whose file name is not the version that it records.
+
+    Raises:
+        ConfigError: naming the file and both versions.
+    """
+    from omegaconf import OmegaConf
+
+    paths = [path for folder in settings.conf_dirs if (path := folder / group / f"{option}.yaml").is_file()]
+    if option is None or not paths:
+        return
+    document = OmegaConf.to_container(OmegaConf.load(paths[0]))
+    version = document.get("version", option) if isinstance(document, dict) else option
+    if version != option:
+        raise ConfigError(
+            f"{paths[0]}: version is {version!r}, but must equal the file's name, {option!r}, because a "
+            f"run asks for the version and records it with its model; set version: {option}, or rename the file"
+        )
 
 
 def _forced(override: str, settings: Settings) -> str:

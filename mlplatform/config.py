@@ -25,9 +25,16 @@ from mlplatform.plugins import DRIFT_TESTS, METRICS, MODELS, SOURCES, SPLITTERS,
 from mlplatform.settings import Settings
 
 Task = Literal["forecast", "regression", "classification"]
+Period = Literal["day", "month", "year"]
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 VERSION_GROUPS = {"split_version": "split", "feature_version": "features", "model_version": "model"}
+
+# A user and password before the host, or a query parameter that is called like a secret.
+CREDENTIALS_IN_URI = re.compile(
+    r"://[^@]*:[^@]*@|[?&][^=&]*(password|passwd|pwd|secret|token|credential)[^=&]*=", re.IGNORECASE
+)
+SECRET_NAME = re.compile(r"password|passwd|pwd|secret|token|credential|access_key|private_key", re.IGNORECASE)
 
 ENTITY = "entity_id"
 TIMESTAMP = "event_timestamp"
@@ -36,7 +43,8 @@ TIMESTAMP = "event_timestamp"
 class Frozen(BaseModel):
     """Base of all configuration models: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # An error that repeats its whole input would repeat a password that someone wrote into it by mistake.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class ColumnConfig(Frozen):
@@ -72,12 +80,23 @@ class SourceConfig(Frozen):
             raise ValueError("a source with download_url needs sha256, so that the download can be checked")
         return self
 
+    @model_validator(mode="after")
+    def _holds_no_credentials(self) -> SourceConfig:
+        for key in ("uri", "download_url"):
+            if CREDENTIALS_IN_URI.search(getattr(self, key) or ""):
+                raise ValueError(
+                    f"{key} holds credentials (it is not repeated here); leave them out, set them as environment "
+                    "variables and name those in source.options, for example user_env and password_env"
+                )
+        return self
+
 
 class DatasetConfig(Frozen):
     """A dataset: its source, its columns, and for time series its grid.
 
     `window_steps` is the length of the window kept in the online store, in steps of `frequency`; it bounds the lookback
-    that an experiment on this dataset can ask for.
+    that an experiment on this dataset can ask for. `partition` is the stretch of time that one file of the raw and the
+    feature table holds: what an increment rewrites; by default it follows from the frequency.
     """
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -87,6 +106,7 @@ class DatasetConfig(Frozen):
     entity_column: str | None = None
     frequency: str | None = None
     window_steps: int = Field(default=720, ge=0)
+    partition: Period | None = None
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
     columns: dict[str, ColumnConfig] = Field(min_length=1)
     description: str = ""
@@ -114,6 +134,15 @@ class DatasetConfig(Frozen):
         return time_step(self.frequency)
 
     @property
+    def period(self) -> Period:
+        """The stretch of time that one file of the raw and the feature table holds."""
+        if self.partition is not None:
+            return self.partition
+        if self.kind != "timeseries" or self.step >= dt.timedelta(hours=6):
+            return "year"
+        return "month" if self.step >= dt.timedelta(minutes=5) else "day"
+
+    @property
     def float_columns(self) -> tuple[str, ...]:
         """Names of the numeric columns, in configuration order."""
         return tuple(name for name, column in self.columns.items() if column.type == "float")
@@ -124,15 +153,18 @@ class DatasetConfig(Frozen):
         return tuple(name for name, column in self.columns.items() if column.type == "category")
 
 
-def time_step(frequency: str | None) -> dt.timedelta:
+def time_step(frequency: str | None, key: str = "frequency") -> dt.timedelta:
     """Return the length of a time step written as a number and one of the units s, min, h, D and W.
+
+    Parameters:
+        key: what the error calls the value.
 
     Raises:
         ValueError: if it is written otherwise, or is zero.
     """
     match = re.fullmatch(r"(\d*)\s*(s|min|h|D|W)", frequency or "")
     if match is None or int(match.group(1) or 1) == 0:
-        raise ValueError(f"frequency must be a positive time step such as 1h, 15min or 1D, but is {frequency!r}")
+        raise ValueError(f"{key} must be a positive time step such as 1h, 15min or 1D, but is {frequency!r}")
     seconds = {"s": 1, "min": 60, "h": 3600, "D": 86400, "W": 604800}[match.group(2)]
     return dt.timedelta(seconds=seconds * int(match.group(1) or 1))
 
@@ -273,12 +305,18 @@ class TuningConfig(Frozen):
 class PromotionConfig(Frozen):
     """When a candidate replaces the champion.
 
-    `margin` is relative: 0.01 asks for a metric at least one percent better than the champion's.
+    `margin` is relative: 0.01 asks for a metric at least one percent better than the champion's. `min_reference_rows`
+    is the least number of reference rows, over all entities, that a decision may rest on. `never_older` refuses a pair
+    with a lower version number, or with training rows that end earlier, than the champion's. With `dry_run` the gate
+    decides and reports, but nothing is promoted.
     """
 
     margin: float = Field(default=0.0, ge=0, lt=1)
     must_beat_baselines: bool = True
     cooldown_hours: float = Field(default=0.0, ge=0)
+    min_reference_rows: int = Field(default=1, ge=1)
+    never_older: bool = True
+    dry_run: bool = False
 
 
 class DriftConfig(Frozen):
@@ -290,6 +328,29 @@ class DriftConfig(Frozen):
     error_ratio: float = Field(default=1.5, gt=1)
     min_predictions: int = Field(default=24, ge=1)
     cooldown_hours: float = Field(default=24.0, ge=0)
+
+
+class StalenessConfig(Frozen):
+    """How old features may be when they are read, and what happens to older ones.
+
+    The age of an entity's features is the present of the read (the time point, or the clock for "now") minus the event
+    time of its newest row. Without `max_age` no age is too old, so that data of the past stays usable. `refuse` raises
+    an error that names the entities; `flag` answers and marks them.
+    """
+
+    max_age: str | None = None
+    action: Literal["refuse", "flag"] = "refuse"
+
+    @model_validator(mode="after")
+    def _length(self) -> StalenessConfig:
+        if self.max_age is not None:
+            time_step(self.max_age, "max_age")
+        return self
+
+    @property
+    def limit(self) -> dt.timedelta | None:
+        """The greatest age that is not too old; `None` for any."""
+        return None if self.max_age is None else time_step(self.max_age, "max_age")
 
 
 class AllowedVersions(Frozen):
@@ -314,6 +375,7 @@ class ExperimentConfig(Frozen):
     tuning: TuningConfig
     promotion: PromotionConfig
     drift: DriftConfig
+    staleness: StalenessConfig = StalenessConfig()
     targets: tuple[str, ...] = Field(min_length=1)
     metric: str
     extra_metrics: tuple[str, ...] = ()
@@ -540,7 +602,8 @@ def _lines(error: ValidationError, model: type[BaseModel], prefix: str = "") -> 
         reason = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             reason = f"unknown key; allowed: {', '.join(_keys_at(model, item['loc'][:-1])) or 'none'}"
-        shown = "" if item["type"] in ("missing", "value_error") else f" = {item['input']!r}"
+        is_hidden = item["type"] in ("missing", "value_error") or SECRET_NAME.search(key)
+        shown = "" if is_hidden else f" = {item['input']!r}"
         lines.append(f"{key}{shown}: {reason}" if key else reason)
     return lines
 
@@ -644,11 +707,13 @@ def apply_versions(name: str, versions: Mapping[str, str], settings: Settings | 
         base, cut, as_of = version.partition("@")
         own = default.versions[key].partition("@")[0]
         allowed = (own, *getattr(default.allowed, group))
-        if base not in options(group, settings):
-            raise ConfigError(f"{key} {version!r} is unknown; known: {', '.join(options(group, settings))}")
-        if base not in allowed:
-            raise ConfigError(f"{key} {version!r} is not allowed for {name!r}; allowed: {', '.join(allowed)}")
-        overrides.append(f"{group}={base}")
+        # The experiment's own version may be written in its YAML rather than in a file of the group.
+        if base != own:
+            if base not in options(group, settings):
+                raise ConfigError(f"{key} {version!r} is unknown; known: {', '.join(options(group, settings))}")
+            if base not in allowed:
+                raise ConfigError(f"{key} {version!r} is not allowed for {name!r}; allowed: {', '.join(allowed)}")
+            overrides.append(f"{group}={base}")
         if cut:
             overrides.append(f"split.as_of={_parse_as_of(key, version, as_of)}")
     return overrides
@@ -680,6 +745,12 @@ def check_source(config: DatasetConfig) -> None:
 
 
 def source_scheme(uri: str) -> str:
-    """Return the scheme of a URI, or the lower-case file suffix of a plain path."""
-    scheme, separator, _ = uri.partition("://")
-    return scheme if separator else Path(uri).suffix.lower().lstrip(".")
+    """Return the name of the plug-in for a URI: its scheme, or the lower-case file suffix of a path.
+
+    A scheme that no plug-in has, such as `s3`, is an address of files, whose suffix decides if a plug-in reads it.
+    """
+    scheme, separator, path = uri.partition("://")
+    suffix = Path(path if separator else uri).suffix.lower().lstrip(".")
+    if not separator:
+        return suffix
+    return suffix if scheme not in SOURCES.names() and suffix in SOURCES.names() else scheme

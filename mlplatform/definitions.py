@@ -10,7 +10,14 @@ from typing import Any
 
 from dagster import Definitions, in_process_executor
 
-from mlplatform.config import DatasetConfig, ExperimentConfig, experiment_names, load_experiment
+from mlplatform.config import (
+    DatasetConfig,
+    ExperimentConfig,
+    experiment_names,
+    load_dataset,
+    load_experiment,
+    options,
+)
 from mlplatform.defs.assets.features import feature_table_asset, online_features_asset
 from mlplatform.defs.assets.folds import cv_folds_asset, fold_preprocessor_asset
 from mlplatform.defs.assets.monitoring import drift_report_asset, prediction_log_asset
@@ -21,10 +28,11 @@ from mlplatform.defs.assets.splits import splits_asset
 from mlplatform.defs.assets.training import tuned_model_asset
 from mlplatform.defs.checks import experiment_checks
 from mlplatform.defs.io_managers import ArtifactIOManager
-from mlplatform.defs.jobs import ingest_job, monitor_job, rollback_job, train_job
+from mlplatform.defs.jobs import ingest_job, materialize_job, monitor_job, train_job
+from mlplatform.defs.lifecycle_jobs import lifecycle_jobs
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
-from mlplatform.defs.schedules import monitor_schedule
-from mlplatform.defs.sensors import drift_sensor
+from mlplatform.defs.schedules import materialize_schedule, monitor_schedule
+from mlplatform.defs.sensors import drift_sensor, new_data_sensor
 from mlplatform.settings import Settings
 
 
@@ -34,16 +42,23 @@ def build_defs(
     """Return the definitions of a code location.
 
     Parameters:
-        experiments: what to build assets for; default: every experiment in the configuration folders.
+        experiments: what to build assets for, with their datasets; default: every experiment and every dataset in the
+            configuration folders.
         resources: replacements for `platform`, `training`, `mlflow` or `io_manager`.
 
     Raises:
         ConfigError: if an experiment's configuration cannot be used.
     """
     settings = Settings.from_env()
+    datasets: dict[str, DatasetConfig] = {}
     if experiments is None:
         experiments = [load_experiment(name, settings=settings) for name in experiment_names(settings)]
-    datasets = {experiment.dataset.name: experiment.dataset for experiment in experiments}
+        datasets = {name: load_dataset(name, settings) for name in options("dataset", settings)}
+    datasets |= {experiment.dataset.name: experiment.dataset for experiment in experiments}
+    dataset_jobs = {
+        name: (ingest_job(dataset), materialize_job(dataset, full=False), materialize_job(dataset, full=True))
+        for name, dataset in datasets.items()
+    }
     assets = [
         *(asset for dataset in datasets.values() for asset in _dataset_assets(dataset, experiments)),
         *(asset for experiment in experiments for asset in _experiment_assets(experiment)),
@@ -52,11 +67,18 @@ def build_defs(
         assets=assets,
         asset_checks=[check for experiment in experiments for check in experiment_checks(experiment)],
         jobs=[
-            *(ingest_job(dataset) for dataset in datasets.values()),
-            *(make(e) for e in experiments for make in (train_job, monitor_job, rollback_job)),
+            *(job for jobs in dataset_jobs.values() for job in jobs),
+            *(make(experiment) for experiment in experiments for make in (train_job, monitor_job)),
+            *(job for experiment in experiments for job in lifecycle_jobs(experiment)),
         ],
-        schedules=[monitor_schedule(experiment) for experiment in experiments],
-        sensors=[drift_sensor(experiment) for experiment in experiments],
+        schedules=[
+            *(monitor_schedule(experiment) for experiment in experiments),
+            *(materialize_schedule(dataset) for dataset in datasets.values()),
+        ],
+        sensors=[
+            *(drift_sensor(experiment) for experiment in experiments),
+            *(new_data_sensor(dataset, *dataset_jobs[name][:2]) for name, dataset in datasets.items()),
+        ],
         # Steps share heavy imports; a process for each would pay them again.
         executor=in_process_executor,
         resources={
@@ -71,12 +93,8 @@ def build_defs(
 
 def _dataset_assets(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -> list[Any]:
     own = [experiment for experiment in experiments if experiment.dataset.name == dataset.name]
-    return [
-        raw_asset(dataset, own),
-        feature_table_asset(dataset),
-        online_features_asset(dataset),
-        splits_asset(dataset, own),
-    ]
+    assets = [raw_asset(dataset, own), feature_table_asset(dataset), online_features_asset(dataset)]
+    return [*assets, splits_asset(dataset, own)] if own else assets
 
 
 def _experiment_assets(experiment: ExperimentConfig) -> list[Any]:

@@ -83,4 +83,5 @@ SPLITTERS: Registry[Any] = Registry("splitter", "mlplatform.datamodule.splitters
 TRANSFORMS: Registry[Any] = Registry("transform", "mlplatform.preprocessing.transforms")
 MODELS: Registry[Any] = Registry("model family", "mlplatform.models")
 METRICS: Registry[Any] = Registry("metric", "mlplatform.training.metrics")
+RETRIEVALS: Registry[Any] = Registry("retrieval mode", "mlplatform.features.retrieval.strategies")
 DRIFT_TESTS: Registry[Any] = Registry("drift test", "mlplatform.monitoring.drift_tests")

@@ -26,11 +26,13 @@ class Settings:
         conf_dir: folder of user configuration, searched before the packaged one, if set.
         mlflow_tracking_uri: MLflow tracking and registry server, or a local SQLite file.
         mlflow_artifact_root: where MLflow stores the artifacts of new experiments.
-        serving_url: address that promotion tells to reload.
+        serving_url: address that promotion tells to reload, or several separated by commas.
         serving_host, serving_port: where a prediction server listens.
         experiment: experiment that the prediction server serves.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
         redis_url: Redis server of the online feature store; SQLite while it is unset.
+        feast_registry: database of Feast's registry, as an address of SQLAlchemy; a file while it is unset.
+        dvc_remote: folder or address (s3://...) that split files are pushed to; nowhere while it is unset.
         max_body_bytes: largest request body the prediction server accepts.
     """
 
@@ -46,6 +48,8 @@ class Settings:
     max_body_bytes: int
     admin_token: str | None = field(default=None, repr=False)
     redis_url: str | None = field(default=None, repr=False)
+    feast_registry: str | None = field(default=None, repr=False)
+    dvc_remote: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -65,6 +69,8 @@ class Settings:
             max_body_bytes=_positive_int(env, "MLPLATFORM_MAX_BODY_BYTES", 1_048_576),
             admin_token=env.get("MLPLATFORM_ADMIN_TOKEN") or None,
             redis_url=env.get("MLPLATFORM_REDIS_URL") or None,
+            feast_registry=env.get("MLPLATFORM_FEAST_REGISTRY") or None,
+            dvc_remote=env.get("MLPLATFORM_DVC_REMOTE") or None,
         )
 
     @property
@@ -116,6 +122,11 @@ class Settings:
     def conf_dirs(self) -> tuple[Path, ...]:
         """Configuration folders, most specific first."""
         return (*([self.conf_dir] if self.conf_dir else []), PACKAGED_CONF)
+
+
+def secret_from_env(name: str) -> str | None:
+    """Return the environment variable that configuration names for a credential, `None` if it is unset or empty."""
+    return os.environ.get(name) or None
 
 
 def _optional_path(value: str | None) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import time
@@ -26,16 +27,29 @@ def atomic_file(target: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(target)
+        _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a lock between threads and processes; it is released when its holder ends, however that happens."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path, keep_previous_s: float = 0.0) -> Iterator[Path]:
     """Yield a new, empty folder; on success `target` becomes a link to it, and on failure it is deleted.
 
-    Several files change together this way: two renames can be cut apart by a crash, one swing of a link cannot. The
-    folder that the link named before is deleted.
+    Several files change together this way: two renames can be cut apart by a crash, one swing of a link cannot.
+
+    Parameters:
+        keep_previous_s: how long, in seconds, the folder that the link named before stays for readers that are still in
+            it. Above zero, the caller must see to it that there is one writer at a time.
 
     Raises:
         StorageError: if `target` is there and is not such a link.
@@ -48,8 +62,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         yield folder
-        for path in (*(path for path in folder.rglob("*") if path.is_file()), folder):
-            _sync(path)
+        for path in (*folder.rglob("*"), folder):
+            # A file with several names is linked from an earlier folder, and was synced there.
+            if path.is_dir() or path.stat().st_nlink == 1:
+                _sync(path)
         previous = target.resolve() if target.is_symlink() else None
         link.symlink_to(folder.name, target_is_directory=True)
         link.replace(target)
@@ -57,9 +73,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         link.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    if previous is not None:
+    _sync(target.parent)
+    if previous is not None and keep_previous_s:
+        os.utime(previous)
+    elif previous is not None:
         shutil.rmtree(previous, ignore_errors=True)
-    _remove_abandoned(target)
+    _remove_abandoned(target, keep_previous_s or ABANDONED_AFTER_S)
 
 
 def _is_own_link(target: Path) -> bool:
@@ -67,12 +86,12 @@ def _is_own_link(target: Path) -> bool:
     return target.is_symlink() and target.readlink().name.startswith(f".{target.name}.")
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Delete the folders of runs that were killed. Recent ones may belong to a run that is still going."""
+def _remove_abandoned(target: Path, older_than_s: float) -> None:
+    """Delete the folders of runs that were killed, and replaced ones. Recent ones may still be in use."""
     current = target.resolve()
     for path in target.parent.glob(f".{target.name}.*"):
         with contextlib.suppress(OSError):
-            if path.resolve() != current and time.time() - path.lstat().st_mtime > ABANDONED_AFTER_S:
+            if path.resolve() != current and time.time() - path.lstat().st_mtime > older_than_s:
                 if path.is_symlink():
                     path.unlink()
                 else:

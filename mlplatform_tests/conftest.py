@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove what importing the code location left behind."""
     shutil.rmtree(config.stash[HOME], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_clean_process_per_training_run() -> Iterator[None]:
+    """Starting a process to load a pair takes seconds; only the tests of that process and of the command line do it."""
+    from mlplatform.registry import candidate_checks, integrity
+    from mlplatform.registry.pairs import PairInfo, PairStore
+
+    def check_here(settings: Settings, info: PairInfo) -> integrity.IntegrityReport:
+        return integrity.check_integrity(PairStore(settings), info)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidate_checks, "check_in_clean_process", check_here)
+        patch.setattr(integrity, "prepare_clean_process", lambda _settings: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -299,8 +299,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     # source
     (
         "dataset",
-        {"source": {"uri": "kafka://pump"}},
-        r"dataset 'pump': no source reads source\.uri 'kafka://pump' \(scheme 'kafka'\); known schemes: csv, parquet",
+        {"source": {"uri": "ftp://pump"}},
+        r"dataset 'pump': no source reads source\.uri 'ftp://pump' \(scheme 'ftp'\); known schemes: csv, feast",
     ),
     (
         "dataset",
@@ -575,3 +575,19 @@ print([name for name in {HEAVY} if name in sys.modules])
     environ = {**os.environ, "MLPLATFORM_HOME": str(tmp_path), "MLPLATFORM_CONF_DIR": ""}
     result = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("group", "values"), [("split", SPLIT), ("features", FEATURES), ("model", MODEL)])
+def test_a_version_that_is_not_the_name_of_its_file_is_refused(
+    group: str, values: dict[str, Any], conf: Path, settings: Settings
+) -> None:
+    write_yaml(conf, f"{group}/pump_v1", values | {"version": "pump_v9"})
+    with pytest.raises(
+        ConfigError, match=rf"{group}/pump_v1\.yaml: version is 'pump_v9', but must equal the file's name"
+    ):
+        load_experiment(NAME, settings=settings)
+    write_yaml(conf, f"{group}/pump_v1", values)
+    write_yaml(conf, f"{group}/pump_v2", values)
+    assert load_experiment(NAME, settings=settings).name == NAME
+    with pytest.raises(ConfigError, match=rf"{group}/pump_v2\.yaml: version is 'pump_v1'"):
+        load_experiment(NAME, [f"{group}=pump_v2"], settings)

@@ -11,6 +11,7 @@ from mlplatform.plugins import (
     DRIFT_TESTS,
     METRICS,
     MODELS,
+    RETRIEVALS,
     SOURCES,
     SPLITTERS,
     TRANSFORMS,
@@ -18,7 +19,7 @@ from mlplatform.plugins import (
     UnknownPluginError,
 )
 
-ALL = [DRIFT_TESTS, METRICS, MODELS, SOURCES, SPLITTERS, TRANSFORMS]
+ALL = [DRIFT_TESTS, METRICS, MODELS, RETRIEVALS, SOURCES, SPLITTERS, TRANSFORMS]
 
 
 @pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)

@@ -50,12 +50,8 @@ def refuse_missing_numbers(prediction: Prediction) -> None:
     raise ServingError(500, "prediction_not_finite", message, details)
 
 
-def answer(prediction: Prediction, now: dt.datetime) -> dict[str, Any]:
-    """Return the answer as plain values and arrays; its form is a `PredictionAnswer` of `serving.schemas`.
-
-    Parameters:
-        now: the moment from which ages count, in UTC.
-    """
+def answer(prediction: Prediction) -> dict[str, Any]:
+    """Return the answer as plain values and arrays; its form is a `PredictionAnswer` of `serving.schemas`."""
     pair = prediction.pair
     head = {
         "model": pair.name,
@@ -64,13 +60,13 @@ def answer(prediction: Prediction, now: dt.datetime) -> dict[str, Any]:
         "pair_id": pair.pair_id,
     }
     build = {"forecast": _forecasts, "regression": _values, "classification": _classes}[pair.contract.task]
-    return {**head, **build(prediction, now)}
+    return {**head, **build(prediction)}
 
 
-def ages_seconds(prediction: Prediction, now: dt.datetime) -> npt.NDArray[np.float64]:
-    """Return how old the latest features of every entity are, of shape (n,), in seconds."""
-    moment = np.datetime64(now.astimezone(dt.UTC).replace(tzinfo=None), "ns")
-    return (moment - prediction.origins) / np.timedelta64(1, "s")
+def ages_seconds(prediction: Prediction) -> npt.NDArray[np.float64]:
+    """Return how old the latest features of every entity were when they were read, of shape (n,), in seconds."""
+    seconds: npt.NDArray[np.float64] = prediction.ages / np.timedelta64(1, "s")
+    return seconds
 
 
 def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime) -> ServedPredictions:
@@ -103,43 +99,48 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
     )
 
 
-def _forecasts(prediction: Prediction, now: dt.datetime) -> dict[str, Any]:
+def _entities(prediction: Prediction) -> list[dict[str, Any]]:
+    """Return what every answer says about an entity and its features, one object per entity."""
+    ages = np.round(ages_seconds(prediction), 3).tolist()
+    rows = zip(prediction.entity_ids.tolist(), prediction.event_times, ages, prediction.is_stale.tolist(), strict=True)
+    return [
+        {"entity": entity, "event_time": event_time, "age_seconds": age, "stale": stale}
+        for entity, event_time, age, stale in rows
+    ]
+
+
+def _forecasts(prediction: Prediction) -> dict[str, Any]:
     targets = prediction.pair.contract.targets
-    times, ages = _forecast_times(prediction), ages_seconds(prediction, now)
+    times = _forecast_times(prediction)
     # orjson writes contiguous arrays only: entity, then target, then step.
     values = np.ascontiguousarray(prediction.outputs.transpose(0, 2, 1))
     forecasts = [
         {
-            "entity": entity,
+            **entity,
             "window_end": origin,
-            "age_seconds": round(float(age), 3),
             "timestamps": moments,
             "values": dict(zip(targets, series, strict=True)),
         }
-        for entity, origin, age, moments, series in zip(
-            prediction.entity_ids.tolist(), prediction.origins, ages, times, values, strict=True
+        for entity, origin, moments, series in zip(
+            _entities(prediction), prediction.origins, times, values, strict=True
         )
     ]
     return {"forecasts": forecasts}
 
 
-def _values(prediction: Prediction, now: dt.datetime) -> dict[str, Any]:  # noqa: ARG001 - one signature for all tasks
-    entities = prediction.entity_ids.tolist()
-    return {
-        "predictions": [
-            {"entity": entity, "value": value} for entity, value in zip(entities, prediction.outputs, strict=True)
-        ]
-    }
+def _values(prediction: Prediction) -> dict[str, Any]:
+    rows = zip(_entities(prediction), prediction.outputs, strict=True)
+    return {"predictions": [{**entity, "value": value} for entity, value in rows]}
 
 
-def _classes(prediction: Prediction, now: dt.datetime) -> dict[str, Any]:  # noqa: ARG001 - one signature for all tasks
+def _classes(prediction: Prediction) -> dict[str, Any]:
     classes = prediction.pair.contract.classes
     best = prediction.outputs.argmax(axis=1)
-    rows = zip(prediction.entity_ids.tolist(), best, prediction.outputs, strict=True)
+    rows = zip(_entities(prediction), best, prediction.outputs, strict=True)
     return {
         "predictions": [
             {
-                "entity": entity,
+                **entity,
                 "label": classes[position],
                 "probabilities": dict(zip(classes, probabilities, strict=True)),
             }

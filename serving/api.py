@@ -28,7 +28,7 @@ from mlplatform.settings import Settings
 from serving.answers import ages_seconds, answer, refuse_missing_numbers, served_predictions, to_json
 from serving.backend import Backend, Prediction
 from serving.concurrency import Workers
-from serving.errors import ErrorDetail, ErrorResponse, ServingError, invalid, shown
+from serving.errors import ErrorDetail, ErrorResponse, ServingError, StaleFeaturesRefusedError, invalid, shown
 from serving.metrics import CONTENT_TYPE, ServingMetrics
 from serving.schemas import (
     MAX_ENTITIES,
@@ -102,7 +102,7 @@ def _prediction_routes(backend: Backend, metrics: ServingMetrics, log: Predictio
 
         def finish() -> bytes:
             refuse_missing_numbers(prediction)
-            content = to_json(answer(prediction, now))
+            content = to_json(answer(prediction))
             log.append(served_predictions(prediction, request_id, now))
             return content
 
@@ -111,14 +111,22 @@ def _prediction_routes(backend: Backend, metrics: ServingMetrics, log: Predictio
         metrics.observe_predictions(prediction.pair.version, len(prediction.outputs))
         return Response(content, media_type=_JSON)
 
-    @router.post("/predict/feast/batch", **_described_body(EntitiesRequest, 404, 413, 415, 422, 500, 503))
+    @router.post("/predict/feast/batch", **_described_body(EntitiesRequest, 404, 409, 413, 415, 422, 500, 503))
     async def predict_entities(request: Request) -> Response:
-        """Predict for entities of the feature store, from their latest windows."""
+        """Predict for entities of the feature store, from their latest windows or rows.
+
+        Features older than the experiment's `staleness.max_age` are refused (409) or marked, as its policy says.
+        """
         asked = await _read(request, EntitiesRequest, workers)
         _check_entities(asked)
-        prediction = await backend.forecast_entities(asked.entities, asked.time_point)
-        if prediction.pair.contract.task == "forecast":
-            metrics.observe_feature_age(float(ages_seconds(prediction, dt.datetime.now(dt.UTC)).max()))
+        try:
+            prediction = await backend.forecast_entities(asked.entities, asked.time_point)
+        except StaleFeaturesRefusedError as refusal:
+            metrics.observe_feature_age(refusal.oldest_seconds)
+            metrics.observe_stale("refused", refusal.entities)
+            raise
+        metrics.observe_feature_age(float(ages_seconds(prediction).max()))
+        metrics.observe_stale("flagged", int(prediction.is_stale.sum()))
         return await respond(request, prediction)
 
     @router.post("/predict", **_described_body(RowsRequest, 413, 415, 422, 500, 503))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.datamodule.panel import Panel
+from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry.pairs import PairInfo
 
 EntityId = int | str
@@ -27,17 +27,31 @@ class Prediction:
         entity_ids: of shape (n,).
         origins: of shape (n,), datetime64[ns] in UTC: the last moment that each answer looked at.
         outputs: forecast (n, horizon, targets), regression (n,), classification probabilities (n, classes).
+        event_times: of shape (n,), datetime64[ns] in UTC: the newest row that each answer was made from.
+        ages: of shape (n,), timedelta64[ns]: how old that row was when it was read.
+        is_stale: of shape (n,): whether that is beyond the experiment's limit. Never so for rows of the request itself.
     """
 
     pair: PairInfo
     entity_ids: npt.NDArray[np.generic]
     origins: npt.NDArray[np.datetime64]
     outputs: npt.NDArray[np.floating[Any]]
+    event_times: npt.NDArray[np.datetime64]
+    ages: npt.NDArray[np.timedelta64]
+    is_stale: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, pair: PairInfo, panel: Panel, outputs: npt.NDArray[np.floating[Any]]) -> Prediction:
+    def of(cls, pair: PairInfo, panel: FeaturePanel, outputs: npt.NDArray[np.floating[Any]]) -> Prediction:
         """Return the prediction made from the last row of every entity of `panel`."""
-        return cls(pair, panel.entity_ids, panel.timestamps[panel.offsets[1:] - 1], outputs)
+        return cls(
+            pair=pair,
+            entity_ids=panel.entity_ids,
+            origins=panel.timestamps[panel.offsets[1:] - 1],
+            outputs=outputs,
+            event_times=panel.event_times,
+            ages=panel.ages,
+            is_stale=panel.is_stale,
+        )
 
 
 @dataclass(frozen=True)

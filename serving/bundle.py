@@ -7,10 +7,10 @@ mix two pairs, and nothing has to wait for it.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from mlplatform.config import DatasetConfig, load_experiment
+from mlplatform.config import DatasetConfig, ExperimentConfig, StalenessConfig, load_experiment
 from mlplatform.registry.forecaster import Forecaster
 from mlplatform.registry.pairs import PairInfo, PairNotFoundError, PairStore
 from mlplatform.settings import Settings
@@ -23,11 +23,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified pair, ready to answer, and the dataset whose columns it reads."""
+    """A verified pair, ready to answer, and what the experiment's configuration says about its features.
+
+    Attributes:
+        pair: what is served.
+        forecaster: the loaded pair.
+        dataset: the dataset whose columns it reads.
+        staleness: how old features may be. From the configuration and not from the pair: a changed policy holds from
+            the next reload on, without training anew.
+    """
 
     pair: PairInfo
     forecaster: Forecaster
     dataset: DatasetConfig
+    staleness: StalenessConfig
 
 
 class BundleLoader:
@@ -71,11 +80,12 @@ class BundleLoader:
         Raises:
             PairIntegrityError: if an artifact is not what was registered.
         """
-        return Bundle(pair, self._store.load(pair), self.dataset())
+        config = self.config()
+        return Bundle(pair, self._store.load(pair), config.dataset, config.staleness)
 
-    def dataset(self) -> DatasetConfig:
-        """Return the dataset of the experiment."""
-        return load_experiment(self.experiment, settings=self._settings).dataset
+    def config(self) -> ExperimentConfig:
+        """Return the experiment's configuration as it is now."""
+        return load_experiment(self.experiment, settings=self._settings)
 
 
 class BundleHolder:
@@ -122,7 +132,8 @@ class BundleHolder:
     def _load(self, previous: Bundle | None) -> Bundle:
         pair = self._loader.production()
         if previous is not None and previous.pair.pair_id == pair.pair_id:
-            return previous
+            staleness = self._loader.config().staleness
+            return previous if staleness == previous.staleness else replace(previous, staleness=staleness)
         bundle = self._loader.load(pair)
         logger.info("loaded version %d of %r, pair %s", pair.version, pair.name, pair.pair_id)
         return bundle

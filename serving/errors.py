@@ -78,6 +78,27 @@ class ServingError(Exception):
         return {"error": {"code": self.code, "message": self.message, "details": details}}
 
 
+class StaleFeaturesRefusedError(ServingError):
+    """A refusal because of features that are too old.
+
+    It is 409 and not 503: the server works and answers for other entities, so neither a client's automatic repeat nor
+    a load balancer that takes the server out of rotation would help. The request is in conflict with the state of the
+    features, and the caller can leave the named entities out.
+
+    Parameters:
+        entities: number of entities whose features are too old.
+        oldest_seconds: age of the oldest.
+    """
+
+    def __init__(self, message: str, details: Sequence[ErrorDetail], entities: int, oldest_seconds: float) -> None:
+        super().__init__(409, "stale_features", message, details)
+        self.entities = entities
+        self.oldest_seconds = oldest_seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StaleFeaturesRefusedError, (self.message, self.details, self.entities, self.oldest_seconds)
+
+
 def invalid(code: str, details: Sequence[ErrorDetail]) -> ServingError:
     """Return a 422 that leads with the first of `details` and lists at most `MAX_DETAILS` of them."""
     first, listed = details[0], details[:MAX_DETAILS]

@@ -9,31 +9,38 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from mlplatform.config import DatasetConfig
-from mlplatform.datamodule.panel import Panel
-from mlplatform.features.errors import EntityTypeError, UnknownEntityError
-from mlplatform.features.retrieval import FeatureStoreFacade
+from mlplatform.config import DatasetConfig, StalenessConfig
+from mlplatform.features.errors import EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
+from mlplatform.features.retrieval import FeaturePanel, FeatureStoreFacade
 from mlplatform.registry.forecaster import Contract
 from mlplatform.settings import Settings
 from serving.backend import EntityId
-from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, shown
+from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, StaleFeaturesRefusedError, invalid, shown
 
 logger = logging.getLogger(__name__)
 
 # An id that no dataset has: asking for it shows whether the store answers, without knowing what it holds.
 _PROBE: tuple[EntityId, ...] = (-(2**63),)
+# A store that failed a few tries may be back after a moment; clients that repeat by themselves should not hurry.
+_RETRY_AFTER_S = 1
 
 
 def read_panel(
-    contract: Contract, dataset: DatasetConfig, entities: Sequence[EntityId], time_point: str, settings: Settings
-) -> Panel:
-    """Return the latest rows of `entities` from the online store, as many as the contract needs.
+    contract: Contract,
+    dataset: DatasetConfig,
+    staleness: StalenessConfig,
+    entities: Sequence[EntityId],
+    time_point: str,
+    settings: Settings,
+) -> FeaturePanel:
+    """Return the latest rows of `entities` from the online store, as many as the contract needs, with their ages.
 
     Raises:
-        ServingError: 404 for unknown entities, 422 for ids of the wrong type, 503 if the store does not answer.
+        ServingError: 404 for unknown entities, 409 for features older than the policy allows, 422 for ids of the wrong
+            type, 503 if the store does not answer.
     """
     try:
-        return _load(contract, dataset, entities, time_point, settings)
+        return _load(contract, dataset, staleness, entities, time_point, settings)
     except UnknownEntityError as error:
         details = [
             ErrorDetail(
@@ -49,16 +56,23 @@ def read_panel(
         expected = "ids of the type that the dataset has"
         detail = ErrorDetail(field="entities", found=str(error), expected=expected, action="correct them")
         raise invalid("invalid_request", [detail]) from error
+    except StaleFeaturesError as error:
+        raise _stale_features(error, dataset) from error
     except Exception as error:
         # Whatever an online store raises (SQLite, Redis, Feast), the client learns that it is not its fault.
         logger.exception("cannot read online features of %r", dataset.name)
-        raise ServingError(503, "feature_store_unavailable", store_failure(dataset, error)) from error
+        raise ServingError(
+            503,
+            "feature_store_unavailable",
+            store_failure(dataset, error),
+            headers={"retry-after": str(_RETRY_AFTER_S)},
+        ) from error
 
 
 def store_problem(contract: Contract, dataset: DatasetConfig, settings: Settings) -> str | None:
     """Return why the online store cannot answer for this dataset, or `None` when it can."""
     try:
-        _load(contract, dataset, _PROBE, "now", settings)
+        _load(contract, dataset, StalenessConfig(), _PROBE, "now", settings)
     except (UnknownEntityError, EntityTypeError):
         return None
     except Exception as error:
@@ -67,16 +81,36 @@ def store_problem(contract: Contract, dataset: DatasetConfig, settings: Settings
 
 
 def _load(
-    contract: Contract, dataset: DatasetConfig, entities: Sequence[EntityId], time_point: str, settings: Settings
-) -> Panel:
-    store = FeatureStoreFacade(dataset, "online", settings)
+    contract: Contract,
+    dataset: DatasetConfig,
+    staleness: StalenessConfig,
+    entities: Sequence[EntityId],
+    time_point: str,
+    settings: Settings,
+) -> FeaturePanel:
+    store = FeatureStoreFacade(dataset, "online", settings, staleness=staleness)
     steps = contract.input_rows if contract.task == "forecast" else None
     return store.load_features(time_point, entities, contract.columns, steps=steps)
 
 
 def store_failure(dataset: DatasetConfig, error: Exception) -> str:
-    """Return what to tell about an online store that does not answer."""
+    """Return what to tell about an online store that does not answer; its address is for the log alone."""
+    found = error.attempts if isinstance(error, StoreUnavailableError) else type(error).__name__
     return (
-        f"the online feature store does not answer for dataset {dataset.name!r} ({type(error).__name__}); "
+        f"the online feature store does not answer for dataset {dataset.name!r} ({found}); "
         "materialise online_features and check the store"
     )
+
+
+def _stale_features(error: StaleFeaturesError, dataset: DatasetConfig) -> StaleFeaturesRefusedError:
+    details = [
+        ErrorDetail(
+            field="entities",
+            found=f"{shown(stale.entity)}: {stale.found}",
+            expected=f"features of dataset {dataset.name} at most {error.limit} old",
+            action="leave it out, or bring its features up to date",
+        )
+        for stale in error.stale[:MAX_DETAILS]
+    ]
+    oldest = max(stale.age for stale in error.stale).total_seconds()
+    return StaleFeaturesRefusedError(str(error), details, len(error.stale), oldest)

@@ -77,7 +77,7 @@ class LocalBackend:
         return self._holder.current.pair if self._holder.current else None
 
     def _from_store(self, bundle: Bundle, entities: Sequence[EntityId], time_point: str) -> Prediction:
-        panel = read_panel(bundle.pair.contract, bundle.dataset, entities, time_point, self._settings)
+        panel = read_panel(bundle.pair.contract, bundle.dataset, bundle.staleness, entities, time_point, self._settings)
         return Prediction.of(bundle.pair, panel, bundle.forecaster.predict(panel))
 
     def _from_rows(self, bundle: Bundle, rows: Sequence[dict[str, Any]]) -> Prediction:

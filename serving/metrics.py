@@ -43,6 +43,7 @@ class ServingMetrics:
         self._predictions: Counter[str] = Counter()
         self._reloads: Counter[str] = Counter()
         self._feature_age_seconds: float | None = None
+        self._stale: Counter[str] = Counter()
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is the template, not the path."""
@@ -56,8 +57,14 @@ class ServingMetrics:
             self._predictions[str(version)] += count
 
     def observe_feature_age(self, seconds: float) -> None:
-        """Remember the age of the oldest window of a request."""
+        """Remember the age of the oldest features of a request."""
         self._feature_age_seconds = seconds
+
+    def observe_stale(self, outcome: str, entities: int) -> None:
+        """Count entities with features older than the experiment's limit, by what became of their request."""
+        if entities:
+            with self._lock:
+                self._stale[outcome] += entities
 
     def observe_reload(self, outcome: str) -> None:
         """Count one reload."""
@@ -92,7 +99,10 @@ class ServingMetrics:
             "mlplatform_served_pair_info", "The pair that is served.", ("experiment", "version", "pair_id"), served
         )
         age = [] if self._feature_age_seconds is None else [((name,), self._feature_age_seconds)]
-        yield _gauge("mlplatform_feature_age_seconds", "Age of the latest request's oldest window.", one, age)
+        yield _gauge("mlplatform_feature_age_seconds", "Age of the latest request's oldest features.", one, age)
+        stale = [((name, outcome), count) for outcome, count in self._stale.items()]
+        text = "Entities asked for whose features were older than staleness.max_age."
+        yield _counter("mlplatform_stale_features", text, ("experiment", "outcome"), stale)
         log = self._log
         rows = "mlplatform_prediction_log_rows"
         yield _counter(f"{rows}_written", "Rows of the prediction log written.", one, [((name,), log.written_rows)])

@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mlplatform.config import DatasetConfig
-from mlplatform.datamodule.panel import Float32, Panel
+from mlplatform.config import DatasetConfig, StalenessConfig
+from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import Samples
+from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.api import build_app
@@ -74,6 +75,14 @@ class PairRef:
         return cls(pair.version, pair.pair_id)
 
 
+@dataclass(frozen=True)
+class Served:
+    """What answers requests now: a pair, and the staleness policy of the experiment's configuration."""
+
+    pair: PairInfo
+    staleness: StalenessConfig
+
+
 class VersionCache(Generic[T]):
     """What a replica holds per version: loaded on demand, once, in a thread; the last two used are kept."""
 
@@ -112,11 +121,15 @@ class FeastService:
         """Load what requests for a version will need."""
         await self._pairs.get(ref)
 
-    async def read(self, ref: PairRef, entities: Sequence[EntityId], time_point: str) -> Panel | ServingError:
+    async def read(
+        self, ref: PairRef, staleness: StalenessConfig, entities: Sequence[EntityId], time_point: str
+    ) -> FeaturePanel | ServingError:
         """Return the latest rows of the entities, or what to tell the client."""
         pair, dataset = await self._pairs.get(ref)
         try:
-            return await self._workers.run(read_panel, pair.contract, dataset, entities, time_point, self._settings)
+            return await self._workers.run(
+                read_panel, pair.contract, dataset, staleness, entities, time_point, self._settings
+            )
         except ServingError as error:
             # As a value: Ray logs a raised exception with its traceback, and a client's mistake is not worth one.
             return error
@@ -127,7 +140,7 @@ class FeastService:
         return await self._workers.run(store_problem, pair.contract, dataset, self._settings)
 
     def _load(self, ref: PairRef) -> tuple[PairInfo, DatasetConfig]:
-        return self._loader.version(ref.version, ref.pair_id), self._loader.dataset()
+        return self._loader.version(ref.version, ref.pair_id), self._loader.config().dataset
 
 
 class PairService:
@@ -149,7 +162,7 @@ class PairService:
 class PreprocessingService(PairService):
     """Checks raw rows, and maps panels to samples and outputs to original units."""
 
-    async def panel(self, ref: PairRef, rows: Sequence[dict[str, Any]]) -> Panel | ServingError:
+    async def panel(self, ref: PairRef, rows: Sequence[dict[str, Any]]) -> FeaturePanel | ServingError:
         """Return checked raw rows as a panel, or what to tell the client."""
         bundle = await self._bundles.get(ref)
         try:
@@ -159,7 +172,7 @@ class PreprocessingService(PairService):
         except ServingError as error:
             return error
 
-    async def preprocess(self, ref: PairRef, panel: Panel) -> Samples:
+    async def preprocess(self, ref: PairRef, panel: FeaturePanel) -> Samples:
         """Return the samples of a panel."""
         bundle = await self._bundles.get(ref)
         return await self._workers.run(bundle.forecaster.preprocess, panel)
@@ -192,7 +205,7 @@ class RayBackend:
         self._feast, self._preprocessing, self._model = feast, preprocessing, model
         self._loader = BundleLoader(settings)
         self._workers = Workers(1)
-        self._pair: PairInfo | None = None
+        self._served: Served | None = None
         self._reason = f"the production pair of {settings.experiment!r} is being loaded"
         self._coalesced_reload = Coalescer(self._swap)
 
@@ -211,13 +224,14 @@ class RayBackend:
 
     async def forecast_entities(self, entities: Sequence[EntityId], time_point: str) -> Prediction:
         """Predict for entities of the feature store."""
-        pair = self._require()
-        panel = await self._feast.read.remote(PairRef.of(pair), entities, time_point)
-        return await self._predict(pair, _unless_refused(panel))
+        served = self._require()
+        # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
+        panel = await self._feast.read.remote(PairRef.of(served.pair), served.staleness, entities, time_point)
+        return await self._predict(served.pair, _unless_refused(panel))
 
     async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
         """Predict from raw rows."""
-        pair = self._require()
+        pair = self._require().pair
         panel = await self._preprocessing.panel.remote(PairRef.of(pair), rows)
         return await self._predict(pair, _unless_refused(panel))
 
@@ -227,21 +241,21 @@ class RayBackend:
 
     async def status(self) -> Status:
         """Say whether a pair is loaded and the feature store answers."""
-        pair = self._pair
-        if pair is None:
+        if self._served is None:
             return Status(None, self._reason)
+        pair = self._served.pair
         return Status(pair, await self._feast.problem.remote(PairRef.of(pair)))
 
     def served_pair(self) -> PairInfo | None:
         """Return the pair that would answer now."""
-        return self._pair
+        return self._served.pair if self._served else None
 
-    def _require(self) -> PairInfo:
-        if self._pair is None:
+    def _require(self) -> Served:
+        if self._served is None:
             raise ServingError(503, "no_production_pair", self._reason)
-        return self._pair
+        return self._served
 
-    async def _predict(self, pair: PairInfo, panel: Panel) -> Prediction:
+    async def _predict(self, pair: PairInfo, panel: FeaturePanel) -> Prediction:
         ref = PairRef.of(pair)
         # Responses are passed on unawaited: samples and outputs go from service to service, not through this process.
         samples = self._preprocessing.preprocess.remote(ref, panel)
@@ -249,16 +263,17 @@ class RayBackend:
         return Prediction.of(pair, panel, await self._preprocessing.postprocess.remote(ref, outputs))
 
     async def _swap(self) -> ReloadReport:
-        previous = self._pair
+        previous = self._served.pair if self._served else None
         try:
             pair = await self._workers.run(self._loader.production)
+            config = await self._workers.run(self._loader.config)
             if previous is None or previous.pair_id != pair.pair_id:
                 await asyncio.gather(*(_prepare(service, PairRef.of(pair)) for service in self._services))
         except Exception as error:
             failure = reload_failure(_raised_by_service(error), previous)
             self._reason = failure.message
             raise failure from error
-        self._pair = pair
+        self._served = Served(pair, config.staleness)
         return ReloadReport(pair, previous.version if previous else None)
 
     @property
@@ -366,7 +381,7 @@ async def _prepare(service: Handle, ref: PairRef) -> None:
     await service.broadcast("prepare", ref).results_async()
 
 
-def _unless_refused(panel: Panel | ServingError) -> Panel:
+def _unless_refused(panel: FeaturePanel | ServingError) -> FeaturePanel:
     if isinstance(panel, ServingError):
         raise panel
     return panel

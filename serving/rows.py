@@ -16,8 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.config import ENTITY, TIMESTAMP, StalenessConfig
 from mlplatform.datamodule.panel import Int64, Panel
+from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.features.retrieval.freshness import judge
+from mlplatform.features.time_point import NOW
 from mlplatform.registry.forecaster import Contract
 from serving.errors import MAX_DETAILS, ErrorDetail, invalid, shown
 
@@ -30,10 +33,11 @@ YEARS = (1700, 2200)
 INT64 = range(-(2**63), 2**63)
 
 
-def panel_from_rows(rows: Rows, contract: Contract, types: Types) -> Panel:
+def panel_from_rows(rows: Rows, contract: Contract, types: Types) -> FeaturePanel:
     """Return the rows as a panel: for a forecast the last lookback + context rows per entity, else one row per entity.
 
-    Entities keep the order in which the request first names them.
+    Entities keep the order in which the request first names them. No row is too old: who sends rows wants an answer for
+    them, and the experiment's staleness policy is about what the feature store holds.
 
     Parameters:
         contract: says which columns the model reads and how many rows it needs.
@@ -42,9 +46,8 @@ def panel_from_rows(rows: Rows, contract: Contract, types: Types) -> Panel:
     Raises:
         ServingError: 422 with one detail per finding.
     """
-    if contract.task == "forecast":
-        return _forecast_panel(rows, contract, types)
-    return _tabular_panel(rows, contract, types)
+    build = _forecast_panel if contract.task == "forecast" else _tabular_panel
+    return judge(build(rows, contract, types), NOW, contract.dataset, StalenessConfig())
 
 
 def _forecast_panel(rows: Rows, contract: Contract, types: Types) -> Panel:

@@ -71,12 +71,22 @@ class Answer(BaseModel):
     pair_id: str
 
 
-class Forecast(BaseModel):
-    """The forecast of one entity, in original units."""
+class EntityAnswer(BaseModel):
+    """What every answer says about an entity or row and the features it was made from."""
 
     entity: int | str
+    event_time: dt.datetime = Field(description="Time of the entity's newest row that has a value.")
+    age_seconds: float = Field(description="Age of that row when it was read; never negative.")
+    stale: bool = Field(
+        description="Whether that is older than `staleness.max_age` of the experiment. False without a limit, and for "
+        "rows that the request itself brings."
+    )
+
+
+class Forecast(EntityAnswer):
+    """The forecast of one entity, in original units."""
+
     window_end: dt.datetime = Field(description="Time of the last step the forecast looked at.")
-    age_seconds: float = Field(description="Age of that step when the answer was made.")
     timestamps: list[dt.datetime] = Field(description="The forecast moments, one per horizon step.")
     values: dict[str, list[float]] = Field(description="Per target, one value per horizon step.")
 
@@ -87,10 +97,9 @@ class ForecastAnswer(Answer):
     forecasts: list[Forecast]
 
 
-class RegressionPrediction(BaseModel):
+class RegressionPrediction(EntityAnswer):
     """The predicted value of one entity or row, in original units."""
 
-    entity: int | str
     value: float
 
 
@@ -100,10 +109,9 @@ class RegressionAnswer(Answer):
     predictions: list[RegressionPrediction]
 
 
-class ClassificationPrediction(BaseModel):
+class ClassificationPrediction(EntityAnswer):
     """The most probable class of one entity or row, and the probability of every class."""
 
-    entity: int | str
     label: str
     probabilities: dict[str, float]
 

@@ -71,17 +71,23 @@ def parse_categories(values: pd.Series) -> Objects:
     return out
 
 
-def parse_entities(values: pd.Series, tolerance: float) -> tuple[npt.NDArray[Any], Bool]:
+def parse_entities(values: pd.Series, tolerance: float, are_text: bool | None = None) -> tuple[npt.NDArray[Any], Bool]:
     """Return entity ids and the mask of cells that are not ids; missing cells are left to the caller.
 
-    The ids are int64 if at least the share 1 - `tolerance` (and at least half) of the cells that are there are whole
-    numbers; the others then are faulty, so that one stray text does not turn the ids of all entities into text.
-    Otherwise every id is text.
+    Without `are_text`, the ids are int64 if at least the share 1 - `tolerance` (and at least half) of the cells that
+    are there are whole numbers; the others then are faulty, so that one stray text does not turn the ids of all
+    entities into text. Otherwise every id is text.
+
+    Parameters:
+        are_text: whether the ids of the dataset are text, where earlier rows have settled it.
     """
     present = values.notna().to_numpy()
+    if are_text:
+        return parse_categories(values), np.zeros(len(values), dtype=bool)
     parsed, _ = parse_numbers(values)
     is_whole = _is_whole(parsed)
-    if present.any() and is_whole.sum() >= max(0.5, 1.0 - tolerance) * present.sum():
+    enough = present.any() and is_whole.sum() >= max(0.5, 1.0 - tolerance) * present.sum()
+    if enough or are_text is False:
         return np.where(is_whole, parsed, 0.0).astype(np.int64), present & ~is_whole
     return parse_categories(values), np.zeros(len(values), dtype=bool)
 

@@ -1,10 +1,17 @@
-"""The raw table of a dataset: read from its source, validated, and stored in one step or not at all."""
+"""Ingest: from a source into the raw table of a dataset, in one step or not at all.
+
+A source that can tell what is new is asked for it and its rows are merged in by entity and time, the newest winning;
+any other source is read whole and replaces the table. Rows, quarantine and the source's position change in one swing of
+a link, so wherever the process is stopped, every row is there exactly once after the next run.
+"""
 
 from __future__ import annotations
 
-import datetime as dt
+import contextlib
 import logging
-from dataclasses import dataclass
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,139 +19,257 @@ import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.data.errors import DataError
-from mlplatform.data.sources import read_source
+from mlplatform.data.ingest_report import IngestReport, describe
+from mlplatform.data.intake import Intake
+from mlplatform.data.raw_table import (
+    QUARANTINE_FOLDER,
+    SPANS_FILE,
+    ColumnStats,
+    PeriodState,
+    RawState,
+    RawTable,
+    entity_spans,
+    merge_spans,
+    open_raw,
+    raw_link,
+    raw_schema,
+    raw_shape,
+)
+from mlplatform.data.sources import IncrementalSource, Source, open_source
 from mlplatform.data.sources.files import file_sha256
-from mlplatform.data.validation import REASON, ROW, Validated, validate
+from mlplatform.data.validation import REASON, ROW, Basis
 from mlplatform.settings import Settings
-from mlplatform.storage import atomic_folder
+from mlplatform.snapshots import Update, table_lock, update_table
 
-RAW_FILE = "raw.parquet"
-QUARANTINE_FILE = "quarantine.parquet"
-ROW_GROUP_ROWS = 131_072
+# So many new rows are committed at a time; what a killed process has to read again is less than that.
+COMMIT_ROWS = 1_000_000
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class IngestReport:
-    """What an ingest stored.
+def ingest(
+    dataset: DatasetConfig,
+    settings: Settings,
+    *,
+    full: bool = False,
+    on_rows: Callable[[pd.DataFrame], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> IngestReport:
+    """Read what a source has, validate it and store it.
 
-    Attributes:
-        path: the raw table.
-        quarantine_path: the bad rows with their reasons; `None` if there are none.
-        rows, quarantined: number of good and bad rows; together they are all rows of the source.
-        reasons: bad rows per kind of fault; a row can have several.
-        gaps: missing grid steps over all entities.
-        out_of_order_rows: rows that were not in time order in the source.
-        entities: number of entities.
-        start, end: first and last time.
-        sha256: digest of the raw table's file; equal for equal data, configuration and library versions.
-        ranges: per column `min`, `mean`, `max` and `nulls`, or `categories` and `nulls`.
-    """
+    Whatever fails, and wherever the process is stopped, the table stays as it was after the last commit. An incremental
+    source without anything new, or with nothing at all, is no error.
 
-    path: Path
-    quarantine_path: Path | None
-    rows: int
-    quarantined: int
-    reasons: dict[str, int]
-    gaps: int
-    out_of_order_rows: int
-    entities: int
-    start: dt.datetime
-    end: dt.datetime
-    sha256: str
-    ranges: dict[str, dict[str, float]]
-
-
-def ingest(dataset: DatasetConfig, settings: Settings) -> IngestReport:
-    """Read, validate and store a dataset; the raw table and its quarantine are replaced together.
-
-    Whatever fails, and wherever the process is stopped, the files of the last good ingest stay as they were.
+    Parameters:
+        full: read an incremental source from its beginning and replace the table.
+        on_rows: called with the good rows of every batch before they are committed, so that after a crash it sees them
+            again; what it raises ends the ingest.
+        should_stop: asked after every batch of an incremental source; if true, what was read is committed and the
+            ingest ends.
 
     Raises:
         ConfigError: if no source reads the dataset's URI, or the source refuses its options.
-        DataError: if the source is not what it claims to be, or too many rows are bad.
+        DataError: if the source is not what it claims to be, too many rows are bad, or the table was made with another
+            configuration than an increment can be added to.
     """
-    validated = validate(read_source(dataset, settings), dataset)
-    folder = settings.raw_dir / dataset.name
-    with atomic_folder(folder) as new:
-        _write(validated.rows, _raw_schema(validated.rows, dataset), new / RAW_FILE)
-        if len(validated.quarantine):
-            _write(validated.quarantine, _quarantine_schema(validated.quarantine), new / QUARANTINE_FILE)
-        digest = file_sha256(new / RAW_FILE)
-    report = _report(validated, dataset, folder, digest)
+    source = open_source(dataset)
+    link = raw_link(dataset, settings)
+    with table_lock(link), _own_folder(link.parent / f"{link.name}.intake") as folder:
+        writer = _Writer(dataset, settings, folder)
+        if isinstance(source, IncrementalSource) and source.is_incremental(dataset, settings):
+            writer.add_new(source, full, on_rows or _ignore, should_stop or _never)
+        else:
+            writer.replace_all(source, on_rows or _ignore)
+        report = writer.report()
     logger.info("Dataset %s: %d rows stored, %d quarantined", dataset.name, report.rows, report.quarantined)
     return report
 
 
-def read_raw(dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
-    """Return the stored raw frame of a dataset.
+class _Writer:
+    """One ingest into the raw table of a dataset. The caller holds the table's lock."""
 
-    Raises:
-        DataError: if nothing is stored, or what is stored has other columns than the dataset now.
-    """
-    path = settings.raw_dir / dataset.name / RAW_FILE
-    if not path.is_file():
-        raise DataError(f"dataset {dataset.name!r}: there is no {path}; materialise {dataset.name}/raw first")
-    frame = pd.read_parquet(path)
-    expected = [ENTITY, TIMESTAMP, *dataset.columns]
-    if list(frame.columns) != expected:
-        raise DataError(
-            f"dataset {dataset.name!r}: {path} has the columns {', '.join(frame.columns)}, but the "
-            f"configuration now asks for {', '.join(expected)}; materialise {dataset.name}/raw again"
+    def __init__(self, dataset: DatasetConfig, settings: Settings, folder: Path) -> None:
+        self.dataset = dataset
+        self.settings = settings
+        self.folder = folder
+        self.rows_read = 0
+        self.written: set[str] = set()
+
+    def replace_all(self, source: Source[Any], on_rows: Callable[[pd.DataFrame], None]) -> None:
+        """Read a source whole and put its rows in the place of the stored ones."""
+        intake = Intake(self.dataset, self.folder, Basis(), newest_wins=False)
+        for frame in source.read_batches(self.dataset, self.settings):
+            on_rows(intake.add(frame))
+        self._commit(intake, None, None, lambda: intake.tally.refuse_bad_source(self.dataset))
+
+    def add_new(
+        self,
+        source: IncrementalSource[Any],
+        full: bool,
+        on_rows: Callable[[pd.DataFrame], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Merge what is new since the stored position; `full`: everything, in the place of what is stored."""
+        base = None if full else self._base()
+        position = base.state.position if base else None
+        intake = self._intake(base)
+        for batch in source.read_since(self.dataset, self.settings, position):
+            on_rows(intake.add(batch.frame))
+            position = batch.position
+            is_due = source.is_stream or intake.tally.rows_read >= COMMIT_ROWS or should_stop()
+            if is_due and not full:
+                base = self._commit_new(source, intake, base, position)
+                intake = self._intake(base)
+                if should_stop():
+                    return
+        if intake.tally.rows_read:
+            self._commit_new(source, intake, base, position)
+        elif full and open_raw(self.dataset, self.settings) is not None:
+            raise DataError(
+                f"dataset {self.dataset.name!r}: {self.dataset.source.uri!r} has no rows at all, so the stored "
+                "rows stay. Check the source, or ingest without full"
+            )
+
+    def _commit_new(
+        self, source: IncrementalSource[Any], intake: Intake, base: RawTable | None, position: dict[str, Any] | None
+    ) -> RawTable | None:
+        def refuse_bad_rows() -> None:
+            if not source.is_stream:
+                intake.tally.refuse_bad_increment(self.dataset, base.state.rows_read if base else 0)
+
+        self._commit(intake, base, position, refuse_bad_rows)
+        if position is not None:
+            source.acknowledge(self.dataset, self.settings, position)
+        return open_raw(self.dataset, self.settings)
+
+    def report(self) -> IngestReport:
+        """Describe what is stored now."""
+        table = open_raw(self.dataset, self.settings)
+        return describe(table, self.dataset, self.settings, self.rows_read, tuple(sorted(self.written)))
+
+    def _base(self) -> RawTable | None:
+        base = open_raw(self.dataset, self.settings)
+        if base is None:
+            return None
+        shape = raw_shape(self.dataset)
+        changed = [key for key in shape if shape[key] != base.state.shape.get(key)]
+        if changed:
+            raise DataError(
+                f"dataset {self.dataset.name!r}: its {', '.join(changed)} changed since its rows were stored, so "
+                "new rows cannot be added to them. Put the configuration back, give the dataset another "
+                f"name, or read the source from its beginning: launch ingest_{self.dataset.name} with full: true, "
+                "which replaces what is stored"
+            )
+        return base
+
+    def _intake(self, base: RawTable | None) -> Intake:
+        return Intake(self.dataset, self.folder, base.state.basis if base else Basis(), newest_wins=True)
+
+    def _commit(
+        self,
+        intake: Intake,
+        base: RawTable | None,
+        position: dict[str, Any] | None,
+        refuse_bad_rows: Callable[[], None],
+    ) -> None:
+        self.rows_read += intake.tally.rows_read
+        refuse_bad_rows()
+        with update_table(raw_link(self.dataset, self.settings), base.snapshot if base else None) as update:
+            periods = dict(base.state.periods) if base else {}
+            spans = [base.spans] if base else []
+            for name in intake.periods:
+                rows = intake.take(name)
+                spans.append(entity_spans(rows))
+                merged = _upsert(base.read(name), rows) if name in periods and base else rows
+                if merged is not None:
+                    periods[name] = self._write_period(update, name, merged, intake.basis)
+                    self.written.add(name)
+            refuse_bad_rows()  # rows that repeat one of an earlier batch have turned up since
+            self._write_rest(update, intake, base, position, periods, spans)
+
+    def _write_period(self, update: Update, name: str, rows: pd.DataFrame, basis: Basis) -> PeriodState:
+        import pyarrow as pa
+
+        table = pa.Table.from_pandas(rows, schema=raw_schema(self.dataset, basis), preserve_index=False)
+        path = update.write(name, table)
+        columns = {column: _stats(table.column(column)) for column in self.dataset.columns}
+        return PeriodState(rows=table.num_rows, sha256=file_sha256(path), columns=columns)
+
+    def _write_rest(
+        self,
+        update: Update,
+        intake: Intake,
+        base: RawTable | None,
+        position: dict[str, Any] | None,
+        periods: dict[str, PeriodState],
+        spans: list[pd.DataFrame],
+    ) -> None:
+        import pyarrow as pa
+
+        before, tally = base.state if base else None, intake.tally
+        ingests = (before.ingests if before else 0) + 1
+        if spans:
+            update.write_file(SPANS_FILE, pa.Table.from_pandas(merge_spans(spans), preserve_index=False))
+        if intake.quarantine:
+            table = _quarantine_table(pd.concat(intake.quarantine, ignore_index=True))
+            update.write_file(f"{QUARANTINE_FOLDER}/{ingests:08d}.parquet", table)
+        state = RawState(
+            shape=raw_shape(self.dataset),
+            basis=intake.basis,
+            position=position,
+            ingests=ingests,
+            rows_read=tally.rows_read + (before.rows_read if before else 0),
+            quarantined=tally.quarantined + (before.quarantined if before else 0),
+            out_of_order_rows=tally.out_of_order_rows + (before.out_of_order_rows if before else 0),
+            reasons=dict(tally.reasons + Counter(before.reasons if before else {})),
+            periods=periods,
         )
-    return frame
+        update.write_state(state.model_dump(mode="json"))
 
 
-def _write(frame: pd.DataFrame, schema: Any, path: Path) -> None:
+@contextlib.contextmanager
+def _own_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that is deleted afterwards; a killed process may have left an older one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ignore(_rows: pd.DataFrame) -> None:
+    """Do nothing with the rows of a batch."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _upsert(stored: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame | None:
+    """Return stored rows with new ones merged in by entity and time, or `None` if they say nothing new."""
+    both = pd.concat([stored, rows], ignore_index=True)
+    # A stable sort leaves the stored row of equal keys first.
+    both = both.sort_values([ENTITY, TIMESTAMP], kind="stable", ignore_index=True)
+    merged = both.drop_duplicates([ENTITY, TIMESTAMP], keep="last", ignore_index=True)
+    return None if merged.equals(stored) else merged
+
+
+def _stats(column: Any) -> ColumnStats:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow.compute as pc
 
-    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS)
-
-
-def _raw_schema(rows: pd.DataFrame, dataset: DatasetConfig) -> Any:
-    """Return the types by configuration: inferred ones would change with the data, as where all is missing."""
-    import pyarrow as pa
-
-    fields = [
-        (ENTITY, pa.int64() if pd.api.types.is_integer_dtype(rows[ENTITY]) else pa.string()),
-        (TIMESTAMP, pa.timestamp("ns", tz="UTC")),
-        *((name, pa.float32() if column.type == "float" else pa.string()) for name, column in dataset.columns.items()),
-    ]
-    return pa.schema(fields)
+    if not pa.types.is_floating(column.type):
+        return ColumnStats(nulls=column.null_count, categories=tuple(sorted(column.drop_null().unique().to_pylist())))
+    # float64, because a sum over many float32 values loses digits.
+    exact = column.cast(pa.float64())
+    limits = pc.min_max(exact).as_py()
+    return ColumnStats(nulls=column.null_count, **limits, sum=pc.sum(exact).as_py() or 0.0)
 
 
-def _quarantine_schema(quarantine: pd.DataFrame) -> Any:
+def _quarantine_table(quarantine: pd.DataFrame) -> Any:
     import pyarrow as pa
 
     originals = [name for name in quarantine.columns if name not in (ROW, REASON)]
-    return pa.schema([(ROW, pa.int64()), (REASON, pa.string()), *((name, pa.string()) for name in originals)])
-
-
-def _report(validated: Validated, dataset: DatasetConfig, folder: Path, digest: str) -> IngestReport:
-    rows = validated.rows
-    return IngestReport(
-        path=folder / RAW_FILE,
-        quarantine_path=folder / QUARANTINE_FILE if len(validated.quarantine) else None,
-        rows=len(rows),
-        quarantined=len(validated.quarantine),
-        reasons=validated.report["reasons"],
-        gaps=validated.report["missing_steps"],
-        out_of_order_rows=validated.report["out_of_order_rows"],
-        entities=validated.report["entities"],
-        start=rows[TIMESTAMP].min().to_pydatetime(),
-        end=rows[TIMESTAMP].max().to_pydatetime(),
-        sha256=digest,
-        ranges={name: _range(rows[name]) for name in dataset.columns},
-    )
-
-
-def _range(values: pd.Series) -> dict[str, float]:
-    nulls = int(values.isna().sum())
-    if not pd.api.types.is_float_dtype(values):
-        return {"categories": int(values.nunique()), "nulls": nulls}
-    # float64, because a mean over many float32 values loses digits.
-    exact = values.astype("float64")
-    return {"min": float(exact.min()), "mean": float(exact.mean()), "max": float(exact.max()), "nulls": nulls}
+    schema = pa.schema([(ROW, pa.int64()), (REASON, pa.string()), *((name, pa.string()) for name in originals)])
+    return pa.Table.from_pandas(quarantine.sort_values(ROW, kind="stable"), schema=schema, preserve_index=False)

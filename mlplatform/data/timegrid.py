@@ -1,10 +1,9 @@
-"""Order in time: duplicates, the frequency grid, rows out of order and gaps."""
+"""Order in time: duplicates, the frequency grid, and rows out of order."""
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,19 +52,26 @@ def find_duplicates(frame: pd.DataFrame, values: list[str]) -> Duplicates:
     return Duplicates(rows[is_equal], rows[~is_equal], first[later][~is_equal])
 
 
-def off_grid(times: npt.NDArray[np.datetime64], step: dt.timedelta) -> Bool:
-    """Return where a time is not on the grid, of shape (rows,); missing times are not off it.
+def grid_phase(times: npt.NDArray[np.datetime64], step: dt.timedelta) -> int | None:
+    """Return the phase of the frequency grid, in nanoseconds from a multiple of the step; `None` without any time.
 
-    The grid is the step from the phase that most rows have, so hourly data taken at half past are on a grid as well.
+    It is the phase that most rows have, so hourly data taken at half past are on a grid as well.
     """
+    known, counts = np.unique(_phases(times[~np.isnat(times)], step), return_counts=True)
+    return int(known[np.argmax(counts)]) if len(known) else None
+
+
+def off_grid(times: npt.NDArray[np.datetime64], step: dt.timedelta, phase: int) -> Bool:
+    """Return where a time is not on the grid of a step and phase, of shape (rows,); missing times are not off it."""
     is_time = ~np.isnat(times)
-    # numpy's remainder takes the sign of the step, so times before 1970 have a phase of zero or more as well.
-    phases = times[is_time].astype("datetime64[ns]").astype(np.int64) % np.timedelta64(step, "ns").astype(np.int64)
     result = np.zeros(len(times), dtype=bool)
-    if len(phases):
-        known, counts = np.unique(phases, return_counts=True)
-        result[is_time] = phases != known[np.argmax(counts)]
+    result[is_time] = _phases(times[is_time], step) != phase
     return result
+
+
+def _phases(times: npt.NDArray[np.datetime64], step: dt.timedelta) -> Int64:
+    # numpy's remainder takes the sign of the step, so times before 1970 have a phase of zero or more as well.
+    return times.astype("datetime64[ns]").astype(np.int64) % np.timedelta64(step, "ns").astype(np.int64)
 
 
 def count_out_of_order(frame: pd.DataFrame) -> int:
@@ -73,28 +79,3 @@ def count_out_of_order(frame: pd.DataFrame) -> int:
     times = pd.Series(frame[TIMESTAMP].to_numpy(dtype="datetime64[ns]").astype(np.int64))
     latest = times.groupby(frame[ENTITY].to_numpy()).cummax()
     return int((times < latest).sum())
-
-
-def find_gaps(frame: pd.DataFrame, step: dt.timedelta | None) -> pd.DataFrame:
-    """Return the missing stretches between the first and last row of each entity.
-
-    Parameters:
-        frame: ordered by entity and time, on the grid, without duplicates.
-        step: of the grid; without one there are no gaps.
-
-    Returns:
-        One row per stretch: `entity_id`, `start` and `end` (first and last missing time, UTC) and `steps` (int64).
-    """
-    times = frame[TIMESTAMP].to_numpy(dtype="datetime64[ns]")
-    entities = frame[ENTITY].to_numpy()
-    length = np.timedelta64(pd.Timedelta.max if step is None else step, "ns")
-    before = np.flatnonzero((entities[1:] == entities[:-1]) & (np.diff(times) > length))
-    steps: npt.NDArray[Any] = (times[before + 1] - times[before]) // length - 1
-    return pd.DataFrame(
-        {
-            ENTITY: entities[before],
-            "start": pd.DatetimeIndex(times[before] + length, tz="UTC"),
-            "end": pd.DatetimeIndex(times[before + 1] - length, tz="UTC"),
-            "steps": steps.astype(np.int64),
-        }
-    )

@@ -1,8 +1,12 @@
-"""Validation: a source's frame in, the canonical raw frame and the quarantine out. No row is lost between them."""
+"""Validation: a source's rows in, canonical rows and the quarantine out. No row is lost between them.
+
+Rows come in batches. What the first batch settles (the kind of entity ids, the phase of the grid) holds for all others.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,38 +19,66 @@ from mlplatform.data.errors import DataError
 from mlplatform.data.faults import Faults
 from mlplatform.data.parsing import parse_categories, parse_entities, parse_numbers, parse_times
 from mlplatform.data.schema import check_values
-from mlplatform.data.timegrid import count_out_of_order, find_duplicates, find_gaps, off_grid
+from mlplatform.data.timegrid import count_out_of_order, find_duplicates, grid_phase, off_grid
 
 ROW = "row"
 REASON = "reason"
 SINGLE_ENTITY = 1
 TIMELESS = np.datetime64("2000-01-01T00:00", "ns")
 EXAMPLES = 3
+# Of fewer rows than this, a share says little: one bad message among the first three must not stop a stream.
+LEAST_JUDGED_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What earlier rows of a dataset have settled; `None` where nothing has.
+
+    Attributes:
+        text_ids: whether entity ids are text; otherwise they are whole numbers.
+        phase_ns: phase of the frequency grid, in nanoseconds from a multiple of the step.
+    """
+
+    text_ids: bool | None = None
+    phase_ns: int | None = None
 
 
 @dataclass(frozen=True)
 class Validated:
-    """The outcome of a validation.
+    """The outcome of validating one batch.
 
     Attributes:
         rows: the raw frame: `entity_id` (int64 or str), `event_timestamp` (datetime64[ns, UTC]), then the dataset's
             columns (float32, or object with `None`), ordered by entity and time and unique on them.
+        numbers: of shape (rows,): the 0-based row of the source that each of `rows` was.
         quarantine: the bad rows in source order: `row` (0-based row of the source), `reason`, then the source's own
             columns as text (`None` is missing; a column called `row` or `reason` gets `_original` appended).
-        gaps: missing stretches of the grid: `entity_id`, `start`, `end` (UTC, both missing) and `steps`.
-        missing_steps: missing grid steps per entity, for the entities that miss any.
-        report: counts of all this, ready for JSON.
+        basis: for the batches that follow.
+        rows_read: rows of the batch.
+        reasons: bad rows per kind of fault; a row can have several.
+        out_of_order_rows: good rows that are earlier than a row of the same entity above them.
+        examples: the first bad rows, for people.
     """
 
     rows: pd.DataFrame
+    numbers: npt.NDArray[np.int64]
     quarantine: pd.DataFrame
-    gaps: pd.DataFrame
-    missing_steps: dict[int | str, int]
-    report: dict[str, Any]
+    basis: Basis
+    rows_read: int
+    reasons: dict[str, int]
+    out_of_order_rows: int
+    examples: tuple[str, ...]
 
 
-def validate(frame: pd.DataFrame, dataset: DatasetConfig) -> Validated:
-    """Check every row of a source's frame and bring the good ones into canonical form.
+def validate(
+    frame: pd.DataFrame,
+    dataset: DatasetConfig,
+    basis: Basis | None = None,
+    *,
+    first_row: int = 0,
+    newest_wins: bool = False,
+) -> Validated:
+    """Check every row of a batch and bring the good ones into canonical form.
 
     A bad row goes to quarantine whole, with all its reasons, and so becomes a gap in the grid; this holds as well for a
     row with one value out of range, because one broken value makes the others of that moment doubtful. Bad are: a time
@@ -56,52 +88,127 @@ def validate(frame: pd.DataFrame, dataset: DatasetConfig) -> Validated:
 
     Parameters:
         frame: in the source's own column names and row order; its index is ignored.
+        basis: what earlier batches have settled.
+        first_row: number of the batch's first row in the source.
+        newest_wins: whether a row that repeats an entity and time replaces the earlier one instead of being bad.
 
     Raises:
-        DataError: if a column is missing, there are no rows, all rows are bad, or more than the share
-            `dataset.max_bad_fraction` of them.
+        DataError: if a column is missing.
     """
     require_columns(frame.columns, dataset, "the source")
-    if frame.empty:
-        raise DataError(f"dataset {dataset.name!r}: the source has no rows; at least one is needed")
+    basis = basis or Basis()
     faults = Faults(len(frame))
-    canonical = _parse(frame.reset_index(drop=True), dataset, faults)
-    if dataset.kind == "timeseries":
-        is_off = off_grid(canonical[TIMESTAMP].to_numpy(), dataset.step)
-        faults.add(f"{dataset.time_column}: off the {dataset.frequency} grid", is_off)
-    if dataset.time_column is not None or dataset.entity_column is not None:
-        _add_duplicates(canonical, dataset, faults)
-    _refuse_bad_data(frame, dataset, faults)
+    canonical, basis = _parse(frame.reset_index(drop=True), dataset, faults, basis, first_row)
+    has_keys = dataset.time_column is not None or dataset.entity_column is not None
+    if has_keys and not newest_wins:
+        _add_duplicates(canonical, dataset, faults, first_row)
     good = canonical[~faults.is_bad]
-    rows = _canonical(good, dataset)
-    gaps = find_gaps(rows, dataset.step if dataset.kind == "timeseries" else None)
-    missing = gaps.groupby(ENTITY)["steps"].sum()
+    rows, numbers = _canonical(good, dataset, keep_last=newest_wins)
+    bad = np.flatnonzero(faults.is_bad)[:EXAMPLES]
     return Validated(
         rows=rows,
-        quarantine=_quarantine(frame, faults),
-        gaps=gaps,
-        missing_steps=dict(zip(missing.index.tolist(), missing.tolist(), strict=True)),
-        report={
-            "rows_read": len(frame),
-            "rows": len(rows),
-            "quarantined": int(faults.is_bad.sum()),
-            "reasons": faults.counts(),
-            "out_of_order_rows": count_out_of_order(good),
-            "entities": int(rows[ENTITY].nunique()),
-            "start": rows[TIMESTAMP].min().isoformat(),
-            "end": rows[TIMESTAMP].max().isoformat(),
-            "gap_ranges": len(gaps),
-            "missing_steps": int(gaps["steps"].sum()),
-        },
+        numbers=numbers + first_row,
+        quarantine=_quarantine(frame, faults, first_row),
+        basis=basis,
+        rows_read=len(frame),
+        reasons=faults.counts(),
+        out_of_order_rows=count_out_of_order(good),
+        examples=tuple(
+            f"row {first_row + row}: {reason}: {frame.iloc[row].to_dict()}"
+            for row, reason in zip(bad, faults.reasons(bad), strict=True)
+        ),
     )
 
 
-def _parse(frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> pd.DataFrame:
+@dataclass
+class Tally:
+    """Counts over the batches of a source."""
+
+    rows_read: int = 0
+    quarantined: int = 0
+    out_of_order_rows: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, batch: Validated) -> None:
+        """Count a batch in."""
+        self.rows_read += batch.rows_read
+        self.out_of_order_rows += batch.out_of_order_rows
+        self.quarantined += len(batch.quarantine)
+        self.reasons.update(batch.reasons)
+        self.examples = [*self.examples, *batch.examples][:EXAMPLES]
+
+    def refuse_bad_source(self, dataset: DatasetConfig) -> None:
+        """Refuse a source that was read whole, if too much of it is bad.
+
+        Raises:
+            DataError: if there are no rows, all rows are bad, or more than the share `dataset.max_bad_fraction`.
+        """
+        if not self.rows_read:
+            raise DataError(f"dataset {dataset.name!r}: the source has no rows; at least one is needed")
+        if self.quarantined == self.rows_read or self.quarantined > dataset.max_bad_fraction * self.rows_read:
+            raise self._too_bad(dataset, self.rows_read)
+
+    def refuse_bad_increment(self, dataset: DatasetConfig, stored_rows: int) -> None:
+        """Refuse new rows, if too many are bad; the share is that of everything stored so far and these rows.
+
+        Raises:
+            DataError: if more than the share `dataset.max_bad_fraction` is bad.
+        """
+        judged = max(stored_rows + self.rows_read, LEAST_JUDGED_ROWS)
+        if self.quarantined > dataset.max_bad_fraction * judged:
+            raise self._too_bad(dataset, judged)
+
+    def _too_bad(self, dataset: DatasetConfig, judged: int) -> DataError:
+        counts = ", ".join(f"{kind} ({count})" for kind, count in self.reasons.items())
+        examples = "".join(f"\n  {example}" for example in self.examples)
+        return DataError(
+            f"dataset {dataset.name!r}: {self.quarantined} of {judged} rows ({self.quarantined / judged:.1%}) are bad, "
+            f"but max_bad_fraction allows {dataset.max_bad_fraction:.1%} and one row at least must be good. "
+            f"Reasons: {counts}. First bad rows:{examples}\n"
+            "Correct the data or the dataset's columns, frequency and source.options, or raise max_bad_fraction"
+        )
+
+
+def conflicts(rows: pd.DataFrame, numbers: npt.NDArray[np.int64], dataset: DatasetConfig) -> Faults:
+    """Return what is wrong with rows that repeat the entity and time of a row of an earlier batch.
+
+    Parameters:
+        rows: canonical rows of several batches, in ascending order of their numbers for equal entity and time.
+        numbers: their rows in the source.
+    """
+    faults = Faults(len(rows))
+    found = find_duplicates(rows.reset_index(drop=True), list(dataset.columns))
+    faults.add_rows("duplicate row", found.exact)
+    texts = [f"conflicting duplicate of row {numbers[row]}" for row in found.conflicts_with]
+    faults.add_rows("conflicting duplicate", found.conflicting, texts)
+    return faults
+
+
+def quarantined_rows(
+    rows: pd.DataFrame, numbers: npt.NDArray[np.int64], faults: Faults, dataset: DatasetConfig
+) -> pd.DataFrame:
+    """Return canonical rows that turned out bad later, in the form of a quarantine with the source's column names."""
+    names = {TIMESTAMP: dataset.time_column, ENTITY: dataset.entity_column}
+    own = rows.drop(columns=[column for column, name in names.items() if name is None])
+    own = own.rename(columns={column: name for column, name in names.items() if name is not None})
+    bad = np.flatnonzero(faults.is_bad)
+    return _quarantine(own, faults, 0).assign(**{ROW: numbers[bad]})
+
+
+def _parse(
+    frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults, basis: Basis, first_row: int
+) -> tuple[pd.DataFrame, Basis]:
     """Return the canonical columns of all rows, numbers still as float64, and note the cells that are bad."""
-    columns: dict[str, npt.NDArray[Any]] = {
-        ENTITY: _entities(frame, dataset, faults),
-        TIMESTAMP: _timestamps(frame, dataset, faults),
-    }
+    times = _timestamps(frame, dataset, faults)
+    phase = basis.phase_ns
+    if dataset.kind == "timeseries":
+        phase = grid_phase(times, dataset.step) if phase is None else phase
+        if phase is not None:
+            is_off = off_grid(times, dataset.step, phase)
+            faults.add(f"{dataset.time_column}: off the {dataset.frequency} grid", is_off)
+    ids = _entities(frame, dataset, faults, basis, first_row)
+    columns: dict[str, npt.NDArray[Any]] = {ENTITY: ids, TIMESTAMP: times}
     is_unparsed = {}
     for name, column in dataset.columns.items():
         if column.type == "float":
@@ -111,16 +218,18 @@ def _parse(frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> pd.Da
             columns[name] = parse_categories(frame[name])
     canonical = pd.DataFrame(columns)
     check_values(canonical, dataset, is_unparsed, faults)
-    return canonical
+    return canonical, Basis(text_ids=ids.dtype == object if len(frame) else basis.text_ids, phase_ns=phase)
 
 
-def _entities(frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> npt.NDArray[Any]:
+def _entities(
+    frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults, basis: Basis, first_row: int
+) -> npt.NDArray[Any]:
     if dataset.entity_column is None:
         if dataset.kind == "timeseries":
             return np.full(len(frame), SINGLE_ENTITY, dtype=np.int64)
-        return np.arange(len(frame), dtype=np.int64)
+        return np.arange(first_row, first_row + len(frame), dtype=np.int64)
     values = frame[dataset.entity_column]
-    entities, is_faulty = parse_entities(values, dataset.max_bad_fraction)
+    entities, is_faulty = parse_entities(values, dataset.max_bad_fraction, basis.text_ids)
     faults.add(f"{dataset.entity_column}: missing", values.isna().to_numpy())
     faults.add(f"{dataset.entity_column}: not a whole number, as the other entities are", is_faulty)
     return entities
@@ -136,41 +245,32 @@ def _timestamps(frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> 
     return times
 
 
-def _add_duplicates(canonical: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> None:
+def _add_duplicates(canonical: pd.DataFrame, dataset: DatasetConfig, faults: Faults, first_row: int) -> None:
     """Note duplicates among the rows that are good so far, so that a bad first row does not displace a good copy."""
     found = find_duplicates(canonical[~faults.is_bad], list(dataset.columns))
     faults.add_rows("duplicate row", found.exact)
-    texts = [f"conflicting duplicate of row {row}" for row in found.conflicts_with]
+    texts = [f"conflicting duplicate of row {first_row + row}" for row in found.conflicts_with]
     faults.add_rows("conflicting duplicate", found.conflicting, texts)
 
 
-def _refuse_bad_data(frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> None:
-    bad = np.flatnonzero(faults.is_bad)
-    fraction = len(bad) / len(frame)
-    if len(bad) < len(frame) and fraction <= dataset.max_bad_fraction:
-        return
-    counts = ", ".join(f"{kind} ({count})" for kind, count in faults.counts().items())
-    examples = "".join(
-        f"\n  row {row}: {reason}: {frame.iloc[row].to_dict()}"
-        for row, reason in zip(bad[:EXAMPLES], faults.reasons(bad[:EXAMPLES]), strict=True)
-    )
-    raise DataError(
-        f"dataset {dataset.name!r}: {len(bad)} of {len(frame)} rows ({fraction:.1%}) are bad, but max_bad_fraction "
-        f"allows {dataset.max_bad_fraction:.1%} and one row at least must be good. Reasons: {counts}. "
-        f"First bad rows:{examples}\n"
-        "Correct the data or the dataset's columns, frequency and source.options, or raise max_bad_fraction"
-    )
-
-
-def _canonical(good: pd.DataFrame, dataset: DatasetConfig) -> pd.DataFrame:
-    rows = good.sort_values([ENTITY, TIMESTAMP], kind="stable", ignore_index=True)
+def _canonical(
+    good: pd.DataFrame, dataset: DatasetConfig, *, keep_last: bool
+) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
+    rows = good.sort_values([ENTITY, TIMESTAMP], kind="stable")
+    if keep_last:
+        rows = rows.drop_duplicates([ENTITY, TIMESTAMP], keep="last")
+    numbers = rows.index.to_numpy(dtype=np.int64)
+    rows = rows.reset_index(drop=True)
     rows[TIMESTAMP] = rows[TIMESTAMP].dt.tz_localize("UTC")
-    return rows.astype(dict.fromkeys(dataset.float_columns, np.float32))
+    return rows.astype(dict.fromkeys(dataset.float_columns, np.float32)), numbers
 
 
-def _quarantine(frame: pd.DataFrame, faults: Faults) -> pd.DataFrame:
+def _quarantine(frame: pd.DataFrame, faults: Faults, first_row: int) -> pd.DataFrame:
     bad = np.flatnonzero(faults.is_bad)
-    columns: dict[str, Any] = {ROW: bad.astype(np.int64), REASON: np.array(faults.reasons(bad), dtype=object)}
+    columns: dict[str, Any] = {
+        ROW: bad.astype(np.int64) + first_row,
+        REASON: np.array(faults.reasons(bad), dtype=object),
+    }
     for name in frame.columns:
         own = f"{name}_original" if name in (ROW, REASON) else str(name)
         columns[own] = _text(frame[name].iloc[bad])

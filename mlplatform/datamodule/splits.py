@@ -10,7 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,24 @@ class SplitPart:
         rows: number of rows that can be trained on or scored, context rows not counted.
         start, end: first and last time stamp of those rows, ISO 8601.
         sha256: of the Parquet file.
+        entities: number of entities in those rows.
+        columns: column -> summary of those rows: `missing` and, for numbers, `min`, `mean`, `max` and `std`, for
+            categories `values` with the number of rows of each.
     """
 
     rows: int
     start: str
     end: str
     sha256: str
+    entities: int = 0
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def statistics(self, targets: Sequence[str]) -> dict[str, Any]:
+        """Return what a training run records: rows, time span, entities, hash, and a summary of every target."""
+        flat = {key: value for key, value in vars(self).items() if key != "columns"}
+        for target in targets:
+            flat |= {f"{target}.{key}": value for key, value in self.columns.get(target, {}).items()}
+        return flat
 
 
 @dataclass(frozen=True)
@@ -228,9 +241,29 @@ def _write_part(folder: Path, part: str, frame: pd.DataFrame) -> SplitPart:
     path = folder / f"{part}.parquet"
     with atomic_file(path) as temporary:
         frame.reset_index(drop=True).to_parquet(temporary, index=False)
-        digest = _sha256(temporary)
+        digest = sha256_of(temporary)
     own = frame[~frame[CONTEXT_COLUMN]] if CONTEXT_COLUMN in frame else frame
-    return SplitPart(len(own), own[TIMESTAMP].min().isoformat(), own[TIMESTAMP].max().isoformat(), digest)
+    return SplitPart(
+        rows=len(own),
+        start=own[TIMESTAMP].min().isoformat(),
+        end=own[TIMESTAMP].max().isoformat(),
+        sha256=digest,
+        entities=int(own[ENTITY].nunique()),
+        columns={name: _summary(own[name]) for name in own.columns if name not in (ENTITY, TIMESTAMP, CONTEXT_COLUMN)},
+    )
+
+
+def _summary(values: pd.Series[Any]) -> dict[str, Any]:
+    present = values.dropna()
+    if not pd.api.types.is_numeric_dtype(values):
+        counts = {str(value): int(count) for value, count in present.value_counts().sort_index().items()}
+        return {"missing": int(values.isna().sum()), "values": counts}
+    numbers = present.to_numpy(np.float64)
+    summary: dict[str, Any] = {"missing": int(values.isna().sum())}
+    # Means over nothing would be NaN, which is not JSON.
+    if len(numbers):
+        summary |= {name: float(getattr(numbers, name)()) for name in ("min", "mean", "max", "std")}
+    return summary
 
 
 def _write_manifest(folder: Path, manifest: SplitManifest) -> None:
@@ -241,7 +274,7 @@ def _write_manifest(folder: Path, manifest: SplitManifest) -> None:
 def _verify(path: Path, expected: str) -> None:
     if not path.exists():
         raise SplitIntegrityError(f"{path} is missing; restore it with `dvc checkout` in {path.parent}")
-    found = _sha256(path)
+    found = sha256_of(path)
     if found != expected:
         raise SplitIntegrityError(
             f"{path} has SHA-256 {found}, but its manifest records {expected}; the rows were changed after they were "
@@ -249,6 +282,7 @@ def _verify(path: Path, expected: str) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,7 +1,8 @@
-"""Asset checks: leakage, parity and pair integrity block; the promotion gate warns.
+"""Asset checks on every candidate.
 
-A failed blocking check is an error: the run fails before anything is promoted. "Not better than production" is a normal
-outcome: the gate's check fails with the severity WARN and the run goes on, without a promotion.
+`leakage`, `pair_integrity` and `serving_parity` find errors: if one fails, the run fails before anything is promoted.
+`promotion_gate` and `beats_baseline` warn: "not better than production" is a normal outcome, and the run goes on
+without a promotion. What a check finds is kept with the pair, for the promoter and for later runs.
 """
 
 from dagster import (
@@ -17,9 +18,10 @@ from dagster import (
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.folds import StoredFold
 from mlplatform.defs.assets.inputs import load_part
-from mlplatform.defs.assets.promotion import decision_metadata
+from mlplatform.defs.assets.promotion import gate_metadata
 from mlplatform.defs.io_managers import ArtifactIOManager
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, REGISTERED_PAIR, TUNED_MODEL, asset_key
+from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.training.candidate import Candidate
@@ -29,8 +31,9 @@ def experiment_checks(experiment: ExperimentConfig) -> list[AssetChecksDefinitio
     """Return all checks of an experiment."""
     return [
         leakage_check(experiment),
-        parity_check(experiment),
+        serving_parity_check(experiment),
         pair_integrity_check(experiment),
+        beats_baseline_check(experiment),
         promotion_gate_check(experiment),
     ]
 
@@ -47,10 +50,13 @@ def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
     def leakage(
         platform: PlatformResource, training: TrainingResource, io_manager: ResourceParam[ArtifactIOManager]
     ) -> AssetCheckResult:
+        from mlplatform.datamodule.splits import TRAIN, read_manifest
+        from mlplatform.registry.evidence import Evidence, keep_leakage
         from mlplatform.training.leakage import find_leaks
 
-        config = training.resolve(experiment.name, platform.settings)
-        module = load_part(config, platform.settings, "train")
+        settings = platform.settings
+        config = training.resolve(experiment.name, settings)
+        module = load_part(config, settings, TRAIN)
         # Read from the store rather than as inputs: when a single fold is materialised, the others may not exist yet.
         store = io_manager.store
         folds_key, fitted_key = asset_key(experiment.name, CV_FOLDS), asset_key(experiment.name, FOLD_PREPROCESSOR)
@@ -66,41 +72,40 @@ def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
             leaks += [f"{name}: {leak}" for leak in found]
         if not checked:
             leaks.append("no stored fold was cut for this configuration, so there was nothing to check")
+        summary = "; ".join(leaks) or f"no leak in {', '.join(checked)}"
+        manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
+        keep_leakage(settings, config, manifest.parts[TRAIN].sha256, checked, Evidence(not leaks, summary))
         return AssetCheckResult(
             passed=not leaks,
             severity=AssetCheckSeverity.ERROR,
-            description="; ".join(leaks) or f"no leak in {', '.join(checked)}",
+            description=summary,
             metadata={"folds": ", ".join(checked)},
         )
 
     return leakage
 
 
-def parity_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
+def serving_parity_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
     """Return the check that serving computes what training computes."""
 
     @asset_check(
         asset=asset_key(experiment.name, REGISTERED_PAIR),
-        name="parity",
+        name="serving_parity",
         blocking=True,
         additional_ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
         description="Online windows against offline windows, and short windows against the whole history, bit for bit.",
     )
-    def parity(platform: PlatformResource, tuned_model: Candidate) -> AssetCheckResult:
-        from mlplatform.features.retrieval import load_history
+    def serving_parity(platform: PlatformResource, tuned_model: Candidate) -> AssetCheckResult:
+        from mlplatform.registry.candidate_checks import check_serving_parity
         from mlplatform.registry.pairs import PairStore
-        from mlplatform.registry.parity import check_parity
 
-        settings, config = platform.settings, tuned_model.config
-        store = PairStore(settings)
-        forecaster = store.load(store.of_run(config.registered_name, tuned_model.run_id))
-        history = load_history(config.dataset, config.features.columns, settings)
-        report = check_parity(forecaster, config.dataset, history, settings, seed=config.seed)
-        passed = f"{report.online_windows} online reads and {report.cutoffs} cut-offs agree bit for bit"
+        config = tuned_model.config
+        store = PairStore(platform.settings)
+        evidence, report = check_serving_parity(config, store.of_run(config.registered_name, tuned_model.run_id), store)
         return AssetCheckResult(
-            passed=not report.differences,
+            passed=evidence.passed,
             severity=AssetCheckSeverity.ERROR,
-            description="; ".join(report.differences[:5]) or passed,
+            description=evidence.summary,
             metadata={
                 "online_reads": report.online_windows,
                 "cutoffs": report.cutoffs,
@@ -108,31 +113,63 @@ def parity_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
             },
         )
 
-    return parity
+    return serving_parity
 
 
 def pair_integrity_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
-    """Return the check that the registered artifacts are those that were registered, and belong together."""
+    """Return the check that the registered pair is whole and answers elsewhere what it answered when it was made."""
 
     @asset_check(
         asset=asset_key(experiment.name, REGISTERED_PAIR),
         name="pair_integrity",
         blocking=True,
         additional_ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
-        description="Versions, pair ids and SHA-256 digests of preprocessor and model.",
+        description="A clean process loads the pair from the registry and reproduces its stored answer, bit for bit.",
     )
     def pair_integrity(platform: PlatformResource, tuned_model: Candidate) -> AssetCheckResult:
+        from mlplatform.registry.candidate_checks import check_pair_integrity
         from mlplatform.registry.pairs import PairIntegrityError, PairStore
 
         store = PairStore(platform.settings)
         try:
             info = store.of_run(tuned_model.config.registered_name, tuned_model.run_id)
-            store.verify(info)
         except PairIntegrityError as error:
             return AssetCheckResult(passed=False, severity=AssetCheckSeverity.ERROR, description=str(error))
-        return AssetCheckResult(passed=True, metadata={"version": info.version, "pair_id": info.pair_id})
+        evidence, report = check_pair_integrity(info, store)
+        return AssetCheckResult(
+            passed=evidence.passed,
+            severity=AssetCheckSeverity.ERROR,
+            description=evidence.summary,
+            metadata={"version": info.version, "pair_id": info.pair_id, "values_compared": report.values},
+        )
 
     return pair_integrity
+
+
+def beats_baseline_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
+    """Return the check that shows the candidate beside each naive baseline."""
+
+    @asset_check(
+        asset=asset_key(experiment.name, REGISTERED_PAIR),
+        name="beats_baseline",
+        additional_ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
+        description="The candidate's score on the reference set beside each naive baseline's.",
+    )
+    def beats_baseline(tuned_model: Candidate) -> AssetCheckResult:
+        from mlplatform.registry.candidate_checks import compare_with_baselines
+
+        comparisons = compare_with_baselines(tuned_model)
+        lost = [comparison.baseline for comparison in comparisons if not comparison.is_beaten]
+        metric = f"reference_{tuned_model.config.metric}"
+        won = f"{metric} beats {len(comparisons)} naive baselines"
+        return AssetCheckResult(
+            passed=not lost,
+            severity=AssetCheckSeverity.WARN,
+            description=f"{metric} does not beat {', '.join(lost)}" if lost else won,
+            metadata={metric: table([vars(comparison) for comparison in comparisons])},
+        )
+
+    return beats_baseline
 
 
 def promotion_gate_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
@@ -141,24 +178,30 @@ def promotion_gate_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
     @asset_check(
         asset=asset_key(experiment.name, REGISTERED_PAIR),
         name="promotion_gate",
+        # With the severity WARN it stops nothing, but the alias waits for it.
+        blocking=True,
         additional_ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
         description="Candidate and champion scored again on the same reference set, and against the naive baselines.",
     )
     def promotion_gate(
-        context: AssetCheckExecutionContext, platform: PlatformResource, tuned_model: Candidate
+        context: AssetCheckExecutionContext,
+        platform: PlatformResource,
+        training: TrainingResource,
+        tuned_model: Candidate,
     ) -> AssetCheckResult:
-        from mlplatform.registry.gate import run_gate
+        from mlplatform.registry.candidate_checks import check_promotion_gate
         from mlplatform.registry.pairs import PairStore
 
-        config = tuned_model.config
+        config = training.with_dry_run(tuned_model.config)
         store = PairStore(platform.settings)
-        decision = run_gate(config, store.of_run(config.registered_name, tuned_model.run_id), store)
-        context.log.info(f"promotion gate: {decision.reason}")
+        candidate = store.of_run(config.registered_name, tuned_model.run_id)
+        report = check_promotion_gate(config, candidate, store)
+        context.log.info(f"promotion gate: {report.decision.reason}")
         return AssetCheckResult(
-            passed=decision.promote,
-            severity=AssetCheckSeverity.WARN,
-            description=decision.reason,
-            metadata=decision_metadata(decision),
+            passed=report.decision.promote,
+            severity=AssetCheckSeverity.ERROR if report.decision.is_error else AssetCheckSeverity.WARN,
+            description=report.decision.reason,
+            metadata=gate_metadata(report),
         )
 
     return promotion_gate

@@ -1,21 +1,20 @@
-"""Jobs: train, monitor and roll back an experiment; ingest a dataset."""
+"""Jobs: train and monitor an experiment; ingest and materialise a dataset."""
 
 from typing import TYPE_CHECKING
 
-from dagster import (
-    AssetSelection,
-    JobDefinition,
-    OpExecutionContext,
-    define_asset_job,
-    in_process_executor,
-    job,
-    op,
-)
+from dagster import AssetSelection, define_asset_job, in_process_executor
 
 from mlplatform.config import DatasetConfig, ExperimentConfig
-from mlplatform.defs.keys import DATASET_ASSETS, FEATURE_TABLE, MONITORING_ASSETS, RAW, TRAINING_ASSETS, asset_key
+from mlplatform.defs.keys import (
+    DATASET_ASSETS,
+    FEATURE_TABLE,
+    MONITORING_ASSETS,
+    ONLINE_FEATURES,
+    RAW,
+    TRAINING_ASSETS,
+    asset_key,
+)
 from mlplatform.defs.partitions import all_folds_tags
-from mlplatform.defs.resources import PlatformResource
 
 if TYPE_CHECKING:
     # What `define_asset_job` returns has no public name.
@@ -60,28 +59,19 @@ def ingest_job(dataset: DatasetConfig) -> "UnresolvedAssetJobDefinition":
     )
 
 
-def rollback_job(experiment: ExperimentConfig) -> JobDefinition:
-    """Return the job that puts the previous production pair back."""
+def materialize_job(dataset: DatasetConfig, *, full: bool) -> "UnresolvedAssetJobDefinition":
+    """Return the job that brings the feature table and the online store up to date with the raw table.
 
-    @op(name=f"rollback_{experiment.name}_to_previous")
-    def rollback(context: OpExecutionContext, platform: PlatformResource) -> None:
-        from mlplatform.registry.active_config import write_active_config
-        from mlplatform.registry.notify import notify_server
-        from mlplatform.registry.pairs import PairStore
-
-        info = PairStore(platform.settings).rollback(experiment.registered_name)
-        # The next training and the drift report start from what the pair in production was trained with.
-        write_active_config(experiment.name, info.tags, info.version, platform.settings)
-        context.log.info(f"{info.name} version {info.version} is in production again")
-        context.log.info(notify_server(platform.settings))
-
-    @job(
-        name=f"rollback_{experiment.name}",
-        description=f"Point the alias production of {experiment.name} back at the previous pair.",
-        tags={"experiment": experiment.name},
+    Parameters:
+        full: write every entity to the online store, not only those that changed.
+    """
+    keys = [asset_key(dataset.name, name) for name in (FEATURE_TABLE, ONLINE_FEATURES)]
+    op_name = asset_key(dataset.name, ONLINE_FEATURES).to_python_identifier()
+    what = "every entity" if full else "the entities that changed, however late their rows came"
+    return define_asset_job(
+        f"materialize_{dataset.name}_full" if full else f"materialize_{dataset.name}",
+        selection=AssetSelection.assets(*keys),
+        description=f"From the raw rows of {dataset.name} to the online store: {what}.",
+        config={"ops": {op_name: {"config": {"mode": "full"}}}} if full else None,
         executor_def=in_process_executor,
     )
-    def rollback_experiment() -> None:
-        rollback()
-
-    return rollback_experiment

@@ -11,8 +11,8 @@ from typing import Any
 from dagster import AssetExecutionContext, ConfigurableResource
 from pydantic import Field
 
-from mlplatform.config import ConfigError, ExperimentConfig, apply_versions, load_experiment
-from mlplatform.registry.active_config import read_active_versions
+from mlplatform.config import VERSION_GROUPS, ConfigError, ExperimentConfig, apply_versions, load_experiment
+from mlplatform.registry.active_config import ADVICE, active_config_path, read_active_versions
 from mlplatform.settings import Settings
 
 
@@ -34,6 +34,7 @@ class TrainingResource(ConfigurableResource[None]):
     feature_version: str | None = Field(default=None, description="Name of an option of the group features/.")
     model_version: str | None = Field(default=None, description="Name of an option of the group model/.")
     overrides: list[str] = Field(default=[], description="Hydra overrides, for example model.params.max_depth=4.")
+    dry_run: bool = Field(default=False, description="Train, register and decide, but do not change what is served.")
 
     def resolve(self, experiment: str, settings: Settings) -> ExperimentConfig:
         """Return the configuration of this run: overrides, then requested versions, then active ones, then defaults.
@@ -41,10 +42,12 @@ class TrainingResource(ConfigurableResource[None]):
         Raises:
             ConfigError: if a version or override is unknown, not allowed, or does not fit the rest.
         """
-        versions = {**read_active_versions(experiment, settings), **self.requested}
-        config = load_experiment(
-            experiment, [*apply_versions(experiment, versions, settings), *self.overrides], settings
-        )
+        requested = apply_versions(experiment, self.requested, settings)
+        try:
+            remembered = apply_versions(experiment, self._remembered(experiment, settings), settings)
+        except ConfigError as error:
+            raise ConfigError(f"{active_config_path(experiment, settings)}: {error}; {ADVICE}") from error
+        config = load_experiment(experiment, [*remembered, *requested, *self.overrides], settings)
         default = load_experiment(experiment, settings=settings)
         if config.split.folds != default.split.folds:
             raise ConfigError(
@@ -56,6 +59,25 @@ class TrainingResource(ConfigurableResource[None]):
                 f"experiment {experiment!r}: a run cannot change the dataset; change it in YAML or add an experiment"
             )
         return config
+
+    def with_dry_run(self, config: ExperimentConfig) -> ExperimentConfig:
+        """Return the configuration with this run's wish for a dry run in its promotion policy."""
+        if not self.dry_run:
+            return config
+        return config.model_copy(update={"promotion": config.promotion.model_copy(update={"dry_run": True})})
+
+    def sources(self, experiment: str, settings: Settings) -> dict[str, str]:
+        """Return for every version where this run takes it from."""
+        sources = dict.fromkeys(VERSION_GROUPS, "the experiment's YAML")
+        sources |= dict.fromkeys(self._remembered(experiment, settings), "active_config.yaml")
+        return sources | dict.fromkeys(self.requested, "the request")
+
+    def _remembered(self, experiment: str, settings: Settings) -> dict[str, str]:
+        """Return the active versions of what was not asked for; the file is not read where everything was."""
+        if set(VERSION_GROUPS) <= set(self.requested):
+            return {}
+        active = read_active_versions(experiment, settings)
+        return {key: version for key, version in active.items() if key not in self.requested}
 
     @property
     def requested(self) -> dict[str, str]:

@@ -1,6 +1,9 @@
-"""Sensors: a drift report that says so requests a training run, once per cause and within a cool-down."""
+"""Sensors: drift requests a training run, once per cause and within a cool-down; new data request an ingest."""
 
 import datetime as dt
+import hashlib
+import json
+from typing import TYPE_CHECKING
 
 from dagster import (
     DefaultSensorStatus,
@@ -12,8 +15,12 @@ from dagster import (
     sensor,
 )
 
-from mlplatform.config import ExperimentConfig
+from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.resources import PlatformResource
+
+if TYPE_CHECKING:
+    # What `define_asset_job` returns has no public name.
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 INTERVAL_S = 60
 
@@ -46,3 +53,44 @@ def drift_sensor(experiment: ExperimentConfig) -> SensorDefinition:
         return SensorResult(run_requests=[request], cursor=decision.state.to_cursor())
 
     return drift
+
+
+def new_data_sensor(
+    dataset: DatasetConfig, ingest: "UnresolvedAssetJobDefinition", materialize: "UnresolvedAssetJobDefinition"
+) -> SensorDefinition:
+    """Return the sensor that requests an ingest when a dataset's source has something new.
+
+    Rows that another process put into the raw table, such as the stream consumer, request a materialisation.
+
+    Parameters:
+        ingest, materialize: the dataset's jobs.
+    """
+
+    @sensor(
+        name=f"new_data_{dataset.name}",
+        jobs=[ingest, materialize],
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=DefaultSensorStatus.STOPPED,
+        description="Requests an ingest when the source changed, or a materialisation when the raw table did.",
+    )
+    def new_data(context: SensorEvaluationContext, platform: PlatformResource) -> SensorResult | SkipReason:
+        from mlplatform.data.raw_table import open_raw
+        from mlplatform.data.sources import open_source
+        from mlplatform.features.table import is_behind
+
+        settings = platform.settings
+        raw = open_raw(dataset, settings)
+        seen = json.loads(context.cursor or "{}")
+        now = {"source": open_source(dataset).fingerprint(dataset, settings), "raw": raw.digest if raw else None}
+        if now["source"] is not None and now["source"] != seen.get("source"):
+            job, cause = ingest, "the source has something new"
+        elif is_behind(dataset, settings) and now["raw"] != seen.get("raw"):
+            job, cause = materialize, "the raw table has rows that are not materialised"
+        else:
+            return SkipReason(f"nothing new since the last look at {dataset.name}")
+        count = seen.get("count", 0) + 1
+        digest = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()[:16]
+        request = RunRequest(run_key=f"{dataset.name}-{count}-{digest}", job_name=job.name, tags={"new_data": cause})
+        return SensorResult(run_requests=[request], cursor=json.dumps({**now, "count": count}))
+
+    return new_data

@@ -1,7 +1,8 @@
-"""Feast objects of a dataset: its entity, its file sources and its feature views.
+"""Feast objects of a dataset: its entity, its sources and its feature views.
 
-Built from the dataset's configuration, so a new dataset needs no Python. The type of the entity ids is read from the
-stored table, because the configuration does not state it.
+Every view has a push source on top of its file source: history and materialisation read the files, and rows can be
+pushed to the online store as they arrive. Built from the dataset's configuration, so a new dataset needs no Python. The
+type of the entity ids is read from the stored table, because the configuration does not state it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import ENTITY, TIMESTAMP, ColumnConfig, DatasetConfig
 from mlplatform.features.feast_import import import_feast
-from mlplatform.features.table import WINDOW_END, WINDOW_PREFIX, features_path, require_table, windows_path
+from mlplatform.features.table import features_path, require_table, windows_path
+from mlplatform.features.windows import WINDOW_END, WINDOW_PREFIX
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
-    from feast import Entity, FeatureView, Field
+    from feast import Entity, FeatureView, Field, PushSource
 
 # Feature values do not expire: on a regular grid a missing value is a row of nulls, not an older row, and how old an
 # answer may be is for the reader to judge. Feast writes "for ever" as zero, but then `feast materialize-incremental`
@@ -53,6 +55,11 @@ def windows_view_name(dataset: DatasetConfig) -> str:
     return f"{dataset.name}_windows"
 
 
+def push_source_name(view: str) -> str:
+    """Return the name under which `FeatureStore.push` writes to a view."""
+    return f"{view}_push"
+
+
 def build_definitions(dataset: DatasetConfig, settings: Settings) -> FeastObjects:
     """Return the Feast objects of a dataset.
 
@@ -63,7 +70,7 @@ def build_definitions(dataset: DatasetConfig, settings: Settings) -> FeastObject
     from feast import Entity, FeatureView, Field, ValueType
     from feast.types import Int64, String
 
-    path = require_table(features_path(dataset, settings), dataset, "write_feature_table")
+    path = require_table(features_path(dataset, settings), dataset)
     has_text_ids = _has_text_ids(path)
     entity = Entity(
         name=entity_name(dataset),
@@ -112,11 +119,12 @@ def _field(name: str, column: ColumnConfig, prefix: str) -> Field:
     )
 
 
-def _source(name: str, path: Path) -> Any:
-    from feast import FileSource
+def _source(view: str, path: Path) -> PushSource:
+    from feast import FileSource, PushSource
     from feast.data_format import ParquetFormat
 
-    return FileSource(name=f"{name}_source", path=str(path), timestamp_field=TIMESTAMP, file_format=ParquetFormat())
+    files = FileSource(name=f"{view}_source", path=str(path), timestamp_field=TIMESTAMP, file_format=ParquetFormat())
+    return PushSource(name=push_source_name(view), batch_source=files)
 
 
 def _view_tags(dataset: DatasetConfig) -> dict[str, str]:
@@ -124,8 +132,8 @@ def _view_tags(dataset: DatasetConfig) -> dict[str, str]:
     return tags if dataset.frequency is None else {**tags, "frequency": dataset.frequency}
 
 
-def _has_text_ids(path: Path) -> bool:
+def _has_text_ids(folder: Path) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return not pa.types.is_integer(pq.read_schema(path).field(ENTITY).type)
+    return not pa.types.is_integer(pq.read_schema(next(folder.glob("*.parquet"))).field(ENTITY).type)

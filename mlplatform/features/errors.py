@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 SHOWN_IDS = 10
@@ -22,9 +24,77 @@ class UnknownEntityError(FeatureStoreError, LookupError):
     def __init__(self, dataset: str, entities: Sequence[Any]) -> None:
         self.entities = tuple(entities)
         shown = ", ".join(repr(entity) for entity in self.entities[:SHOWN_IDS])
-        more = f" and {len(self.entities) - SHOWN_IDS} more" if len(self.entities) > SHOWN_IDS else ""
-        super().__init__(f"dataset {dataset!r} has no entities {shown}{more}; materialize them or ask for known ones")
+        super().__init__(
+            f"dataset {dataset!r} has no entities {shown}{_more(self.entities)}; materialize them or ask for known ones"
+        )
 
 
 class EntityTypeError(FeatureStoreError):
     """An entity id of the wrong type, such as the text "1" where ids are whole numbers."""
+
+
+@dataclass(frozen=True)
+class StaleEntity:
+    """An entity whose features are too old: its id, the event time (UTC) of its newest row, and the age of that."""
+
+    entity: Any
+    event_time: dt.datetime
+    age: dt.timedelta
+
+    @property
+    def found(self) -> str:
+        """Event time and age as text, to the second."""
+        event_time = self.event_time.isoformat(timespec="seconds")
+        return f"newest row {event_time}, age {dt.timedelta(seconds=round(self.age.total_seconds()))}"
+
+    def __str__(self) -> str:
+        return f"{self.entity!r} ({self.found})"
+
+
+class StaleFeaturesError(FeatureStoreError):
+    """Features older than the experiment's staleness policy allows.
+
+    Attributes:
+        stale: the entities concerned, in the order they were asked for.
+        limit: the greatest age allowed.
+    """
+
+    def __init__(self, dataset: str, stale: Sequence[StaleEntity], limit: dt.timedelta) -> None:
+        self.stale = tuple(stale)
+        self.limit = limit
+        shown = ", ".join(map(str, self.stale[:SHOWN_IDS]))
+        super().__init__(
+            f"dataset {dataset!r}: features older than the limit of {limit}: {shown}{_more(self.stale)}; bring newer "
+            "rows in (ingest and materialise online_features), or raise staleness.max_age or set staleness.action to "
+            "flag in the experiment"
+        )
+
+
+class StoreUnavailableError(FeatureStoreError):
+    """A store that does not answer, after as many tries as make sense.
+
+    The message holds neither the store's own error text nor an address with credentials.
+
+    Attributes:
+        store: which store, for example "the online store (Redis at cache:6379)".
+        cause: name of the last error's class.
+        tries: how often it was asked.
+        seconds: for how long.
+    """
+
+    def __init__(self, store: str, error: BaseException, tries: int, seconds: float, action: str) -> None:
+        self.store = store
+        self.cause = type(error).__name__
+        self.tries = tries
+        self.seconds = seconds
+        super().__init__(f"{store} does not answer: {self.attempts}; {action}")
+
+    @property
+    def attempts(self) -> str:
+        """How often and for how long the store was asked, and the last error."""
+        times = "1 try" if self.tries == 1 else f"{self.tries} tries"
+        return f"{times} in {self.seconds:.2f} s, at last {self.cause}"
+
+
+def _more(items: Sequence[Any]) -> str:
+    return f" and {len(items) - SHOWN_IDS} more" if len(items) > SHOWN_IDS else ""

@@ -1,37 +1,52 @@
 """The Feast repository of one installation: its configuration, opening it, and applying datasets to it.
 
-The same configuration stands in `feature_repo/feature_store.yaml` for the `feast` command line. Feast's registry is one
-file that every change reads, modifies and writes back, so changes are made under a lock between processes.
+The same configuration stands in `feature_repo/feature_store.yaml` for the `feast` command line.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from mlplatform.config import DatasetConfig
-from mlplatform.features.definitions import build_definitions
+from mlplatform.features.definitions import build_definitions, entity_name, features_view_name, windows_view_name
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.feast_import import import_feast
+from mlplatform.features.online_servers import online_server
+from mlplatform.features.registry_access import registry_config, registry_errors, registry_lock, registry_version
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
+    from feast import FeatureStore, FeatureView
 
 PROJECT = "mlplatform"
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A dataset as Feast's registry knows it.
+
+    Attributes:
+        store: the opened repository.
+        features: the view of latest rows.
+        windows: the view of windows; `None` for tabular data.
+        has_text_ids: whether entity ids are text; whole numbers otherwise.
+    """
+
+    store: FeatureStore
+    features: FeatureView
+    windows: FeatureView | None
+    has_text_ids: bool
+
+
 class _Stores(threading.local):
-    """The stores of one thread, by process and settings."""
+    """The stores of one thread, by process and settings, and what was read from their registries at which version."""
 
     def __init__(self) -> None:
         self.opened: dict[tuple[int, Settings], FeatureStore] = {}
+        self.registered: dict[tuple[int, Settings, str], tuple[tuple[int, ...], Registered]] = {}
 
 
 _STORES = _Stores()
@@ -50,8 +65,48 @@ def open_store(settings: Settings) -> FeatureStore:
     store = _STORES.opened.get(key)
     if store is None:
         settings.feast_dir.mkdir(parents=True, exist_ok=True)
-        store = _STORES.opened[key] = FeatureStore(config=RepoConfig(**repo_config(settings)))
+        with registry_errors(settings), registry_lock(settings):  # a new registry makes its file or its tables
+            store = _STORES.opened[key] = FeatureStore(config=RepoConfig(**repo_config(settings)))
     return store
+
+
+def registered(dataset: DatasetConfig, settings: Settings) -> Registered:
+    """Return a dataset's views as they are in the registry now; from a database, as of at most a minute ago.
+
+    Building views from the registry takes longer than reading a window, so they are kept until the registry changes.
+
+    Raises:
+        FeatureStoreError: if the dataset has not been applied.
+    """
+    key = (os.getpid(), settings, dataset.name)
+    version = registry_version(settings)
+    known = _STORES.registered.get(key)
+    if known is not None and known[0] == version:
+        return known[1]
+    store = open_store(settings)
+    with registry_errors(settings):
+        found = _read_registered(store, dataset)
+    _STORES.registered[key] = (version, found)
+    return found
+
+
+def _read_registered(store: FeatureStore, dataset: DatasetConfig) -> Registered:
+    from feast import ValueType
+    from feast.errors import EntityNotFoundException, FeatureViewNotFoundException
+
+    def view(name: str) -> FeatureView:
+        return store.registry.get_feature_view(name, store.project, allow_cache=False)
+
+    try:
+        entity = store.registry.get_entity(entity_name(dataset), store.project, allow_cache=False)
+        return Registered(
+            store=store,
+            features=view(features_view_name(dataset)),
+            windows=view(windows_view_name(dataset)) if dataset.kind == "timeseries" else None,
+            has_text_ids=bool(entity.value_type == ValueType.STRING),
+        )
+    except (EntityNotFoundException, FeatureViewNotFoundException) as error:
+        raise FeatureStoreError(f"dataset {dataset.name!r} is not registered; run apply_dataset first") from error
 
 
 def apply_dataset(dataset: DatasetConfig, settings: Settings) -> tuple[str, ...]:
@@ -67,70 +122,27 @@ def apply_dataset(dataset: DatasetConfig, settings: Settings) -> tuple[str, ...]
     """
     objects = list(build_definitions(dataset, settings))
     store = open_store(settings)
-    with registry_lock(settings):
+    with registry_errors(settings), registry_lock(settings):
         store.registry.refresh(store.project)
         store.apply(objects)
+    _STORES.registered.clear()
     return tuple(item.name for item in objects)
-
-
-@contextmanager
-def registry_lock(settings: Settings) -> Iterator[None]:
-    """Hold the right to change the registry file, against other threads and processes."""
-    settings.feast_dir.mkdir(parents=True, exist_ok=True)
-    with (settings.feast_dir / "registry.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def repo_config(settings: Settings) -> dict[str, Any]:
     """Return what `feature_store.yaml` says for these settings.
 
-    The result holds the Redis password when one is set; it must not be logged.
+    Addresses with passwords are in it; their `repr` hides them, their text must not be logged.
     """
     return {
         "project": PROJECT,
         "provider": "local",
-        "registry": {
-            "path": str(settings.feast_dir / "registry.db"),
-            "registry_store_type": "mlplatform.features.registry_store.AtomicFileRegistryStore",
-        },
+        "registry": registry_config(settings),
         "offline_store": {"type": "mlplatform.features.asof_store.AsOfOfflineStore"},
-        "online_store": _online_store(settings),
+        "online_store": online_server(settings).config(),
         # Otherwise Feast reads every row of the history to keep the last one, and writes all entities at once.
         "materialization": {"pull_latest_features": True, "online_write_batch_size": 1000},
         # The as-of store does this itself; Feast's way scans every time stamp.
         "coerce_tz_aware": False,
         "entity_key_serialization_version": 3,
     }
-
-
-def _online_store(settings: Settings) -> dict[str, Any]:
-    if settings.redis_url is None:
-        return {"type": "sqlite", "path": str(settings.feast_dir / "online.db")}
-    # Without `skip_dedup`, Feast drops a row whose event time is already stored, and with it a corrected window.
-    return {"type": "redis", "connection_string": redis_connection(settings.redis_url), "skip_dedup": True}
-
-
-def redis_connection(url: str) -> str:
-    """Translate `redis[s]://[user[:password]@]host[:port][/db]` to Feast's comma-separated form.
-
-    Raises:
-        FeatureStoreError: if the address cannot be written in that form. The message does not repeat it.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 6379
-    except ValueError as error:
-        raise FeatureStoreError("MLPLATFORM_REDIS_URL has no valid port") from error.__cause__
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise FeatureStoreError("MLPLATFORM_REDIS_URL must look like redis://user:password@host:6379/0")
-    values: dict[str, Any] = {"db": int(parts.path.strip("/") or 0)} if parts.path.strip("/").isdecimal() else {"db": 0}
-    if parts.scheme == "rediss":
-        values["ssl"] = True
-    for name, value in (("username", parts.username), ("password", parts.password)):
-        if value:
-            values[name] = unquote(value)
-    pairs = [f"{name}={json.dumps(value)}" for name, value in values.items()]
-    if any("," in pair for pair in pairs):
-        raise FeatureStoreError("MLPLATFORM_REDIS_URL: Feast cannot take a user or password with a comma")
-    return ",".join([f"{parts.hostname}:{port}", *pairs])

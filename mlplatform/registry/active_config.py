@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from mlplatform.config import VERSION_GROUPS, ConfigError
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
+
+PAIR_VERSION = "pair_version"
+VERSION = re.compile(r"[a-z][a-z0-9_]*(@\d{8}T\d{4})?")
+ADVICE = "correct it, delete the file to go back to the defaults, or write it anew with the job repair_<experiment>"
 
 
 def active_config_path(experiment: str, settings: Settings) -> Path:
@@ -22,15 +28,28 @@ def read_active_versions(experiment: str, settings: Settings) -> dict[str, str]:
     """Return the active `split_version`, `feature_version` and `model_version`; empty before the first promotion.
 
     Raises:
-        ConfigError: if the file is not what `write_active_config` wrote.
+        ConfigError: naming file and key, if the file is not what `write_active_config` wrote.
     """
     path = active_config_path(experiment, settings)
     if not path.exists():
         return {}
-    document = yaml.safe_load(path.read_text())
-    if not isinstance(document, dict) or not set(VERSION_GROUPS) <= set(document):
-        raise ConfigError(f"{path} must hold {', '.join(VERSION_GROUPS)}; delete it to go back to the defaults")
-    return {key: str(document[key]) for key in VERSION_GROUPS}
+    document = _document(path)
+    for key in VERSION_GROUPS:
+        if key not in document:
+            raise ConfigError(f"{path}: {key} is missing; {ADVICE}")
+        if not isinstance(document[key], str) or not VERSION.fullmatch(document[key]):
+            raise ConfigError(f"{path}: {key} is {document[key]!r}, expected the name of a version; {ADVICE}")
+    return {key: document[key] for key in VERSION_GROUPS}
+
+
+def read_active_pair(experiment: str, settings: Settings) -> int | None:
+    """Return the version of the pair that the active configuration was written for; None if it cannot be told."""
+    path = active_config_path(experiment, settings)
+    try:
+        version = _document(path)[PAIR_VERSION]
+    except (OSError, ConfigError, KeyError):
+        return None
+    return version if isinstance(version, int) else None
 
 
 def write_active_config(experiment: str, versions: Mapping[str, str], pair_version: int, settings: Settings) -> Path:
@@ -42,9 +61,21 @@ def write_active_config(experiment: str, versions: Mapping[str, str], pair_versi
     path = active_config_path(experiment, settings)
     document = {
         **{key: versions[key] for key in VERSION_GROUPS},
-        "pair_version": pair_version,
+        PAIR_VERSION: pair_version,
         "promoted_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
     with atomic_file(path) as temporary:
         temporary.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}; {ADVICE}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(
+            f"{path} must hold {', '.join(VERSION_GROUPS)}, but holds {type(document).__name__}; {ADVICE}"
+        )
+    return document

@@ -1,4 +1,4 @@
-"""The notice to the prediction server that the production pair may have changed."""
+"""The notice to the prediction servers that the production pair may have changed."""
 
 from __future__ import annotations
 
@@ -6,37 +6,68 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 
 from mlplatform.settings import Settings
 
 TIMEOUT_S = 30.0
 
 
-def notify_server(settings: Settings) -> str:
-    """Ask the server at `settings.serving_url` to reload, and return in one sentence how it went.
+@dataclass(frozen=True)
+class Notice:
+    """How telling one server went.
+
+    Attributes:
+        version: the version the server says it serves; None if it did not say.
+        outcome: one sentence for people.
+    """
+
+    outcome: str
+    version: int | None = None
+
+
+def notify_servers(settings: Settings) -> list[Notice]:
+    """Ask every server in `settings.serving_url`, addresses separated by commas, to reload.
 
     Nothing is raised: training must not fail because nobody is serving.
     """
-    url = f"{settings.serving_url}/admin/reload"
     if settings.admin_token is None:
-        return "not told: MLPLATFORM_ADMIN_TOKEN is not set, so no server accepts a reload"
-    if not url.startswith(("http://", "https://")):
-        return f"not told: MLPLATFORM_SERVING_URL {settings.serving_url!r} is not an http address"
+        return [Notice("not told: MLPLATFORM_ADMIN_TOKEN is not set, so no server accepts a reload")]
+    addresses = [address.strip() for address in settings.serving_url.split(",")]
+    return [_notify(address, settings.admin_token) for address in addresses if address]
+
+
+def _notify(address: str, token: str) -> Notice:
+    url = f"{address.rstrip('/')}/admin/reload"
+    if not address.startswith(("http://", "https://")):
+        return Notice(f"not told: {address!r} in MLPLATFORM_SERVING_URL is not an http address")
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
-        url, method="POST", headers={"Authorization": f"Bearer {settings.admin_token}"}
+        url, method="POST", headers={"Authorization": f"Bearer {token}"}
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - as above
             body = response.read()
     except urllib.error.HTTPError as error:
-        return f"{url} refused with status {error.code}"
+        return Notice(f"{url} refused with status {error.code}{_reason(error)}")
     # A port may speak something else than HTTP, and a URL may be no URL.
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"{url} could not be reached: {error}"
+        return Notice(f"{url} could not be reached: {error}")
+    return _answer(url, body)
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """Return what a prediction server gives as the reason of a refusal."""
+    try:
+        return f": {json.loads(error.read())['error']['message']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _answer(url: str, body: bytes) -> Notice:
     try:
         answer = json.loads(body)
     except ValueError:
         answer = None
-    if not isinstance(answer, dict):
-        return f"{url} answered, but not as a prediction server does"
-    return f"{url} serves {answer.get('model')} version {answer.get('version')}"
+    if not isinstance(answer, dict) or not isinstance(answer.get("version"), int):
+        return Notice(f"{url} answered, but not as a prediction server does")
+    return Notice(f"{url} serves {answer.get('experiment')} version {answer['version']}", answer["version"])

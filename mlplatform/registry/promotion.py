@@ -1,17 +1,28 @@
-"""The promotion decision: a pure function of scores, policy and time."""
+"""The promotion decision: a pure function of scores, data, policy and time."""
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from mlplatform.config import PromotionConfig
 from mlplatform.training.metrics import Metric
 
-Outcome = Literal["first", "better", "current", "not_better", "baseline", "cooldown", "older", "incomparable"]
+Outcome = Literal[
+    "first",
+    "better",
+    "current",
+    "not_better",
+    "baseline",
+    "cooldown",
+    "older",
+    "too_little_data",
+    "incomparable",
+    "damaged",
+]
 
 
 @dataclass(frozen=True)
@@ -23,12 +34,29 @@ class Contender:
         score: the deciding metric, in original units; None if it cannot be scored on this reference set.
         promoted_at: when it became the champion; None for a candidate.
         obstacle: why it cannot be scored, if it cannot.
+        data_until: the newest training row; None if its training run does not say.
     """
 
     version: int
     score: float | None
     promoted_at: dt.datetime | None = None
     obstacle: str = ""
+    data_until: dt.datetime | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The rows that a decision rests on.
+
+    Attributes:
+        version_id: split version.
+        sha256: of the Parquet file.
+        rows: number of rows over all entities, context rows not counted.
+    """
+
+    version_id: str
+    sha256: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -36,9 +64,11 @@ class Decision:
     """Whether to promote, and why.
 
     Attributes:
-        promote: whether the candidate becomes the champion.
+        promote: whether the candidate may become the champion.
         outcome: the rule that decided.
         reason: one sentence for people.
+        needed: the score that the margin asks for; None where there is no champion to beat.
+        dry_run: whether the policy says that nothing may change, whatever was decided.
     """
 
     promote: bool
@@ -48,6 +78,44 @@ class Decision:
     champion: Contender | None
     metric: str
     baselines: Mapping[str, float] = field(default_factory=dict)
+    reference: Reference | None = None
+    needed: float | None = None
+    dry_run: bool = False
+
+    @property
+    def acts(self) -> bool:
+        """Whether the alias is to be changed."""
+        return self.promote and not self.dry_run
+
+    @property
+    def is_error(self) -> bool:
+        """Whether something was changed that must never change, rather than that a rule said no."""
+        return self.outcome == "damaged"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a decision is made from: see `decide_promotion`."""
+
+    candidate: Contender
+    champion: Contender | None
+    baselines: Mapping[str, float]
+    metric_name: str
+    metric: Metric
+    policy: PromotionConfig
+    now: dt.datetime
+    reference: Reference | None = None
+
+    @property
+    def needed(self) -> float | None:
+        """The score that beats the champion by the margin."""
+        if self.champion is None or self.champion.score is None:
+            return None
+        loss = self.metric.loss(self.champion.score)
+        return self.metric.loss(loss - self.policy.margin * abs(loss))
+
+
+Verdict = tuple[Outcome, str] | None
 
 
 def decide_promotion(
@@ -58,71 +126,152 @@ def decide_promotion(
     metric: Metric,
     policy: PromotionConfig,
     now: dt.datetime,
+    reference: Reference | None = None,
 ) -> Decision:
-    """Decide whether `candidate` replaces `champion`.
+    """Decide whether `candidate` replaces `champion`: the first rule with an objection decides.
+
+    A score that is not finite counts as none: NaN compares as false with everything, so it must not reach a comparison.
 
     Parameters:
         candidate: with its score on the reference set.
         champion: with its score on the same reference set; None if there is none yet.
         baselines: the same metric for every naive baseline.
         now: the current time, with time zone.
-
-    A score that is not finite counts as none: NaN compares as false with everything, so it must not reach a comparison.
+        reference: the rows behind the scores; None leaves the least number of rows unchecked.
     """
+    case = Case(candidate, champion, baselines, metric_name, metric, policy, now, reference)
+    for rule in RULES:
+        verdict = rule(case)
+        if verdict is not None:
+            return _decision(case, False, *verdict)
+    return _decision(case, True, *_approval(case))
 
-    def decision(promote: bool, outcome: Outcome, reason: str) -> Decision:
-        return Decision(promote, outcome, reason, candidate, champion, metric_name, baselines)
 
-    if candidate.score is None or not math.isfinite(candidate.score):
-        return decision(False, "incomparable", f"version {candidate.version} cannot be scored: {_obstacle(candidate)}")
-    if champion is not None and champion.version == candidate.version:
-        return decision(False, "current", f"version {candidate.version} is in production already")
-    if champion is not None and champion.version > candidate.version:
-        return decision(
-            False, "older", f"version {candidate.version} is older than the champion, version {champion.version}"
-        )
-    loss = metric.loss(candidate.score)
-    if policy.must_beat_baselines:
-        for name, score in baselines.items():
-            if not loss < metric.loss(score):
-                return decision(
-                    False,
-                    "baseline",
-                    f"{metric_name} {candidate.score:.6g} does not beat the baseline {name} with {score:.6g}",
-                )
-    if champion is None:
-        beaten = " beats the baselines" if policy.must_beat_baselines and baselines else ""
-        return decision(True, "first", f"{metric_name} {candidate.score:.6g}{beaten}; there is no champion yet")
-    if champion.score is None or not math.isfinite(champion.score):
-        return decision(
-            False,
-            "incomparable",
-            f"the champion, version {champion.version}, cannot be compared: {_obstacle(champion)}",
-        )
-    champion_loss = metric.loss(champion.score)
-    needed = champion_loss - policy.margin * abs(champion_loss)
-    if not (loss < champion_loss and loss <= needed):
-        margin = f" by the margin of {policy.margin:.2%}" if policy.margin else ""
-        return decision(
-            False,
-            "not_better",
-            f"{metric_name} {candidate.score:.6g} does not beat version {champion.version} with "
-            f"{champion.score:.6g}{margin}",
-        )
-    if champion.promoted_at is not None:
-        waited = (now - champion.promoted_at).total_seconds() / 3600
-        if waited < policy.cooldown_hours:
-            return decision(
-                False,
-                "cooldown",
-                f"version {champion.version} was promoted {waited:.1f} h ago, and the policy asks for "
-                f"{policy.cooldown_hours:g} h between promotions",
-            )
-    return decision(
-        True,
-        "better",
-        f"{metric_name} {candidate.score:.6g} beats version {champion.version} with {champion.score:.6g}",
+def refuse_damaged(candidate: Contender, metric_name: str, reason: str) -> Decision:
+    """Return the decision where candidate, champion or reference set is not what it was when it was written."""
+    return Decision(False, "damaged", reason, candidate, None, metric_name)
+
+
+def _decision(case: Case, promote: bool, outcome: Outcome, reason: str) -> Decision:
+    if promote and case.policy.dry_run:
+        reason += "; this is a dry run, so nothing changes"
+    return Decision(
+        promote,
+        outcome,
+        reason,
+        case.candidate,
+        case.champion,
+        case.metric_name,
+        case.baselines,
+        case.reference,
+        case.needed,
+        case.policy.dry_run,
     )
+
+
+def _has_score(case: Case) -> Verdict:
+    if not _is_scored(case.candidate):
+        return "incomparable", f"version {case.candidate.version} cannot be scored: {_obstacle(case.candidate)}"
+    return None
+
+
+def _not_current(case: Case) -> Verdict:
+    if case.champion is not None and case.champion.version == case.candidate.version:
+        return "current", f"version {case.candidate.version} is in production already"
+    return None
+
+
+def _not_older(case: Case) -> Verdict:
+    candidate, champion = case.candidate, case.champion
+    if champion is None or not case.policy.never_older:
+        return None
+    if champion.version > candidate.version:
+        return "older", f"version {candidate.version} is older than the champion, version {champion.version}"
+    if candidate.data_until and champion.data_until and candidate.data_until < champion.data_until:
+        return "older", (
+            f"version {candidate.version} was trained on rows up to {candidate.data_until.isoformat()}, but the "
+            f"champion, version {champion.version}, on rows up to {champion.data_until.isoformat()}"
+        )
+    return None
+
+
+def _enough_data(case: Case) -> Verdict:
+    reference = case.reference
+    if reference is not None and reference.rows < case.policy.min_reference_rows:
+        return "too_little_data", (
+            f"the reference set of split version {reference.version_id} has {reference.rows} rows, and the policy asks "
+            f"for {case.policy.min_reference_rows}"
+        )
+    return None
+
+
+def _beats_baselines(case: Case) -> Verdict:
+    score = case.candidate.score
+    assert score is not None
+    for name, baseline in case.baselines.items() if case.policy.must_beat_baselines else ():
+        if not case.metric.loss(score) < case.metric.loss(baseline):
+            return "baseline", f"{case.metric_name} {score:.6g} does not beat the baseline {name} with {baseline:.6g}"
+    return None
+
+
+def _has_scored_champion(case: Case) -> Verdict:
+    champion = case.champion
+    if champion is not None and not _is_scored(champion):
+        return "incomparable", (f"the champion, version {champion.version}, cannot be compared: {_obstacle(champion)}")
+    return None
+
+
+def _beats_champion(case: Case) -> Verdict:
+    if case.champion is None:
+        return None
+    score, champion_score, needed = case.candidate.score, case.champion.score, case.needed
+    assert score is not None
+    assert champion_score is not None
+    assert needed is not None
+    loss = case.metric.loss(score)
+    if loss < case.metric.loss(champion_score) and loss <= case.metric.loss(needed):
+        return None
+    margin = f" by the margin of {case.policy.margin:.2%}" if case.policy.margin else ""
+    return "not_better", (
+        f"{case.metric_name} {score:.6g} does not beat version {case.champion.version} with "
+        f"{champion_score:.6g}{margin}"
+    )
+
+
+def _cooled_down(case: Case) -> Verdict:
+    if case.champion is None or case.champion.promoted_at is None:
+        return None
+    waited = (case.now - case.champion.promoted_at).total_seconds() / 3600
+    if waited < case.policy.cooldown_hours:
+        return "cooldown", (
+            f"version {case.champion.version} was promoted {waited:.1f} h ago, and the policy asks for "
+            f"{case.policy.cooldown_hours:g} h between promotions"
+        )
+    return None
+
+
+RULES: tuple[Callable[[Case], Verdict], ...] = (
+    _has_score,
+    _not_current,
+    _not_older,
+    _enough_data,
+    _beats_baselines,
+    _has_scored_champion,
+    _beats_champion,
+    _cooled_down,
+)
+
+
+def _approval(case: Case) -> tuple[Outcome, str]:
+    scored = f"{case.metric_name} {case.candidate.score:.6g}"
+    if case.champion is not None:
+        return "better", f"{scored} beats version {case.champion.version} with {case.champion.score:.6g}"
+    beaten = " beats the baselines" if case.policy.must_beat_baselines and case.baselines else ""
+    return "first", f"{scored}{beaten}; there is no champion yet"
+
+
+def _is_scored(contender: Contender) -> bool:
+    return contender.score is not None and math.isfinite(contender.score)
 
 
 def _obstacle(contender: Contender) -> str:

@@ -53,7 +53,8 @@ def record_candidate(
     mlflow.log_params({name: str(value)[:PARAM_LENGTH] for name, value in params.items()})
     mlflow.log_metrics({name: float(value) for name, value in report.metrics().items()})
     for part, statistics in manifest.parts.items():
-        mlflow.log_params({f"data.{part}.{key}": value for key, value in asdict(statistics).items()})
+        values = statistics.statistics(config.targets)
+        mlflow.log_params({f"data.{part}.{key}": str(value)[:PARAM_LENGTH] for key, value in values.items()})
     mlflow.set_tags({f"data.{part}.sha256": statistics.sha256 for part, statistics in manifest.parts.items()})
     mlflow.set_tags({f"dvc.{name.removesuffix('.parquet')}": value for name, value in dvc_hashes.items()})
     mlflow.log_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "config.yaml")

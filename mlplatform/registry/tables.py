@@ -7,6 +7,7 @@ import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule.panel import Float32, Panel
+from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry.forecaster import Contract
 
 
@@ -32,6 +33,15 @@ def with_keys(contract: Contract, rows: pd.DataFrame) -> pd.DataFrame:
         if TIMESTAMP not in rows:
             rows[TIMESTAMP] = pd.Timestamp("2000-01-01", tz="UTC")
     return rows
+
+
+def prepared_table(contract: Contract, preprocessor: TransformManager, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return entity, time and the preprocessed columns, one row per raw row: what the registered model reads."""
+    rows = with_keys(contract, rows)
+    names = [name for name in preprocessor.columns if name in rows]
+    prepared = preprocessor.transform(Panel.from_frame(rows, names))
+    columns = {name: prepared.columns[name] for name in names}
+    return pd.DataFrame({ENTITY: rows[ENTITY], TIMESTAMP: rows[TIMESTAMP], **columns}, index=rows.index)
 
 
 def answer_table(contract: Contract, panel: Panel, answers: Float32) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from mlplatform.config import DatasetConfig
 from mlplatform.settings import Settings
+from mlplatform_tests.data.servers import Database, Kafka, kafka_cluster, mysql_server, postgres_server, redis_server
 
 
 @pytest.fixture
@@ -50,3 +52,28 @@ def hourly_frame(rows: int = 6, start: str = "2024-01-01") -> pd.DataFrame:
             "state": ["open"] * rows,
         }
     )
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[Database]:
+    with mysql_server() as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    with kafka_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Host and port of a Redis server."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as address:
+        yield address

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from mlplatform.config import DatasetConfig, check_source, options
-from mlplatform.data.raw import IngestReport, ingest, read_raw
+from mlplatform.data.ingest_report import IngestReport
+from mlplatform.data.raw import ingest
+from mlplatform.data.raw_table import read_raw
 from mlplatform.settings import PACKAGED_CONF, Settings
 
 DATA_DIR = os.environ.get("MLPLATFORM_DATA_DIR", "")

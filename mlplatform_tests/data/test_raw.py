@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -14,12 +13,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from mlplatform import storage
+from mlplatform import snapshots, storage
 from mlplatform.config import DatasetConfig
-from mlplatform.data import raw
 from mlplatform.data.errors import DataError
-from mlplatform.data.raw import ingest, read_raw
+from mlplatform.data.raw import ingest
+from mlplatform.data.raw_table import read_raw
 from mlplatform.settings import Settings
+from mlplatform.snapshots import Update
 from mlplatform_tests.data.conftest import hourly_dataset, hourly_frame
 
 
@@ -37,7 +37,8 @@ def broken_frame() -> pd.DataFrame:
 
 def stored(settings: Settings) -> dict[str, bytes]:
     folder = settings.raw_dir / "pump"
-    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
+    files = (path for path in folder.resolve().rglob("*") if path.is_file())
+    return {str(path.relative_to(folder.resolve())): path.read_bytes() for path in files}
 
 
 def leftovers(settings: Settings) -> int:
@@ -56,7 +57,7 @@ def test_what_is_stored_is_what_is_read(settings: Settings) -> None:
 def test_columns_that_are_all_missing_keep_their_type(settings: Settings) -> None:
     provide(hourly_frame().assign(flow=None, state=None), settings)
     report = ingest(hourly_dataset(), settings)
-    types = {field.name: str(field.type) for field in pq.read_schema(report.path)}
+    types = {field.name: str(field.type) for field in pq.read_schema(report.path / "2024-01.parquet")}
     assert (types["flow"], types["state"]) == ("float", "string")
     assert read_raw(hourly_dataset(), settings)["state"].tolist() == [None] * 6
 
@@ -70,7 +71,6 @@ def test_the_report_says_what_happened(settings: Settings) -> None:
     assert (report.start.hour, report.end.hour) == (0, 7)
     assert report.ranges["flow"] == {"min": 0.0, "mean": 3.0, "max": 7.0, "nulls": 0}
     assert report.ranges["state"] == {"categories": 1, "nulls": 0}
-    assert report.sha256 == hashlib.sha256(report.path.read_bytes()).hexdigest()
     assert report.quarantine_path is not None
     assert pd.read_parquet(report.quarantine_path)["flow"].tolist() == ["wet", "900"]
 
@@ -85,8 +85,7 @@ def test_a_clean_ingest_takes_the_old_quarantine_away(settings: Settings) -> Non
     ingest(hourly_dataset(), settings)
     provide(hourly_frame(), settings)
     assert ingest(hourly_dataset(), settings).quarantine_path is None
-    assert sorted(stored(settings)) == ["raw.parquet"]
-    assert leftovers(settings) == 0
+    assert sorted(stored(settings)) == ["entities.parquet", "rows/2024-01.parquet", "state.json"]
 
 
 @pytest.fixture
@@ -105,18 +104,18 @@ def test_a_source_that_turned_bad_changes_nothing(settings: Settings, first: dic
     assert stored(settings) == first
 
 
-def test_a_crash_between_the_two_files_changes_nothing(
+def test_a_crash_between_two_files_changes_nothing(
     settings: Settings, first: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provide(broken_frame().iloc[:6], settings)
-    real = raw._write
+    real = Update.write_file
 
-    def fail_on_quarantine(frame: pd.DataFrame, schema: object, path: Path) -> None:
-        if path.name == raw.QUARANTINE_FILE:
+    def fail_on_quarantine(update: Update, name: str | Path, table: object) -> Path:
+        if str(name).startswith("quarantine"):
             raise OSError("disk full")
-        real(frame, schema, path)
+        return real(update, name, table)
 
-    monkeypatch.setattr(raw, "_write", fail_on_quarantine)
+    monkeypatch.setattr(Update, "write_file", fail_on_quarantine)
     with pytest.raises(OSError, match="disk full"):
         ingest(hourly_dataset(), settings)
     assert stored(settings) == first
@@ -155,7 +154,7 @@ def test_a_killed_process_changes_nothing_and_is_cleaned_up_later(
     assert result.returncode == -signal.SIGKILL
     assert stored(settings) == first
     assert leftovers(settings) > 0
-    monkeypatch.setattr(storage, "ABANDONED_AFTER_S", -1)
+    monkeypatch.setattr(snapshots, "KEEP_PREVIOUS_S", -1)
     assert ingest(hourly_dataset(), settings).rows == 4
     assert leftovers(settings) == 0
 
@@ -175,5 +174,5 @@ def test_reading_before_the_first_ingest_says_what_to_do(settings: Settings) -> 
 @pytest.mark.usefixtures("first")
 def test_reading_with_other_columns_than_stored_says_what_to_do(settings: Settings) -> None:
     dataset: DatasetConfig = hourly_dataset(columns={"flow": {}})
-    with pytest.raises(DataError, match="configuration now asks for entity_id, event_timestamp, flow; materialise"):
+    with pytest.raises(DataError, match="configuration now asks for flow \\(float\\) by month; materialise"):
         read_raw(dataset, settings)

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from redis import Redis
 
 from mlplatform.config import ConfigError, DatasetConfig, Frozen
 from mlplatform.data.errors import DataError
-from mlplatform.data.sources import Source, read_source
+from mlplatform.data.raw import ingest
+from mlplatform.data.raw_table import read_raw
+from mlplatform.data.sources import IncrementalSource, Source, open_source, read_source
 from mlplatform.data.validation import validate
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
 from mlplatform_tests.data.conftest import hourly_dataset, hourly_frame
+from mlplatform_tests.data.servers import Database
+from mlplatform_tests.data.sources.test_feast import make_repository
 
 
-def csv_example(folder: Path) -> DatasetConfig:
+def csv_example(folder: Path, _request: pytest.FixtureRequest) -> DatasetConfig:
     hourly_frame().to_csv(folder / "pump.csv", index=False)
     return hourly_dataset()
 
 
-def parquet_example(folder: Path) -> DatasetConfig:
-    hourly_frame().to_parquet(folder / "pump.parquet")
-    return hourly_dataset(source={"uri": "pump.parquet"})
+def parquet_example(folder: Path, _request: pytest.FixtureRequest) -> DatasetConfig:
+    (folder / "readings").mkdir()
+    for part in range(2):
+        hourly_frame(3, f"2024-01-0{1 + part}").to_parquet(folder / "readings" / f"{part}.parquet")
+    return hourly_dataset(source={"uri": "readings/*.parquet"})
 
 
-def simulation_example(_folder: Path) -> DatasetConfig:
+def simulation_example(_folder: Path, _request: pytest.FixtureRequest) -> DatasetConfig:
     options = {"entities": 2, "start": "2024-01-01", "end": "2024-01-05"}
     return hourly_dataset(
         source={"uri": "simulation://fleet", "options": options},
@@ -37,7 +46,7 @@ def simulation_example(_folder: Path) -> DatasetConfig:
     )
 
 
-def sklearn_example(_folder: Path) -> DatasetConfig:
+def sklearn_example(_folder: Path, _request: pytest.FixtureRequest) -> DatasetConfig:
     return DatasetConfig.model_validate(
         {
             "name": "diabetes",
@@ -48,10 +57,54 @@ def sklearn_example(_folder: Path) -> DatasetConfig:
     )
 
 
+def postgres_example(_folder: Path, request: pytest.FixtureRequest) -> DatasetConfig:
+    return database_example(request.getfixturevalue("postgres"))
+
+
+def mysql_example(_folder: Path, request: pytest.FixtureRequest) -> DatasetConfig:
+    return database_example(request.getfixturevalue("mysql"))
+
+
+def database_example(database: Database) -> DatasetConfig:
+    database.run("DROP TABLE IF EXISTS pump", "CREATE TABLE pump (time TEXT, flow FLOAT, pressure FLOAT, state TEXT)")
+    database.insert("pump", hourly_frame().to_dict("records"))
+    options = {"table": "pump", "watermark_column": "time", **database.options}
+    return hourly_dataset(source={"uri": database.uri, "options": options})
+
+
+def kafka_example(_folder: Path, request: pytest.FixtureRequest) -> DatasetConfig:
+    cluster = request.getfixturevalue("kafka")
+    topic = f"example-{uuid.uuid4().hex}"
+    cluster.send(topic, [json.dumps(row).encode() for row in hourly_frame().to_dict("records")], partition=0)
+    return hourly_dataset(source={"uri": f"kafka://{cluster.address}/{topic}"})
+
+
+def redis_stream_example(_folder: Path, request: pytest.FixtureRequest) -> DatasetConfig:
+    address = request.getfixturevalue("redis")
+    stream = f"example-{uuid.uuid4().hex}"
+    with Redis.from_url(f"redis://{address}/0") as client:
+        for row in hourly_frame().to_dict("records"):
+            client.xadd(stream, {"value": json.dumps(row)})
+    return hourly_dataset(source={"uri": f"redis-stream://{address}/0/{stream}"})
+
+
+def feast_example(folder: Path, _request: pytest.FixtureRequest) -> DatasetConfig:
+    make_repository(folder / "repo")
+    source = {"uri": "feast://repo", "options": {"feature_view": "pumps"}}
+    return hourly_dataset(source=source, entity_column="pump_number")
+
+
 # A new source adds its smallest data set here.
-EXAMPLES: dict[str, Callable[[Path], DatasetConfig]] = {
+EXAMPLES: dict[str, Callable[[Path, pytest.FixtureRequest], DatasetConfig]] = {
     "csv": csv_example,
+    "feast": feast_example,
+    "kafka": kafka_example,
+    "mariadb": mysql_example,
+    "mysql": mysql_example,
     "parquet": parquet_example,
+    "postgres": postgres_example,
+    "postgresql": postgres_example,
+    "redis-stream": redis_stream_example,
     "simulation": simulation_example,
     "sklearn": sklearn_example,
 }
@@ -61,7 +114,7 @@ EXAMPLES: dict[str, Callable[[Path], DatasetConfig]] = {
 def dataset(request: pytest.FixtureRequest, settings: Settings) -> DatasetConfig:
     assert request.param in EXAMPLES, f"add the smallest data set of source {request.param!r} to EXAMPLES"
     assert settings.data_dir is not None
-    return EXAMPLES[request.param](settings.data_dir)
+    return EXAMPLES[request.param](settings.data_dir, request)
 
 
 @pytest.mark.parametrize("name", SOURCES.names())
@@ -70,6 +123,7 @@ def test_a_source_declares_strict_options(name: str) -> None:
     assert issubclass(plugin, Source)
     assert issubclass(plugin.Params, Frozen)
     assert plugin.Params.model_config["extra"] == "forbid"
+    assert plugin.operational <= set(plugin.Params.model_fields)
 
 
 def test_a_source_delivers_rows_that_validate(dataset: DatasetConfig, settings: Settings) -> None:
@@ -81,6 +135,32 @@ def test_a_source_delivers_rows_that_validate(dataset: DatasetConfig, settings: 
 
 def test_a_source_reads_the_same_twice(dataset: DatasetConfig, settings: Settings) -> None:
     pd.testing.assert_frame_equal(read_source(dataset, settings), read_source(dataset, settings))
+
+
+def test_the_fingerprint_stays_while_nothing_is_new(dataset: DatasetConfig, settings: Settings) -> None:
+    source = open_source(dataset)
+    assert source.fingerprint(dataset, settings) == source.fingerprint(dataset, settings)
+
+
+def test_going_on_at_a_stored_position_delivers_every_row(dataset: DatasetConfig, settings: Settings) -> None:
+    source = open_source(dataset)
+    if not isinstance(source, IncrementalSource):
+        pytest.skip("this source is read whole")
+    first, *others = source.read_since(dataset, settings, None)
+    stored = json.loads(json.dumps(first.position))
+    rest = [batch.frame for batch in source.read_since(dataset, settings, stored)]
+    rows = pd.concat([first.frame, *rest], ignore_index=True).drop_duplicates(ignore_index=True)
+    whole = pd.concat([first.frame, *(batch.frame for batch in others)], ignore_index=True)
+    pd.testing.assert_frame_equal(rows, whole.drop_duplicates(ignore_index=True))
+    source.acknowledge(dataset, settings, stored)
+
+
+def test_ingesting_twice_stores_every_row_once(dataset: DatasetConfig, settings: Settings) -> None:
+    ingest(dataset, settings)
+    rows = read_raw(dataset, settings)
+    assert not rows.duplicated(["entity_id", "event_timestamp"]).any()
+    ingest(dataset, settings)
+    pd.testing.assert_frame_equal(read_raw(dataset, settings), rows)
 
 
 def test_a_missing_column_is_named_with_those_found(dataset: DatasetConfig, settings: Settings) -> None:
@@ -97,7 +177,7 @@ def test_an_unknown_option_is_named(dataset: DatasetConfig, settings: Settings) 
 
 
 def test_an_unknown_scheme_lists_the_known_ones(settings: Settings) -> None:
-    with pytest.raises(ConfigError, match="known schemes: csv, parquet, simulation, sklearn"):
+    with pytest.raises(ConfigError, match=f"known schemes: {', '.join(SOURCES.names())}"):
         read_source(hourly_dataset(source={"uri": "ftp://host/file"}), settings)
 
 

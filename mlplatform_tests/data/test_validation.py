@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.data.errors import DataError
-from mlplatform.data.validation import Validated, validate
+from mlplatform.data.validation import Basis, Tally, Validated, validate
 from mlplatform_tests.data.conftest import hourly_dataset, hourly_frame
 
 FLEET = {"entity_column": "unit", "columns": {"flow": {"min": 0, "max": 100}}}
@@ -22,6 +22,13 @@ FLEET = {"entity_column": "unit", "columns": {"flow": {"min": 0, "max": 100}}}
 def fleet_frame(units: list[Any], hours: list[int], flow: list[Any]) -> pd.DataFrame:
     times = [f"2024-01-01T{hour:02d}:00:00" for hour in hours]
     return pd.DataFrame({"unit": units, "time": times, "flow": flow})
+
+
+def judge(frame: pd.DataFrame, dataset: DatasetConfig) -> None:
+    """Validate a frame as a whole source."""
+    tally = Tally()
+    tally.add(validate(frame, dataset))
+    tally.refuse_bad_source(dataset)
 
 
 def reasons_by_row(result: Validated) -> dict[int, str]:
@@ -60,7 +67,6 @@ def test_a_bad_cell_sends_its_row_to_quarantine(column: str, value: Any, reason:
     assert reasons_by_row(result) == {3: reason}
     assert result.quarantine[column][0] == (None if value is None else str(value))
     assert len(result.rows) == 5
-    assert result.missing_steps == {1: 1}
 
 
 def test_a_row_with_several_faults_lists_all_of_them() -> None:
@@ -68,8 +74,8 @@ def test_a_row_with_several_faults_lists_all_of_them() -> None:
     frame.loc[2, ["flow", "pressure"]] = ["x", None]
     result = validate(frame, hourly_dataset())
     assert reasons_by_row(result) == {2: "flow: not a number; pressure: missing, but the column is not nullable"}
-    assert result.report["quarantined"] == 1
-    assert sum(result.report["reasons"].values()) == 2
+    assert len(result.quarantine) == 1
+    assert sum(result.reasons.values()) == 2
 
 
 def test_missing_values_of_nullable_columns_stay() -> None:
@@ -98,7 +104,7 @@ def test_conflicting_duplicates_name_the_row_that_is_kept() -> None:
     other = hourly_frame().iloc[[1, 4]].assign(flow=[50.0, 60.0])
     result = validate(pd.concat([hourly_frame(), other]), hourly_dataset())
     assert reasons_by_row(result) == {6: "conflicting duplicate of row 1", 7: "conflicting duplicate of row 4"}
-    assert result.report["reasons"] == {"conflicting duplicate": 2}
+    assert result.reasons == {"conflicting duplicate": 2}
     assert result.rows["flow"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
@@ -119,23 +125,14 @@ def test_rows_out_of_order_are_sorted_and_counted() -> None:
     frame = hourly_frame().iloc[[0, 3, 1, 2, 5, 4]]
     result = validate(frame, hourly_dataset())
     assert result.rows["flow"].tolist() == [0, 1, 2, 3, 4, 5]
-    assert result.report["out_of_order_rows"] == 3
+    assert result.out_of_order_rows == 3
     assert result.quarantine.empty
 
 
 def test_interleaved_entities_are_in_order() -> None:
     result = validate(fleet_frame([2, 1, 2, 1], [0, 0, 1, 1], [1, 2, 3, 4]), hourly_dataset(**FLEET))
-    assert result.report["out_of_order_rows"] == 0
+    assert result.out_of_order_rows == 0
     assert result.rows["flow"].tolist() == [2, 4, 1, 3]
-
-
-def test_gaps_are_listed_per_entity_with_their_ranges() -> None:
-    result = validate(fleet_frame([1, 1, 1, 2, 2], [0, 3, 5, 0, 1], [1] * 5), hourly_dataset(**FLEET))
-    assert result.missing_steps == {1: 3}
-    assert result.gaps["steps"].tolist() == [2, 1]
-    assert result.gaps["start"].dt.hour.tolist() == [1, 4]
-    assert result.gaps["end"].dt.hour.tolist() == [2, 4]
-    assert result.report["missing_steps"] == 3
 
 
 def test_the_grid_is_the_phase_most_rows_have() -> None:
@@ -166,7 +163,7 @@ def test_a_year_that_nanoseconds_cannot_hold_is_bad_not_wrapped(year: str) -> No
 
 def test_numbers_are_not_times() -> None:
     with pytest.raises(DataError, match="not an ISO 8601 time"):
-        validate(hourly_frame(3).assign(time=[1, 2, 3]), hourly_dataset())
+        judge(hourly_frame(3).assign(time=[1, 2, 3]), hourly_dataset())
 
 
 def test_dates_are_not_numbers() -> None:
@@ -196,7 +193,7 @@ def test_too_many_bad_rows_are_refused_with_counts_and_examples() -> None:
     frame = hourly_frame().astype(object)
     frame.loc[[1, 4], "flow"] = ["wet", 900]
     with pytest.raises(DataError) as error:
-        validate(frame, hourly_dataset(max_bad_fraction=0.3))
+        judge(frame, hourly_dataset(max_bad_fraction=0.3))
     text = str(error.value)
     assert "2 of 6 rows (33.3%)" in text
     assert "max_bad_fraction allows 30.0%" in text
@@ -208,17 +205,17 @@ def test_too_many_bad_rows_are_refused_with_counts_and_examples() -> None:
 def test_the_allowed_fraction_itself_is_allowed() -> None:
     frame = hourly_frame(10)
     frame.loc[0, "flow"] = -1
-    assert len(validate(frame, hourly_dataset(max_bad_fraction=0.1)).rows) == 9
+    judge(frame, hourly_dataset(max_bad_fraction=0.1))
 
 
 def test_all_rows_bad_is_refused_whatever_the_fraction() -> None:
     with pytest.raises(DataError, match="one row at least must be good"):
-        validate(hourly_frame().assign(flow=-1.0), hourly_dataset(max_bad_fraction=1))
+        judge(hourly_frame().assign(flow=-1.0), hourly_dataset(max_bad_fraction=1))
 
 
 def test_no_rows_are_refused() -> None:
     with pytest.raises(DataError, match="no rows"):
-        validate(hourly_frame().iloc[:0], hourly_dataset())
+        judge(hourly_frame().iloc[:0], hourly_dataset())
 
 
 def test_a_missing_column_is_named_with_the_columns_found() -> None:
@@ -241,7 +238,39 @@ def test_tabular_rows_get_their_number_and_a_constant_time() -> None:
     result = validate(pd.DataFrame({"x": [7, "?", 7]}), dataset)
     assert result.rows[ENTITY].tolist() == [0, 2]
     assert set(result.rows[TIMESTAMP]) == {pd.Timestamp("2000-01-01T00:00Z")}
-    assert result.gaps.empty
+    later = validate(pd.DataFrame({"x": [1.0]}), dataset, result.basis, first_row=3)
+    assert later.rows[ENTITY].tolist() == [3]
+
+
+def test_an_increment_is_judged_with_everything_stored_before_it() -> None:
+    frame = hourly_frame(10)
+    frame.loc[[0, 1], "flow"] = -1
+    dataset = hourly_dataset(max_bad_fraction=0.015)
+    tally = Tally()
+    tally.add(validate(frame, dataset))
+    tally.refuse_bad_increment(dataset, stored_rows=124)
+    with pytest.raises(DataError, match=r"2 of 133 rows \(1\.5%\) are bad"):
+        tally.refuse_bad_increment(dataset, stored_rows=123)
+
+
+def test_the_first_batch_settles_the_kind_of_ids_and_the_grid_of_all() -> None:
+    dataset = hourly_dataset(**FLEET)
+    basis = validate(fleet_frame([1, 2], [0, 1], [5, 5]), dataset).basis
+    assert basis == Basis(text_ids=False, phase_ns=0)
+    later = validate(
+        fleet_frame(["b", "c"], [0, 1], [5, 5]).assign(time=["2024-01-01T02:30:00"] * 2), dataset, basis, first_row=2
+    )
+    assert reasons_by_row(later) == dict.fromkeys(
+        (2, 3), "time: off the 1h grid; unit: not a whole number, as the other entities are"
+    )
+
+
+def test_the_newest_of_repeated_rows_can_win() -> None:
+    frame = pd.concat([hourly_frame(3), hourly_frame(1).assign(flow=9.0)])
+    result = validate(frame, hourly_dataset(), newest_wins=True)
+    assert result.rows["flow"].tolist() == [9, 1, 2]
+    assert result.numbers.tolist() == [3, 1, 2]
+    assert result.quarantine.empty
 
 
 CELL = st.one_of(
@@ -263,14 +292,7 @@ def test_no_row_is_ever_lost(cells: list[tuple[Any, ...]]) -> None:
         max_bad_fraction=1, entity_column="unit", columns={"flow": {"min": 0}, "state": {"type": "category"}}
     )
     frame = pd.DataFrame(cells, columns=["unit", "time", "flow", "state"], dtype=object)
-    refusal = ""
-    try:
-        result = validate(frame, dataset)
-    except DataError as error:
-        refusal = str(error)
-    if refusal:
-        assert f"{len(frame)} of {len(frame)} rows" in refusal
-        return
+    result = validate(frame, dataset)
     assert len(result.rows) + len(result.quarantine) == len(frame)
     assert result.quarantine["row"].is_unique
     assert (result.quarantine["reason"].str.len() > 0).all()

@@ -235,7 +235,34 @@ def test_the_manifest_is_plain_json(settings: Settings) -> None:
     assert isinstance(manifest, SplitManifest)
 
 
+def test_statistics_are_of_the_rows_that_are_scored_not_of_their_context(settings: Settings) -> None:
+    history = pump_frame()
+    history.loc[history.index[-1], "heat"] = np.nan
+    part = write_split(PUMP, time_policy(), history, settings).parts["reference"]
+    own = history[history["event_timestamp"] >= START + 126 * HOUR]
+    assert (part.rows, part.entities) == (len(own), 2)
+    heat = own["heat"].astype(float)
+    assert part.columns["heat"]["missing"] == 1
+    for name, expected in (("min", heat.min()), ("mean", heat.mean()), ("max", heat.max()), ("std", heat.std(ddof=0))):
+        assert part.columns["heat"][name] == pytest.approx(expected)
+    flat = part.statistics(["heat"])
+    assert {key for key in flat if key.startswith("heat.")} == {f"heat.{key}" for key in part.columns["heat"]}
+    assert (flat["rows"], flat["entities"], flat["sha256"]) == (part.rows, 2, part.sha256)
+    assert read_manifest(settings, "pump", "v1").parts["reference"] == part
+
+
+def test_a_column_without_values_has_no_mean(settings: Settings) -> None:
+    empty = write_split(PUMP, time_policy(), pump_frame().assign(heat=np.float32("nan")), settings)
+    assert empty.parts["reference"].columns["heat"] == {"missing": 48}
+
+
 # Tabular
+
+
+def test_categories_are_counted(settings: Settings) -> None:
+    manifest = write_split(PATIENTS, table_policy(stratify_column="ill"), patients(), settings)
+    counts = [manifest.parts[part].columns["ill"]["values"] for part in ("train", "reference")]
+    assert {key: sum(count[key] for count in counts) for key in ("no", "yes")} == {"no": 30, "yes": 10}
 
 
 def test_a_table_is_divided_by_rows(settings: Settings) -> None:

@@ -10,7 +10,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from dagster import (
     AssetKey,
     AssetSelection,
@@ -21,16 +20,16 @@ from dagster import (
     in_process_executor,
 )
 
-from mlplatform.config import VERSION_GROUPS, ConfigError
+from mlplatform.config import ConfigError
 from mlplatform.datamodule.folds import StoredFold
 from mlplatform.datamodule.splits import split_dir
 from mlplatform.defs.io_managers import ArtifactStore
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, asset_key
-from mlplatform.features.online import materialize_online
+from mlplatform.features.materialize import materialize_online
 from mlplatform.features.store import apply_dataset
 from mlplatform.features.table import windows_path
 from mlplatform.preprocessing.manager import TransformManager
-from mlplatform.registry.active_config import active_config_path, read_active_versions
+from mlplatform.registry.active_config import read_active_versions
 from mlplatform.registry.pairs import PRODUCTION, PairIntegrityError, PairNotFoundError, PairStore
 from mlplatform.registry.tracking import client_for
 from mlplatform.training import candidate as candidate_module
@@ -150,8 +149,9 @@ class TestSeparateRuns:
         assert set(checks_of(yard.materialize("tuned_model"))) == set()
         registered = checks_of(yard.materialize("registered_pair"))
         assert {name: check.passed for name, check in registered.items()} == {
-            "parity": True,
+            "serving_parity": True,
             "pair_integrity": True,
+            "beats_baseline": True,
             "promotion_gate": True,
         }
         assert not yard.pairs.find(EXPERIMENT, PRODUCTION)
@@ -191,7 +191,7 @@ class TestFailures:
         assert AssetKey([EXPERIMENT, "production_alias"]) not in materialized(result)
         assert not yard.pairs.find(EXPERIMENT, PRODUCTION)
 
-    def test_a_failed_parity_check_fails_the_run_before_the_alias(self, yard: Yard) -> None:
+    def test_a_failed_serving_parity_check_fails_the_run_before_the_alias(self, yard: Yard) -> None:
         dataset, settings = yard.config.dataset, yard.settings
         path = windows_path(dataset, settings)
         windows = pd.read_parquet(path)
@@ -201,7 +201,7 @@ class TestFailures:
         materialize_online(dataset, settings)
         result = yard.materialize("tuned_model", "registered_pair", "production_alias", raise_on_error=False)
         assert not result.success
-        parity = checks_of(result)["parity"]
+        parity = checks_of(result)["serving_parity"]
         assert not parity.passed
         assert "the online window of 'load_pu' differs" in (parity.description or "")
         assert not yard.pairs.find(EXPERIMENT, PRODUCTION)
@@ -256,19 +256,6 @@ def test_scores_belong_to_their_fold_also_beyond_ten(yard: Yard, monkeypatch: py
     monkeypatch.setattr(candidate_module, "train_candidate", stop)
     assert "seen enough" in failure(yard.run(TRAIN, raise_on_error=False))
     assert seen == [f"fold_{k}" for k in range(11)]
-
-
-def test_rolling_back_is_one_job(yard: Yard) -> None:
-    for asset in ("tuned_model", "registered_pair", "registered_pair"):
-        yard.materialize(asset)
-    for version in ("1", "2"):
-        yard.pairs.promote(yard.pairs.resolve(EXPERIMENT, version))
-    assert yard.run(ROLLBACK).success
-    production = yard.pairs.resolve(EXPERIMENT, PRODUCTION)
-    assert production.version == 1
-    active = yaml.safe_load(active_config_path(EXPERIMENT, yard.settings).read_text())
-    assert active["pair_version"] == 1
-    assert read_active_versions(EXPERIMENT, yard.settings) == {key: production.tags[key] for key in VERSION_GROUPS}
 
 
 def test_rolling_back_without_a_previous_pair_fails(yard: Yard) -> None:

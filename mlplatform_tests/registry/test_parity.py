@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from mlplatform.config import ENTITY, ExperimentConfig, load_experiment
-from mlplatform.features.online import materialize_online
+from mlplatform.features.materialize import materialize_online
 from mlplatform.features.retrieval import load_history
 from mlplatform.features.store import apply_dataset
-from mlplatform.features.table import features_path, windows_path, write_feature_table, write_window_table
+from mlplatform.features.table import features_path, windows_path, write_feature_table
 from mlplatform.preprocessing.transforms.impute import Impute
 from mlplatform.registry.forecaster import Contract, Forecaster
 from mlplatform.registry.parity import ParityReport, check_parity
@@ -57,11 +57,11 @@ def test_an_online_store_that_is_behind_says_what_to_do(yard: Yard, forecaster: 
     settings = yard.settings
     write_conf(yard.conf, fleet={"end": "2024-03-02"})
     dataset = load_experiment(yard.config.name, settings=settings).dataset
-    from mlplatform.data.raw import ingest, read_raw
+    from mlplatform.data.raw import ingest
+    from mlplatform.data.raw_table import read_raw
 
     ingest(dataset, settings)
     write_feature_table(read_raw(dataset, settings), dataset, settings)
-    write_window_table(dataset, settings)
     apply_dataset(dataset, settings)
     (difference,) = parity(yard, forecaster).differences
     assert "materialise online_features again" in difference
@@ -111,7 +111,8 @@ def test_tabular_rows_are_compared_as_well(yard: Yard, name: str) -> None:
 
 def _put_online(config: ExperimentConfig, yard: Yard) -> Forecaster:
     """Return a pair for a tabular experiment whose rows are in both stores; parity never looks at its model."""
-    from mlplatform.data.raw import ingest, read_raw
+    from mlplatform.data.raw import ingest
+    from mlplatform.data.raw_table import read_raw
     from mlplatform.datamodule.panel import Panel
     from mlplatform.preprocessing.manager import TransformManager
 

@@ -10,9 +10,10 @@ import pytest
 
 from mlplatform.config import PromotionConfig
 from mlplatform.plugins import METRICS
-from mlplatform.registry.promotion import Contender, Decision, decide_promotion
+from mlplatform.registry.promotion import Contender, Decision, Reference, decide_promotion
 
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+HOUR = dt.timedelta(hours=1)
 NAN = float("nan")
 
 
@@ -25,21 +26,23 @@ def decide(
     baselines: dict[str, float] | None = None,
     metric: str = "mae",
     promoted_hours_ago: float | None = None,
+    data_until: tuple[dt.datetime | None, dt.datetime | None] = (None, None),
+    reference_rows: int = 100,
     **policy: Any,
 ) -> Decision:
     promoted_at = None if promoted_hours_ago is None else NOW - dt.timedelta(hours=promoted_hours_ago)
+    obstacle = "" if champion is not None else "it predicts 12 steps"
+    rival = Contender(versions[1], champion, promoted_at, obstacle, data_until[1])
+    obstacle = "" if candidate is not None else "it needs more rows"
     return decide_promotion(
-        candidate=Contender(versions[0], candidate, obstacle="" if candidate is not None else "it needs more rows"),
-        champion=(
-            Contender(versions[1], champion, promoted_at, "" if champion is not None else "it predicts 12 steps")
-            if has_champion
-            else None
-        ),
+        candidate=Contender(versions[0], candidate, None, obstacle, data_until[0]),
+        champion=rival if has_champion else None,
         baselines=baselines or {},
         metric_name=f"reference_{metric}",
         metric=METRICS.get(metric),
         policy=PromotionConfig(**policy),
         now=NOW,
+        reference=Reference("pump_v1", "0" * 64, reference_rows),
     )
 
 
@@ -73,6 +76,16 @@ def decide(
         # The pointer never moves back, however good the score.
         ({"candidate": 0.1, "champion": 2.0, "versions": (1, 2)}, "older"),
         ({"candidate": 0.1, "champion": 2.0, "versions": (2, 2)}, "current"),
+        ({"candidate": 0.1, "champion": 2.0, "versions": (1, 2), "never_older": False}, "better"),
+        # Nor to training rows that end earlier; rows up to the same moment, or up to an unknown one, are not older.
+        ({"candidate": 0.1, "champion": 2.0, "data_until": (NOW - HOUR, NOW)}, "older"),
+        ({"candidate": 0.1, "champion": 2.0, "data_until": (NOW - HOUR, NOW), "never_older": False}, "better"),
+        ({"candidate": 0.1, "champion": 2.0, "data_until": (NOW, NOW)}, "better"),
+        ({"candidate": 0.1, "champion": 2.0, "data_until": (None, NOW)}, "better"),
+        # Few rows prove nothing.
+        ({"candidate": 0.1, "champion": 2.0, "min_reference_rows": 101}, "too_little_data"),
+        ({"candidate": 0.1, "has_champion": False, "min_reference_rows": 101}, "too_little_data"),
+        ({"candidate": 0.1, "champion": 2.0, "min_reference_rows": 100}, "better"),
         # What cannot be scored is neither promoted nor replaced.
         ({"candidate": None, "champion": 2.0}, "incomparable"),
         ({"candidate": None, "has_champion": False}, "incomparable"),
@@ -137,3 +150,20 @@ def test_a_first_champion_that_had_no_baselines_to_beat_does_not_claim_to_have_b
     none: dict[str, Any] = {"baselines": {}}
     for policy in (easy, none):
         assert "beats" not in decide(1.0, has_champion=False, **policy).reason
+
+
+@pytest.mark.parametrize(("candidate", "promotes"), [(1.0, True), (3.0, False)])
+def test_a_dry_run_decides_as_always_and_does_not_act(candidate: float, promotes: bool) -> None:
+    dry, real = (decide(candidate, 2.0, dry_run=dry_run) for dry_run in (True, False))
+    assert (dry.promote, dry.outcome) == (real.promote, real.outcome)
+    assert (dry.promote, dry.acts, real.acts) == (promotes, False, promotes)
+    assert ("dry run" in dry.reason) is promotes
+
+
+@pytest.mark.parametrize(
+    ("metric", "champion", "needed"), [("mae", 2.0, 1.8), ("accuracy", 0.5, 0.55), ("r2", -0.5, -0.45)]
+)
+def test_the_needed_score_is_the_champion_s_bettered_by_the_margin(metric: str, champion: float, needed: float) -> None:
+    decision = decide(1.0, champion, metric=metric, margin=0.1)
+    assert decision.needed == pytest.approx(needed)
+    assert decide(1.0, has_champion=False).needed is None

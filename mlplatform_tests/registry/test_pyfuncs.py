@@ -6,51 +6,76 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule.panel import Panel
-from mlplatform.registry.forecaster import Forecaster
-from mlplatform_tests.registry.conftest import Register
-from mlplatform_tests.yard import EXPERIMENT
-
-HORIZON = 6
+from mlplatform.registry.pairs import ROLES
+from mlplatform.registry.pairs.example import example_rows
+from mlplatform.registry.tracking import open_tracking
+from mlplatform_tests.registry.tiny import COLUMNS, HORIZON, NAME, TinyRegistry, tiny_forecaster, tiny_rows
 
 
 @pytest.fixture
-def expected(forecaster: Forecaster, reference_rows: pd.DataFrame) -> np.ndarray:
-    return forecaster.predict(Panel.from_frame(reference_rows, forecaster.contract.columns))
+def expected() -> np.ndarray:
+    return tiny_forecaster().predict(Panel.from_frame(tiny_rows(), COLUMNS))
 
 
-def test_the_forecaster_pyfunc_answers_a_table_with_the_same_bits(
-    register: Register, reference_rows: pd.DataFrame, expected: np.ndarray
-) -> None:
-    register()
-    model = mlflow.pyfunc.load_model(f"models:/{EXPERIMENT}_forecaster/1")
-    answer = model.predict(reference_rows)
-    assert list(answer.columns) == [ENTITY, TIMESTAMP, "top_oil_c"]
-    values = answer["top_oil_c"].to_numpy().reshape(expected.shape)
+@pytest.fixture
+def production(tiny: TinyRegistry) -> TinyRegistry:
+    tiny.store.promote(NAME, 2, "test", "a test")
+    open_tracking(tiny.settings)
+    return tiny
+
+
+@pytest.mark.usefixtures("production")
+def test_the_forecaster_pyfunc_answers_a_table_with_the_same_bits(expected: np.ndarray) -> None:
+    rows = tiny_rows()
+    answer = mlflow.pyfunc.load_model(f"models:/{NAME}_forecaster@production").predict(rows)
+    assert list(answer.columns) == [ENTITY, TIMESTAMP, "oil"]
+    values = answer["oil"].to_numpy().reshape(expected.shape)
     np.testing.assert_array_equal(values.view(np.uint32), expected.view(np.uint32))
     assert answer[ENTITY].tolist() == [1] * HORIZON + [2] * HORIZON
-    last = reference_rows.groupby(ENTITY)[TIMESTAMP].max()
-    for entity, rows in answer.groupby(ENTITY):
+    last = rows.groupby(ENTITY)[TIMESTAMP].max()
+    for entity, found in answer.groupby(ENTITY):
         ahead = pd.date_range(last[entity], periods=HORIZON + 1, freq="1h")[1:]
-        assert rows[TIMESTAMP].tolist() == ahead.tolist()
+        assert found[TIMESTAMP].tolist() == ahead.tolist()
 
 
-def test_the_pair_s_pyfuncs_in_a_row_answer_with_the_same_bits(
-    register: Register, forecaster: Forecaster, reference_rows: pd.DataFrame, expected: np.ndarray
-) -> None:
-    register()
-    preprocessor, model = (
-        mlflow.pyfunc.load_model(f"models:/{EXPERIMENT}_{role}@staging") for role in ("preprocessor", "model")
-    )
-    outputs = model.predict(preprocessor.predict(reference_rows))
-    answer = forecaster.postprocess(outputs)
+@pytest.mark.usefixtures("production")
+def test_the_pair_s_pyfuncs_in_a_row_answer_with_the_same_bits(expected: np.ndarray) -> None:
+    preprocessor, model = (mlflow.pyfunc.load_model(f"models:/{NAME}_{role}@production") for role in ROLES[::2])
+    outputs = model.predict(preprocessor.predict(tiny_rows()))
+    answer = tiny_forecaster().postprocess(outputs)
     np.testing.assert_array_equal(answer.view(np.uint32), expected.view(np.uint32))
 
 
-def test_a_missing_column_is_named(register: Register, reference_rows: pd.DataFrame) -> None:
-    register()
-    model = mlflow.pyfunc.load_model(f"models:/{EXPERIMENT}_forecaster/1")
-    with pytest.raises(ValueError, match="missing columns: load_pu"):
-        model.predict(reference_rows.drop(columns="load_pu"))
+@pytest.mark.usefixtures("production")
+def test_signature_and_input_example_are_stored_with_every_model() -> None:
+    example = example_rows(tiny_forecaster().contract, tiny_rows())
+    for role in ROLES:
+        model = mlflow.pyfunc.load_model(f"models:/{NAME}_{role}@production")
+        schema = model.metadata.get_input_schema()
+        assert schema.input_names() == [ENTITY, TIMESTAMP, *COLUMNS]
+        assert schema.required_input_names() == schema.input_names()
+        stored = model.input_example
+        assert len(stored) == len(example)
+        assert list(stored.columns) == list(example.columns)
+        assert model.metadata.get_output_schema() is not None
+
+
+@pytest.mark.usefixtures("production")
+def test_double_precision_and_time_zones_make_no_difference(expected: np.ndarray) -> None:
+    rows = tiny_rows()
+    rows = rows.assign(load=rows["load"].astype(float), oil=rows["oil"].astype(float))
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}_forecaster@production")
+    for stamps in (rows[TIMESTAMP], rows[TIMESTAMP].dt.tz_localize(None), rows[TIMESTAMP].astype(str)):
+        found = model.predict(rows.assign(**{TIMESTAMP: stamps}))["oil"].to_numpy().reshape(expected.shape)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.usefixtures("production")
+def test_a_missing_column_is_named() -> None:
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}_forecaster@production")
+    with pytest.raises(MlflowException, match=r"missing inputs.*load"):
+        model.predict(tiny_rows().drop(columns="load"))

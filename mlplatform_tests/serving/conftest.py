@@ -16,13 +16,14 @@ from mlplatform.config import DatasetConfig, ExperimentConfig, load_experiment
 from mlplatform.datamodule.panel import Panel
 from mlplatform.datamodule.samples import complete_origins
 from mlplatform.datamodule.tabular import tabular_samples
-from mlplatform.features.online import materialize_online
+from mlplatform.features.materialize import materialize_online
 from mlplatform.features.store import apply_dataset
-from mlplatform.features.table import write_feature_table, write_window_table
+from mlplatform.features.table import write_feature_table
 from mlplatform.models.base import DirectFitModel, ModelSpec, create_model
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry.forecaster import Contract, Forecaster
 from mlplatform.registry.pairs import PairInfo, PairStore
+from mlplatform.registry.pairs.example import example_rows
 from mlplatform.registry.tracking import client_for, experiment_id
 from mlplatform.settings import Settings
 
@@ -138,7 +139,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     store = PairStore(settings)
     for name, _ in EXPERIMENTS.items():
         if name != "tiny_untrained":
-            store.promote(register(name, settings, rounds=6))
+            pair = register(name, settings, rounds=6)
+            store.promote(name, pair.version, who="test", why="a test")
     register("tiny_forecast", settings, rounds=2)
     return Platform(settings, environ, raw)
 
@@ -149,7 +151,7 @@ def fresh_pairs(platform: Platform) -> Iterator[tuple[PairInfo, PairInfo]]:
     store = PairStore(platform.settings)
     first, second = store.resolve("tiny_forecast", "1"), store.resolve("tiny_forecast", "2")
     yield first, second
-    store.promote(first)
+    store.promote(first.name, first.version, who="test", why="a test")
 
 
 def series() -> pd.DataFrame:
@@ -197,7 +199,8 @@ def register(name: str, settings: Settings, rounds: int) -> PairInfo:
     forecaster = _forecaster(config, rounds) if config.task == "forecast" else _tabular(config, rounds)
     client = client_for(settings)
     run = client.create_run(experiment_id(settings, name))
-    pair = PairStore(settings).register(name, forecaster, config.model.family, run.info.run_id)
+    example = example_rows(forecaster.contract, series() if config.task == "forecast" else table())
+    pair = PairStore(settings).register(name, forecaster, config.model.family, run.info.run_id, example=example)
     client.set_terminated(run.info.run_id)
     return pair
 
@@ -238,8 +241,6 @@ def _tabular(config: ExperimentConfig, rounds: int) -> Forecaster:
 def put_online(raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings) -> None:
     """Write the feature tables of a dataset and fill the online store."""
     write_feature_table(raw, dataset, settings)
-    if dataset.kind == "timeseries":
-        write_window_table(dataset, settings)
     apply_dataset(dataset, settings)
     materialize_online(dataset, settings)
 

@@ -25,13 +25,20 @@ def prediction(contract: Contract, entity_ids: np.ndarray, outputs: np.ndarray) 
         pair_id="p3",
         run_id="r",
         contract=contract,
-        preprocessor_digest="",
-        model_digest="",
+        digests={},
         created_at=NOW,
         tags={},
     )
     origins = np.full(len(outputs), np.datetime64("2026-03-01T11:30", "ns"))
-    return Prediction(pair, entity_ids, origins, outputs)
+    return Prediction(
+        pair=pair,
+        entity_ids=entity_ids,
+        origins=origins,
+        outputs=outputs,
+        event_times=origins - np.timedelta64(15, "m"),
+        ages=np.full(len(outputs), np.timedelta64(2_700_000_400_000, "ns")),
+        is_stale=np.arange(len(outputs)) == 1,
+    )
 
 
 def forecast(entities: int = 2, horizon: int = 3) -> Prediction:
@@ -51,17 +58,19 @@ def forecast(entities: int = 2, horizon: int = 3) -> Prediction:
 
 def test_a_forecast_keeps_every_bit_through_json() -> None:
     made = forecast(entities=50, horizon=24)
-    parsed = json.loads(to_json(answer(made, NOW)))
+    parsed = json.loads(to_json(answer(made)))
     for target, name in enumerate(("oil", "load")):
         values = np.array([item["values"][name] for item in parsed["forecasts"]]).astype(np.float32)
         assert np.array_equal(values, made.outputs[:, :, target])
 
 
 def test_a_forecast_answers_its_moments_and_age() -> None:
-    parsed = ForecastAnswer.model_validate_json(to_json(answer(forecast(), NOW)))
+    parsed = ForecastAnswer.model_validate_json(to_json(answer(forecast())))
     item = parsed.forecasts[1]
     assert (parsed.model, parsed.version, parsed.pair_id) == ("e", 3, "p3")
-    assert (item.entity, item.age_seconds) == (1, 1800.0)
+    assert (item.entity, item.age_seconds, item.stale) == (1, 2700.0, True)
+    assert (parsed.forecasts[0].entity, parsed.forecasts[0].stale) == (0, False)
+    assert item.event_time == dt.datetime(2026, 3, 1, 11, 15, tzinfo=dt.UTC)
     assert item.window_end == dt.datetime(2026, 3, 1, 11, 30, tzinfo=dt.UTC)
     assert item.timestamps == [NOW - dt.timedelta(minutes=15), NOW, NOW + dt.timedelta(minutes=15)]
 
@@ -70,15 +79,17 @@ def test_regression_and_classification_answers_have_the_documented_form() -> Non
     columns = ("a",)
     value = Contract(experiment="e", task="regression", dataset="d", columns=columns, targets=("y",))
     made = prediction(value, np.array(["x", "y"], dtype=object), np.array([1.5, 2.5], np.float32))
-    regression = RegressionAnswer.model_validate_json(to_json(answer(made, NOW)))
+    regression = RegressionAnswer.model_validate_json(to_json(answer(made)))
     assert [(item.entity, item.value) for item in regression.predictions] == [("x", 1.5), ("y", 2.5)]
+    assert [(item.age_seconds, item.stale) for item in regression.predictions] == [(2700.0, False), (2700.0, True)]
 
     label = Contract(
         experiment="e", task="classification", dataset="d", columns=columns, targets=("y",), classes=("no", "yes")
     )
     made = prediction(label, np.array([7, 8]), np.array([[0.25, 0.75], [0.5, 0.5]], np.float32))
-    classification = ClassificationAnswer.model_validate_json(to_json(answer(made, NOW)))
+    classification = ClassificationAnswer.model_validate_json(to_json(answer(made)))
     assert [item.label for item in classification.predictions] == ["yes", "no"]
+    assert [(item.age_seconds, item.stale) for item in classification.predictions] == [(2700.0, False), (2700.0, True)]
     assert classification.predictions[0].probabilities == {"no": 0.25, "yes": 0.75}
     entry = served_predictions(made, "r1", NOW)
     assert (entry.labels, entry.values.tolist(), entry.steps.tolist()) == (["yes", "no"], [[[0.75]], [[0.5]]], [0])

@@ -264,7 +264,10 @@ def test_the_openapi_page_shows_bodies_examples_and_errors(client: httpx.Client)
     body = route["requestBody"]["content"]["application/json"]["schema"]
     assert body["examples"] == [{"entities": [1, 2, 3], "time_point": "now"}]
     assert body["properties"]["entities"]["items"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
-    assert set(route["responses"]) == {"200", "404", "413", "415", "422", "500", "503"}
+    assert set(route["responses"]) == {"200", "404", "409", "413", "415", "422", "500", "503"}
+    forecast = document["components"]["schemas"]["Forecast"]
+    assert {"event_time", "age_seconds", "stale"} <= set(forecast["required"])
+    assert "staleness.max_age" in forecast["properties"]["stale"]["description"]
     assert route["responses"]["404"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorResponse")
     assert document["paths"]["/admin/reload"]["post"]["security"] == [{"bearer": []}]
     assert document["components"]["securitySchemes"]["bearer"] == {"type": "http", "scheme": "bearer"}
@@ -320,7 +323,9 @@ def test_a_server_is_not_ready_until_the_feature_store_answers(platform: Platfor
     with in_thread(build_app(LocalBackend(settings), settings)) as client:
         message = refusal(client.get("/health/ready"), 503, "not_ready")["message"]
         assert "the online feature store does not answer for dataset 'tiny'" in message
-        refusal(client.post(ENTITIES, json={"entities": [1]}), 503, "feature_store_unavailable")
+        away = client.post(ENTITIES, json={"entities": [1]})
+        refusal(away, 503, "feature_store_unavailable")
+        assert away.headers["retry-after"] == "1"
         assert client.post("/predict", json={"rows": platform.rows()}).status_code == 200
         put_online(platform.raw, dataset, settings)
         assert client.get("/health/ready").status_code == 200

@@ -39,7 +39,7 @@ def test_a_reload_swaps_to_the_pair_behind_the_alias(
     held = holder.require()
     assert held.pair.pair_id == first.pair_id
 
-    PairStore(platform.settings).promote(second)
+    PairStore(platform.settings).promote(second.name, second.version, who="test", why="a test")
     assert holder.require() is held
     report = asyncio.run(holder.reload())
     assert (report.pair.version, report.previous_version, report.swapped) == (2, 1, True)
@@ -58,7 +58,7 @@ def test_a_reload_without_a_change_loads_nothing(holder: BundleHolder) -> None:
 def test_concurrent_reloads_become_one(holder: BundleHolder, platform: Platform, fresh_pairs: Pairs) -> None:
     async def scenario() -> None:
         await holder.reload()
-        PairStore(platform.settings).promote(fresh_pairs[1])
+        PairStore(platform.settings).promote("tiny_forecast", fresh_pairs[1].version, who="test", why="a test")
         reports = await asyncio.gather(*(holder.reload() for _ in range(30)))
         assert {report.pair.version for report in reports} == {2}
 
@@ -83,7 +83,7 @@ def test_a_changed_artifact_is_refused_and_the_old_pair_stays(
     asyncio.run(holder.reload())
     held = holder.current
     store = PairStore(platform.settings)
-    store.promote(fresh_pairs[1])
+    store.promote("tiny_forecast", fresh_pairs[1].version, who="test", why="a test")
     artifact = _model_file(store, fresh_pairs[1])
     content = artifact.read_bytes()
     artifact.write_bytes(content + b"x")

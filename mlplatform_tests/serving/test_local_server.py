@@ -50,7 +50,7 @@ def test_swapping_pairs_under_load_fails_no_request_and_mixes_no_answer(
 
     def swap(number: int, client: httpx.Client) -> None:
         pair = fresh_pairs[(number + 1) % 2]
-        store.promote(pair)
+        store.promote(pair.name, pair.version, who="test", why="a test")
         report = client.post("/admin/reload", headers=ADMIN)
         assert report.status_code == 200, report.text
         assert (report.json()["version"], report.json()["swapped"]) == (pair.version, True)

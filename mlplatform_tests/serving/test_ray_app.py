@@ -15,10 +15,9 @@ import pytest
 from mlplatform.monitoring.prediction_log import read_predictions
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.conftest import TOKEN, UNITS, Platform
-from mlplatform_tests.serving.servers import LoadClient, in_process, in_thread
-from serving.api import build_app
+from mlplatform_tests.serving.installation import Installation
+from mlplatform_tests.serving.servers import LoadClient, in_process
 from serving.errors import ErrorDetail, ServingError
-from serving.local import LocalBackend
 from serving.ray_app import LONGEST_RAY_FOLDER, PairRef, VersionCache, _ray_folder, _refuse_haproxy
 
 ENTITIES = "/predict/feast/batch"
@@ -146,12 +145,13 @@ def answers(client: httpx.Client, asked: list[tuple[str, dict[str, Any]]]) -> li
 def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
     platform: Platform, fresh_pairs: tuple[PairInfo, PairInfo], tmp_path: Path
 ) -> None:
-    settings = platform.serving("tiny_forecast")
+    installation = Installation(platform, tmp_path)
+    settings = installation.settings()
     store, asked = PairStore(platform.settings), requests(platform)
     expected = {}
-    with in_thread(build_app(LocalBackend(settings), settings)) as local:
+    with installation.serving() as local:
         for pair in reversed(fresh_pairs):
-            store.promote(pair)
+            store.promote(pair.name, pair.version, who="test", why="a test")
             assert local.post("/admin/reload", headers=ADMIN).status_code == 200
             expected[pair.pair_id] = answers(local, asked)
     first, second = fresh_pairs
@@ -159,7 +159,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
     assert [status for status, _ in expected[first.pair_id]] == [200, 200, 200, 200, 404, 422, 422, 422, 422]
 
     log = tmp_path / "ray.log"
-    with in_process("serving.ray_app", platform.environ, log, "--experiment", "tiny_forecast") as server:
+    with in_process("serving.ray_app", installation.environ, log, "--experiment", "tiny_forecast") as server:
         children = _descendants(server.process.pid)
         with httpx.Client(base_url=server.url, timeout=60) as client:
             assert client.get("/health/ready").json()["pair_id"] == first.pair_id
@@ -169,6 +169,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
             big = client.post("/predict", content=b"[" * 10_000_000, headers={"content-type": "application/json"})
             assert (big.status_code, big.json()["error"]["code"]) == (413, "body_too_large")
             assert client.post("/admin/reload").status_code == 401
+            _change_the_staleness_policy(installation, client)
             assert "mlplatform_served_pair_info{" in client.get("/metrics").text
             last = client.post(ENTITIES, json={"entities": [1]}, headers={"x-request-id": "last-by-ray"})
             assert last.headers.get_list("x-request-id") == ["last-by-ray"]
@@ -182,6 +183,25 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
     assert "Traceback" not in output
 
 
+def _change_the_staleness_policy(installation: Installation, client: httpx.Client) -> None:
+    """Have old features refused, marked and allowed again by the configuration, without another pair."""
+    outcomes = []
+    for policy in ({"max_age": "6h"}, {"max_age": "6h", "action": "flag"}, {}):
+        installation.set_policy(policy)
+        assert client.post("/admin/reload", headers=ADMIN).json()["swapped"] is False
+        response = client.post(ENTITIES, json={"entities": [2, 1]})
+        content = response.json()
+        outcomes.append((response.status_code, [item["stale"] for item in content.get("forecasts", [])]))
+        if response.status_code == 409:
+            assert content["error"]["code"] == "stale_features"
+            assert [detail["found"].split(":")[0] for detail in content["error"]["details"]] == ["2", "1"]
+    assert outcomes == [(409, []), (200, [True, True]), (200, [False, False])]
+    metrics = client.get("/metrics").text
+    for outcome in ("refused", "flagged"):
+        name = f'mlplatform_stale_features_total{{experiment="tiny_forecast",outcome="{outcome}"}}'
+        assert f"{name} 2.0" in metrics
+
+
 def _swap_under_load(url: str, client: httpx.Client, platform: Platform, pair: PairInfo, store: PairStore) -> None:
     """Reload while 16 clients ask; every answer must come from one pair, and all after the reload from the new one."""
     body = {"rows": platform.rows()}
@@ -191,7 +211,7 @@ def _swap_under_load(url: str, client: httpx.Client, platform: Platform, pair: P
         clients = [LoadClient(url, "/predict", json.dumps(body).encode()) for _ in range(16)]
         asking = [asyncio.create_task(client.ask_until(stop)) for client in clients]
         await asyncio.sleep(0.5)
-        store.promote(pair)
+        store.promote(pair.name, pair.version, who="test", why="a test")
         report = await asyncio.to_thread(client.post, "/admin/reload", headers=ADMIN)
         assert (report.status_code, report.json()["swapped"]) == (200, True), report.text
         after = await asyncio.to_thread(client.post, "/predict", json=body)

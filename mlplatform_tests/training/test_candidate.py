@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mlplatform.config import ExperimentConfig, load_experiment
-from mlplatform.data.raw import ingest, read_raw
+from mlplatform.data.raw import ingest
+from mlplatform.data.raw_table import read_raw
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.factory import create_data_module
 from mlplatform.datamodule.splits import read_part, write_split

@@ -1,12 +1,14 @@
-"""The contract of a data source, and the factory that reads a dataset through the source its URI names."""
+"""The contract of a data source, and the factory that opens the source a dataset's URI names."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from mlplatform.config import DatasetConfig, Frozen, check_source, source_scheme
-from mlplatform.data.columns import require_columns
+from mlplatform.data.columns import require_columns, source_columns
 from mlplatform.data.errors import DataError
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
@@ -17,9 +19,25 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound=Frozen)
 
+# Where an incremental source goes on: plain JSON, kept beside the rows that were read up to it.
+Position = dict[str, Any]
+
 
 class NoOptions(Frozen):
     """The options of a source that has none."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of an incremental source.
+
+    Attributes:
+        frame: in the source's own column names and row order.
+        position: where to go on once these rows are stored.
+    """
+
+    frame: pd.DataFrame
+    position: Position
 
 
 class Source(ABC, Generic[P]):
@@ -27,9 +45,11 @@ class Source(ABC, Generic[P]):
 
     Class attributes:
         Params: validates `source.options` of the dataset.
+        operational: options that say how to read and not what; changing one leaves what was stored valid.
     """
 
     Params: ClassVar[type[Frozen]] = NoOptions
+    operational: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, params: P) -> None:
         self.params = params
@@ -44,6 +64,85 @@ class Source(ABC, Generic[P]):
             DataError: if the source is not there or is not what it claims to be.
         """
 
+    def read_batches(self, dataset: DatasetConfig, settings: Settings) -> Iterator[pd.DataFrame]:
+        """Read the whole dataset as `read` does, in frames that fit into memory one at a time.
+
+        Raises:
+            DataError: as `read`; possibly after the first frames.
+        """
+        yield self.read(dataset, settings)
+
+    def fingerprint(self, dataset: DatasetConfig, settings: Settings) -> str | None:  # noqa: ARG002 (for subclasses)
+        """Return a text that changes when there is something new to read, or `None` if the source cannot tell cheaply.
+
+        Raises:
+            DataError: if the source is not there.
+        """
+        return None
+
+
+class IncrementalSource(Source[P]):
+    """A source that can tell what is new since a position.
+
+    Class attributes:
+        is_stream: whether a batch is just what has arrived by now. Of a few rows every one may be bad, so validation
+            must quarantine them instead of refusing the batch for its share of bad rows.
+    """
+
+    is_stream: ClassVar[bool] = False
+
+    def is_incremental(self, dataset: DatasetConfig, settings: Settings) -> bool:  # noqa: ARG002 (for subclasses)
+        """Return whether the source can tell what is new with this URI and these options; if not, it is read whole."""
+        return True
+
+    @abstractmethod
+    def read_since(self, dataset: DatasetConfig, settings: Settings, position: Position | None) -> Iterator[Batch]:
+        """Read what is new or changed since `position` (`None`: everything), in batches that fit into memory.
+
+        Ends when it has caught up with what was there when it began. Rows can repeat, here and in a later call: every
+        row is delivered at least once, the newest state of a row last.
+
+        Raises:
+            DataError: if the source is not there, is not what it claims to be, or can no longer go on at `position`.
+        """
+
+    def acknowledge(self, dataset: DatasetConfig, settings: Settings, position: Position) -> None:
+        """Learn that everything up to `position` is stored for good. Never raises for a server that is away."""
+
+    def read(self, dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
+        """Read everything there is now; see `Source.read`."""
+        import pandas as pd
+
+        frames = list(self.read_batches(dataset, settings))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=source_columns(dataset))
+
+    def read_batches(self, dataset: DatasetConfig, settings: Settings) -> Iterator[pd.DataFrame]:
+        """Read everything there is now in batches; see `Source.read_batches`."""
+        for batch in self.read_since(dataset, settings, None):
+            yield batch.frame
+
+
+def open_source(dataset: DatasetConfig) -> Source[Any]:
+    """Return the source that the dataset's URI names, with its validated options.
+
+    Raises:
+        ConfigError: if no source reads the URI, or the source refuses `source.options`.
+    """
+    check_source(dataset)
+    plugin = SOURCES.get(source_scheme(dataset.source.uri))
+    return cast("Source[Any]", plugin(plugin.Params.model_validate(dataset.source.options)))
+
+
+def source_identity(dataset: DatasetConfig) -> dict[str, Any]:
+    """Return what decides which rows the dataset's source delivers: its URI and the options that are not operational.
+
+    Raises:
+        ConfigError: if no source reads the dataset's URI, or the source refuses `source.options`.
+    """
+    operational = open_source(dataset).operational
+    options = {name: value for name, value in dataset.source.options.items() if name not in operational}
+    return {"uri": dataset.source.uri, "options": options}
+
 
 def read_source(dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
     """Read a dataset through the source that its URI names.
@@ -55,9 +154,7 @@ def read_source(dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
         ConfigError: if no source reads the URI, or the source refuses `source.options`.
         DataError: if the source is not there, is not what it claims to be, lacks a column or has no rows.
     """
-    check_source(dataset)
-    plugin = SOURCES.get(source_scheme(dataset.source.uri))
-    frame: pd.DataFrame = plugin(plugin.Params.model_validate(dataset.source.options)).read(dataset, settings)
+    frame = open_source(dataset).read(dataset, settings)
     require_columns(frame.columns, dataset, repr(dataset.source.uri))
     if frame.empty:
         raise DataError(

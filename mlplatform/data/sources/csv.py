@@ -17,7 +17,7 @@ from mlplatform.config import DatasetConfig, Frozen
 from mlplatform.data.columns import require_columns, source_columns
 from mlplatform.data.errors import DataError
 from mlplatform.data.sources.base import Source
-from mlplatform.data.sources.files import locate_file
+from mlplatform.data.sources.files import file_fingerprint, locate_file
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
 
@@ -61,6 +61,10 @@ class CsvSource(Source[CsvParams]):
         if dataset.time_column is not None and self.params.time_format is not None:
             frame[dataset.time_column] = _times(frame[dataset.time_column], self.params.time_format)
         return frame
+
+    def fingerprint(self, dataset: DatasetConfig, settings: Settings) -> str:
+        """Return the file's size and time of change, or its digest if that is set; see `Source.fingerprint`."""
+        return file_fingerprint(dataset, settings)
 
 
 def _refuse_other_formats(path: Path, dataset: DatasetConfig, encoding: str) -> None:

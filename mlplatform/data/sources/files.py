@@ -30,7 +30,8 @@ def locate_file(dataset: DatasetConfig, settings: Settings) -> Path:
         DataError: if there is no such file, it is not a plain file, the download fails or the content is not the
             expected one. No other file is ever taken instead.
     """
-    places = _places(dataset.source.uri, settings)
+    _refuse_remote(dataset)
+    places = local_places(dataset.source.uri, settings)
     for path in places:
         if path.is_file():
             _check_content(path, dataset)
@@ -53,12 +54,33 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _places(uri: str, settings: Settings) -> list[Path]:
+def file_fingerprint(dataset: DatasetConfig, settings: Settings) -> str:
+    """Return a text that changes with the content of the dataset's file.
+
+    Raises:
+        DataError: if there is no such file.
+    """
+    if dataset.source.sha256 is not None:
+        return dataset.source.sha256  # no other content is ever read
+    found = locate_file(dataset, settings).stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def local_places(uri: str, settings: Settings) -> list[Path]:
+    """Return where a path is looked up: in the data folder, if one is set, then in the current one."""
     path = Path(uri).expanduser()
     if path.is_absolute():
         return [path]
     folders = [*([settings.data_dir] if settings.data_dir else []), Path.cwd()]
     return [folder / path for folder in folders]
+
+
+def _refuse_remote(dataset: DatasetConfig) -> None:
+    if "://" in dataset.source.uri:
+        raise DataError(
+            f"dataset {dataset.name!r}: {dataset.source.uri!r} is not a local path, and only Parquet is read from "
+            "elsewhere; copy the file here, or set source.download_url and source.sha256"
+        )
 
 
 def _check_content(path: Path, dataset: DatasetConfig) -> None:

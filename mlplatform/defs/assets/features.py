@@ -1,11 +1,23 @@
 """The feature table (Feast offline store) and the online features of a dataset."""
 
-from dagster import AssetsDefinition, MaterializeResult, MetadataValue, asset
+from typing import Literal
+
+from dagster import AssetsDefinition, Config, MaterializeResult, MetadataValue, asset
+from pydantic import Field
 
 from mlplatform.config import DatasetConfig
 from mlplatform.defs.keys import FEATURE_TABLE, ONLINE_FEATURES, RAW, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource
+
+
+class MaterializeConfig(Config):
+    """How the online store is brought up to date."""
+
+    mode: Literal["incremental", "full"] = Field(
+        default="incremental",
+        description="Write the entities whose newest rows changed since the last time, however late, or all of them.",
+    )
 
 
 def feature_table_asset(dataset: DatasetConfig) -> AssetsDefinition:
@@ -19,20 +31,20 @@ def feature_table_asset(dataset: DatasetConfig) -> AssetsDefinition:
         description=f"{dataset.name} on its regular time grid, gaps visible; applied to the Feast repository.",
     )
     def feature_table(platform: PlatformResource) -> MaterializeResult[None]:
-        from mlplatform.data.raw import read_raw
         from mlplatform.features.store import apply_dataset
-        from mlplatform.features.table import write_feature_table, write_window_table
+        from mlplatform.features.table import update_feature_table
 
         settings = platform.settings
-        report = write_feature_table(read_raw(dataset, settings), dataset, settings)
-        if dataset.kind == "timeseries":
-            write_window_table(dataset, settings)
+        report = update_feature_table(dataset, settings)
         views = apply_dataset(dataset, settings)
         return MaterializeResult(
             metadata={
                 "dagster/row_count": report.rows,
                 "entities": report.entities,
                 "gap_rows": report.gap_rows,
+                "revision": report.revision,
+                "periods_written": ", ".join(report.periods_written) or "none",
+                "windows_changed": report.windows_changed,
                 "start": report.start.isoformat(),
                 "end": report.end.isoformat(),
                 "path": MetadataValue.path(report.path),
@@ -54,13 +66,15 @@ def online_features_asset(dataset: DatasetConfig) -> AssetsDefinition:
         kinds={"feast"},
         description=f"Latest values and windows of {dataset.name} in the online store.",
     )
-    def online_features(platform: PlatformResource) -> MaterializeResult[None]:
-        from mlplatform.features.online import materialize_online
+    def online_features(config: MaterializeConfig, platform: PlatformResource) -> MaterializeResult[None]:
+        from mlplatform.features.materialize import materialize_online
 
-        report = materialize_online(dataset, platform.settings)
+        report = materialize_online(dataset, platform.settings, mode=config.mode)
         return MaterializeResult(
             metadata={
                 "entities": report.entities,
+                "mode": report.mode,
+                "written": report.written,
                 "views": ", ".join(report.views),
                 "window_steps": report.window_steps,
                 "start": report.start.isoformat(),

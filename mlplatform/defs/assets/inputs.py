@@ -24,7 +24,21 @@ def check_run_config(
     """
     name = context.run.tags.get("experiment")
     if name is not None and name in {experiment.name for experiment in experiments}:
-        training.resolve(name, settings)
+        log_versions(context, name, training, settings)
+
+
+def log_versions(
+    context: AssetExecutionContext, experiment: str, training: TrainingResource, settings: Settings
+) -> ExperimentConfig:
+    """Return the configuration of this run, and log its versions and where each comes from.
+
+    Raises:
+        ConfigError: as `TrainingResource.resolve` does.
+    """
+    config, sources = training.resolve(experiment, settings), training.sources(experiment, settings)
+    for key, version in config.versions.items():
+        context.log.info(f"{key} {version} (from: {sources[key]})")
+    return config
 
 
 def load_part(config: ExperimentConfig, settings: Settings, part: str) -> DataModule:

@@ -1,19 +1,22 @@
-"""The production alias and the notice to the prediction server."""
+"""The production alias and the notice to the prediction servers."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.defs.keys import PRODUCTION_ALIAS, REGISTERED_PAIR, SERVING_RELOAD, TUNED_MODEL, asset_key
-from mlplatform.defs.metadata import table
-from mlplatform.defs.resources import MlflowResource, PlatformResource
-from mlplatform.registry.promotion import Decision
+from mlplatform.defs.metadata import picture, table
+from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 from mlplatform.training.candidate import Candidate
+
+if TYPE_CHECKING:
+    from mlplatform.registry.gate import GateReport
+    from mlplatform.registry.promoter import Promotion
 
 
 def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
-    """Return the asset that points `production` at the newest pair if the gate says so."""
+    """Return the asset that points `production` at the newest pair if every check and the gate say so."""
 
     @asset(
         key=asset_key(experiment.name, PRODUCTION_ALIAS),
@@ -24,50 +27,77 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         description="The pair behind the alias `production`; it changes only if the promotion gate decides for it.",
     )
     def production_alias(
-        context: AssetExecutionContext, platform: PlatformResource, mlflow: MlflowResource, tuned_model: Candidate
+        context: AssetExecutionContext,
+        platform: PlatformResource,
+        training: TrainingResource,
+        mlflow: MlflowResource,
+        tuned_model: Candidate,
     ) -> MaterializeResult[None]:
-        from mlplatform.registry.active_config import write_active_config
-        from mlplatform.registry.gate import run_gate
-        from mlplatform.registry.pairs import PRODUCTION, PairStore
+        from mlplatform.registry.pairs import PairStore
+        from mlplatform.registry.promoter import promote_pair
         from mlplatform.registry.recording import record_decision
 
-        settings, config = platform.settings, tuned_model.config
+        settings, config = platform.settings, training.with_dry_run(tuned_model.config)
         store = PairStore(settings)
         candidate = store.of_run(config.registered_name, tuned_model.run_id)
-        store.verify(candidate)
-        # A blocking check holds only within its own Dagster run, so the gate decides here, for exactly this version.
-        decision = run_gate(config, candidate, store)
-        with mlflow.run(context, settings, config.name, tuned_model.run_id):
-            record_decision(decision, candidate.version)
-        if decision.promote:
-            store.promote(candidate)
-            write_active_config(config.name, config.versions, candidate.version, settings)
-        champion = store.find(config.registered_name, PRODUCTION)
-        context.log.info(f"{'promoted' if decision.promote else 'not promoted'}: {decision.reason}")
-        return MaterializeResult(
-            metadata={
-                "promoted": decision.promote,
-                "reason": decision.reason,
-                "candidate": candidate.version,
-                "production": champion.version if champion else "none",
-                **decision_metadata(decision),
-            }
-        )
+        # A blocking check holds only within its own Dagster run: the promoter checks again, for exactly this version.
+        promotion = promote_pair(config, candidate, store, who=f"Dagster run {context.run.run_id}")
+        with mlflow.run(context, settings, config.name, tuned_model.run_id) as run:
+            record_decision(promotion.decision, candidate.version)
+            # What happened, which is not what the gate decided if a check is missing or in a dry run.
+            run.set_tags(
+                {
+                    "promotion.promote": str(promotion.promoted).lower(),
+                    "promotion.outcome": promotion.outcome,
+                    "promotion.reason": promotion.reason,
+                }
+            )
+        context.log.info(f"{'promoted' if promotion.promoted else 'not promoted'}: {promotion.reason}")
+        return MaterializeResult(metadata={"candidate": candidate.version, **promotion_metadata(promotion)})
 
     return production_alias
 
 
-def decision_metadata(decision: Decision) -> dict[str, Any]:
-    """Return a decision as asset or check metadata."""
-    rows = [{"contender": f"version {decision.candidate.version} (candidate)", "score": decision.candidate.score}]
-    if decision.champion is not None:
-        rows.append({"contender": f"version {decision.champion.version} (champion)", "score": decision.champion.score})
+def promotion_metadata(promotion: "Promotion") -> dict[str, Any]:
+    """Return what the promoter did as metadata."""
+    return {
+        **gate_metadata(promotion.report),
+        "promoted": promotion.promoted,
+        "outcome": promotion.outcome,
+        "reason": promotion.reason,
+        "production": promotion.production or "none",
+    }
+
+
+def gate_metadata(report: "GateReport") -> dict[str, Any]:
+    """Return a gate's decision as metadata: its numbers as a table, and candidate against champion as a plot."""
+    from mlplatform.registry.gate_plot import gate_plot
+
+    decision = report.decision
+    rows: list[dict[str, Any]] = []
+    for role, contender in (("candidate", decision.candidate), ("champion", decision.champion)):
+        if contender is not None:
+            rows.append(
+                {
+                    "contender": f"version {contender.version} ({role})",
+                    "score": contender.score,
+                    "trained on rows up to": contender.data_until,
+                    "obstacle": contender.obstacle,
+                }
+            )
     rows += [{"contender": f"baseline {name}", "score": score} for name, score in decision.baselines.items()]
-    return {"outcome": decision.outcome, decision.metric: table(rows)}
+    if decision.needed is not None:
+        rows.append({"contender": "needed to beat the champion", "score": decision.needed})
+    metadata: dict[str, Any] = {"outcome": decision.outcome, "dry_run": decision.dry_run, decision.metric: table(rows)}
+    if decision.reference is not None:
+        metadata["reference"] = table([vars(decision.reference)])
+    if report.errors:
+        metadata["plot"] = picture(gate_plot(report), "candidate against champion")
+    return metadata
 
 
 def serving_reload_asset(experiment: ExperimentConfig) -> AssetsDefinition:
-    """Return the asset that tells the prediction server about the production pair."""
+    """Return the asset that tells the prediction servers about the production pair."""
 
     @asset(
         key=asset_key(experiment.name, SERVING_RELOAD),
@@ -77,9 +107,9 @@ def serving_reload_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         description="Best effort: a server that is not running, or serves another experiment, is not an error.",
     )
     def serving_reload(context: AssetExecutionContext, platform: PlatformResource) -> MaterializeResult[None]:
-        from mlplatform.registry.notify import notify_server
+        from mlplatform.registry.notify import notify_servers
 
-        outcome = notify_server(platform.settings)
+        outcome = "; ".join(notice.outcome for notice in notify_servers(platform.settings))
         context.log.info(outcome)
         return MaterializeResult(metadata={"outcome": MetadataValue.text(outcome)})
 

@@ -2,13 +2,23 @@
 
 from collections.abc import Sequence
 
-from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
+from dagster import AssetExecutionContext, AssetsDefinition, Config, MaterializeResult, MetadataValue, asset
+from pydantic import Field
 
 from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.assets.inputs import check_run_config
 from mlplatform.defs.keys import RAW, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
+
+
+class IngestConfig(Config):
+    """How the raw table is brought up to date."""
+
+    full: bool = Field(
+        default=False,
+        description="Read an incremental source from its beginning and replace the table; others always are.",
+    )
 
 
 def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -> AssetsDefinition:
@@ -18,20 +28,22 @@ def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -
         key=asset_key(dataset.name, RAW), group_name=dataset.name, kinds={"parquet"}, description=dataset.description
     )
     def raw(
-        context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
+        context: AssetExecutionContext, config: IngestConfig, platform: PlatformResource, training: TrainingResource
     ) -> MaterializeResult[None]:
         from mlplatform.data.raw import ingest
 
         check_run_config(context, experiments, training, platform.settings)
-        report = ingest(dataset, platform.settings)
+        report = ingest(dataset, platform.settings, full=config.full)
         if report.quarantined:
             context.log.warning(f"{report.quarantined} rows went to quarantine: {report.reasons}")
         return MaterializeResult(
             metadata={
                 "dagster/row_count": report.rows,
                 "entities": report.entities,
-                "start": report.start.isoformat(),
-                "end": report.end.isoformat(),
+                "start": report.start.isoformat() if report.start else "none",
+                "end": report.end.isoformat() if report.end else "none",
+                "rows_read": report.rows_read,
+                "periods_written": ", ".join(report.periods_written) or "none",
                 "quarantined": report.quarantined,
                 "reasons": MetadataValue.json(report.reasons),
                 "missing_steps": report.gaps,

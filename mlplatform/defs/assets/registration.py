@@ -15,7 +15,7 @@ def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     @asset(
         key=asset_key(experiment.name, REGISTERED_PAIR),
         ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
-        # Not read here, but the parity check on this asset compares with what is online.
+        # Not read here, but the check serving_parity on this asset compares with what is online.
         deps=[asset_key(experiment.dataset.name, ONLINE_FEATURES)],
         group_name=experiment.name,
         kinds={"mlflow"},
@@ -24,15 +24,27 @@ def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     def registered_pair(
         context: AssetExecutionContext, platform: PlatformResource, mlflow: MlflowResource, tuned_model: Candidate
     ) -> MaterializeResult[None]:
+        from mlplatform.datamodule.splits import REFERENCE, read_part
         from mlplatform.registry.forecaster import Contract, Forecaster
+        from mlplatform.registry.integrity import prepare_clean_process
         from mlplatform.registry.pairs import PairStore
+        from mlplatform.registry.pairs.example import example_rows
 
         settings, config = platform.settings, tuned_model.config
+        # The check pair_integrity comes next; its process imports while this one registers.
+        prepare_clean_process(settings)
         contract = Contract.for_experiment(config, tuned_model.manager)
         forecaster = Forecaster(contract, tuned_model.manager, tuned_model.model)
+        reference = read_part(settings, config.dataset.name, config.split.version_id, REFERENCE)
         with mlflow.run(context, settings, config.name, tuned_model.run_id):
             info = PairStore(settings).register(
-                config.registered_name, forecaster, config.model.family, tuned_model.run_id, tags=config.versions
+                config.registered_name,
+                forecaster,
+                config.model.family,
+                tuned_model.run_id,
+                example=example_rows(contract, reference),
+                tags=config.versions,
+                who=f"Dagster run {context.run.run_id}",
             )
         return MaterializeResult(
             metadata={

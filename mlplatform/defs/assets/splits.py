@@ -1,6 +1,7 @@
 """The split versions of a dataset: train, reference and test rows under DVC."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
@@ -26,25 +27,29 @@ def splits_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]
         context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
     ) -> MaterializeResult[None]:
         from mlplatform.datamodule.splits import split_dir, write_split
-        from mlplatform.datamodule.versioning import track
+        from mlplatform.datamodule.versioning import push, track
         from mlplatform.features.retrieval import load_history
 
         settings = platform.settings
         check_run_config(context, experiments, training, settings)
+        targets = list(dict.fromkeys(target for experiment in experiments for target in experiment.targets))
         history = load_history(dataset, tuple(dataset.columns), settings)
-        rows, hashes = [], {}
+        rows: list[dict[str, Any]] = []
+        hashes: dict[str, dict[str, str]] = {}
         for split in _versions(experiments, training, settings):
             manifest = write_split(dataset, split, history, settings)
             folder = split_dir(settings, dataset.name, manifest.version_id)
             dvc = track(settings, [folder / f"{part}.parquet" for part in manifest.parts])
             hashes[manifest.version_id] = dvc
             for name, part in manifest.parts.items():
-                rows.append({"version": manifest.version_id, "part": name, **vars(part)})
+                rows.append({"version": manifest.version_id, "part": name, **part.statistics(targets)})
             context.log.info(f"split version {manifest.version_id}: {', '.join(manifest.parts)}")
+        pushed = push(settings, [digest for files in hashes.values() for digest in files.values()])
         return MaterializeResult(
             metadata={
                 "parts": table(rows),
                 "dvc": MetadataValue.json(hashes),
+                "pushed": "no remote is configured" if pushed is None else f"{pushed} files the remote did not have",
                 "path": MetadataValue.path(settings.splits_dir / dataset.name),
             }
         )

@@ -7,7 +7,7 @@ from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MetadataVa
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.folds import StoredFold
-from mlplatform.defs.assets.inputs import check_folds, load_part
+from mlplatform.defs.assets.inputs import check_folds, load_part, log_versions
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import picture, run_link, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
@@ -41,13 +41,14 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 
         from mlplatform.datamodule.splits import TRAIN, read_manifest, split_dir
         from mlplatform.datamodule.versioning import track
+        from mlplatform.registry.evidence import LEAKAGE, find_leakage, tag_name
         from mlplatform.registry.recording import record_candidate
         from mlplatform.training.candidate import train_candidate
         from mlplatform.training.cross_validation import prepare_fold
         from mlplatform.training.plots import forecast_plot, scores_plot
 
         settings = platform.settings
-        config = training.resolve(experiment.name, settings)
+        config = log_versions(context, experiment.name, training, settings)
         check_folds(config, cv_folds)
         manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
         parts = {part: load_part(config, settings, part) for part in manifest.parts}
@@ -65,6 +66,12 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             candidate = replace(candidate, run_id=run.mlflow_run_id)
             plots = {"scores": scores_plot(candidate), "forecast": forecast_plot(candidate, parts["reference"])}
             record_candidate(candidate, manifest, hashes, journal, plots)
+            sources = training.sources(config.name, settings)
+            run.set_tags(config.versions)
+            run.set_tags({f"{key}.source": source for key, source in sources.items()})
+            leakage = find_leakage(settings, config, manifest.parts[TRAIN].sha256)
+            if leakage is not None:
+                run.set_tag(tag_name(LEAKAGE), leakage.to_tag())
         return Output(candidate, metadata=_metadata(candidate, plots, journal, settings))
 
     return tuned_model

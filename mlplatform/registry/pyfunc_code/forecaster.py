@@ -1,9 +1,9 @@
 """MLflow pyfunc code of a registered pair as a single model: raw rows in, answers in original units out."""
 
-from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 from mlflow.pyfunc.model import PythonModel
 
 
@@ -11,12 +11,14 @@ class ForecasterPyFunc(PythonModel):
     """Applies preprocessor and model, for `mlflow models serve` and batch scoring."""
 
     def load_context(self, context: Any) -> None:
-        """Read the pair."""
+        """Check and read the pair."""
+        from mlplatform.registry.digests import checked_folder
         from mlplatform.registry.forecaster import Forecaster
 
-        self.forecaster = Forecaster.load(Path(context.artifacts["preprocessor"]), Path(context.artifacts["model"]))
+        folders = [checked_folder(context.artifacts, role) for role in ("preprocessor", "model")]
+        self.forecaster = Forecaster.load(*folders)
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         """Return answers as a table.
 
         Forecast: one row per entity and future step, with a column per target. Regression: the target. Classification:

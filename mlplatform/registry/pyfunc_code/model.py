@@ -1,9 +1,9 @@
 """MLflow pyfunc code of a registered model: preprocessed rows in, answers in preprocessed space out."""
 
-from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 from mlflow.pyfunc.model import PythonModel
 
 
@@ -11,15 +11,16 @@ class ModelPyFunc(PythonModel):
     """Applies a fitted model to the output of its partner, the registered preprocessor."""
 
     def load_context(self, context: Any) -> None:
-        """Read the fitted model and its contract."""
+        """Check and read the fitted model and its contract."""
         from mlplatform.models.base import load_model
+        from mlplatform.registry.digests import checked_folder
         from mlplatform.registry.forecaster import CONTRACT_FILE, Contract
 
-        folder = Path(context.artifacts["model"])
+        folder = checked_folder(context.artifacts, "model")
         self.contract = Contract.from_json((folder / CONTRACT_FILE).read_text())
         self.model = load_model(folder)
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         """Return the answer for the last row of every entity, or for every row of tabular data."""
         del context, params
         from mlplatform.datamodule.samples import last_origins

@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/features.py`, each with a function `run`."""

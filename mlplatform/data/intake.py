@@ -1,0 +1,113 @@
+"""Batches on their way into the raw table: validated and sorted into periods, in memory or past a limit on disk."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
+from mlplatform.data.raw_table import raw_schema
+from mlplatform.data.validation import ROW, Basis, Tally, conflicts, quarantined_rows, validate
+from mlplatform.snapshots import split_periods
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MEMORY_ROWS = 2_000_000
+
+
+class Intake:
+    """Rows of one ingest, by period.
+
+    Parameters:
+        folder: an empty folder for what does not stay in memory.
+        basis: what rows stored earlier have settled.
+        newest_wins: whether a row that repeats an entity and time replaces the earlier one instead of being bad.
+    """
+
+    def __init__(self, dataset: DatasetConfig, folder: Path, basis: Basis, *, newest_wins: bool) -> None:
+        self.dataset = dataset
+        self.basis = basis
+        self.newest_wins = newest_wins
+        self.tally = Tally()
+        self.quarantine: list[pd.DataFrame] = []
+        self._folder = folder
+        self._tables: dict[str, list[pa.Table]] = defaultdict(list)
+        self._files: dict[str, list[Path]] = defaultdict(list)
+        self._batches: Counter[str] = Counter()
+        self._rows_in_memory = 0
+
+    def add(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Take a batch in the source's own columns and return its good rows in canonical form."""
+        batch = validate(frame, self.dataset, self.basis, first_row=self.tally.rows_read, newest_wins=self.newest_wins)
+        self.basis = batch.basis
+        self.tally.add(batch)
+        if len(batch.quarantine):
+            self.quarantine.append(batch.quarantine)
+        self._sort_in(batch.rows, batch.numbers)
+        return batch.rows
+
+    @property
+    def periods(self) -> tuple[str, ...]:
+        """Names of the periods that have rows, in time order."""
+        return tuple(sorted({*self._tables, *self._files}))
+
+    def take(self, period: str) -> pd.DataFrame:
+        """Return the rows of a period, ordered by entity and time and unique on them; it can be asked for once.
+
+        Rows that repeat the entity and time of a row of an earlier batch go to quarantine, or replace it.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pieces = [*map(pq.read_table, self._files.pop(period, [])), *self._tables.pop(period, [])]
+        rows: pd.DataFrame = pa.concat_tables(pieces).to_pandas()
+        if self._batches[period] > 1:
+            # Rows are in the order of their batches, so among equal keys a stable sort keeps the order of arrival.
+            rows = rows.sort_values([ENTITY, TIMESTAMP], kind="stable", ignore_index=True)
+            rows = self._settle_repeats(rows)
+        return rows.drop(columns=ROW)
+
+    def _settle_repeats(self, rows: pd.DataFrame) -> pd.DataFrame:
+        if self.newest_wins:
+            return rows.drop_duplicates([ENTITY, TIMESTAMP], keep="last", ignore_index=True)
+        numbers = rows[ROW].to_numpy()
+        faults = conflicts(rows, numbers, self.dataset)
+        if not faults.is_bad.any():
+            return rows
+        bad = quarantined_rows(rows.drop(columns=ROW), numbers, faults, self.dataset)
+        self.quarantine.append(bad)
+        self.tally.quarantined += len(bad)
+        self.tally.reasons.update(faults.counts())
+        return rows[~faults.is_bad].reset_index(drop=True)
+
+    def _sort_in(self, rows: pd.DataFrame, numbers: npt.NDArray[np.int64]) -> None:
+        import pyarrow as pa
+
+        if rows.empty:
+            return
+        schema = raw_schema(self.dataset, self.basis).append(pa.field(ROW, pa.int64()))
+        table = pa.Table.from_pandas(rows.assign(**{ROW: numbers}), schema=schema, preserve_index=False)
+        times = rows[TIMESTAMP].to_numpy(dtype="datetime64[ns]")
+        for period, positions in split_periods(times, self.dataset.period):
+            self._tables[period].append(table.take(pa.array(positions)))
+            self._batches[period] += 1
+        self._rows_in_memory += table.num_rows
+        if self._rows_in_memory > MEMORY_ROWS:
+            self._spill()
+
+    def _spill(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for period, tables in self._tables.items():
+            path = self._folder / f"{period}.{len(self._files[period])}.parquet"
+            pq.write_table(pa.concat_tables(tables), path, compression="none")
+            self._files[period].append(path)
+        self._tables.clear()
+        self._rows_in_memory = 0

@@ -1,0 +1,104 @@
+"""How old features are, and what the staleness policy makes of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mlplatform.config import StalenessConfig
+from mlplatform.datamodule.panel import Int64, Panel
+from mlplatform.features.errors import StaleEntity, StaleFeaturesError
+from mlplatform.features.time_point import TimePoint, parse_time_point
+
+
+@dataclass(frozen=True)
+class FeaturePanel(Panel):
+    """A panel from the feature store, with the age of what it holds.
+
+    Attributes:
+        event_times: of shape (entities,), datetime64[ns] in UTC: the time of an entity's newest row that has a value
+            in one of the columns. Where no row has one it is the time of the first row, and the age a lower bound.
+        ages: of shape (entities,), timedelta64[ns]: the present of the read minus the event time. The present is the
+            time point that was asked for, or the clock for "now". Never negative: an event after the present has the
+            age zero.
+        is_stale: of shape (entities,): whether the age exceeds the limit of the staleness policy; always false without
+            one.
+    """
+
+    event_times: npt.NDArray[np.datetime64]
+    ages: npt.NDArray[np.timedelta64]
+    is_stale: npt.NDArray[np.bool_]
+
+
+def judge(panel: Panel, time_point: TimePoint, dataset: str, policy: StalenessConfig) -> FeaturePanel:
+    """Return `panel` with the ages of its entities under a staleness policy.
+
+    Parameters:
+        time_point: the present from which ages count.
+        dataset: what the error calls the dataset.
+
+    Raises:
+        StaleFeaturesError: if features are older than the policy allows and it refuses such.
+    """
+    # The clock is read after the rows, so that a row which arrived meanwhile does not come from the future.
+    present = parse_time_point(time_point) or pd.Timestamp(dt.datetime.now(dt.UTC))
+    event_times = newest_event_times(panel)
+    ages = np.maximum(_naive(present) - event_times, np.timedelta64(0, "ns"))
+    is_stale = np.zeros(len(ages), dtype=bool)
+    if policy.limit is not None:
+        is_stale = ages > np.timedelta64(policy.limit)
+        if is_stale.any() and policy.action == "refuse":
+            raise StaleFeaturesError(dataset, _stale_entities(panel, event_times, ages, is_stale), policy.limit)
+    return FeaturePanel(
+        columns=panel.columns,
+        timestamps=panel.timestamps,
+        entity_ids=panel.entity_ids,
+        offsets=panel.offsets,
+        event_times=event_times,
+        ages=ages,
+        is_stale=is_stale,
+    )
+
+
+def newest_event_times(panel: Panel) -> npt.NDArray[np.datetime64]:
+    """Return the time of every entity's newest row with a value, of shape (entities,).
+
+    Rows without any value are steps of the time grid at which nothing was measured.
+    """
+    rows: Int64 = panel.offsets[1:] - 1
+    empty = ~_has_value(panel, rows)
+    if empty.any():
+        numbers = np.where(_has_value(panel, slice(None)), np.arange(panel.rows), -1)
+        newest = np.maximum.reduceat(numbers, panel.offsets[:-1])
+        rows = np.where(newest >= 0, newest, panel.offsets[:-1])
+    return panel.timestamps[rows]
+
+
+def _has_value(panel: Panel, rows: Int64 | slice) -> npt.NDArray[np.bool_]:
+    """Return whether any column has a value in the given rows."""
+    found = np.zeros(len(panel.timestamps[rows]), dtype=bool)
+    for values in panel.columns.values():
+        found |= pd.notna(values[rows])
+    return found
+
+
+def _stale_entities(
+    panel: Panel,
+    event_times: npt.NDArray[np.datetime64],
+    ages: npt.NDArray[np.timedelta64],
+    is_stale: npt.NDArray[np.bool_],
+) -> list[StaleEntity]:
+    rows = np.flatnonzero(is_stale)
+    ids = panel.entity_ids.tolist()
+    times = pd.to_datetime(event_times[rows], utc=True).to_pydatetime()
+    lengths = pd.to_timedelta(ages[rows]).to_pytimedelta()
+    return [StaleEntity(ids[row], time, age) for row, time, age in zip(rows, times, lengths, strict=True)]
+
+
+def _naive(moment: pd.Timestamp) -> np.datetime64:
+    """Return a moment as the panel holds it: UTC without a zone."""
+    return moment.tz_convert("UTC").tz_localize(None).as_unit("ns").to_datetime64()

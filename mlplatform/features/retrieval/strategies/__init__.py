@@ -1,0 +1,1 @@
+"""Retrieval strategies: one module per way of reading features, found by name."""

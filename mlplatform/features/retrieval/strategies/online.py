@@ -1,0 +1,68 @@
+"""The strategy `online`: the newest windows and rows of entities, through the online store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlplatform.config import ENTITY
+from mlplatform.features.errors import FeatureStoreError
+from mlplatform.features.online import Entities, read_rows, read_windows
+from mlplatform.features.retrieval.freshness import FeaturePanel
+from mlplatform.features.retrieval.offline import chosen_ranges
+from mlplatform.features.retrieval.strategies.base import Request, RetrievalStrategy, refuse_range
+from mlplatform.features.time_point import NOW, TimePoint
+from mlplatform.plugins import RETRIEVALS
+
+
+@RETRIEVALS.register("online")
+class OnlineRetrieval(RetrievalStrategy):
+    """What the online store holds now, many entities in one read."""
+
+    kinds = ("timeseries", "tabular")
+
+    def load(self, request: Request) -> FeaturePanel:
+        """Return the last `steps` rows, default the whole stored window; tabular: the latest row."""
+        if request.start is not None:
+            raise FeatureStoreError("the strategy 'online' takes no start; it reads the newest window")
+        entities = request.entities
+        if entities is None:
+            entities = chosen_ranges(self.dataset, None, self.settings)[ENTITY].to_numpy()
+        if self.dataset.kind == "tabular":
+            refuse_range(request, "online")
+            return self.get_online_features(entities, request.columns)
+        steps = self.dataset.window_steps if request.steps is None else request.steps
+        return self.get_latest_n_sequence(entities, steps, request.columns, request.time_point)
+
+    def get_online_features(self, entities: Entities, columns: Sequence[str] | None = None) -> FeaturePanel:
+        """Return the latest row of every entity.
+
+        Parameters:
+            columns: default: all of the dataset.
+
+        Raises:
+            UnknownEntityError: if the online store does not hold an entity.
+            StoreUnavailableError: if it does not answer.
+        """
+        names = self._columns(columns)
+        return self.judged(read_rows(self.dataset, entities, names, self.settings), NOW)
+
+    def get_latest_n_sequence(
+        self, entities: Entities, n: int, columns: Sequence[str] | None = None, time_point: TimePoint = NOW
+    ) -> FeaturePanel:
+        """Return the newest `n` steps of every entity of a time series.
+
+        Parameters:
+            n: at most the dataset's `window_steps`.
+            columns: default: all of the dataset.
+            time_point: "now", or a moment not before the stored windows end.
+
+        Raises:
+            UnknownEntityError: if the online store does not hold an entity.
+            FeatureStoreError: if the stored windows are shorter or end later.
+            StoreUnavailableError: if the online store does not answer.
+        """
+        names = self._columns(columns)
+        return self.judged(read_windows(self.dataset, entities, names, n, self.settings, time_point), time_point)
+
+    def _columns(self, columns: Sequence[str] | None) -> tuple[str, ...]:
+        return tuple(self.dataset.columns) if columns is None else tuple(columns)

@@ -1,0 +1,168 @@
+"""Asking a store again when that can help, and saying clearly when it did not.
+
+Only failures that pass by themselves are repeated: a locked SQLite file, a lost Redis connection, a time-out, a file
+that was replaced while it was read. What a repeat cannot change (an unknown entity, a missing table, a wrong password)
+is raised at once. The number of tries and the time they may take together are bounded.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from mlplatform.features.errors import StoreUnavailableError
+from mlplatform.settings import Settings
+
+T = TypeVar("T")
+
+_SQLITE_TRANSIENT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+# A file that is not there may be back: tables are replaced as a whole while others read them.
+_OS_PERMANENT = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often to ask, and for how long.
+
+    Attributes:
+        tries: most calls, the first included.
+        deadline_s: no further try begins when this much time has passed.
+        pause_s: pause before the second try; doubles with every further one, and is shortened at random by up to
+            half, so that callers that failed together do not come back together.
+    """
+
+    tries: int
+    deadline_s: float
+    pause_s: float
+
+
+# A client waits for an online read; a run that fills the store or trains can wait out the restart of a server.
+ONLINE_READS = RetryPolicy(tries=3, deadline_s=0.5, pause_s=0.05)
+ONLINE_WRITES = RetryPolicy(tries=6, deadline_s=30.0, pause_s=0.25)
+OFFLINE_READS = RetryPolicy(tries=6, deadline_s=30.0, pause_s=0.25)
+
+
+@dataclass(frozen=True)
+class StoreAccess:
+    """A store as the caller of `call_store` asks it.
+
+    Attributes:
+        name: what error messages call it; without credentials.
+        action: what to do when it does not answer.
+        policy: how often to ask.
+    """
+
+    name: str
+    action: str
+    policy: RetryPolicy
+
+
+class Failure(Enum):
+    """What an exception says about the store."""
+
+    TRANSIENT = "the same call may succeed later"
+    PERMANENT = "the store cannot answer this call"
+    OTHER = "not a failure of the store"
+
+
+def online_access(settings: Settings, policy: RetryPolicy = ONLINE_READS) -> StoreAccess:
+    """Return how the online store of an installation is asked."""
+    if settings.redis_url is None:
+        name = f"the online store (SQLite, {settings.feast_dir / 'online.db'})"
+        return StoreAccess(name, "materialise online_features, and check that no process holds the file locked", policy)
+    name = f"the online store (Redis{_address(settings.redis_url)})"
+    return StoreAccess(name, "check that the server runs and that MLPLATFORM_REDIS_URL names it", policy)
+
+
+def offline_access(settings: Settings, policy: RetryPolicy = OFFLINE_READS) -> StoreAccess:
+    """Return how the offline store of an installation is asked."""
+    return StoreAccess(
+        f"the offline store ({settings.features_dir})", "check the files and materialise feature_table", policy
+    )
+
+
+def call_store(operation: Callable[[], T], access: StoreAccess) -> T:
+    """Return what `operation` returns, repeating it while its failures are transient and the policy allows it.
+
+    Parameters:
+        operation: reads from a store; must be safe to repeat.
+
+    Raises:
+        StoreUnavailableError: if the store does not answer. Errors that are not the store's pass through unchanged.
+    """
+    began = time.monotonic()
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return operation()
+        except Exception as error:
+            failure = classify(error)
+            if failure is Failure.OTHER:
+                raise
+            passed = time.monotonic() - began
+            pause = _pause(access.policy, tries)
+            is_last = tries >= access.policy.tries or passed + pause >= access.policy.deadline_s
+            if failure is Failure.PERMANENT or is_last:
+                raise StoreUnavailableError(access.name, error, tries, passed, access.action) from error
+        time.sleep(pause)
+
+
+def classify(error: Exception) -> Failure:
+    """Return what an exception says about the store that was asked."""
+    if isinstance(error, OSError):
+        return Failure.PERMANENT if isinstance(error, _OS_PERMANENT) else Failure.TRANSIENT
+    if isinstance(error, sqlite3.Error):
+        # The upper bytes of the code are details of the lowest one.
+        code = getattr(error, "sqlite_errorcode", None) or 0
+        return Failure.TRANSIENT if code & 0xFF in _SQLITE_TRANSIENT else Failure.PERMANENT
+    for library, classes in _LIBRARIES.items():
+        # Only a library that is loaded can have raised.
+        module = sys.modules.get(library)
+        if module is not None and isinstance(error, getattr(module, classes.base)):
+            transient = tuple(getattr(module, name) for name in classes.transient)
+            permanent = tuple(getattr(module, name) for name in classes.permanent)
+            is_transient = isinstance(error, transient) and not isinstance(error, permanent)
+            return Failure.TRANSIENT if is_transient else Failure.PERMANENT
+    return Failure.OTHER
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Names of a library's exceptions: the base of its store failures, those that pass, and exceptions among these."""
+
+    base: str
+    transient: tuple[str, ...]
+    permanent: tuple[str, ...] = ()
+
+
+_LIBRARIES = {
+    "redis.exceptions": _Classes(
+        "RedisError",
+        ("ConnectionError", "TimeoutError", "ClusterDownError", "TryAgainError"),
+        ("AuthenticationError", "AuthorizationError"),
+    ),
+    "duckdb": _Classes("IOException", ("IOException",)),
+}
+
+
+def _address(url: str) -> str:
+    """Return host and port as they belong into a message; nothing if the URL cannot be taken apart safely."""
+    try:
+        parts = urlsplit(url)
+        return f" at {parts.hostname}:{parts.port or 6379}" if parts.hostname else f" at {parts.path}"
+    except ValueError:
+        return ""
+
+
+def _pause(policy: RetryPolicy, tries: int) -> float:
+    longest: float = policy.pause_s * 2 ** (tries - 1)
+    return longest * float(np.random.default_rng().uniform(0.5, 1.0))

@@ -1,0 +1,92 @@
+"""From a name and an alias, number or `latest` to a pair. The only module that looks an alias up for readers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlplatform.registry.pairs.aliases import Aliases, Snapshot
+from mlplatform.registry.pairs.info import (
+    LATEST,
+    PAIR_ID,
+    ROLES,
+    PairInfo,
+    PairIntegrityError,
+    is_complete,
+    partner_tag,
+    registered_model,
+)
+from mlplatform.registry.pairs.numbering import newest_first
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# MLflow keeps version numbers in a 32-bit column; databases raise on larger ones.
+LARGEST_VERSION = 2**31 - 1
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def find_pair(client: MlflowClient, name: str, ref: str) -> PairInfo | None:
+    """Return the complete pair behind an alias, a version number or `latest`; None if there is none.
+
+    One read gives the aliases and their history; all after it depends on a version number only, and what a version
+    number stands for never changes. So whatever is written meanwhile, the answer is one pair.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        snapshot = Aliases(client, name).read()
+        number = _number(client, name, ref, snapshot)
+        if number is None:
+            return None
+        found = client.get_model_version(registered_model(name, "model"), str(number))
+    except MlflowException as error:
+        if error.error_code in _ABSENT:
+            return None
+        raise
+    return PairInfo.of_version(name, found, snapshot.promoted_at(number)) if is_complete(found) else None
+
+
+def pair_of_run(client: MlflowClient, name: str, run_id: str) -> int | None:
+    """Return the version of the newest complete pair that an MLflow run registered."""
+    model = registered_model(name, "model")
+    versions = client.search_model_versions(f"name='{model}' and run_id='{run_id}'", order_by=["version_number DESC"])
+    return next((int(version.version) for version in versions if is_complete(version)), None)
+
+
+def check_partners(client: MlflowClient, info: PairInfo) -> None:
+    """Check that the other two versions belong to the same pair.
+
+    Raises:
+        PairIntegrityError: naming the one that does not.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for role in ROLES[:-1]:
+        partner, number = registered_model(info.name, role), info.tags[partner_tag(role)]
+        try:
+            found = client.get_model_version(partner, number).tags.get(PAIR_ID)
+        except MlflowException as error:
+            raise PairIntegrityError(
+                f"version {number} of {partner!r}, the partner of {info.name}_model, cannot be read: {error}"
+            ) from error
+        if found != info.pair_id or number != str(info.version):
+            raise PairIntegrityError(
+                f"version {number} of {partner!r} has pair id {found!r}, but {info.name}_model version {info.version} "
+                f"has {info.pair_id!r}: they are not a pair. Promote or roll back to a complete version"
+            )
+
+
+def wording(ref: str) -> str:
+    """Say what was looked for."""
+    if ref == LATEST:
+        return "any complete version"
+    return f"version {ref}" if ref.isdecimal() else f"the alias {ref!r}"
+
+
+def _number(client: MlflowClient, name: str, ref: str, snapshot: Snapshot) -> int | None:
+    if ref == LATEST:
+        versions = newest_first(client, registered_model(name, "model"))
+        return next((int(version.version) for version in versions if is_complete(version)), None)
+    if ref.isdecimal():
+        return int(ref) if int(ref) <= LARGEST_VERSION else None
+    return snapshot.current.get(ref)

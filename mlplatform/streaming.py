@@ -1,0 +1,158 @@
+"""The consumer program: `python -m mlplatform.streaming <dataset>`.
+
+Takes rows from the dataset's source as they arrive, pushes them to the online store and adds them to the raw table,
+until it is told to stop. Rows are pushed before they are committed, so wherever the process dies, the next one delivers
+the same rows again to both; both know a row by its entity and time, so a repetition leaves no trace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from mlplatform.config import ConfigError, DatasetConfig, load_dataset
+from mlplatform.data.errors import DataError, SourceUnavailableError
+from mlplatform.features.errors import FeatureStoreError, StoreUnavailableError
+from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STREAM_INTERVAL_S = 1.0
+OTHER_INTERVAL_S = 60.0
+
+logger = logging.getLogger("mlplatform.streaming")
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Pauses after failures in a row, each twice as long as the one before.
+
+    Attributes:
+        first_s, longest_s: the first pause, and the one that is not exceeded.
+    """
+
+    first_s: float = 1.0
+    longest_s: float = 60.0
+
+    def pause_s(self, failures: int) -> float:
+        """Return how long to wait after so many failures in a row, at least one."""
+        return min(self.first_s * 2.0 ** (failures - 1), self.longest_s)
+
+
+def consume(
+    dataset: DatasetConfig,
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    push: Callable[[pd.DataFrame], object] | None,
+    once: bool = False,
+    interval_s: float | None = None,
+    backoff: Backoff | None = None,
+) -> None:
+    """Ingest what is there and what arrives until `stop` is set; then the batch at hand is finished.
+
+    A source or online store that does not answer is asked again, for as long as it takes.
+
+    Parameters:
+        push: called with the good rows of a batch before they are committed; `None`: the raw table alone.
+        once: return when everything that was there has been ingested.
+        interval_s: seconds between two looks at the source; default: 1 for a stream, 60 for another source.
+
+    Raises:
+        ConfigError, DataError: if the source cannot be used, or cannot tell what is new.
+        FeatureStoreError: if the online store refuses the rows.
+    """
+    from mlplatform.data.raw import ingest
+    from mlplatform.data.sources import IncrementalSource, open_source
+
+    source = open_source(dataset)
+    if not isinstance(source, IncrementalSource) or not source.is_incremental(dataset, settings):
+        raise DataError(
+            f"dataset {dataset.name!r}: {dataset.source.uri!r} with its options cannot tell what is new, so there is "
+            "nothing to wait for; materialise its raw asset instead"
+        )
+    pauses = backoff or Backoff()
+    interval = interval_s or (STREAM_INTERVAL_S if source.is_stream else OTHER_INTERVAL_S)
+    seen: str | None = None
+    failures = 0
+    while not stop.is_set():
+        try:
+            # Taken before reading, so that whatever arrives meanwhile makes a difference.
+            found = source.fingerprint(dataset, settings)
+            if found is None or found != seen:
+                ingest(dataset, settings, on_rows=push and _timed(push), should_stop=stop.is_set)
+                seen = found
+        except (SourceUnavailableError, StoreUnavailableError) as error:
+            failures += 1
+            pause = pauses.pause_s(failures)
+            logger.warning("Failure %d in a row, next try in %g s: %s", failures, pause, error)
+            stop.wait(pause)
+            continue
+        if failures:
+            logger.info("Dataset %s: back after %d failures", dataset.name, failures)
+            failures = 0
+        if once:
+            return
+        stop.wait(interval)
+
+
+def _timed(push: Callable[[pd.DataFrame], object]) -> Callable[[pd.DataFrame], None]:
+    def push_rows(rows: pd.DataFrame) -> None:
+        if rows.empty:
+            return
+        began = time.perf_counter()
+        push(rows)
+        logger.info("Pushed %d rows in %.3f s", len(rows), time.perf_counter() - began)
+
+    return push_rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0 when it was told to stop, 1 if it cannot go on."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+
+    def request_stop(number: int, _frame: FrameType | None) -> None:
+        logger.info("%s: finishing the batch at hand", signal.Signals(number).name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, request_stop)
+    settings = Settings.from_env()
+    try:
+        dataset = load_dataset(arguments.dataset, settings)
+        push = None if arguments.raw_only else _pusher(dataset, settings)
+        consume(dataset, settings, stop, push=push, once=arguments.once, interval_s=arguments.interval)
+    except (ConfigError, DataError, FeatureStoreError) as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+def _pusher(dataset: DatasetConfig, settings: Settings) -> Callable[[pd.DataFrame], object]:
+    from mlplatform.features.push import push_rows
+
+    return lambda rows: push_rows(dataset, rows, settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mlplatform.streaming", description="Consume a dataset's source.")
+    parser.add_argument("dataset", help="name of the dataset")
+    parser.add_argument("--raw-only", action="store_true", help="do not push rows to the online store")
+    parser.add_argument("--once", action="store_true", help="stop when everything that is there has been ingested")
+    parser.add_argument("--interval", type=float, help="seconds between two looks at the source")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""The jobs and the sensor of a dataset: from files that arrive in a folder to the online store."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    Definitions,
+    ExecuteInProcessResult,
+    RunRequest,
+    SensorResult,
+    SkipReason,
+    build_sensor_context,
+)
+
+from mlplatform.config import load_dataset
+from mlplatform.data.errors import DataError
+from mlplatform.data.raw import ingest
+from mlplatform.definitions import build_defs
+from mlplatform.defs.jobs import ingest_job, materialize_job
+from mlplatform.defs.resources import PlatformResource
+from mlplatform.defs.sensors import new_data_sensor
+from mlplatform.features.retrieval import FeatureStoreFacade
+from mlplatform.settings import Settings
+
+DATASET: dict[str, Any] = {
+    "name": "pumps",
+    "source": {"uri": "readings/*.parquet"},
+    "time_column": "time",
+    "entity_column": "pump",
+    "frequency": "1h",
+    "window_steps": 4,
+    "columns": {"flow": {}},
+}
+
+
+class Plant:
+    """An installation with a dataset, without any experiment, whose files arrive one by one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environ = {
+            "MLPLATFORM_HOME": str(folder / "home"),
+            "MLPLATFORM_CONF_DIR": str(folder / "conf"),
+            "MLPLATFORM_DATA_DIR": str(folder / "data"),
+        }
+        self.settings = Settings.from_env(self.environ)
+        self.files = folder / "data" / "readings"
+        self.files.mkdir(parents=True)
+        (folder / "conf" / "dataset").mkdir(parents=True)
+        (folder / "conf" / "dataset" / "pumps.yaml").write_text(yaml.safe_dump(DATASET))
+        self.dataset = load_dataset("pumps", self.settings)
+
+    def arrive(self, name: str, hours: list[int], flow: float) -> None:
+        times = [pd.Timestamp("2024-01-01", tz="UTC") + pd.Timedelta(hours=hour) for hour in hours]
+        rows = pd.DataFrame({"time": times, "pump": "p1", "flow": [flow + hour for hour in hours]})
+        rows.to_parquet(self.files / f"{name}.parquet", index=False)
+
+    def run(self, job: str, defs: Definitions, config: dict[str, Any] | None = None) -> ExecuteInProcessResult:
+        with DagsterInstance.ephemeral() as instance:
+            return defs.resolve_job_def(job).execute_in_process(run_config=config, instance=instance)
+
+    def online(self) -> list[float]:
+        facade = FeatureStoreFacade(self.dataset, "online", self.settings)
+        return np.asarray(facade.load_features("now", ["p1"]).columns["flow"]).tolist()
+
+    def look(self, cursor: str | None = None) -> SensorResult | SkipReason:
+        sensor = new_data_sensor(self.dataset, ingest_job(self.dataset), materialize_job(self.dataset, full=False))
+        with DagsterInstance.ephemeral() as instance:
+            context = build_sensor_context(
+                instance=instance,
+                cursor=cursor,
+                sensor_name=sensor.name,
+                resources={"platform": PlatformResource(environment=self.environ)},
+            )
+            result = sensor(context)
+        assert isinstance(result, SensorResult | SkipReason)
+        return result
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Plant:
+    return Plant(tmp_path)
+
+
+@pytest.fixture
+def defs(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Definitions:
+    for name, value in plant.environ.items():
+        monkeypatch.setenv(name, value)
+    return build_defs(resources={"platform": PlatformResource(environment={**os.environ, **plant.environ})})
+
+
+def metadata(result: ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node(f"pumps__{asset}")
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_increments_reach_the_online_store_and_late_rows_are_not_lost(plant: Plant, defs: Definitions) -> None:
+    plant.arrive("a", [0, 1, 3, 4], 10.0)
+    assert plant.run("ingest_pumps", defs).success
+    np.testing.assert_array_equal(plant.online(), [11, np.nan, 13, 14])
+    plant.arrive("late", [2], 10.0)
+    result = plant.run("ingest_pumps", defs)
+    assert metadata(result, "raw")["rows_read"] == 1
+    assert metadata(result, "online_features")["mode"] == "incremental"
+    assert plant.online() == [11, 12, 13, 14]
+
+
+def test_materialise_takes_up_what_another_process_ingested(plant: Plant, defs: Definitions) -> None:
+    plant.arrive("a", [0, 1, 2, 3], 10.0)
+    ingest(plant.dataset, plant.settings)
+    first = plant.run("materialize_pumps", defs)
+    assert metadata(first, "online_features")["written"] == 1
+    again = plant.run("materialize_pumps", defs)
+    assert metadata(again, "online_features")["written"] == 0
+    whole = plant.run("materialize_pumps_full", defs)
+    assert metadata(whole, "online_features")["mode"] == "full"
+    assert metadata(whole, "online_features")["written"] == 1
+
+
+def test_a_full_ingest_reads_everything_again(plant: Plant, defs: Definitions) -> None:
+    plant.arrive("a", [0, 1, 2, 3], 10.0)
+    plant.run("ingest_pumps", defs)
+    (plant.files / "a.parquet").unlink()
+    plant.arrive("b", [0, 1], 20.0)
+    plant.run("ingest_pumps", defs, {"ops": {"pumps__raw": {"config": {"full": True}}}})
+    assert len(pd.read_parquet(plant.settings.raw_dir / "pumps" / "rows")) == 2
+
+
+def test_a_dataset_without_experiments_has_assets_and_no_splits(defs: Definitions) -> None:
+    keys = defs.resolve_asset_graph().materializable_asset_keys
+    assert {key.path[1] for key in keys if key.path[0] == "pumps"} == {"raw", "feature_table", "online_features"}
+    assert AssetKey(["fleet", "splits"]) in keys
+
+
+def request_of(result: SensorResult | SkipReason) -> RunRequest:
+    assert isinstance(result, SensorResult)
+    assert result.run_requests is not None
+    (request,) = result.run_requests
+    return request
+
+
+def test_the_sensor_asks_once_for_everything_new(plant: Plant, defs: Definitions) -> None:
+    plant.arrive("a", [0, 1], 10.0)
+    first = plant.look()
+    assert request_of(first).job_name == "ingest_pumps"
+    assert isinstance(first, SensorResult)
+    assert isinstance(plant.look(first.cursor), SkipReason)
+    plant.run("ingest_pumps", defs)
+    assert isinstance(plant.look(first.cursor), SkipReason)
+    plant.arrive("b", [2], 10.0)
+    second = plant.look(first.cursor)
+    assert request_of(second).job_name == "ingest_pumps"
+    assert request_of(second).run_key != request_of(first).run_key
+
+
+def test_the_sensor_asks_for_materialisation_of_rows_ingested_elsewhere(plant: Plant) -> None:
+    plant.arrive("a", [0, 1], 10.0)
+    first = plant.look()
+    assert isinstance(first, SensorResult)
+    ingest(plant.dataset, plant.settings)
+    second = plant.look(first.cursor)
+    assert request_of(second).job_name == "materialize_pumps"
+    assert isinstance(second, SensorResult)
+    assert isinstance(plant.look(second.cursor), SkipReason)
+
+
+def test_a_source_that_came_back_to_an_old_state_is_asked_for_again(plant: Plant) -> None:
+    plant.arrive("a", [0], 10.0)
+    first = plant.look()
+    assert isinstance(first, SensorResult)
+    changed = json.loads(first.cursor or "") | {"source": "another"}
+    assert request_of(plant.look(json.dumps(changed))).run_key != request_of(first).run_key
+
+
+def test_a_source_that_is_away_fails_the_look_with_its_reason(plant: Plant) -> None:
+    with pytest.raises(DataError, match="readings"):
+        plant.look()

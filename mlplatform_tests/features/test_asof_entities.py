@@ -1,0 +1,163 @@
+"""The entity rows of a point-in-time join: DataFrames of every shape, queries, and none."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from feast import FeatureStore, Field
+from feast.types import Int64
+
+from mlplatform_tests.features.asof_yard import (
+    KEY,
+    SITE,
+    START,
+    asked,
+    config,
+    job,
+    join,
+    machines,
+    minute,
+    values,
+    view,
+)
+
+REFS = ["stats:value"]
+
+
+def test_the_index_does_not_count_and_other_columns_stay_as_they_are(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10), (2, 0, 20)]))
+    wanted = asked([(2, 5), (1, 5), (2, 5)]).assign(
+        naive=pd.to_datetime(["2024-05-01", None, "2024-05-03"]),
+        zoned=pd.to_datetime(["2024-05-01", "2024-05-02", None]).tz_localize("Asia/Tokyo"),
+        nested=[{"a": [1, 2]}, None, {"a": []}],
+        level=pd.Categorical(["hi", "lo", "hi"], categories=["lo", "hi"], ordered=True),
+        whole=np.array([1, 2, 3], dtype=np.int8),
+    )
+    wanted.index = pd.MultiIndex.from_tuples([("b", 1), ("a", 1), ("b", 1)])
+    before = wanted.copy(deep=True)
+    result = join(tmp_path, [stats], REFS, wanted)
+    pd.testing.assert_frame_equal(wanted, before)
+    assert result["value"].tolist() == [20, 10, 20]
+    assert isinstance(result.index, pd.RangeIndex)
+    others = ["naive", "zoned", "level", "whole"]
+    pd.testing.assert_frame_equal(result[others], wanted[others].reset_index(drop=True))
+    assert [None if row is None else list(row["a"]) for row in result["nested"]] == [[1, 2], None, []]
+
+
+def test_no_entity_rows_give_an_empty_result_with_all_columns(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10)]), created_timestamp_column="")
+    lazy = job(tmp_path, [stats], REFS, asked([]))
+    for table in (lazy.to_arrow(), lazy.to_arrow_reader().read_all()):
+        assert (table.num_rows, table.column_names) == (0, ["machine_id", "event_timestamp", "value"])
+        assert table.schema.field("value").type == pa.int64()
+    assert lazy.metadata.min_event_timestamp is None
+
+
+def test_rows_without_a_time_or_a_key_get_no_features(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10), (None, 0, 30)]).astype({"machine_id": "Int64"}))
+    nowhere = asked([(1, None), (None, 5), (1, 5)])
+    assert values(join(tmp_path, [stats], REFS, nowhere)) == [None, None, 10]
+    assert values(join(tmp_path, [stats], REFS, nowhere.iloc[:1])) == [None]
+    without = nowhere.assign(machine_id=None)
+    assert values(join(tmp_path, [stats], REFS, without)) == [None, None, None]
+
+
+def test_keys_may_be_categories_or_numbers_of_another_width(tmp_path: Path) -> None:
+    sites = machines([("n", 0, 1), ("s", 0, 2)], ("site_id", "at", "value"))
+    stats = view(tmp_path, sites, entities=[SITE])
+    wanted = asked([(1, 5), (2, 5)]).assign(site_id=pd.Categorical(["s", "n"]))
+    result = join(tmp_path, [stats], REFS, wanted)
+    assert result["value"].tolist() == [2, 1]
+    assert result["site_id"].dtype == "category"
+    numbers = view(tmp_path, machines([(1, 0, 10), (2, 0, 20)]))
+    for kind in ("int8", "float64", "category"):
+        keys = asked([(2, 5), (1, 5)]).astype({"machine_id": "int64"}).astype({"machine_id": kind})
+        assert join(tmp_path, [numbers], REFS, keys)["value"].tolist() == [20, 10], kind
+
+
+def test_the_only_column_of_times_is_the_time_of_the_rows(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10)]))
+    wanted = asked([(1, 5)]).rename(columns={"event_timestamp": "seen"})
+    assert join(tmp_path, [stats], REFS, wanted)["value"].tolist() == [10]
+    with pytest.raises(ValueError, match=r"its time columns are \['seen', 'later'\]"):
+        join(tmp_path, [stats], REFS, wanted.assign(later=wanted["seen"]))
+
+
+def test_times_around_1900_and_2200_compare_like_any_other(tmp_path: Path) -> None:
+    old, far = pd.Timestamp("1900-01-01", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC")
+    rows = pd.DataFrame({"machine_id": 1, "at": [old, far], "made": [old, far], "value": [1, 2]})
+    wanted = pd.DataFrame({"machine_id": 1, "event_timestamp": [old - pd.Timedelta("1us"), old, far]})
+    for created in ("", "made"):
+        stats = view(tmp_path, rows, created_timestamp_column=created)
+        assert values(join(tmp_path, [stats], REFS, wanted)) == [None, 1, 2]
+
+
+def test_the_rows_may_come_from_a_query(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10), (2, 0, 20)]))
+    wanted = asked([(2, 5), (1, 7), (2, 5)]).assign(note=["x", "y", "z"])
+    pq.write_table(pa.Table.from_pandas(wanted), tmp_path / "wanted.parquet")
+    query = f"SELECT note, machine_id, event_timestamp FROM '{tmp_path}/wanted.parquet';"  # noqa: S608  (own path)
+    lazy = job(tmp_path, [stats], REFS, query)
+    result = lazy.to_df()
+    assert result.columns.tolist() == ["note", "machine_id", "event_timestamp", "value"]
+    assert result[["note", "value"]].to_numpy().tolist() == [["x", 20], ["y", 10], ["z", 20]]
+    assert (lazy.metadata.min_event_timestamp, lazy.metadata.max_event_timestamp) == (minute(5), minute(7))
+    assert sorted(lazy.metadata.keys) == ["machine_id", "note"]
+    naive = "SELECT 1 AS machine_id, TIMESTAMP '2024-01-01 00:05' AS seen"
+    assert join(tmp_path, [stats], REFS, naive)["value"].tolist() == [10]
+    with pytest.raises(ValueError, match="entity_df is not a query that DuckDB can run"):
+        join(tmp_path, [stats], REFS, "SELECT nothing FROM nowhere")
+    with pytest.raises(ValueError, match="lacks the join keys"):
+        join(tmp_path, [stats], REFS, "SELECT now() AS event_timestamp")
+
+
+def test_a_query_does_not_see_variables_of_the_program(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10)]))
+    wanted = asked([(1, 5)])
+    assert len(wanted) == 1
+    with pytest.raises(ValueError, match="wanted"):
+        join(tmp_path, [stats], REFS, "SELECT * FROM wanted")
+
+
+def test_without_entity_rows_every_entity_alive_at_the_end_is_one(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(2, 0, 20), (1, 0, 10), (1, 6, 11), (3, 9, 30)]), ttl=dt.timedelta(minutes=7))
+    more = view(
+        tmp_path,
+        machines([(4, 1, 7), (1, 2, 8)], ("machine_id", "at", "other")),
+        name="more",
+        features=[Field(name="other", dtype=Int64)],
+    )
+    end = minute(8).to_pydatetime()
+    lazy = job(tmp_path, [stats, more], ["stats:value", "more:other"], None, end_date=end, start_date=START)
+    result = lazy.to_df()
+    assert result["event_timestamp"].tolist() == [minute(8)] * 2
+    assert result["machine_id"].tolist() == [1, 4]
+    assert (values(result, "value"), values(result, "other")) == ([11, None], [8, 7])
+    assert (lazy.metadata.min_event_timestamp, lazy.metadata.max_event_timestamp) == (START, end)
+
+
+def test_without_entity_rows_views_must_agree_on_their_keys(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10)]))
+    plain = view(tmp_path, machines([(1, 0, 5)]).drop(columns="machine_id"), name="plain", entities=[])
+    end = minute(8).to_pydatetime()
+    refs = ["stats:value", "plain:value"]
+    result = join(tmp_path, [stats, plain], refs, None, end_date=end, full_feature_names=True)
+    assert result[["machine_id", "stats__value", "plain__value"]].to_numpy().tolist() == [[1, 10, 5]]
+    alone = join(tmp_path, [plain], ["plain:value"], None, end_date=end)
+    assert alone.to_dict("records") == [{"event_timestamp": minute(8), "value": 5}]
+    sites = view(tmp_path, machines([("n", 0, 1)], ("site_id", "at", "value")), name="sites", entities=[SITE])
+    with pytest.raises(ValueError, match="all views must have the same join keys"):
+        join(tmp_path, [stats, sites], ["stats:value", "sites:value"], None, end_date=end, full_feature_names=True)
+
+
+def test_feast_itself_asks_for_everything_at_the_end(tmp_path: Path) -> None:
+    store = FeatureStore(config=config(tmp_path))
+    store.apply([KEY, view(tmp_path, machines([(1, 0, 10), (1, 9, 11)]))])
+    result = store.get_historical_features(features=REFS, end_date=minute(3).to_pydatetime()).to_df()
+    assert result.to_dict("records") == [{"event_timestamp": minute(3), "machine_id": 1, "value": 10}]

@@ -1,0 +1,302 @@
+"""Rows pushed as they arrive leave the online store as the feature table would, on every kind of online store."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlplatform.config import DatasetConfig
+from mlplatform.features import online_rows
+from mlplatform.features import push as push_module
+from mlplatform.features.definitions import push_source_name
+from mlplatform.features.errors import EntityTypeError, FeatureStoreError, UnknownEntityError
+from mlplatform.features.materialize import materialize_online
+from mlplatform.features.online import read_rows, read_windows
+from mlplatform.features.push import PushReport, push_rows
+from mlplatform.features.retrieval.offline import offline_windows
+from mlplatform.features.store import apply_dataset, open_store
+from mlplatform.features.table import write_feature_table
+from mlplatform.settings import Settings
+from mlplatform_tests.features.conftest import STEPS, raw_frame, tabular, tabular_frame, timeseries
+
+COLUMNS = ["load", "oil", "mode"]
+START = pd.Timestamp("2024-03-01", tz="UTC")
+
+
+@pytest.fixture
+def settings(online_settings: Settings) -> Settings:
+    """Run every test here on every kind of online store."""
+    return online_settings
+
+
+@pytest.fixture
+def plant(settings: Settings) -> DatasetConfig:
+    """A dataset whose entity 1 ends at hour 39 and entity 2 at hour 37, materialised."""
+    dataset = timeseries("plant")
+    write_feature_table(raw_frame(), dataset, settings)
+    apply_dataset(dataset, settings)
+    materialize_online(dataset, settings)
+    return dataset
+
+
+def row(entity: Any, hour: float, load: float = 1.0, mode: str | None = "eco") -> dict[str, Any]:
+    moment = START + pd.Timedelta(hours=hour)
+    return {"entity_id": entity, "event_timestamp": moment, "load": load, "oil": -load, "mode": mode}
+
+
+def frame(*rows: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows))
+
+
+def windows(dataset: DatasetConfig, settings: Settings, entities: list[Any], steps: int = STEPS) -> dict[str, Any]:
+    panel = read_windows(dataset, entities, COLUMNS, steps, settings)
+    return {
+        "times": panel.timestamps.tolist(),
+        "load": panel.columns["load"].tobytes(),
+        "oil": panel.columns["oil"].tobytes(),
+        "mode": panel.columns["mode"].tolist(),
+    }
+
+
+def counts(report: PushReport) -> dict[str, int]:
+    fields = ("added", "late", "replaced", "repeated", "too_old", "off_grid", "future")
+    assert sum(getattr(report, name) for name in fields) == report.rows
+    return {name: getattr(report, name) for name in fields if getattr(report, name)}
+
+
+def test_pushed_windows_equal_those_of_the_table_with_the_same_rows(settings: Settings) -> None:
+    dataset = timeseries("plant")
+    history = pd.concat([raw_frame(), raw_frame(3).assign(entity_id=lambda rows: rows["entity_id"] + 2)])
+    times = history["event_timestamp"]
+    before = history[(times < START + pd.Timedelta(hours=34)) & (history["entity_id"] != 4)]
+    write_feature_table(before, dataset, settings)
+    apply_dataset(dataset, settings)
+    materialize_online(dataset, settings)
+    late = history[(times == START + pd.Timedelta(hours=31)) & (history["entity_id"] == 1)].assign(load=99.0)
+    arriving = history.drop_duplicates().merge(before, how="left", indicator=True)
+    arriving = arriving[arriving.pop("_merge") == "left_only"]
+    for batch in np.array_split(np.random.default_rng(5).permutation(len(arriving)), 5):
+        push_rows(dataset, arriving.iloc[batch], settings)
+    push_rows(dataset, late, settings)
+    corrected = pd.concat([history, late]).drop_duplicates(["entity_id", "event_timestamp"], keep="last")
+    write_feature_table(corrected, dataset, settings)
+    apply_dataset(dataset, settings)
+    (offline,) = offline_windows(dataset, [1, 2, 3, 4], ["now"], COLUMNS, STEPS, settings)
+    online = windows(dataset, settings, [1, 2, 3, 4])
+    assert online["times"] == offline.timestamps.tolist()
+    assert online["load"] == offline.columns["load"].tobytes()
+    assert online["oil"] == offline.columns["oil"].tobytes()
+    assert online["mode"] == offline.columns["mode"].tolist()
+    latest = read_rows(dataset, [1, 2, 3, 4], COLUMNS, settings)
+    assert latest.columns["load"].tobytes() == offline.columns["load"].reshape(4, STEPS)[:, -1].tobytes()
+    assert latest.columns["mode"].tolist() == offline.columns["mode"].reshape(4, STEPS)[:, -1].tolist()
+
+
+def test_a_window_moves_on_and_shows_the_gap(plant: DatasetConfig, settings: Settings) -> None:
+    before = windows(plant, settings, [1, 2])
+    report = push_rows(plant, frame(row(1, 41, 7.0), row(9, 5, 8.0, None)), settings)
+    assert (counts(report), report.written) == ({"added": 2}, 2)
+    panel = read_windows(plant, [1], ["load"], STEPS, settings)
+    assert panel.columns["load"][-1] == 7.0
+    assert np.isnan(panel.columns["load"][-2])
+    assert panel.columns["load"][:-2].tobytes() == before["load"][2 * 4 : STEPS * 4]
+    assert pd.Timestamp(panel.timestamps[-1], tz="UTC") == START + pd.Timedelta(hours=41)
+    assert windows(plant, settings, [2]) == {name: part[len(part) // 2 :] for name, part in before.items()}
+    new = read_windows(plant, [9], COLUMNS, STEPS, settings)
+    assert new.columns["load"][-1] == 8.0
+    assert np.isnan(new.columns["load"][:-1]).all()
+    latest = read_rows(plant, [1, 9], COLUMNS, settings)
+    assert latest.columns["load"].tolist() == [7.0, 8.0]
+    assert latest.columns["mode"].tolist() == ["eco", None]
+    assert (
+        latest.timestamps.tolist() == [panel.timestamps[-1], new.timestamps[-1]]
+        or (latest.timestamps == np.array([panel.timestamps[-1], new.timestamps[-1]])).all()
+    )
+
+
+def test_every_row_is_counted_and_a_repeat_writes_nothing(
+    plant: DatasetConfig, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = (START + pd.Timedelta(hours=50)).to_pydatetime()
+    rows = frame(
+        row(1, 40, 1.0),
+        row(1, 41, 2.0),
+        row(1, 41, 3.0),
+        row(1, 37, 4.0),
+        row(1, 39, 5.0),
+        row(1, 2, 6.0),
+        row(1, 40.5, 7.0),
+        row(2, 50.001, 8.0),
+    )
+    with caplog.at_level(logging.WARNING):
+        report = push_rows(plant, rows, settings, now=now)
+    expected = {"added": 2, "repeated": 1, "late": 1, "replaced": 1, "too_old": 1, "off_grid": 1, "future": 1}
+    assert (counts(report), report.written, report.dropped) == (expected, 1, 3)
+    assert "dropped 3 of 8 rows: 1 before the window, 1 off the grid, 1 after now" in caplog.text
+    after = windows(plant, settings, [1, 2])
+    again = push_rows(plant, rows.iloc[[0, 2, 3, 4]], settings, now=now)
+    assert (counts(again), again.written) == ({"repeated": 4}, 0)
+    assert windows(plant, settings, [1, 2]) == after
+
+
+def test_an_old_row_never_replaces_the_latest(plant: DatasetConfig, settings: Settings) -> None:
+    before = read_rows(plant, [1], ["load"], settings)
+    push_rows(plant, frame(row(1, 37, 5.0)), settings)
+    after = read_rows(plant, [1], ["load"], settings)
+    assert after.columns["load"].tobytes() == before.columns["load"].tobytes()
+    assert after.timestamps.tolist() == before.timestamps.tolist()
+    assert read_windows(plant, [1], ["load"], 3, settings).columns["load"][0] == 5.0
+
+
+def test_a_push_that_was_killed_between_its_writes_is_healed_by_a_repeat(
+    plant: DatasetConfig, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = frame(row(1, 40, 7.0), row(2, 38, 8.0))
+
+    write = online_rows._write
+    views: list[str] = []
+
+    def killed(known: Any, view: Any, *content: Any) -> None:
+        if views:
+            raise KeyboardInterrupt
+        views.append(view.name)
+        write(known, view, *content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(online_rows, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            push_rows(plant, rows, settings)
+    assert views == ["plant_features"]
+    assert read_rows(plant, [1], ["load"], settings).columns["load"].tolist() == [7.0]
+    assert read_windows(plant, [1], ["load"], 1, settings).columns["load"].tolist() != [7.0]
+    assert push_rows(plant, rows, settings).written == 2
+    assert read_windows(plant, [1, 2], ["load"], 1, settings).columns["load"].tolist() == [7.0, 8.0]
+
+
+def test_pushers_at_the_same_time_lose_no_row(plant: DatasetConfig, settings: Settings) -> None:
+    errors: list[BaseException] = []
+
+    def push(first: int) -> None:
+        try:
+            for hour in range(first, 48, 4):
+                push_rows(plant, frame(row(1, hour, float(hour)), row(7, hour, float(hour))), settings)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=push, args=(40 + number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    panel = read_windows(plant, [1, 7], ["load"], 8, settings)
+    assert panel.columns["load"].tolist() == [float(hour) for hour in range(40, 48)] * 2
+
+
+def test_rows_that_cannot_be_pushed_are_refused_and_nothing_is_written(
+    plant: DatasetConfig, settings: Settings
+) -> None:
+    before = windows(plant, settings, [1, 2])
+    good = frame(row(1, 40))
+    with pytest.raises(FeatureStoreError, match=r"the rows lack \['mode'\]"):
+        push_rows(plant, good.drop(columns="mode"), settings)
+    with pytest.raises(FeatureStoreError, match="'load' holds numbers, but a row has 'high' of type str"):
+        push_rows(plant, good.assign(load="high"), settings)
+    with pytest.raises(FeatureStoreError, match="rows without event_timestamp"):
+        push_rows(plant, good.assign(event_timestamp=pd.to_datetime(["NaT"], utc=True)), settings)
+    with pytest.raises(EntityTypeError, match="entity ids are whole numbers, but got '1' of type str"):
+        push_rows(plant, good.assign(entity_id="1"), settings)
+    with pytest.raises(UnknownEntityError, match=str(2**63)):
+        push_rows(plant, good.assign(entity_id=np.array([2**63], dtype=np.uint64)), settings)
+    with pytest.raises(FeatureStoreError, match="'other' is not registered; run apply_dataset first"):
+        push_rows(timeseries("other"), good, settings)
+    longer = plant.model_copy(update={"window_steps": STEPS + 1})
+    with pytest.raises(FeatureStoreError, match=r"with \[12\] steps, but window_steps is 13; materialise .* in full"):
+        push_rows(longer, good, settings)
+    assert windows(plant, settings, [1, 2]) == before
+    assert push_rows(plant, good.iloc[:0], settings).rows == 0
+
+
+def test_more_entities_than_fit_one_block(
+    plant: DatasetConfig, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_module, "CHUNK", 3)
+    rows = frame(*(row(entity, hour, entity + hour / 100) for hour in (40, 41) for entity in range(10, 18)))
+    report = push_rows(plant, rows.sample(frac=1, random_state=1), settings)
+    assert (counts(report), report.written) == ({"added": 16}, 8)
+    panel = read_windows(plant, list(range(10, 18)), ["load"], 1, settings)
+    assert panel.columns["load"].tolist() == [np.float32(entity + 0.41) for entity in range(10, 18)]
+
+
+def test_text_ids_are_pushed_too(settings: Settings) -> None:
+    dataset = timeseries("plant")
+    history = raw_frame().assign(entity_id=lambda rows: np.where(rows["entity_id"] == 1, "süd 1", "north"))
+    write_feature_table(history, dataset, settings)
+    apply_dataset(dataset, settings)
+    materialize_online(dataset, settings)
+    push_rows(dataset, frame(row("süd 1", 40, 2.0), row("new", 40, 3.0)), settings)
+    panel = read_windows(dataset, ["new", "süd 1", "north"], ["load"], 2, settings)
+    assert panel.columns["load"][[1, 3]].tolist() == [3.0, 2.0]
+    with pytest.raises(EntityTypeError, match="entity ids are text, but got 1"):
+        push_rows(dataset, frame(row(1, 40)), settings)
+
+
+def test_the_newest_row_of_tabular_data_wins(settings: Settings) -> None:
+    dataset = tabular()
+    write_feature_table(tabular_frame(), dataset, settings)
+    apply_dataset(dataset, settings)
+    materialize_online(dataset, settings)
+    stored, day = pd.Timestamp("2000-01-01", tz="UTC"), pd.Timedelta(days=1)
+    rows = pd.DataFrame(
+        {
+            "entity_id": ["a", "a", "a", "b", "c", "d"],
+            "event_timestamp": [stored + day, stored + 2 * day, stored + day, stored - day, stored, stored],
+            "age": [1.0, np.nan, 3.0, 4.0, 5.0, 6.0],
+            "sex": ["f", "m", "m", "m", "", None],
+        }
+    )
+    report = push_rows(dataset, rows, settings)
+    assert (counts(report), report.written) == ({"added": 2, "replaced": 1, "repeated": 2, "too_old": 1}, 3)
+    panel = read_rows(dataset, ["a", "b", "c", "d"], ["age", "sex"], settings)
+    assert panel.columns["age"].tobytes() == np.array([np.nan, np.nan, 5.0, 6.0], dtype=np.float32).tobytes()
+    assert panel.columns["sex"].tolist() == ["m", "m", None, None]
+    again = push_rows(dataset, rows.iloc[[1, 4, 5]], settings)
+    assert (counts(again), again.written) == ({"repeated": 3}, 0)
+
+
+def test_plain_feast_pushes_to_the_same_views(plant: DatasetConfig, settings: Settings) -> None:
+    moment = START + pd.Timedelta(hours=40)
+    arrays = {f"window_{name}": [np.arange(STEPS, dtype=np.float32).tolist()] for name in ("load", "oil")}
+    window = pd.DataFrame(
+        {
+            "entity_id": [1],
+            "event_timestamp": [moment],
+            "end_ns": [moment.value],
+            "window_mode": [["eco"] * STEPS],
+            **arrays,
+        }
+    )
+    store = open_store(settings)
+    store.push(push_source_name("plant_windows"), window)
+    store.push(push_source_name("plant_features"), frame(row(1, 40, 11.0)))
+    panel = read_windows(plant, [1], ["load"], STEPS, settings)
+    assert panel.columns["load"].tolist() == list(range(STEPS))
+    assert pd.Timestamp(panel.timestamps[-1], tz="UTC") == moment
+    assert read_rows(plant, [1], ["load"], settings).columns["load"].tolist() == [11.0]
+    push_rows(plant, frame(row(1, 41, 12.0)), settings)
+    answer = store.get_online_features(
+        features=["plant_windows:window_load", "plant_features:load"], entity_rows=[{"entity_id": 1}]
+    ).to_dict()
+    assert answer["window_load"] == [[*range(1, STEPS), 12.0]]
+    assert answer["load"] == [12.0]
+
+
+def test_a_naive_now_is_taken_as_utc(plant: DatasetConfig, settings: Settings) -> None:
+    report = push_rows(plant, frame(row(1, 40)), settings, now=dt.datetime(2024, 3, 2, 15, 59))
+    assert counts(report) == {"future": 1}
