@@ -102,7 +102,7 @@ def test_tabular_rows_are_compared_as_well(yard: Yard, name: str) -> None:
     column = config.features.columns[0]
     table = pd.read_parquet(features_path(config.dataset, settings))
     table[column] = table[column] + 0.5
-    table.to_parquet(features_path(config.dataset, settings), index=False)
+    write_feature_table(table, config.dataset, settings)
     changed = load_history(config.dataset, tuple(config.dataset.columns), settings)
     differences = check_parity(pair, config.dataset, changed, settings).differences
     assert len(differences) == 32
