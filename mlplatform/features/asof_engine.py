@@ -84,9 +84,8 @@ class Engine:
     _SETTINGS: ClassVar[dict[str, str]] = {
         # DuckDB takes an Arrow table for a single row, and would answer so few with a nested loop over the history.
         "asof_loop_join_threshold": "0",
-        # Nothing is fetched from the network, and a query names no variable of this program.
+        # Nothing is fetched from the network.
         "autoinstall_known_extensions": "false",
-        "python_enable_replacements": "false",
     }
 
 

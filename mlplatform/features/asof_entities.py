@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mlplatform.features.asof_engine import Engine
 from mlplatform.features.asof_query import ViewJoin, entities_sql, time_range_sql
@@ -138,12 +137,6 @@ class SnapshotRows(EntityRows):
 def instants(rows: pa.Table, time_column: str) -> pa.ChunkedArray:
     """Return the times of entity rows as the join compares them, in microseconds."""
     return rows.column(time_column).cast(TIME_TYPE, safe=False)
-
-
-def key_column(rows: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a join key of entity rows as plain values; a categorical column is decoded."""
-    column = rows.column(name)
-    return pc.cast(column, column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _time_column(columns: Sequence[str], times: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlplatform.features.asof_engine import Engine, placed
-from mlplatform.features.asof_entities import TIME_TYPE, EntityRows, instants, key_column
+from mlplatform.features.asof_entities import TIME_TYPE, EntityRows, instants
 from mlplatform.features.asof_query import ENTITIES, ROW, TIME, TimeSpan, ViewJoin, point_in_time_sql
 
 # The year -71,000 or so: DuckDB still knows it, and differences to it do not overflow.
@@ -63,7 +63,7 @@ class PointInTimeJoin:
         times = times.fill_null(_BEFORE_EVERYTHING)
         keys = dict.fromkeys(column for view in views for _, column in view.keys)
         names = [ROW, TIME, *keys]
-        asked = pa.table([pa.array(np.arange(rows.num_rows)), times, *(key_column(rows, key) for key in keys)], names)
+        asked = pa.table([pa.array(np.arange(rows.num_rows)), times, *(rows.column(key) for key in keys)], names)
 
         def register(connection: Any) -> None:
             connection.register(ENTITIES, asked)

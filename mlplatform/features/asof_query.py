@@ -142,9 +142,14 @@ def quote(identifier: str) -> str:
 
 
 def _rows_sql(view: ViewJoin, span: TimeSpan) -> str:
-    """Return the candidate rows of a view under the aliases k0.. (keys), t (time), o (order) and v0.. (values)."""
+    """Return the candidate rows of a view under the aliases k0.. (keys), t (time), o (order) and v0.. (values).
+
+    Without creation times, the order is the time, and stands in its place: every column here is sorted and copied.
+    """
     columns = [f"{quote(source)} AS k{index}" for index, (source, _) in enumerate(view.keys)]
-    columns += [f"{_aware(view.table.timestamp)} AS t", f"{_order_sql(view)} AS o"]
+    columns.append(f"{_order_sql(view)} AS o")
+    if view.ttl and view.table.created is not None:
+        columns.append(f"{_aware(view.table.timestamp)} AS t")
     columns += [f"{quote(source)} AS v{index}" for index, (source, _) in enumerate(view.features)]
     conditions = _alive(view, span)
     if view.keys:
@@ -222,7 +227,8 @@ def _feature_sql(position: int, view: ViewJoin, index: int) -> str:
         return f"{value} AS {name}"
     # The match is the newest row, so if it is too old, every other one is too.
     limit = view.ttl // _MICROSECOND
-    return f"CASE WHEN epoch_us(e.{TIME}) - epoch_us(f{position}.t) <= {limit} THEN {value} END AS {name}"
+    time = f"f{position}.{'o' if view.table.created is None else 't'}"
+    return f"CASE WHEN epoch_us(e.{TIME}) - epoch_us({time}) <= {limit} THEN {value} END AS {name}"
 
 
 def _indices(view: ViewJoin) -> range:

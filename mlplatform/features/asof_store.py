@@ -54,7 +54,7 @@ class AsOfOfflineStoreConfig(FeastConfigBaseModel):
     """
 
     type: ClassPath = "mlplatform.features.asof_store.AsOfOfflineStore"
-    memory_limit: StrictStr = "1500MB"
+    memory_limit: StrictStr = "2GB"
     threads: PositiveInt | None = None
 
 

@@ -117,14 +117,6 @@ def test_the_rows_may_come_from_a_query(tmp_path: Path) -> None:
         join(tmp_path, [stats], REFS, "SELECT now() AS event_timestamp")
 
 
-def test_a_query_does_not_see_variables_of_the_program(tmp_path: Path) -> None:
-    stats = view(tmp_path, machines([(1, 0, 10)]))
-    wanted = asked([(1, 5)])
-    assert len(wanted) == 1
-    with pytest.raises(ValueError, match="wanted"):
-        join(tmp_path, [stats], REFS, "SELECT * FROM wanted")
-
-
 def test_without_entity_rows_every_entity_alive_at_the_end_is_one(tmp_path: Path) -> None:
     stats = view(tmp_path, machines([(2, 0, 20), (1, 0, 10), (1, 6, 11), (3, 9, 30)]), ttl=dt.timedelta(minutes=7))
     more = view(
@@ -142,11 +134,12 @@ def test_without_entity_rows_every_entity_alive_at_the_end_is_one(tmp_path: Path
     assert (lazy.metadata.min_event_timestamp, lazy.metadata.max_event_timestamp) == (START, end)
 
 
-def test_without_entity_rows_views_must_agree_on_their_keys(tmp_path: Path) -> None:
-    stats = view(tmp_path, machines([(1, 0, 10)]))
+def test_without_entity_rows_a_missing_key_is_no_entity_and_keys_must_agree(tmp_path: Path) -> None:
     plain = view(tmp_path, machines([(1, 0, 5)]).drop(columns="machine_id"), name="plain", entities=[])
     end = minute(8).to_pydatetime()
     refs = ["stats:value", "plain:value"]
+    nobody = machines([(1, 0, 10), (None, 0, 11)]).astype({"machine_id": "Int64"})
+    stats = view(tmp_path, nobody)
     result = join(tmp_path, [stats, plain], refs, None, end_date=end, full_feature_names=True)
     assert result[["machine_id", "stats__value", "plain__value"]].to_numpy().tolist() == [[1, 10, 5]]
     alone = join(tmp_path, [plain], ["plain:value"], None, end_date=end)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mlplatform.features.asof_engine import placed
 from mlplatform.features.asof_store import AsOfOfflineStore
 from mlplatform_tests.features.asof_yard import (
     KEY,
@@ -320,6 +321,19 @@ def test_text_truth_values_and_nested_values_come_back_in_the_order_of_the_entit
         assert table["truth"].to_pylist() == expected["truth"].tolist()
         assert table["nested"].to_pylist() == expected["nested"].tolist()
         assert table["seen"].to_pandas().tolist() == expected["seen"].tolist()
+
+
+def test_batches_may_be_slices_of_longer_arrays() -> None:
+    whole = pa.record_batch(
+        [
+            pa.array([9, 1, 0, 2]),
+            pa.array([9.0, None, 0.5, 2.5], pa.float32()),
+            pa.array(["nine", "one", None, "two"]),
+        ],
+        names=["place", "number", "text"],
+    )
+    table = placed(pa.RecordBatchReader.from_batches(whole.schema, [whole.slice(1, 2), whole.slice(3)]), 3)
+    assert table.to_pydict() == {"number": [0.5, None, 2.5], "text": [None, "one", "two"]}
 
 
 def test_a_query_that_exceeds_its_memory_limit_spills_and_leaves_nothing_behind(
