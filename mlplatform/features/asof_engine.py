@@ -16,7 +16,7 @@ import pyarrow as pa
 # Rows that are on their way from DuckDB at a time, and in a row group of what is written.
 BATCH_ROWS = 131_072
 
-Places = npt.NDArray[np.int64]
+Places = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)

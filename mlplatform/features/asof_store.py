@@ -54,7 +54,7 @@ class AsOfOfflineStoreConfig(FeastConfigBaseModel):
     """
 
     type: ClassPath = "mlplatform.features.asof_store.AsOfOfflineStore"
-    memory_limit: StrictStr = "2GB"
+    memory_limit: StrictStr = "1700MB"
     threads: PositiveInt | None = None
 
 
