@@ -31,7 +31,7 @@ define install
 	echo "Installing mlplatform$(1) into $(VENV)"
 	if $(BIN)/python -m pip install --quiet --constraint constraints.txt uv 2>/dev/null; then
 		test -n "$$UV_FIND_LINKS" || unset UV_FIND_LINKS
-		$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".$(1)"
+		$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable ".$(1)"
 	else
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".$(1)"
 	fi
@@ -58,7 +58,7 @@ test: $(VENV)/.dev ## Run all tests
 	@$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev ## Check style and types
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 

@@ -21,7 +21,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from mlplatform.composition import ConfigError as ConfigError
 from mlplatform.composition import compose
-from mlplatform.plugins import DRIFT_TESTS, METRICS, MODELS, SOURCES, SPLITTERS, TRANSFORMS, UnknownPluginError
+from mlplatform.plugins import (
+    DRIFT_TESTS,
+    EXECUTORS,
+    METRICS,
+    MODELS,
+    SOURCES,
+    SPLITTERS,
+    TRANSFORMS,
+    UnknownPluginError,
+)
 from mlplatform.settings import Settings
 
 Task = Literal["forecast", "regression", "classification"]
@@ -170,13 +179,21 @@ def time_step(frequency: str | None, key: str = "frequency") -> dt.timedelta:
 
 
 class FeaturesConfig(Frozen):
-    """A version of the model inputs: which dataset columns, in which order.
+    """A version of the model inputs: which dataset columns, in which order, and what is known about them beforehand.
 
-    In YAML, `columns: null` stands for all columns of the dataset, for tabular tasks without the target.
+    In YAML, `columns: null` stands for all columns of the dataset, for tabular tasks without the target. Of a forecast,
+    `known_future` names the columns whose values over the horizon are known when it is made (plans, tariffs, weather
+    forecasts), and `static` those that are constant per entity; all others are read up to the present only.
     """
 
     version: str = Field(pattern=NAME_PATTERN)
     columns: tuple[str, ...] = Field(min_length=1)
+    known_future: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+
+    def positions(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Return the positions of names in `columns`."""
+        return tuple(self.columns.index(name) for name in names)
 
 
 class PluginConfig(Frozen):
@@ -245,7 +262,11 @@ class PreprocessingConfig(Frozen):
 
 
 class SearchDimension(Frozen):
-    """One dimension of a search space."""
+    """One dimension of a search space.
+
+    With `when`, other dimensions by name and the values they must have, it is searched only in trials where all of them
+    do; in the others it keeps the configured value.
+    """
 
     type: Literal["int", "float", "categorical"]
     low: float | None = None
@@ -253,6 +274,7 @@ class SearchDimension(Frozen):
     step: float | None = None
     log: bool = False
     choices: tuple[Any, ...] | None = None
+    when: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
 
     @model_validator(mode="after")
     def _shape(self) -> SearchDimension:
@@ -276,6 +298,18 @@ class SearchDimension(Frozen):
                 if value is not None and value != int(value):
                     raise ValueError(f"{key} of an int dimension must be a whole number, but is {value}")
 
+    def can_be(self, value: Any) -> bool:
+        """Return whether a trial can have this value."""
+        if self.type == "categorical":
+            return value in (self.choices or ())
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        assert self.low is not None
+        assert self.high is not None
+        step = self.step or (1 if self.type == "int" else None)
+        steps = 0.0 if step is None else (value - self.low) / step
+        return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-9
+
 
 class ModelConfig(Frozen):
     """A version of the model definition: family, parameters and, optionally, a search space of one's own.
@@ -290,7 +324,15 @@ class ModelConfig(Frozen):
 
 
 class TuningConfig(Frozen):
-    """How many trials, for how long, and when to prune one.
+    """How many trials, for how long, where they run, and when to prune one.
+
+    The search ends when `trials` have finished, when `timeout_s` has passed since it started or was resumed (trials
+    under way end first), or when `patience_trials` in a row finished without one whose loss is smaller than the best
+    before by `min_improvement`, a share of that best loss.
+
+    `executor`: `inline` runs trials one after another, each on all cores; `process` runs one per worker process; `ray`
+    runs them on the cluster that RAY_ADDRESS names, or on this machine. `workers` is the number of trials at a time, by
+    default one per core.
 
     A trial reports after every epoch (networks) or booster (direct multi-horizon XGBoost) and after every fold.
     `pruner_startup_trials` run to the end before any is pruned, and none is pruned in its first `warmup_steps` reports.
@@ -298,8 +340,27 @@ class TuningConfig(Frozen):
 
     trials: int = Field(default=1, ge=1)
     timeout_s: float | None = Field(default=None, gt=0)
+    patience_trials: int | None = Field(default=None, ge=1)
+    min_improvement: float = Field(default=0.0, ge=0, lt=1)
+    executor: str = "inline"
+    workers: int | None = Field(default=None, ge=1)
     pruner_startup_trials: int = Field(default=3, ge=0)
     warmup_steps: int = Field(default=0, ge=0)
+
+
+class NestedConfig(Frozen):
+    """Nested cross-validation: how good is the training procedure, tuning included, on rows it never saw?
+
+    `outer_folds: 0` does without. Tables and forecasts of whole entities are split by the experiment's own scheme,
+    other forecasts by expanding windows with its `validation_steps` and `gap`.
+    """
+
+    outer_folds: int = Field(default=0, ge=0, le=50)
+
+    @property
+    def fold_names(self) -> tuple[str, ...]:
+        """Partition keys of the outer folds."""
+        return tuple(f"outer_{k}" for k in range(self.outer_folds))
 
 
 class PromotionConfig(Frozen):
@@ -353,6 +414,42 @@ class StalenessConfig(Frozen):
         return None if self.max_age is None else time_step(self.max_age, "max_age")
 
 
+class UncertaintyConfig(Frozen):
+    """The prediction intervals of an experiment.
+
+    `coverage` is the share of truths that the intervals are meant to cover; `null` makes none. They are calibrated on
+    the held-out folds for every family. With `quantiles`, ascending and in pairs around 0.5, a family that can is
+    fitted to these quantiles instead of the mean; its point prediction is the median.
+    """
+
+    coverage: float | None = Field(default=0.8, gt=0, lt=1)
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _pairs_around_the_median(self) -> UncertaintyConfig:
+        if not self.quantiles:
+            return self
+        mirrored = tuple(round(1 - level, 6) for level in reversed(self.quantiles))
+        if list(self.quantiles) != sorted(set(self.quantiles)) or mirrored != tuple(
+            round(q, 6) for q in self.quantiles
+        ):
+            raise ValueError(
+                f"quantiles must ascend and come in pairs around 0.5, such as [0.1, 0.5, 0.9], but are "
+                f"{list(self.quantiles)}"
+            )
+        wanted = (0.5, *(bound_levels(self.coverage) if self.coverage else ()))
+        missing = [level for level in wanted if not any(abs(level - q) < 1e-6 for q in self.quantiles)]
+        if missing:
+            raise ValueError(f"quantiles lack {missing}, which coverage {self.coverage} and the median need")
+        return self
+
+
+def bound_levels(coverage: float) -> tuple[float, float]:
+    """Return the quantile levels of the lower and upper bound of a central interval."""
+    # Rounded, because 0.5 - 0.8 / 2 is not 0.1.
+    return round(0.5 - coverage / 2, 6), round(0.5 + coverage / 2, 6)
+
+
 class AllowedVersions(Frozen):
     """Versions, beyond the experiment's own, that a training run may ask for."""
 
@@ -376,6 +473,8 @@ class ExperimentConfig(Frozen):
     promotion: PromotionConfig
     drift: DriftConfig
     staleness: StalenessConfig = StalenessConfig()
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
+    nested: NestedConfig = NestedConfig()
     targets: tuple[str, ...] = Field(min_length=1)
     metric: str
     extra_metrics: tuple[str, ...] = ()
@@ -416,6 +515,11 @@ class ExperimentConfig(Frozen):
         return tuple(dict.fromkeys((self.metric, *self.extra_metrics, *always)))
 
     @property
+    def season(self) -> int:
+        """Length of the season in steps, as the seasonal naive baseline has it; 1 without one."""
+        return next((int(b.params.get("season", 24)) for b in self.baselines if b.name == "seasonal_naive"), 1)
+
+    @property
     def registered_name(self) -> str:
         """Stem of the registered models' names."""
         return self.name
@@ -447,6 +551,20 @@ def _check_columns(config: ExperimentConfig) -> None:
                 )
         if len(set(names)) != len(names):
             raise ValueError(f"{key} names a column twice: {', '.join(names)}")
+    features = config.features
+    for key, names in (("features.known_future", features.known_future), ("features.static", features.static)):
+        for name in names:
+            if name not in features.columns:
+                raise ValueError(
+                    f"{key} names {name!r}, which is not among features.columns; allowed: {', '.join(features.columns)}"
+                )
+            if config.task != "forecast" or name in config.targets:
+                raise ValueError(
+                    f"{key} names {name!r}; only inputs of a forecast that are not its targets can be that"
+                )
+    both = set(features.known_future) & set(features.static)
+    if both:
+        raise ValueError(f"features.known_future and features.static both name {', '.join(sorted(both))}; choose one")
     for position, step in enumerate(config.preprocessing.steps):
         for name in step.columns or ():
             if name not in known:
@@ -460,6 +578,18 @@ def _check_plugins(config: ExperimentConfig) -> None:
     family = _plugin("model.family", MODELS, config.model.family)
     _supports("model.family", config.model.family, family.tasks, config.task)
     _params("model.params", family, config.model.params)
+    for kind, names in (("known", config.features.known_future), ("static", config.features.static)):
+        if names and kind not in family.covariates:
+            raise ValueError(
+                f"model.family {config.model.family!r} does not read {kind} inputs, but features version "
+                f"{config.features.version!r} has {', '.join(names)}; families that do: "
+                f"{', '.join(name for name, plugin in MODELS if kind in plugin.covariates) or 'none'}"
+            )
+    if config.uncertainty.quantiles and not family.has_quantiles:
+        raise ValueError(
+            f"model.family {config.model.family!r} has no quantile outputs, so uncertainty.quantiles must be empty; "
+            f"families that have: {', '.join(name for name, plugin in MODELS if plugin.has_quantiles) or 'none'}"
+        )
     for name, dimension in (config.model.search_space or {}).items():
         if name not in family.Params.model_fields:
             raise ValueError(
@@ -468,12 +598,19 @@ def _check_plugins(config: ExperimentConfig) -> None:
             )
         for value in dimension.choices or (dimension.low, dimension.high):
             _params("model.search_space", family, {**config.model.params, name: value})
+    check_conditions(config.model.search_space or {})
+    _plugin("tuning.executor", EXECUTORS, config.tuning.executor)
     for baseline in config.baselines:
         plugin = _plugin("baselines", MODELS, baseline.name)
         _supports("baselines", baseline.name, plugin.tasks, config.task)
         _params(f"baselines.{baseline.name}.params", plugin, baseline.params)
     for key, name in (("metric", config.metric), *(("extra_metrics", name) for name in config.extra_metrics)):
-        _supports(key, name, _plugin(key, METRICS, name).tasks, config.task)
+        plugin = _plugin(key, METRICS, name)
+        _supports(key, name, plugin.tasks, config.task)
+        if key == "metric" and not plugin.decides:
+            raise ValueError(f"metric {name!r} describes a model, but cannot decide; name it in extra_metrics")
+        if plugin.reads == "bounds" and config.uncertainty.coverage is None:
+            raise ValueError(f"{key} {name!r} reads prediction intervals, but uncertainty.coverage is null")
     splitter = _plugin("split.cv.name", SPLITTERS, config.split.cv.name)
     _supports("split.cv.name", config.split.cv.name, splitter.tasks, config.task)
     _params("split.cv.params", splitter, config.split.cv.params)
@@ -481,6 +618,18 @@ def _check_plugins(config: ExperimentConfig) -> None:
         raise ValueError(
             f"split.folds {config.split.folds} is too few for {config.split.cv.name!r}; "
             f"allowed: at least {splitter.min_folds}"
+        )
+    if 0 < config.nested.outer_folds < splitter.min_folds:
+        raise ValueError(
+            f"nested.outer_folds {config.nested.outer_folds} is too few for {config.split.cv.name!r}; "
+            f"allowed: 0 for none, or at least {splitter.min_folds}"
+        )
+    column = config.split.cv.params.get("column")
+    if column is not None and (column not in config.dataset.columns or column in config.targets):
+        groups = ", ".join(name for name in config.dataset.columns if name not in config.targets)
+        raise ValueError(
+            f"split.cv.params.column names {column!r}, which cannot group the rows of dataset "
+            f"{config.dataset.name!r}; allowed: {groups}, or null for the entity"
         )
     for position, step in enumerate(config.preprocessing.steps):
         key = f"preprocessing.steps[{position}]"
@@ -494,6 +643,31 @@ def _check_plugins(config: ExperimentConfig) -> None:
                     f"allowed: {', '.join(config.dataset.category_columns) or 'none'}"
                 )
     _plugin("drift.test", DRIFT_TESTS, config.drift.test)
+
+
+def check_conditions(space: Mapping[str, SearchDimension], key: str = "model.search_space") -> None:
+    """Check the conditions of a search space.
+
+    Raises:
+        ValueError: if one names no dimension, asks for a value that its dimension never has, or depends on itself.
+    """
+    for name, dimension in space.items():
+        for parent, values in dimension.when.items():
+            if parent not in space:
+                raise ValueError(
+                    f"{key}.{name}.when names {parent!r}, which is not a dimension of the search space; "
+                    f"allowed: {', '.join(other for other in space if other != name) or 'none'}"
+                )
+            for value in values:
+                if not space[parent].can_be(value):
+                    raise ValueError(f"{key}.{name}.when asks for {parent} = {value!r}, a value that it never has")
+    for name in space:
+        ancestors, found = set[str](), set(space[name].when)
+        while found - ancestors:
+            ancestors |= found
+            found = {parent for ancestor in ancestors for parent in space[ancestor].when}
+        if name in ancestors:
+            raise ValueError(f"{key}.{name}.when leads back to {name!r} itself; conditions must not form a circle")
 
 
 def _check_forecast(config: ExperimentConfig) -> None:

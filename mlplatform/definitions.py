@@ -21,6 +21,7 @@ from mlplatform.config import (
 from mlplatform.defs.assets.features import feature_table_asset, online_features_asset
 from mlplatform.defs.assets.folds import cv_folds_asset, fold_preprocessor_asset
 from mlplatform.defs.assets.monitoring import drift_report_asset, prediction_log_asset
+from mlplatform.defs.assets.nested_cv import nested_cv_asset
 from mlplatform.defs.assets.promotion import production_alias_asset, serving_reload_asset
 from mlplatform.defs.assets.raw import raw_asset
 from mlplatform.defs.assets.registration import registered_pair_asset
@@ -28,7 +29,7 @@ from mlplatform.defs.assets.splits import splits_asset
 from mlplatform.defs.assets.training import tuned_model_asset
 from mlplatform.defs.checks import experiment_checks
 from mlplatform.defs.io_managers import ArtifactIOManager
-from mlplatform.defs.jobs import ingest_job, materialize_job, monitor_job, train_job
+from mlplatform.defs.jobs import ingest_job, materialize_job, monitor_job, nested_cv_job, train_job
 from mlplatform.defs.lifecycle_jobs import lifecycle_jobs
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 from mlplatform.defs.schedules import materialize_schedule, monitor_schedule
@@ -70,6 +71,7 @@ def build_defs(
             *(job for jobs in dataset_jobs.values() for job in jobs),
             *(make(experiment) for experiment in experiments for make in (train_job, monitor_job)),
             *(job for experiment in experiments for job in lifecycle_jobs(experiment)),
+            *(nested_cv_job(experiment) for experiment in experiments if experiment.nested.outer_folds),
         ],
         schedules=[
             *(monitor_schedule(experiment) for experiment in experiments),
@@ -98,6 +100,7 @@ def _dataset_assets(dataset: DatasetConfig, experiments: Sequence[ExperimentConf
 
 
 def _experiment_assets(experiment: ExperimentConfig) -> list[Any]:
+    nested = [nested_cv_asset(experiment)] if experiment.nested.outer_folds else []
     return [
         cv_folds_asset(experiment),
         fold_preprocessor_asset(experiment),
@@ -107,6 +110,7 @@ def _experiment_assets(experiment: ExperimentConfig) -> list[Any]:
         serving_reload_asset(experiment),
         prediction_log_asset(experiment),
         drift_report_asset(experiment),
+        *nested,
     ]
 
 

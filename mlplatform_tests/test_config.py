@@ -204,7 +204,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         r"metric 'accuracy' does not fit task 'forecast'; it supports: classification",
     ),
     ("experiment", {"extra_metrics": ["roc_auc"]}, r"extra_metrics 'roc_auc' does not fit task 'forecast'"),
-    ("split", {"cv": {"name": "holdout"}}, r"split\.cv\.name: unknown splitter 'holdout'; known: expanding, kfold"),
+    (
+        "split",
+        {"cv": {"name": "holdout"}},
+        r"split\.cv\.name: unknown splitter 'holdout'; known: expanding, group_kfold",
+    ),
     (
         "split",
         {"cv": {"name": "kfold"}},
@@ -419,7 +423,7 @@ def test_a_users_file_shadows_the_packaged_one(conf: Path, settings: Settings) -
     values = {"version": "xgboost_v1", "family": "xgboost", "params": {"num_boost_round": 7}}
     write_yaml(conf, "model/xgboost_v1", values)
     after = load_experiment("fleet_xgboost", settings=settings)
-    assert (before.model.params["num_boost_round"], after.model.params) == (80, {"num_boost_round": 7})
+    assert (before.model.params["num_boost_round"], after.model.params) == (40, {"num_boost_round": 7})
     assert after.dataset == before.dataset
 
 

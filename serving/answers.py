@@ -29,7 +29,8 @@ def refuse_missing_numbers(prediction: Prediction) -> None:
         ServingError: 500 that names the entities.
     """
     outputs = prediction.outputs
-    broken = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+    arrays = [array for array in prediction.answers[:3] if array is not None]
+    broken = ~np.isfinite(np.hstack([array.reshape(len(outputs), -1) for array in arrays])).all(axis=1)
     if not broken.any():
         return
     ids = prediction.entity_ids[broken].tolist()
@@ -120,17 +121,41 @@ def _forecasts(prediction: Prediction) -> dict[str, Any]:
             "window_end": origin,
             "timestamps": moments,
             "values": dict(zip(targets, series, strict=True)),
+            "interval": interval,
         }
-        for entity, origin, moments, series in zip(
-            _entities(prediction), prediction.origins, times, values, strict=True
+        for entity, origin, moments, series, interval in zip(
+            _entities(prediction), prediction.origins, times, values, _forecast_intervals(prediction), strict=True
         )
     ]
     return {"forecasts": forecasts}
 
 
+def _forecast_intervals(prediction: Prediction) -> list[dict[str, Any] | None]:
+    """Return the prediction interval of every entity, `None` each if the model was not calibrated."""
+    _, lower, upper, coverage = prediction.answers
+    if lower is None or upper is None:
+        return [None] * len(prediction.outputs)
+    targets = prediction.pair.contract.targets
+    sides = (np.ascontiguousarray(side.transpose(0, 2, 1)) for side in (lower, upper))
+    return [
+        {
+            "coverage": coverage,
+            "lower": dict(zip(targets, low, strict=True)),
+            "upper": dict(zip(targets, high, strict=True)),
+        }
+        for low, high in zip(*sides, strict=True)
+    ]
+
+
 def _values(prediction: Prediction) -> dict[str, Any]:
-    rows = zip(_entities(prediction), prediction.outputs, strict=True)
-    return {"predictions": [{**entity, "value": value} for entity, value in rows]}
+    _, lower, upper, coverage = prediction.answers
+    intervals: list[dict[str, Any] | None] = [None] * len(prediction.outputs)
+    if lower is not None and upper is not None:
+        intervals = [
+            {"coverage": coverage, "lower": low, "upper": high} for low, high in zip(lower, upper, strict=True)
+        ]
+    rows = zip(_entities(prediction), prediction.outputs, intervals, strict=True)
+    return {"predictions": [{**entity, "value": value, "interval": interval} for entity, value, interval in rows]}
 
 
 def _classes(prediction: Prediction) -> dict[str, Any]:

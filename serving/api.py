@@ -120,7 +120,7 @@ def _prediction_routes(backend: Backend, metrics: ServingMetrics, log: Predictio
         asked = await _read(request, EntitiesRequest, workers)
         _check_entities(asked)
         try:
-            prediction = await backend.forecast_entities(asked.entities, asked.time_point)
+            prediction = await backend.forecast_entities(asked.entities, asked.time_point, asked.future)
         except StaleFeaturesRefusedError as refusal:
             metrics.observe_feature_age(refusal.oldest_seconds)
             metrics.observe_stale("refused", refusal.entities)

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.datamodule.panel import Float32
 from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.registry.forecaster import Answers
 from mlplatform.registry.pairs import PairInfo
 
 EntityId = int | str
@@ -26,7 +28,8 @@ class Prediction:
         pair: the pair that answered.
         entity_ids: of shape (n,).
         origins: of shape (n,), datetime64[ns] in UTC: the last moment that each answer looked at.
-        outputs: forecast (n, horizon, targets), regression (n,), classification probabilities (n, classes).
+        answers: point predictions, forecast (n, horizon, targets), regression (n,), classification probabilities
+            (n, classes), with the bounds of their prediction intervals if the model was calibrated.
         event_times: of shape (n,), datetime64[ns] in UTC: the newest row that each answer was made from.
         ages: of shape (n,), timedelta64[ns]: how old that row was when it was read.
         is_stale: of shape (n,): whether that is beyond the experiment's limit. Never so for rows of the request itself.
@@ -35,19 +38,24 @@ class Prediction:
     pair: PairInfo
     entity_ids: npt.NDArray[np.generic]
     origins: npt.NDArray[np.datetime64]
-    outputs: npt.NDArray[np.floating[Any]]
+    answers: Answers
     event_times: npt.NDArray[np.datetime64]
     ages: npt.NDArray[np.timedelta64]
     is_stale: npt.NDArray[np.bool_]
 
+    @property
+    def outputs(self) -> Float32:
+        """The point predictions."""
+        return self.answers.point
+
     @classmethod
-    def of(cls, pair: PairInfo, panel: FeaturePanel, outputs: npt.NDArray[np.floating[Any]]) -> Prediction:
-        """Return the prediction made from the last row of every entity of `panel`."""
+    def of(cls, pair: PairInfo, panel: FeaturePanel, answers: Answers) -> Prediction:
+        """Return the prediction made from the last row of the past of every entity of `panel`."""
         return cls(
             pair=pair,
             entity_ids=panel.entity_ids,
-            origins=panel.timestamps[panel.offsets[1:] - 1],
-            outputs=outputs,
+            origins=panel.timestamps[panel.offsets[1:] - 1 - pair.contract.future_rows],
+            answers=answers,
             event_times=panel.event_times,
             ages=panel.ages,
             is_stale=panel.is_stale,
@@ -89,8 +97,14 @@ class Backend(Protocol):
     async def close(self) -> None:
         """Release everything."""
 
-    async def forecast_entities(self, entities: Sequence[EntityId], time_point: str) -> Prediction:
-        """Predict for entities of the feature store."""
+    async def forecast_entities(
+        self, entities: Sequence[EntityId], time_point: str, future: Sequence[dict[str, Any]] = ()
+    ) -> Prediction:
+        """Predict for entities of the feature store.
+
+        Parameters:
+            future: rows over the horizon, of a model that reads columns known beforehand.
+        """
 
     async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
         """Predict from raw rows."""

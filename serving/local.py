@@ -21,7 +21,7 @@ from serving.bundle import Bundle, BundleHolder, BundleLoader
 from serving.concurrency import Workers
 from serving.errors import ServingError
 from serving.inference import read_panel, store_problem
-from serving.rows import panel_from_rows
+from serving.rows import panel_from_rows, with_future_of_request
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +52,11 @@ class LocalBackend:
         self._workers.close()
         self._holder.close()
 
-    async def forecast_entities(self, entities: Sequence[EntityId], time_point: str) -> Prediction:
+    async def forecast_entities(
+        self, entities: Sequence[EntityId], time_point: str, future: Sequence[dict[str, Any]] = ()
+    ) -> Prediction:
         """Predict for entities of the feature store."""
-        return await self._workers.run(self._from_store, self._holder.require(), entities, time_point)
+        return await self._workers.run(self._from_store, self._holder.require(), entities, time_point, future)
 
     async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
         """Predict from raw rows."""
@@ -76,13 +78,17 @@ class LocalBackend:
         """Return the pair that would answer now."""
         return self._holder.current.pair if self._holder.current else None
 
-    def _from_store(self, bundle: Bundle, entities: Sequence[EntityId], time_point: str) -> Prediction:
-        panel = read_panel(bundle.pair.contract, bundle.dataset, bundle.staleness, entities, time_point, self._settings)
-        return Prediction.of(bundle.pair, panel, bundle.forecaster.predict(panel))
+    def _from_store(
+        self, bundle: Bundle, entities: Sequence[EntityId], time_point: str, future: Sequence[dict[str, Any]]
+    ) -> Prediction:
+        contract = bundle.pair.contract
+        panel = read_panel(contract, bundle.dataset, bundle.staleness, entities, time_point, self._settings)
+        panel = with_future_of_request(panel, future, contract, bundle.forecaster.preprocessor.columns)
+        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel))
 
     def _from_rows(self, bundle: Bundle, rows: Sequence[dict[str, Any]]) -> Prediction:
         panel = panel_from_rows(rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns)
-        return Prediction.of(bundle.pair, panel, bundle.forecaster.predict(panel))
+        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel))
 
 
 def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tuple[Settings, str, int]:

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mlplatform.config import DatasetConfig, StalenessConfig
-from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import Samples
 from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.registry.forecaster import Answers
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.api import build_app
@@ -40,7 +40,7 @@ from serving.concurrency import Coalescer, Workers
 from serving.errors import ServingError
 from serving.inference import read_panel, store_problem
 from serving.local import LOG_FORMAT, parse_arguments
-from serving.rows import panel_from_rows
+from serving.rows import panel_from_rows, with_future_of_request
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -172,24 +172,35 @@ class PreprocessingService(PairService):
         except ServingError as error:
             return error
 
+    async def future(
+        self, ref: PairRef, panel: FeaturePanel, rows: Sequence[dict[str, Any]]
+    ) -> FeaturePanel | ServingError:
+        """Return the panel with the future that the request brings, or what to tell the client."""
+        bundle = await self._bundles.get(ref)
+        types = bundle.forecaster.preprocessor.columns
+        try:
+            return await self._workers.run(with_future_of_request, panel, rows, bundle.pair.contract, types)
+        except ServingError as error:
+            return error
+
     async def preprocess(self, ref: PairRef, panel: FeaturePanel) -> Samples:
         """Return the samples of a panel."""
         bundle = await self._bundles.get(ref)
         return await self._workers.run(bundle.forecaster.preprocess, panel)
 
-    async def postprocess(self, ref: PairRef, outputs: Float32) -> Float32:
-        """Return the model's outputs in original units."""
+    async def postprocess(self, ref: PairRef, answers: Answers) -> Answers:
+        """Return the model's answers in original units."""
         bundle = await self._bundles.get(ref)
-        return await self._workers.run(bundle.forecaster.postprocess, outputs)
+        return await self._workers.run(bundle.forecaster.postprocess_answers, answers)
 
 
 class ModelService(PairService):
     """Applies the model."""
 
-    async def infer(self, ref: PairRef, samples: Samples) -> Float32:
-        """Return the model's outputs in preprocessed space."""
+    async def infer(self, ref: PairRef, samples: Samples) -> Answers:
+        """Return the model's answers in preprocessed space."""
         bundle = await self._bundles.get(ref)
-        return await self._workers.run(bundle.forecaster.infer, samples)
+        return await self._workers.run(bundle.forecaster.infer_answers, samples)
 
 
 class RayBackend:
@@ -222,12 +233,17 @@ class RayBackend:
     async def close(self) -> None:
         """Nothing to release: the services end with their replicas."""
 
-    async def forecast_entities(self, entities: Sequence[EntityId], time_point: str) -> Prediction:
+    async def forecast_entities(
+        self, entities: Sequence[EntityId], time_point: str, future: Sequence[dict[str, Any]] = ()
+    ) -> Prediction:
         """Predict for entities of the feature store."""
         served = self._require()
         # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
         panel = await self._feast.read.remote(PairRef.of(served.pair), served.staleness, entities, time_point)
-        return await self._predict(served.pair, _unless_refused(panel))
+        panel = _unless_refused(panel)
+        if future or served.pair.contract.known:
+            panel = _unless_refused(await self._preprocessing.future.remote(PairRef.of(served.pair), panel, future))
+        return await self._predict(served.pair, panel)
 
     async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
         """Predict from raw rows."""
@@ -257,10 +273,10 @@ class RayBackend:
 
     async def _predict(self, pair: PairInfo, panel: FeaturePanel) -> Prediction:
         ref = PairRef.of(pair)
-        # Responses are passed on unawaited: samples and outputs go from service to service, not through this process.
+        # Responses are passed on unawaited: samples and answers go from service to service, not through this process.
         samples = self._preprocessing.preprocess.remote(ref, panel)
-        outputs = self._model.infer.remote(ref, samples)
-        return Prediction.of(pair, panel, await self._preprocessing.postprocess.remote(ref, outputs))
+        answers = self._model.infer.remote(ref, samples)
+        return Prediction.of(pair, panel, await self._preprocessing.postprocess.remote(ref, answers))
 
     async def _swap(self) -> ReloadReport:
         previous = self._served.pair if self._served else None

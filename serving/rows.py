@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
@@ -22,7 +23,7 @@ from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.features.retrieval.freshness import judge
 from mlplatform.features.time_point import NOW
 from mlplatform.registry.forecaster import Contract
-from serving.errors import MAX_DETAILS, ErrorDetail, invalid, shown
+from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, shown
 
 Rows = Sequence[dict[str, Any]]
 Types = Mapping[str, str]
@@ -46,8 +47,132 @@ def panel_from_rows(rows: Rows, contract: Contract, types: Types) -> FeaturePane
     Raises:
         ServingError: 422 with one detail per finding.
     """
-    build = _forecast_panel if contract.task == "forecast" else _tabular_panel
-    return judge(build(rows, contract, types), NOW, contract.dataset, StalenessConfig())
+    if contract.task != "forecast":
+        return judge(_tabular_panel(rows, contract, types), NOW, contract.dataset, StalenessConfig())
+    if not contract.known:
+        return judge(_forecast_panel(rows, contract, types), NOW, contract.dataset, StalenessConfig())
+    future = _future_rows(rows, contract)
+    numbers = [number for number in range(len(rows)) if number not in future]
+    try:
+        past = _forecast_panel([rows[number] for number in numbers], contract, types)
+    except ServingError as error:
+        raise invalid("invalid_rows", [_renumbered(detail, numbers) for detail in error.details]) from error
+    return with_future(judge(past, NOW, contract.dataset, StalenessConfig()), future, contract, types)
+
+
+def _renumbered(detail: ErrorDetail, numbers: Sequence[int]) -> ErrorDetail:
+    """Return a finding about a row of the past with the number that the row has in the request."""
+    if detail.row is None:
+        return detail
+    row = numbers[detail.row]
+    return detail.model_copy(update={"row": row, "field": f"rows[{row}].{detail.column}"})
+
+
+def with_future_of_request(panel: FeaturePanel, future: Rows, contract: Contract, types: Types) -> FeaturePanel:
+    """Return a panel from the feature store with what the request says about the future.
+
+    Raises:
+        ServingError: 422 if it says less than the model reads, or something although the model reads nothing of it.
+    """
+    if contract.known:
+        return with_future(panel, dict(enumerate(future)), contract, types)
+    if future:
+        found, action = f"{len(future)} rows", "leave the field out"
+        expected = "nothing: the model reads the past only"
+        raise invalid("invalid_rows", [ErrorDetail(field="future", found=found, expected=expected, action=action)])
+    return panel
+
+
+def with_future(
+    panel: FeaturePanel, rows: Mapping[int, dict[str, Any]], contract: Contract, types: Types
+) -> FeaturePanel:
+    """Return the panel with the known future of every entity appended to its past.
+
+    Parameters:
+        panel: the past, the same number of rows for every entity.
+        rows: future rows by their number in the request, one per entity and step of the horizon.
+
+    Raises:
+        ServingError: 422 with one detail per finding.
+    """
+    numbers, values = list(rows), list(rows.values())
+    _refuse(chain(_entity_findings(values, numbers), _time_findings(values, numbers)))
+    _refuse(_known_findings(rows, contract, types))
+    entities = panel.entity_ids.tolist()
+    places = {entity: position for position, entity in enumerate(entities)}
+    last = panel.timestamps[panel.offsets[1:] - 1]
+    step = np.timedelta64(contract.step_seconds, "s")
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    findings = []
+    for (number, row), moment in zip(rows.items(), _times(values), strict=True):
+        place = places.get(row[ENTITY])
+        ahead = 0.0 if place is None else float((moment - last[place]) / step)
+        if place is None or ahead not in range(1, contract.horizon + 1) or (place, int(ahead)) in found:
+            expected = f"each of the {contract.horizon} steps after the entity's last row of the past, once"
+            shown_moment = f"{np.datetime_as_string(moment, unit='s')}Z for entity {shown(row[ENTITY])}"
+            findings.append(_finding(number, TIMESTAMP, shown_moment, expected, "send the future of what is asked for"))
+        else:
+            found[place, int(ahead)] = row
+    _refuse(findings)
+    _refuse(
+        ErrorDetail(
+            field="future",
+            found=f"no values of {', '.join(contract.known)} for entity {shown(entity)}, step {ahead}",
+            expected=f"one row per step of the horizon, 1 to {contract.horizon}",
+            action="send them: the model was trained to know them beforehand",
+        )
+        for place, entity in enumerate(entities)
+        for ahead in range(1, contract.horizon + 1)
+        if (place, ahead) not in found
+    )
+    ordered = [found[place, ahead] for place in range(len(entities)) for ahead in range(1, contract.horizon + 1)]
+    return _appended(panel, ordered, contract, types, (last[:, None] + step * np.arange(1, contract.horizon + 1)))
+
+
+def _appended(
+    panel: FeaturePanel, rows: Rows, contract: Contract, types: Types, times: npt.NDArray[np.datetime64]
+) -> FeaturePanel:
+    """Return the panel with `horizon` rows more per entity; what is not known beforehand is missing in them."""
+    count, past = len(panel.entity_ids), int(panel.offsets[1]) if len(panel.entity_ids) else 0
+
+    def joined(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.hstack([before.reshape(count, past), after.reshape(count, contract.horizon)]).reshape(-1)
+
+    columns = {}
+    for name, before in panel.columns.items():
+        known = name in contract.known
+        if types[name] == "category":
+            after = np.array([row[name] if known else None for row in rows], dtype=object)
+        else:
+            after = np.array([row[name] if known else np.nan for row in rows], dtype=np.float32)
+        columns[name] = joined(before, after)
+    return replace(
+        panel,
+        columns=columns,
+        timestamps=joined(panel.timestamps, times.astype(panel.timestamps.dtype)),
+        offsets=np.arange(count + 1, dtype=np.int64) * (past + contract.horizon),
+    )
+
+
+def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
+    """Return the rows of the future by their number: those in which only known columns have values."""
+    unknown = [name for name in contract.columns if name not in contract.known]
+    return {number: row for number, row in enumerate(rows) if all(row.get(name) is None for name in unknown)}
+
+
+def _known_findings(rows: Mapping[int, dict[str, Any]], contract: Contract, types: Types) -> Iterator[ErrorDetail]:
+    allowed = {ENTITY, TIMESTAMP, *contract.columns}
+    for number, row in rows.items():
+        for name in row:
+            if name not in allowed:
+                expected = f"one of {', '.join((ENTITY, TIMESTAMP, *contract.known))}"
+                yield _finding(number, name, "a column that the model does not read", expected, "leave it out")
+        for name in contract.known:
+            value = row.get(name)
+            if types[name] == "category" and type(value) is not str:
+                yield _finding(number, name, shown(value), "text", "send the category as it stands in the data")
+            elif types[name] != "category" and not _all_finite([value]):
+                yield _finding(number, name, shown(value), "a finite number", "send what is known of the future")
 
 
 def _forecast_panel(rows: Rows, contract: Contract, types: Types) -> Panel:
@@ -127,10 +252,10 @@ def _columns(rows: Rows, contract: Contract, types: Types) -> dict[str, npt.NDAr
     }
 
 
-def _entity_findings(rows: Rows) -> Iterator[ErrorDetail]:
-    first = type(rows[0].get(ENTITY))
+def _entity_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator[ErrorDetail]:
+    first = type(rows[0].get(ENTITY)) if rows else int
     expected = {int: "a whole number, as in row 0", str: "text, as in row 0"}.get(first, "a whole number or text")
-    for number, row in enumerate(rows):
+    for number, row in zip(numbers or range(len(rows)), rows, strict=True):
         value = row.get(ENTITY)
         fits = type(value) is first and (first is str or (first is int and value in INT64))
         if not fits:
@@ -144,9 +269,9 @@ def _entities(rows: Rows) -> tuple[Int64, npt.NDArray[np.generic]]:
     return codes.astype(np.int64), np.asarray(uniques)
 
 
-def _time_findings(rows: Rows) -> Iterator[ErrorDetail]:
+def _time_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator[ErrorDetail]:
     expected = "an ISO 8601 time such as 2026-03-01T00:00:00Z"
-    for number, row in enumerate(rows):
+    for number, row in zip(numbers or range(len(rows)), rows, strict=True):
         value = row.get(TIMESTAMP)
         if _moment(value) is None:
             yield _finding(number, TIMESTAMP, shown(value), expected, "write the time this way")

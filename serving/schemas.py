@@ -44,13 +44,19 @@ class EntitiesRequest(StrictRequest):
         min_length=1, description=f"Ids as the dataset has them, at most {MAX_ENTITIES}, each once."
     )
     time_point: Literal["now"] = Field(default="now", description="The online store knows the latest window only.")
+    future: list[dict[str, Any]] = Field(
+        default=[],
+        description="For models that read columns known beforehand: one object per entity and step of the horizon, "
+        "with entity_id, event_timestamp and these columns.",
+    )
 
 
 class RowsRequest(StrictRequest):
     """Ask for predictions from raw rows.
 
     A forecast needs, per entity, at least lookback + context rows on the regular time grid without gaps; more are
-    allowed, and the latest count. A tabular model answers every row.
+    allowed, and the latest count. A model that reads columns known beforehand needs one more row per step of the
+    horizon, in which only these columns have values. A tabular model answers every row.
     """
 
     model_config = ConfigDict(
@@ -83,12 +89,29 @@ class EntityAnswer(BaseModel):
     )
 
 
+class ForecastInterval(BaseModel):
+    """The prediction interval of every forecast value, in original units."""
+
+    coverage: float = Field(description="Share of true values that such intervals are meant to cover.")
+    lower: dict[str, list[float]] = Field(description="Per target, one value per horizon step.")
+    upper: dict[str, list[float]] = Field(description="Per target, one value per horizon step.")
+
+
+class ValueInterval(BaseModel):
+    """The prediction interval of one value, in original units."""
+
+    coverage: float = Field(description="Share of true values that such intervals are meant to cover.")
+    lower: float
+    upper: float
+
+
 class Forecast(EntityAnswer):
     """The forecast of one entity, in original units."""
 
     window_end: dt.datetime = Field(description="Time of the last step the forecast looked at.")
     timestamps: list[dt.datetime] = Field(description="The forecast moments, one per horizon step.")
     values: dict[str, list[float]] = Field(description="Per target, one value per horizon step.")
+    interval: ForecastInterval | None = Field(description="Null if the model was not calibrated.")
 
 
 class ForecastAnswer(Answer):
@@ -101,6 +124,7 @@ class RegressionPrediction(EntityAnswer):
     """The predicted value of one entity or row, in original units."""
 
     value: float
+    interval: ValueInterval | None = Field(description="Null if the model was not calibrated.")
 
 
 class RegressionAnswer(Answer):

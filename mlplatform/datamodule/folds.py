@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from mlplatform.config import ENTITY, PluginConfig
 from mlplatform.datamodule.panel import Int64
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ class SplitterParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class GroupParams(SplitterParams):
+    """`column` names the dataset column whose values are the groups; by default every entity is one."""
+
+    column: str | None = None
+
+
 @dataclass(frozen=True)
 class SampleIndex:
     """What a splitter may know about the samples: where and when they are, never their values.
@@ -33,6 +40,7 @@ class SampleIndex:
         step: length of a time step.
         horizon: output steps of a forecast, 0 for tabular data.
         labels: class of every row, of shape (rows,), or None.
+        groups: group of every row, of shape (rows,), or None; a splitter by groups keeps each on one side of a fold.
     """
 
     samples: Int64
@@ -40,6 +48,7 @@ class SampleIndex:
     step: np.timedelta64
     horizon: int
     labels: npt.NDArray[np.generic] | None = None
+    groups: npt.NDArray[np.generic] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,11 +109,14 @@ class Splitter(ABC):
 
     Class attributes:
         tasks: what the scheme is sound for.
+        separates: what keeps validation apart from training: `time` (validation is later), `groups` (no group is on
+            both sides) or `rows` (no row is).
         Params: its parameters.
         min_folds: smallest number of folds the scheme can make.
     """
 
     tasks: ClassVar[frozenset[str]]
+    separates: ClassVar[Literal["time", "groups", "rows"]]
     Params: ClassVar[type[SplitterParams]]
     min_folds: ClassVar[int] = 1
 
@@ -120,3 +132,21 @@ class Splitter(ABC):
         Raises:
             ValueError: if there are too few samples for the configured folds.
         """
+
+
+def row_groups(scheme: PluginConfig, frame: pd.DataFrame) -> npt.NDArray[np.generic]:
+    """Return the group of every row, of shape (rows,): the column a scheme by groups names, else the entity.
+
+    Raises:
+        ValueError: if rows lack a group.
+    """
+    column = scheme.params.get("column") or ENTITY
+    if column not in frame:
+        raise ValueError(f"the rows have no column {column!r}, which split.cv.params.column names")
+    missing = int(frame[column].isna().sum())
+    if missing:
+        raise ValueError(
+            f"{missing} of {len(frame)} rows have no {column!r}, so {scheme.name} cannot tell their group; fill the "
+            "column in the source, or declare it nullable: false to quarantine such rows"
+        )
+    return frame[column].to_numpy()

@@ -28,6 +28,9 @@ class WindowSamples:
         targets: positions of the target columns in `channels`.
         lookback: input steps.
         horizon: output steps.
+        known: positions in `channels` of the columns whose values over the horizon may be read.
+        static: positions in `channels` of the columns that are constant per entity.
+        step_seconds: length of a time step, for the times of the horizon.
         cache: derived data a model wants to keep for as long as these samples live (for example a quantised matrix).
     """
 
@@ -38,6 +41,9 @@ class WindowSamples:
     targets: tuple[int, ...]
     lookback: int
     horizon: int
+    known: tuple[int, ...] = ()
+    static: tuple[int, ...] = ()
+    step_seconds: int = 0
     cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -57,6 +63,20 @@ class WindowSamples:
         columns = np.ascontiguousarray(self.values[:, list(self.targets)])
         windows = np.lib.stride_tricks.sliding_window_view(columns, self.horizon, axis=0)
         return np.ascontiguousarray(windows[self.origins[chosen] + 1].transpose(0, 2, 1))
+
+    def future(self, chosen: slice | Int64 = slice(None)) -> Float32:
+        """Return the known columns over the horizon, of shape (batch, horizon, known)."""
+        origins = self.origins[chosen]
+        if not self.known:
+            return np.empty((len(origins), self.horizon, 0), dtype=np.float32)
+        rows = origins[:, None] + np.arange(1, self.horizon + 1)
+        values: Float32 = self.values[rows[:, :, None], np.asarray(self.known)]
+        return values
+
+    def static_values(self, chosen: slice | Int64 = slice(None)) -> Float32:
+        """Return the static columns at the origin, of shape (batch, static)."""
+        values: Float32 = self.values[self.origins[chosen]][:, list(self.static)]
+        return values
 
     def lags(self, channel: int, lags: Sequence[int]) -> Float32:
         """Return the channel `lag` steps before the origin (0 is the origin itself), of shape (samples, len(lags))."""

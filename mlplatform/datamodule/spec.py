@@ -20,6 +20,11 @@ class ModelSpec:
         lookback, horizon: window lengths in steps (forecast only).
         classes: number of classes (classification only).
         step_seconds: length of a time step (forecast only).
+        known: positions in `channels` of the columns whose values over the horizon are known (forecast only).
+        static: positions in `channels` of the columns that are constant per entity (forecast only).
+        cardinalities: number of categories of every channel, 0 for a number; codes run from 0, and -1 stands for a
+            category that training did not see. Empty if all channels are numbers.
+        quantiles: levels that the model is fitted to, ascending; empty for a point prediction.
     """
 
     task: Task
@@ -29,6 +34,21 @@ class ModelSpec:
     horizon: int = 0
     classes: int = 0
     step_seconds: int = 0
+    known: tuple[int, ...] = ()
+    static: tuple[int, ...] = ()
+    cardinalities: tuple[int, ...] = ()
+    quantiles: tuple[float, ...] = ()
+
+    def quantile_position(self, level: float) -> int:
+        """Return the position of a level in `quantiles`.
+
+        Raises:
+            ValueError: if the model is not fitted to it.
+        """
+        for position, known in enumerate(self.quantiles):
+            if abs(known - level) < 1e-6:
+                return position
+        raise ValueError(f"quantile {level} is not among {self.quantiles}")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:

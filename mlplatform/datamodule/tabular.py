@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.folds import SampleIndex
+from mlplatform.datamodule.folds import SampleIndex, row_groups
 from mlplatform.datamodule.panel import Float32, Int64, Panel
 from mlplatform.datamodule.samples import TabularSamples
 from mlplatform.datamodule.spec import ModelSpec
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
 
 class TabularDataModule(DataModule):
-    """Regression and classification samples. Rows without a target are left out."""
+    """Regression and classification samples. Rows without a target are left out.
+
+    Attributes:
+        groups: group of every row, of shape (rows,), for splitters by groups.
+    """
+
+    def __init__(self, config: ExperimentConfig, frame: pd.DataFrame) -> None:
+        super().__init__(config, frame)
+        self.groups = row_groups(config.split.cv, frame)
 
     @property
     def target(self) -> str:
@@ -31,9 +40,9 @@ class TabularDataModule(DataModule):
         return np.flatnonzero(frame[self.target].notna().to_numpy())
 
     def index(self) -> SampleIndex:
-        """Return rows and, for classification, labels."""
+        """Return rows, groups and, for classification, labels."""
         labels = self.panel.columns[self.target] if self.config.task == "classification" else None
-        return SampleIndex(self.rows, self.panel.timestamps, np.timedelta64(0), 0, labels)
+        return SampleIndex(self.rows, self.panel.timestamps, np.timedelta64(0), 0, labels, self.groups)
 
     def samples(self, manager: TransformManager, transformed: Panel, rows: Int64) -> TabularSamples:
         """Return the feature matrix of `rows`."""
@@ -65,7 +74,12 @@ class TabularDataModule(DataModule):
     def spec(self, manager: TransformManager) -> ModelSpec:
         """Return the shape of the problem."""
         classes = len(manager.classes(self.target)) if self.config.task == "classification" else 0
-        return ModelSpec(task=self.config.task, channels=self.config.features.columns, classes=classes)
+        return ModelSpec(
+            task=self.config.task,
+            channels=self.config.features.columns,
+            classes=classes,
+            quantiles=self.config.uncertainty.quantiles,
+        )
 
 
 def tabular_samples(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.folds import SampleIndex
+from mlplatform.datamodule.folds import SampleIndex, row_groups
 from mlplatform.datamodule.panel import Float32, Int64, Panel
 from mlplatform.datamodule.samples import WindowSamples, complete_origins
 from mlplatform.datamodule.spec import ModelSpec
@@ -22,7 +23,27 @@ CONTEXT_COLUMN = "is_context"
 
 
 class TimeSeriesDataModule(DataModule):
-    """Forecast samples. Rows marked `is_context` may be looked at but not forecast."""
+    """Forecast samples. Rows marked `is_context` may be looked at but not forecast.
+
+    Attributes:
+        groups: group of every row, of shape (rows,), for splitters by groups.
+
+    Raises:
+        ValueError: if an entity belongs to several groups; its windows would cross from one to another.
+    """
+
+    def __init__(self, config: ExperimentConfig, frame: pd.DataFrame) -> None:
+        super().__init__(config, frame)
+        self.groups = row_groups(config.split.cv, frame)
+        changes = np.flatnonzero(self.groups[1:] != self.groups[:-1]) + 1
+        inside = np.setdiff1d(changes, self.panel.offsets)
+        if len(inside):
+            row = int(inside[0])
+            raise ValueError(
+                f"entity {self.panel.row_entities[row]!r} changes from group {self.groups[row - 1]!r} to "
+                f"{self.groups[row]!r} at {self.panel.timestamps[row]}; the groups of a forecast must be constant per "
+                "entity: choose another split.cv.params.column"
+            )
 
     def _sample_rows(self, frame: pd.DataFrame) -> Int64:
         rows = complete_origins(self.panel, self.config.targets, self.config.lookback, self.config.horizon)
@@ -31,17 +52,13 @@ class TimeSeriesDataModule(DataModule):
         return rows
 
     def index(self) -> SampleIndex:
-        """Return origins and times."""
+        """Return origins, times and groups."""
         step = np.timedelta64(self.config.dataset.step)
-        return SampleIndex(self.rows, self.panel.timestamps, step, self.config.horizon)
+        return SampleIndex(self.rows, self.panel.timestamps, step, self.config.horizon, groups=self.groups)
 
     def samples(self, manager: TransformManager, transformed: Panel, rows: Int64) -> WindowSamples:
         """Return the windows whose origins are `rows`."""
-        del manager
-        config = self.config
-        return window_samples(
-            transformed, config.features.columns, config.targets, config.lookback, config.horizon, rows
-        )
+        return window_samples(transformed, self.spec(manager), rows)
 
     def truth(self, manager: TransformManager, rows: Int64) -> Float32:
         """Return targets in original units, of shape (samples, horizon, targets)."""
@@ -56,8 +73,10 @@ class TimeSeriesDataModule(DataModule):
 
     def spec(self, manager: TransformManager) -> ModelSpec:
         """Return the shape of the forecast."""
-        del manager
-        config = self.config
+        config, features = self.config, self.config.features
+        sizes = [
+            len(manager.classes(name)) if name in config.dataset.category_columns else 0 for name in features.columns
+        ]
         return ModelSpec(
             task=config.task,
             channels=config.features.columns,
@@ -65,21 +84,26 @@ class TimeSeriesDataModule(DataModule):
             lookback=config.lookback,
             horizon=config.horizon,
             step_seconds=int(config.dataset.step.total_seconds()),
+            known=features.positions(features.known_future),
+            static=features.positions(features.static),
+            cardinalities=tuple(sizes) if any(sizes) else (),
+            quantiles=config.uncertainty.quantiles,
         )
 
 
-def window_samples(
-    transformed: Panel, channels: Sequence[str], targets: Sequence[str], lookback: int, horizon: int, origins: Int64
-) -> WindowSamples:
+def window_samples(transformed: Panel, spec: ModelSpec, origins: Int64) -> WindowSamples:
     """Return windows over a preprocessed panel; training and serving both cut theirs here."""
     return WindowSamples(
-        values=transformed.matrix(channels),
+        values=transformed.matrix(spec.channels),
         timestamps=transformed.timestamps,
         origins=origins,
-        channels=tuple(channels),
-        targets=tuple(list(channels).index(target) for target in targets),
-        lookback=lookback,
-        horizon=horizon,
+        channels=spec.channels,
+        targets=spec.targets,
+        lookback=spec.lookback,
+        horizon=spec.horizon,
+        known=spec.known,
+        static=spec.static,
+        step_seconds=spec.step_seconds,
     )
 
 

@@ -1,4 +1,4 @@
-"""Jobs: train and monitor an experiment; ingest and materialise a dataset."""
+"""Jobs: train, monitor and cross-validate an experiment; ingest and materialise a dataset."""
 
 from typing import TYPE_CHECKING
 
@@ -9,12 +9,14 @@ from mlplatform.defs.keys import (
     DATASET_ASSETS,
     FEATURE_TABLE,
     MONITORING_ASSETS,
+    NESTED_CV,
     ONLINE_FEATURES,
     RAW,
+    SPLITS,
     TRAINING_ASSETS,
     asset_key,
 )
-from mlplatform.defs.partitions import all_folds_tags
+from mlplatform.defs.partitions import all_folds_tags, all_outer_folds_tags
 
 if TYPE_CHECKING:
     # What `define_asset_job` returns has no public name.
@@ -44,6 +46,18 @@ def monitor_job(experiment: ExperimentConfig) -> "UnresolvedAssetJobDefinition":
         selection=AssetSelection.assets(*keys).without_checks(),
         description=f"Compare recent data and served errors of {experiment.name} with its training rows.",
         tags={"experiment": experiment.name},
+        executor_def=in_process_executor,
+    )
+
+
+def nested_cv_job(experiment: ExperimentConfig) -> "UnresolvedAssetJobDefinition":
+    """Return the job that scores the training procedure on all outer folds, in one run. It registers nothing."""
+    keys = [asset_key(experiment.dataset.name, name) for name in (RAW, FEATURE_TABLE, SPLITS)]
+    return define_asset_job(
+        f"nested_cv_{experiment.name}",
+        selection=AssetSelection.assets(*keys, asset_key(experiment.name, NESTED_CV)),
+        description=f"Score the training procedure, tuning included, on rows it never saw. {experiment.description}",
+        tags={**all_outer_folds_tags(experiment), "experiment": experiment.name},
         executor_def=in_process_executor,
     )
 

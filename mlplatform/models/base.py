@@ -8,23 +8,24 @@ stores itself without pickle. Fitting belongs to training, but the arithmetic of
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from mlplatform.config import SearchDimension
+from mlplatform.config import SearchDimension, bound_levels
 from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import Samples
 from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.models.calibration import Calibration, Intervals
 from mlplatform.plugins import MODELS
 
-if TYPE_CHECKING:
-    import torch
+CALIBRATION_FILE = "calibration.json"
 
 Iterations = tuple[int, ...]
 ProgressCallback = Callable[[int, float], None]
@@ -37,16 +38,41 @@ class ModelParams(BaseModel):
 
 
 @dataclass(frozen=True)
+class FitOptions:
+    """How a fit is run; nothing in here belongs to the model itself.
+
+    Attributes:
+        iterations: fixed numbers of iterations, as an earlier `FitResult` reported; turns early stopping off.
+        seed: of everything random in the fit.
+        on_progress: called with (step, validation loss so far); may raise to abandon the fit.
+        workers: threads that a family may use. The result does not depend on it.
+        checkpoint: folder for the state of an unfinished fit; a fit that finds one there goes on from it. Families that
+            fit in minutes ignore it.
+    """
+
+    iterations: Iterations = ()
+    seed: int = 0
+    on_progress: ProgressCallback | None = None
+    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    checkpoint: Path | None = None
+
+
+DEFAULT_OPTIONS = FitOptions()
+
+
+@dataclass(frozen=True)
 class FitResult:
     """What a fit reports back.
 
     Attributes:
         iterations: boosting rounds or epochs in use after early stopping, one number per sub-model.
         history: validation loss per iteration, in preprocessed space; empty without validation data.
+        curves: further series by name, one value per iteration, for example `train_loss` or `learning_rate`.
     """
 
     iterations: Iterations = ()
     history: tuple[float, ...] = ()
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class Model(ABC):
@@ -56,15 +82,27 @@ class Model(ABC):
         tasks: what the family can be used for.
         Params: its hyperparameters.
         is_naive: whether it is a rule so simple that a candidate must beat it to be promoted.
+        covariates: the kinds of input it reads beside the history of its columns: `known` (columns whose values over
+            the horizon are known) and `static` (columns that are constant per entity).
+        has_quantiles: whether it can be fitted to the quantiles of the spec.
+        reads_missing: whether it reads NaN as it is; the trainer refuses NaN for the others.
+
+    Attributes:
+        calibration: what turns its answers into prediction intervals; part of the stored model. `None` while there is
+            none.
     """
 
     tasks: ClassVar[frozenset[str]]
     Params: ClassVar[type[ModelParams]]
     is_naive: ClassVar[bool] = False
+    covariates: ClassVar[frozenset[str]] = frozenset()
+    has_quantiles: ClassVar[bool] = False
+    reads_missing: ClassVar[bool] = False
 
     def __init__(self, params: ModelParams, spec: ModelSpec) -> None:
         self.params = params
         self.spec = spec
+        self.calibration: Calibration | None = None
 
     @classmethod
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
@@ -87,6 +125,41 @@ class Model(ABC):
             Classification: probabilities of shape (samples, classes).
         """
 
+    def predict_quantiles(self, samples: Samples) -> Float32:
+        """Predict the spec's quantiles in preprocessed space; they never cross.
+
+        Returns:
+            Forecast: of shape (samples, horizon, targets, quantiles). Regression: of shape (samples, quantiles).
+            `predict` answers their median.
+
+        Raises:
+            ValueError: if the model was not fitted to quantiles.
+        """
+        del samples
+        raise ValueError(f"{type(self).__name__} was not fitted to quantiles: its spec has {self.spec.quantiles}")
+
+    def predict_bounds(self, samples: Samples, coverage: float) -> Intervals:
+        """Return the point prediction and the model's own bounds for `coverage`, before any calibration.
+
+        Without quantiles both bounds are the point prediction. One pass over the model gives all three.
+        """
+        if not self.spec.quantiles:
+            point = self.predict(samples)
+            return Intervals(point, point, point)
+        quantiles = self.predict_quantiles(samples)
+        lower, upper = bound_levels(coverage)
+        return Intervals(*(quantiles[..., self.spec.quantile_position(level)] for level in (0.5, lower, upper)))
+
+    def predict_intervals(self, samples: Samples) -> Intervals:
+        """Predict in preprocessed space, with calibrated prediction intervals.
+
+        Raises:
+            ValueError: if the model was not calibrated.
+        """
+        if self.calibration is None:
+            raise ValueError(f"{type(self).__name__} was not calibrated, so it has no prediction intervals")
+        return self.calibration.apply(self.predict_bounds(samples, self.calibration.coverage), samples)
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the fitted state into an existing, empty folder, without pickle."""
@@ -104,51 +177,20 @@ class DirectFitModel(Model):
         self,
         train: Samples,
         validation: Samples | None,
-        *,
-        iterations: Iterations | None = None,
-        seed: int = 0,
-        on_progress: ProgressCallback | None = None,
+        options: FitOptions = DEFAULT_OPTIONS,
     ) -> FitResult:
         """Fit on `train`.
 
         Parameters:
             validation: stops early where the family can; `None` fits the full budget.
-            iterations: fixed numbers of iterations, as an earlier `FitResult` reported; turns early stopping off.
-            on_progress: called with (step, validation loss so far); may raise to abandon the fit.
         """
 
 
-class TorchParams(ModelParams):
-    """Hyperparameters that the deep-learning trainer reads from every network.
-
-    The learning rate is multiplied by `decay` after every epoch. `patience` is the number of epochs without a better
-    validation loss after which training stops. `threads` is one by default: on small batches threads wait for each
-    other longer than they work, and the sums of one thread do not depend on the machine's load.
-    """
-
-    learning_rate: float = Field(default=0.001, gt=0)
-    batch_size: int = Field(default=32, ge=1)
-    max_epochs: int = Field(default=10, ge=1)
-    patience: int = Field(default=3, ge=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    decay: float = Field(default=0.5, gt=0, le=1)
-    threads: int = Field(default=1, ge=1)
-
-
-class TorchModel(Model):
-    """A neural network; the deep-learning trainer runs its loop over `module`."""
-
-    params: TorchParams
-    module: torch.nn.Module
-
-    @abstractmethod
-    def build(self) -> torch.nn.Module:
-        """Return a new module; its forward maps (batch, lookback, channels) to (batch, horizon, targets)."""
-
-
 def create_model(family: str, params: Mapping[str, Any], spec: ModelSpec) -> Model:
-    """Return an unfitted model of the family called `family`."""
+    """Return an unfitted model of the family called `family`; one without quantiles is built for a point prediction."""
     plugin = MODELS.get(family)
+    if not plugin.has_quantiles:
+        spec = replace(spec, quantiles=())
     model: Model = plugin(plugin.Params.model_validate(dict(params)), spec)
     return model
 
@@ -158,6 +200,8 @@ def save_model(model: Model, family: str, folder: Path) -> None:
     folder.mkdir(parents=True)
     header = {"family": family, "params": model.params.model_dump(mode="json"), "spec": vars(model.spec)}
     (folder / "model.json").write_text(json.dumps(header, indent=1))
+    if model.calibration is not None:
+        (folder / CALIBRATION_FILE).write_text(model.calibration.to_json())
     state = folder / "state"
     state.mkdir()
     model.save(state)
@@ -168,6 +212,8 @@ def load_model(folder: Path) -> Model:
     header = json.loads((folder / "model.json").read_text())
     model = create_model(header["family"], header["params"], ModelSpec.from_json(header["spec"]))
     model.restore(folder / "state")
+    if (folder / CALIBRATION_FILE).exists():
+        model.calibration = Calibration.from_json((folder / CALIBRATION_FILE).read_text())
     return model
 
 

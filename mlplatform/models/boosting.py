@@ -16,7 +16,8 @@ from pydantic import Field
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule.panel import Float32
-from mlplatform.models.base import ModelParams
+from mlplatform.models.base import ModelParams, ProgressCallback
+from mlplatform.models.sample_cache import keep_latest
 
 if TYPE_CHECKING:
     import xgboost
@@ -75,16 +76,40 @@ def quantile_matrix(
 
     Quantising costs more than a round of boosting, so it is shared by all horizons and by all trials of a fold. A
     matrix carries the labels of the booster at work on it; boosters that run side by side use different slots.
+    The cache holds the matrices of the latest features and settings only.
     """
     import xgboost
 
-    key = ("quantile_matrix", id(features), max_bin, id(reference), slot)
-    if key not in cache:
-        matrix = xgboost.QuantileDMatrix(features, max_bin=max_bin, ref=reference, nthread=1)
-        # What the key identifies by address is kept, so that nothing else can take the address.
-        cache[key] = (matrix, features, reference)
-    quantised: xgboost.QuantileDMatrix = cache[key][0]
+    # What the setting identifies by address is kept beside the matrices, so that nothing else can take the address.
+    kept: tuple[dict[int, Any], Float32] = keep_latest(
+        cache, "quantile_matrix", (id(features), max_bin), lambda: ({}, features)
+    )
+    slots = kept[0]
+    if slot not in slots or slots[slot][1] is not reference:
+        slots[slot] = xgboost.QuantileDMatrix(features, max_bin=max_bin, ref=reference, nthread=1), reference
+    quantised: xgboost.QuantileDMatrix = slots[slot][0]
     return quantised
+
+
+def progress_callbacks(report: ProgressCallback | None) -> list[xgboost.callback.TrainingCallback]:
+    """Return the callbacks of `xgboost.train` that report the best validation loss so far after every round.
+
+    What the report raises, for example to prune a trial, ends the training.
+    """
+    if report is None:
+        return []
+    from xgboost.callback import TrainingCallback
+
+    tell: ProgressCallback = report
+
+    class Progress(TrainingCallback):
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            del model
+            (losses,) = evals_log["validation"].values()
+            tell(epoch, float(min(losses)))
+            return False
+
+    return [Progress()]
 
 
 def save_boosters(boosters: Sequence[xgboost.Booster], folder: Path) -> None:

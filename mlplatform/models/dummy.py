@@ -8,7 +8,7 @@ import numpy as np
 
 from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import Samples, TabularSamples
-from mlplatform.models.base import DirectFitModel, FitResult, Iterations, ModelParams, ProgressCallback, as_float32
+from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
 from mlplatform.plugins import MODELS
 
 
@@ -24,13 +24,10 @@ class Dummy(DirectFitModel):
         self,
         train: Samples,
         validation: Samples | None,
-        *,
-        iterations: Iterations | None = None,
-        seed: int = 0,
-        on_progress: ProgressCallback | None = None,
+        options: FitOptions = DEFAULT_OPTIONS,
     ) -> FitResult:
         """Learn the mean, or the share of every class."""
-        del validation, iterations, seed, on_progress
+        del validation, options
         assert isinstance(train, TabularSamples)
         if self.spec.task == "classification":
             counts = np.bincount(train.labels.astype(np.int64), minlength=self.spec.classes)

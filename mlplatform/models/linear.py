@@ -11,7 +11,7 @@ from pydantic import Field
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import Samples, TabularSamples
-from mlplatform.models.base import DirectFitModel, FitResult, Iterations, ModelParams, ProgressCallback, as_float32
+from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
 from mlplatform.plugins import MODELS
 
 
@@ -39,17 +39,14 @@ class Linear(DirectFitModel):
         self,
         train: Samples,
         validation: Samples | None,
-        *,
-        iterations: Iterations | None = None,
-        seed: int = 0,
-        on_progress: ProgressCallback | None = None,
+        options: FitOptions = DEFAULT_OPTIONS,
     ) -> FitResult:
         """Fit the coefficients.
 
         Raises:
             ValueError: if a feature has missing values; the message names it.
         """
-        del validation, iterations, seed, on_progress
+        del validation, options
         assert isinstance(train, TabularSamples)
         missing = np.flatnonzero(~np.isfinite(train.values).all(axis=0))
         if len(missing):
@@ -75,7 +72,8 @@ class Linear(DirectFitModel):
     def predict(self, samples: Samples) -> Float32:
         """Return values, or the softmax of the logits."""
         assert isinstance(samples, TabularSamples)
-        scores = samples.values @ self.coefficients_.T + self.intercepts_
+        # In double precision, so that the rounding of BLAS, which differs between batches, is not seen in float32.
+        scores = samples.values.astype(np.float64) @ self.coefficients_.T.astype(np.float64) + self.intercepts_
         if self.spec.task == "regression":
             return as_float32(scores[:, 0])
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import Samples, WindowSamples
-from mlplatform.models.base import DirectFitModel, FitResult, Iterations, ModelParams, ProgressCallback
+from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams
 from mlplatform.plugins import MODELS
 
 
@@ -23,13 +23,10 @@ class _RuleModel(DirectFitModel):
         self,
         train: Samples,
         validation: Samples | None,
-        *,
-        iterations: Iterations | None = None,
-        seed: int = 0,
-        on_progress: ProgressCallback | None = None,
+        options: FitOptions = DEFAULT_OPTIONS,
     ) -> FitResult:
         """A rule learns nothing."""
-        del train, validation, iterations, seed, on_progress
+        del train, validation, options
         return FitResult()
 
     def save(self, folder: Path) -> None:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import Samples, WindowSamples
-from mlplatform.models.base import DirectFitModel, FitResult, Iterations, ModelParams, ProgressCallback, as_float32
+from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
 from mlplatform.plugins import MODELS
+
+Float64 = npt.NDArray[np.float64]
 
 # Windows per block when the normal equations are summed: bounds memory, whatever the number of samples.
 BLOCK = 8192
+# The regularisation path, from the weakest to the strongest penalty.
+ALPHAS: Float64 = np.logspace(-4, 1, 21)
 
 
 class RidgeParams(ModelParams):
-    """`alpha` is the L2 penalty per training window."""
+    """`alpha` is the L2 penalty per training window; `null` chooses it on the validation samples.
 
-    alpha: float = Field(default=0.01, gt=0)
+    A chosen penalty is reported as the number of steps along the regularisation path, in the place of iterations, so
+    that a refit without validation data takes the one that cross-validation found.
+    """
+
+    alpha: float | None = Field(default=0.01, gt=0)
 
 
 @MODELS.register("ridge")
@@ -28,7 +38,8 @@ class Ridge(DirectFitModel):
     """The linear map of NLinear (Zeng et al., Are Transformers Effective for Time Series Forecasting?, AAAI 2023).
 
     The last value is subtracted from window and target, one (lookback, horizon) matrix with intercept is shared by all
-    targets, and the least-squares problem is solved exactly from its normal equations in double precision.
+    targets, and the least-squares problem is solved exactly from its normal equations in double precision. These are
+    summed and decomposed once per samples; every further penalty costs two products of small matrices.
     """
 
     tasks = frozenset({"forecast"})
@@ -39,41 +50,44 @@ class Ridge(DirectFitModel):
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the penalty."""
         del task
-        return {"alpha": SearchDimension(type="float", low=1e-4, high=1.0, log=True)}
+        return {"alpha": SearchDimension(type="float", low=1e-4, high=10.0, log=True)}
 
     def fit(
         self,
         train: Samples,
         validation: Samples | None,
-        *,
-        iterations: Iterations | None = None,
-        seed: int = 0,
-        on_progress: ProgressCallback | None = None,
+        options: FitOptions = DEFAULT_OPTIONS,
     ) -> FitResult:
-        """Solve (X'X + n alpha I) W = X'Y, with the intercept left out of the penalty."""
-        del validation, iterations, seed, on_progress
+        """Solve (X'X + n alpha I) W = X'Y, with the intercept left out of the penalty.
+
+        Raises:
+            ValueError: if `alpha` is to be chosen, but there are neither validation samples nor an earlier choice.
+        """
         assert isinstance(train, WindowSamples)
-        size = self.spec.lookback + 1
-        gram, moment = np.zeros((size, size)), np.zeros((size, self.spec.horizon))
-        count = 0
-        for target in self.spec.targets:
-            for start in range(0, len(train), BLOCK):
-                block = train.origins[start : start + BLOCK]
-                inputs, outputs = _normalised(train, block, target)
-                design = np.hstack([inputs.astype(np.float64), np.ones((len(inputs), 1))])
-                gram += design.T @ design
-                moment += design.T @ outputs
-                count += len(inputs)
-        penalty = np.full(size, count * self.params.alpha)
-        penalty[-1] = 0.0
-        gram[np.diag_indices(size)] += penalty
-        solution = np.linalg.solve(gram, moment)
-        self.weights_, self.intercept_ = as_float32(solution[:-1]), as_float32(solution[-1])
-        return FitResult()
+        equations = _equations(train)
+        if self.params.alpha is not None:
+            self._keep(*equations.solve(self.params.alpha))
+            return FitResult()
+        if options.iterations:
+            (step,) = options.iterations
+            self._keep(*equations.solve(float(ALPHAS[min(step, len(ALPHAS)) - 1])))
+            return FitResult(options.iterations)
+        if validation is None:
+            raise ValueError("ridge: alpha is null, which chooses it on validation samples, but there are none; set it")
+        assert isinstance(validation, WindowSamples)
+        held_out = _equations(validation)
+        losses = [held_out.mean_squared_error(*equations.solve(float(alpha))) for alpha in ALPHAS]
+        best = int(np.argmin(losses))
+        self._keep(*equations.solve(float(ALPHAS[best])))
+        return FitResult((best + 1,), tuple(losses))
+
+    def _keep(self, weights: Float64, intercept: Float64) -> None:
+        self.weights_, self.intercept_ = as_float32(weights), as_float32(intercept)
 
     def predict(self, samples: Samples) -> Float32:
         """Return the forecast."""
         assert isinstance(samples, WindowSamples)
+        weights, intercept = self.weights_.astype(np.float64), self.intercept_
         out = np.empty((len(samples), self.spec.horizon, len(self.spec.targets)), dtype=np.float32)
         for position, target in enumerate(self.spec.targets):
             windows = _windows(samples, target, 0, self.spec.lookback)
@@ -81,7 +95,10 @@ class Ridge(DirectFitModel):
                 rows = samples.origins[start : start + BLOCK]
                 inputs = windows[rows - (self.spec.lookback - 1)]
                 last = inputs[:, -1:].copy()
-                out[start : start + BLOCK, :, position] = (inputs - last) @ self.weights_ + self.intercept_ + last
+                # In double precision, so that the order of BLAS's sums, which depends on the batch, does not show.
+                out[start : start + BLOCK, :, position] = (
+                    (inputs - last).astype(np.float64) @ weights + intercept + last
+                )
         return out
 
     def save(self, folder: Path) -> None:
@@ -93,6 +110,80 @@ class Ridge(DirectFitModel):
         """Read the linear map."""
         self.weights_ = np.load(folder / "weights.npy", allow_pickle=False)
         self.intercept_ = np.load(folder / "intercept.npy", allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class _NormalEquations:
+    """Means and centred second moments of normalised windows x (lookback) and outputs y (horizon), over `count` pairs.
+
+    Attributes:
+        gram: sum of (x - mean)(x - mean)'.
+        moment: sum of (x - mean)(y - mean)'.
+        square: sum of |y - mean|^2.
+        values, vectors: eigendecomposition of `gram`.
+    """
+
+    count: int
+    mean_x: Float64
+    mean_y: Float64
+    gram: Float64
+    moment: Float64
+    square: float
+    values: Float64
+    vectors: Float64
+    rotated: Float64
+
+    def solve(self, alpha: float) -> tuple[Float64, Float64]:
+        """Return the weights (lookback, horizon) and the intercept (horizon,) for a penalty."""
+        weights = self.vectors @ (self.rotated / (self.values + self.count * alpha)[:, None])
+        return weights, self.mean_y - self.mean_x @ weights
+
+    def mean_squared_error(self, weights: Float64, intercept: Float64) -> float:
+        """Return the mean squared error of a linear map on these windows, without looking at them again."""
+        shift = self.mean_x @ weights + intercept - self.mean_y
+        explained = np.sum(weights * (2 * self.moment - self.gram @ weights))
+        total = self.square - float(explained) + self.count * float(shift @ shift)
+        return float(total / (self.count * weights.shape[1]))
+
+
+def _equations(samples: WindowSamples) -> _NormalEquations:
+    """Return the normal equations of the samples, made once for all penalties."""
+    if "normal_equations" not in samples.cache:
+        samples.cache["normal_equations"] = _summed(samples)
+    equations: _NormalEquations = samples.cache["normal_equations"]
+    return equations
+
+
+def _summed(samples: WindowSamples) -> _NormalEquations:
+    width = samples.lookback
+    gram, moment = np.zeros((width, width)), np.zeros((width, samples.horizon))
+    sum_x, sum_y = np.zeros(width), np.zeros(samples.horizon)
+    square, count = 0.0, len(samples) * len(samples.targets)
+    for target in samples.targets:
+        for start in range(0, len(samples), BLOCK):
+            inputs, outputs = _normalised(samples, samples.origins[start : start + BLOCK], target)
+            x, y = inputs.astype(np.float64), outputs.astype(np.float64)
+            gram += x.T @ x
+            moment += x.T @ y
+            sum_x += x.sum(axis=0)
+            sum_y += y.sum(axis=0)
+            square += float(np.einsum("ij,ij->", y, y))
+    mean_x, mean_y = sum_x / count, sum_y / count
+    gram -= np.outer(mean_x, sum_x)
+    moment -= np.outer(mean_x, sum_y)
+    values, vectors = np.linalg.eigh(gram)
+    # Rounding can leave the smallest eigenvalues just below zero; the true ones are not.
+    return _NormalEquations(
+        count,
+        mean_x,
+        mean_y,
+        gram,
+        moment,
+        square - float(mean_y @ sum_y),
+        np.maximum(values, 0.0),
+        vectors,
+        vectors.T @ moment,
+    )
 
 
 def _windows(samples: WindowSamples, channel: int, start: int, length: int) -> Float32:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,19 @@ from mlplatform.preprocessing.manager import TransformManager
 CONTRACT_FILE = "contract.json"
 
 
+class Answers(NamedTuple):
+    """Point predictions and, of a calibrated model, the bounds of their prediction intervals, in the same shape.
+
+    Attributes:
+        coverage: share of truths that the intervals are meant to cover; `None` without intervals.
+    """
+
+    point: Float32
+    lower: Float32 | None = None
+    upper: Float32 | None = None
+    coverage: float | None = None
+
+
 @dataclass(frozen=True)
 class Contract:
     """What a pair reads and what it answers.
@@ -35,6 +48,7 @@ class Contract:
         horizon: output steps; 0 for tabular tasks.
         step_seconds: length of a time step; 0 for tabular tasks.
         classes: class labels in the order of the probabilities; empty unless the task is classification.
+        known: input columns whose values over the horizon come with the request; empty for tabular tasks.
     """
 
     experiment: str
@@ -47,6 +61,7 @@ class Contract:
     horizon: int = 0
     step_seconds: int = 0
     classes: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
 
     @classmethod
     def for_experiment(cls, config: ExperimentConfig, manager: TransformManager) -> Contract:
@@ -63,12 +78,18 @@ class Contract:
             horizon=config.horizon,
             step_seconds=int(config.dataset.step.total_seconds()) if forecast else 0,
             classes=manager.classes(config.targets[0]) if config.task == "classification" else (),
+            known=config.features.known_future,
         )
 
     @property
     def input_rows(self) -> int:
-        """Rows that one prediction needs."""
+        """Rows of the past that one prediction needs."""
         return self.lookback + self.context if self.task == "forecast" else 1
+
+    @property
+    def future_rows(self) -> int:
+        """Rows after the past, one per step of the horizon, that one prediction needs; they hold the known columns."""
+        return self.horizon if self.known else 0
 
     def to_json(self) -> str:
         """Return the contract as JSON."""
@@ -104,21 +125,20 @@ class Forecaster:
         if contract.task != "forecast":
             return tabular_samples(self.preprocessor.transform(panel), contract.columns, None, len(contract.classes))
         lengths = np.diff(panel.offsets)
-        short = np.flatnonzero(lengths < contract.input_rows)
+        short = np.flatnonzero(lengths < contract.input_rows + contract.future_rows)
         if len(short):
             entity, found = panel.entity_ids.tolist()[short[0]], lengths[short[0]]
+            future = f", then {contract.future_rows} with the future of {', '.join(contract.known)}"
             raise ValueError(
                 f"entity {entity!r} has {found} rows, but a forecast needs {contract.input_rows} "
                 f"({contract.lookback} of lookback and {contract.context} of preprocessing context)"
+                f"{future if contract.known else ''}"
             )
-        return self.windows(self.preprocessor.transform(panel), last_origins(panel))
+        return self.windows(self.preprocessor.transform(panel), last_origins(panel) - contract.future_rows)
 
     def windows(self, transformed: Panel, origins: np.ndarray[Any, np.dtype[np.int64]]) -> WindowSamples:
         """Return this pair's windows at the given rows of a panel that its own preprocessor transformed."""
-        contract = self.contract
-        return window_samples(
-            transformed, contract.columns, contract.targets, contract.lookback, contract.horizon, origins
-        )
+        return window_samples(transformed, self.model.spec, origins)
 
     def infer(self, samples: Samples) -> Float32:
         """Return the model's answer in preprocessed space."""
@@ -136,6 +156,23 @@ class Forecaster:
         if self.contract.task == "regression":
             return self.preprocessor.invert(outputs, self.contract.targets[0])
         return outputs
+
+    def infer_answers(self, samples: Samples) -> Answers:
+        """Return the model's answer in preprocessed space, with prediction intervals if it was calibrated."""
+        if self.model.calibration is None:
+            return Answers(self.infer(samples))
+        return Answers(*self.model.predict_intervals(samples), self.model.calibration.coverage)
+
+    def postprocess_answers(self, answers: Answers) -> Answers:
+        """Return answers in original units."""
+        point, lower, upper, coverage = answers
+        if lower is None or upper is None:
+            return Answers(self.postprocess(point))
+        return Answers(self.postprocess(point), self.postprocess(lower), self.postprocess(upper), coverage)
+
+    def answer(self, panel: Panel) -> Answers:
+        """Return answers in original units for raw rows, with prediction intervals if the model was calibrated."""
+        return self.postprocess_answers(self.infer_answers(self.preprocess(panel)))
 
     def predict(self, panel: Panel) -> Float32:
         """Return answers in original units for raw rows."""

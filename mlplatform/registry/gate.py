@@ -16,10 +16,10 @@ from mlplatform.datamodule.panel import Float32, Panel
 from mlplatform.datamodule.splits import REFERENCE, SplitIntegrityError, read_manifest, read_part
 from mlplatform.datamodule.tabular import tabular_samples
 from mlplatform.plugins import METRICS, MODELS
-from mlplatform.registry.forecaster import Forecaster
+from mlplatform.registry.forecaster import Answers, Forecaster
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairIntegrityError, PairStore
 from mlplatform.registry.promotion import Contender, Decision, Reference, decide_promotion, refuse_damaged
-from mlplatform.training.metrics import evaluate
+from mlplatform.training.metrics import Bounds, evaluate
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,17 @@ def score_pair(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) 
     Raises:
         ValueError: if the pair predicts something else, or needs columns or rows the part does not have.
     """
-    answers = answer_part(forecaster, module, frame)
+    point, lower, upper, coverage = answer_part(forecaster, module, frame)
     truth = module.truth(forecaster.preprocessor, module.rows)
-    return evaluate(module.config.metrics, truth, answers), _sample_errors(truth, answers)
+    # A pair without intervals is judged by its point prediction: an interval that is one point wide.
+    wanted = coverage or module.config.uncertainty.coverage
+    bounds = (
+        None if wanted is None else Bounds(point if lower is None else lower, point if upper is None else upper, wanted)
+    )
+    return evaluate(module.config.metrics, truth, point, bounds), _sample_errors(truth, point)
 
 
-def answer_part(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) -> Float32:
+def answer_part(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) -> Answers:
     """Return a pair's answers, in original units, for all samples of a split part.
 
     Raises:
@@ -121,9 +126,10 @@ def answer_part(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame)
         short = contract.input_rows - 1 - int((module.rows - starts[module.rows]).min())
         if short > 0:
             raise ValueError(f"it looks back {contract.input_rows} steps, {short} more than the reference set has")
-        return forecaster.postprocess(forecaster.infer(forecaster.windows(transformed, module.rows)))
+        windows = forecaster.windows(transformed, module.rows)
+        return forecaster.postprocess_answers(forecaster.infer_answers(windows))
     samples = tabular_samples(transformed, contract.columns, None, len(contract.classes), module.rows)
-    return forecaster.postprocess(forecaster.infer(samples))
+    return forecaster.postprocess_answers(forecaster.infer_answers(samples))
 
 
 class _Gate:

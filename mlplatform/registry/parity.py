@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from mlplatform.datamodule.panel import Panel
 from mlplatform.datamodule.samples import TabularSamples, WindowSamples
 from mlplatform.features.online import read_rows, read_windows
 from mlplatform.features.retrieval import offline_windows
-from mlplatform.registry.forecaster import Forecaster
+from mlplatform.registry.forecaster import Answers, Contract, Forecaster
 from mlplatform.settings import Settings
 
 
@@ -102,33 +103,54 @@ def _compare_cutoffs(
     contract = forecaster.contract
     panel = Panel.from_frame(history, contract.columns)
     starts = np.repeat(panel.offsets[:-1], np.diff(panel.offsets))
-    possible = np.flatnonzero(np.arange(panel.rows) - starts >= contract.input_rows - 1)
+    ends = np.repeat(panel.offsets[1:], np.diff(panel.offsets))
+    rows = np.arange(panel.rows)
+    possible = np.flatnonzero((rows - starts >= contract.input_rows - 1) & (rows + contract.future_rows < ends))
     if not len(possible):
-        return 0, [f"no entity has the {contract.input_rows} rows that one window needs"]
+        return 0, [f"no entity has the {contract.input_rows + contract.future_rows} rows that one window needs"]
     origins = np.sort(generator.choice(possible, min(samples, len(possible)), replace=False))
     offline = forecaster.windows(forecaster.preprocessor.transform(panel), origins)
-    expected, answers = offline.inputs(), forecaster.postprocess(forecaster.infer(offline))
-    short = _short_windows(panel, origins, contract.input_rows)
+    expected, answers = _inputs(offline), _stacked(forecaster.postprocess_answers(forecaster.infer_answers(offline)))
+    short = _short_windows(panel, origins, contract)
     online = forecaster.preprocess(short)
     assert isinstance(online, WindowSamples)
-    found = online.inputs()
-    served = forecaster.predict(short)
+    found = _inputs(online)
+    served = _stacked(forecaster.answer(short))
     ids = panel.row_entities[origins].tolist()
     differences = []
     for row, origin in enumerate(origins):
         where = f"entity {ids[row]!r} at {panel.timestamps[origin]}"
         if not _same(found[row], expected[row]).all():
             differences.append(f"{where}: the serving path's inputs differ from the training path's")
-        elif not _same(served[row], answers[row]).all():
+        elif not _same(served[:, row], answers[:, row]).all():
             differences.append(f"{where}: the serving path's forecast differs from the training path's")
     return len(origins), differences
 
 
-def _short_windows(panel: Panel, origins: np.ndarray, length: int) -> Panel:
-    """Return a panel with one entity per origin, holding the `length` rows up to it."""
-    rows = (origins[:, None] + np.arange(1 - length, 1)[None, :]).ravel()
+def _inputs(windows: WindowSamples) -> np.ndarray:
+    """Return all that a model reads of every window, of shape (samples, values)."""
+    parts = (windows.inputs(), windows.future(), windows.static_values())
+    return np.hstack([part.reshape(len(windows), -1) for part in parts])
+
+
+def _stacked(answers: Answers) -> np.ndarray:
+    """Return point predictions and, where there are any, the bounds of their intervals, as one array."""
+    point, lower, upper, _ = answers
+    return point[None] if lower is None or upper is None else np.stack([point, lower, upper])
+
+
+def _short_windows(panel: Panel, origins: np.ndarray, contract: Contract) -> Panel:
+    """Return a panel with one entity per origin, holding what a request would: the past, and what is known beyond."""
+    length, future = contract.input_rows + contract.future_rows, contract.future_rows
+    ahead = np.tile(np.arange(length) >= contract.input_rows, len(origins))
+    rows = (origins[:, None] + np.arange(1 - contract.input_rows, 1 + future)[None, :]).ravel()
+    columns = {name: values[rows] for name, values in panel.columns.items()}
+    for name in columns:
+        if name not in contract.known:
+            missing: Any = None if columns[name].dtype == object else np.nan
+            columns[name][ahead] = missing
     return Panel(
-        columns={name: values[rows] for name, values in panel.columns.items()},
+        columns=columns,
         timestamps=panel.timestamps[rows],
         entity_ids=np.arange(len(origins)),
         offsets=np.arange(len(origins) + 1, dtype=np.int64) * length,

@@ -6,7 +6,7 @@ These functions write to the active MLflow run.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from mlplatform.training.candidate import Candidate
 
 # MLflow refuses longer parameter values.
 PARAM_LENGTH = 500
+# MLflow takes no more at a time.
+METRICS_PER_CALL = 1000
 
 
 def record_candidate(
@@ -52,6 +54,12 @@ def record_candidate(
     }
     mlflow.log_params({name: str(value)[:PARAM_LENGTH] for name, value in params.items()})
     mlflow.log_metrics({name: float(value) for name, value in report.metrics().items()})
+    _log_curves(report.curves)
+    losses = report.losses(config.metric)
+    mlflow.set_tag("loses_to_baseline", "; ".join(losses) or "no")
+    models = {config.model.family: report.candidate, **report.baselines}
+    mlflow.log_dict({name: model.steps for name, model in models.items()}, "scores_per_step.json")
+    mlflow.log_dict({name: model.entities for name, model in models.items()}, "scores_per_entity.json")
     for part, statistics in manifest.parts.items():
         values = statistics.statistics(config.targets)
         mlflow.log_params({f"data.{part}.{key}": str(value)[:PARAM_LENGTH] for key, value in values.items()})
@@ -78,6 +86,27 @@ def record_decision(decision: Decision, version: int) -> None:
         }
     )
     mlflow.log_text(json.dumps(asdict(decision), indent=1, default=str), "promotion.json")
+
+
+def _log_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Log every series as a metric with one step per iteration, for example `curve_fold_0_validation_loss`."""
+    import time
+
+    import mlflow
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    points = [
+        Metric(f"curve_{fit}_{name}", float(value), now, step)
+        for fit, series in curves.items()
+        for name, values in series.items()
+        for step, value in enumerate(values, start=1)
+    ]
+    run = mlflow.active_run()
+    assert run is not None
+    client = mlflow.MlflowClient()
+    for start in range(0, len(points), METRICS_PER_CALL):
+        client.log_batch(run.info.run_id, metrics=points[start : start + METRICS_PER_CALL])
 
 
 def _schema(candidate: Candidate) -> dict[str, Any]:

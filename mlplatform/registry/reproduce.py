@@ -168,7 +168,7 @@ def _compare_reference(
     registered: Forecaster, rebuilt: Forecaster, config: ExperimentConfig, frame: pd.DataFrame
 ) -> Comparison:
     module = create_data_module(config, frame)
-    answers = (answer_part(pair, module, frame) for pair in (registered, rebuilt))
+    answers = (answer_part(pair, module, frame).point for pair in (registered, rebuilt))
     return _compare("predictions on the reference set", *answers)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP
-from mlplatform.datamodule.panel import Float32, Panel
+from mlplatform.datamodule.panel import Panel
 from mlplatform.preprocessing.manager import TransformManager
-from mlplatform.registry.forecaster import Contract
+from mlplatform.registry.forecaster import Answers, Contract
 
 
 def input_panel(contract: Contract, rows: pd.DataFrame) -> Panel:
@@ -44,18 +44,28 @@ def prepared_table(contract: Contract, preprocessor: TransformManager, rows: pd.
     return pd.DataFrame({ENTITY: rows[ENTITY], TIMESTAMP: rows[TIMESTAMP], **columns}, index=rows.index)
 
 
-def answer_table(contract: Contract, panel: Panel, answers: Float32) -> pd.DataFrame:
-    """Return answers as a table: see `ForecasterPyFunc.predict`."""
+def answer_columns(contract: Contract, *, has_intervals: bool) -> tuple[str, ...]:
+    """Return the names of the columns that hold predictions."""
     if contract.task == "classification":
-        return pd.DataFrame(answers, columns=[f"probability_{label}" for label in contract.classes])
-    if contract.task == "regression":
-        return pd.DataFrame({contract.targets[0]: answers})
-    last = panel.timestamps[panel.offsets[1:] - 1]
+        return tuple(f"probability_{label}" for label in contract.classes)
+    suffixes = ("", "_lower", "_upper") if has_intervals else ("",)
+    return tuple(f"{target}{suffix}" for suffix in suffixes for target in contract.targets)
+
+
+def answer_table(contract: Contract, panel: Panel, answers: Answers) -> pd.DataFrame:
+    """Return answers as a table: see `ForecasterPyFunc.predict`."""
+    arrays = [array for array in answers[:3] if array is not None]
+    names = answer_columns(contract, has_intervals=len(arrays) > 1)
+    width = 1 if contract.task == "regression" else arrays[0].shape[-1]
+    values = np.hstack([array.reshape(-1, width) for array in arrays])
+    if contract.task != "forecast":
+        return pd.DataFrame(values, columns=list(names))
+    last = panel.timestamps[panel.offsets[1:] - 1 - contract.future_rows]
     ahead = np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")
     return pd.DataFrame(
         {
             ENTITY: np.repeat(panel.entity_ids, contract.horizon),
             TIMESTAMP: pd.DatetimeIndex((last[:, None] + ahead[None, :]).ravel(), tz="UTC"),
-            **{target: answers[:, :, position].ravel() for position, target in enumerate(contract.targets)},
+            **{name: values[:, position] for position, name in enumerate(names)},
         }
     )

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.samples import Samples
 from mlplatform.datamodule.spec import ModelSpec
-from mlplatform.models.base import Iterations, Model, create_model, load_model, save_model
+from mlplatform.models.base import FitOptions, Iterations, Model, create_model, load_model, save_model
+from mlplatform.models.calibration import Calibration
+from mlplatform.plugins import METRICS
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.training.cross_validation import FoldData, fit_preprocessor
-from mlplatform.training.evaluation import score_on
+from mlplatform.training.evaluation import PartScores, score_part, seasonal_scale
 from mlplatform.training.trainers import trainer_for
-from mlplatform.tuning.tuner import fit_on_folds, tune
+from mlplatform.tuning.tuner import FittedTrial, fit_on_folds, tune
 
 REPORT_FILE = "report.json"
 
@@ -33,10 +35,24 @@ class ModelReport:
     Attributes:
         folds: metrics per fold, in original units.
         parts: `reference` and `test_<name>` -> metrics; those ending in `_scaled` are in preprocessed space.
+        steps: part -> metric -> one value per step of the horizon (forecasts only).
+        entities: part -> entity -> metrics (forecasts of more than one entity only).
     """
 
     folds: tuple[dict[str, float], ...]
     parts: dict[str, dict[str, float]]
+    steps: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    entities: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folds: tuple[dict[str, float], ...], parts: Mapping[str, PartScores]) -> ModelReport:
+        """Return the report of a model scored on folds and parts."""
+        return cls(
+            folds,
+            {name: part.metrics for name, part in parts.items()},
+            {name: part.steps for name, part in parts.items() if part.steps},
+            {name: part.entities for name, part in parts.items() if part.entities},
+        )
 
     def metrics(self) -> dict[str, float]:
         """Return scores by MLflow name: `fold_<k>_<m>`, `cv_<m>_mean` and `_std`, `reference_<m>`, `test_<set>_<m>`."""
@@ -60,6 +76,7 @@ class CandidateReport:
         baselines: scores of the baselines by name.
         trials: one row per tuning trial.
         fit_seconds: time spent fitting models, over trials, refit and baselines.
+        curves: `refit` and `fold_<k>` -> series by name, one value per iteration, of the tuned model.
     """
 
     params: dict[str, Any]
@@ -68,6 +85,19 @@ class CandidateReport:
     baselines: dict[str, ModelReport]
     trials: tuple[dict[str, Any], ...]
     fit_seconds: float
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def losses(self, metric: str) -> list[str]:
+        """Return one line per baseline that is at least as good as the candidate, on the folds or a part."""
+        better = METRICS.get(metric)
+        found = []
+        own = self.candidate.metrics()
+        for name, baseline in self.baselines.items():
+            other = baseline.metrics()
+            for key in (f"cv_{metric}_mean", *(f"{part}_{metric}" for part in baseline.parts)):
+                if key in own and key in other and better.loss(other[key]) <= better.loss(own[key]):
+                    found.append(f"loses to {name}: {key} {own[key]:.5g} against {other[key]:.5g}")
+        return found
 
     def metrics(self) -> dict[str, float]:
         """Return all scores under their MLflow names; a baseline's start with `baseline_<name>_`."""
@@ -126,35 +156,43 @@ def train_candidate(
         train: all training rows.
         folds: the prepared folds of those rows.
         held_out: `reference` and any `test_<name>` parts.
-        journal: file for the study's Optuna journal; it must not exist yet.
+        journal: file of the study's Optuna journal. A study found there goes on: a step that was killed and is run
+            again keeps its finished trials.
     """
     log = log or logging.getLogger(__name__)
     tuning = tune(config, folds, journal, log)
+    log.info(f"pruning saved {tuning.saved_share:.0%} of the study's compute")
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
     # Transformed and cut once, for the candidate and every baseline.
     samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
     spent = [tuning.fit_seconds]
 
-    model = _refit(config, samples, spec, config.model.family, tuning.best.params, tuning.best.iterations(), spent)
-    scores = {part: score_on(module, manager, model) for part, module in held_out.items()}
+    scale = seasonal_scale(train.panel, config.targets, config.season) if "mase" in config.metrics else None
+    model, refit_curves = _refit(config, samples, spec, config.model.family, tuning.best, spent)
+    calibrate(config, model, folds, tuning.best, log)
+    scores = {part: score_part(module, manager, model, scale) for part, module in held_out.items()}
     log.info(f"{config.model.family}: {_describe(config, tuning.best.mean(config.metric), scores)}")
 
     baselines = {}
     for baseline in config.baselines:
         trial = fit_on_folds(config, folds, baseline.name, dict(baseline.params), spent=spent)
-        fitted = _refit(config, samples, spec, baseline.name, dict(baseline.params), trial.iterations(), spent)
-        parts = {part: score_on(module, manager, fitted) for part, module in held_out.items()}
-        baselines[baseline.name] = ModelReport(trial.fold_scores, parts)
+        fitted, _ = _refit(config, samples, spec, baseline.name, trial, spent)
+        calibrate(config, fitted, folds, trial, log)
+        parts = {part: score_part(module, manager, fitted, scale) for part, module in held_out.items()}
+        baselines[baseline.name] = ModelReport.of(trial.fold_scores, parts)
         log.info(f"baseline {baseline.name}: {_describe(config, trial.mean(config.metric), parts)}")
 
     report = CandidateReport(
         params=tuning.best.params,
         iterations=tuning.best.iterations(),
-        candidate=ModelReport(tuning.best.fold_scores, scores),
+        candidate=ModelReport.of(tuning.best.fold_scores, scores),
         baselines=baselines,
         trials=tuning.trials,
         fit_seconds=spent[0],
+        curves={"refit": refit_curves, **_fold_curves(tuning.best)},
     )
+    for line in report.losses(config.metric):
+        log.warning(f"{config.model.family} {line}")
     return Candidate(config, manager, model, report)
 
 
@@ -163,20 +201,42 @@ def _refit(
     samples: Samples,
     spec: ModelSpec,
     family: str,
-    params: dict[str, Any],
-    iterations: Iterations,
+    trial: FittedTrial,
     spent: list[float],
-) -> Model:
-    """Fit on all training rows for the number of iterations that cross-validation found."""
-    model = create_model(family, params, spec)
+) -> tuple[Model, dict[str, list[float]]]:
+    """Fit on all training rows for the number of iterations that cross-validation found; return model and curves."""
+    model = create_model(family, trial.params, spec)
     started = time.perf_counter()
-    trainer_for(model).fit(model, samples, None, iterations=iterations or None, seed=config.seed)
+    options = FitOptions(iterations=trial.iterations(), seed=config.seed)
+    result = trainer_for(model).fit(model, samples, None, options)
     spent[0] += time.perf_counter() - started
-    return model
+    return model, {name: list(values) for name, values in result.curves.items()}
 
 
-def _describe(config: ExperimentConfig, cross_validated: float, parts: Mapping[str, Mapping[str, float]]) -> str:
-    scores = ", ".join(f"{part} {values[config.metric]:.5g}" for part, values in parts.items())
+def calibrate(
+    config: ExperimentConfig, model: Model, folds: Sequence[FoldData], trial: FittedTrial, log: logging.Logger
+) -> None:
+    """Give a refitted model prediction intervals, from what the folds' models predicted for rows they had not seen.
+
+    Too few held-out samples leave it without intervals, and the log says so.
+    """
+    if config.uncertainty.coverage is None or not trial.bounds:
+        return
+    held_out = [(fold.validation, bounds) for fold, bounds in zip(folds, trial.bounds, strict=True)]
+    try:
+        model.calibration = Calibration.fit(held_out, config.uncertainty.coverage)
+    except ValueError as error:
+        log.warning(f"no prediction intervals: {error}")
+
+
+def _fold_curves(trial: FittedTrial) -> dict[str, dict[str, list[float]]]:
+    return {
+        f"fold_{k}": {name: list(values) for name, values in curves.items()} for k, curves in enumerate(trial.curves)
+    }
+
+
+def _describe(config: ExperimentConfig, cross_validated: float, parts: Mapping[str, PartScores]) -> str:
+    scores = ", ".join(f"{part} {values.metrics[config.metric]:.5g}" for part, values in parts.items())
     return f"{config.metric} cv {cross_validated:.5g}, {scores}"
 
 
@@ -190,7 +250,7 @@ def _plain(report: CandidateReport) -> dict[str, Any]:
 
 def _report_from(values: dict[str, Any]) -> CandidateReport:
     def model_report(document: dict[str, Any]) -> ModelReport:
-        return ModelReport(tuple(document["folds"]), document["parts"])
+        return ModelReport(**{**document, "folds": tuple(document["folds"])})
 
     return CandidateReport(
         params=values["params"],
@@ -199,4 +259,5 @@ def _report_from(values: dict[str, Any]) -> CandidateReport:
         baselines={name: model_report(document) for name, document in values["baselines"].items()},
         trials=tuple(values["trials"]),
         fit_seconds=values["fit_seconds"],
+        curves=values["curves"],
     )

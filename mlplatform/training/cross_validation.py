@@ -9,8 +9,10 @@ from mlplatform.datamodule.folds import Fold
 from mlplatform.datamodule.panel import Float32, Int64
 from mlplatform.datamodule.samples import Samples
 from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.models.calibration import Intervals
 from mlplatform.preprocessing.manager import TransformManager
-from mlplatform.training.metrics import evaluate
+from mlplatform.training.evaluation import seasonal_scale
+from mlplatform.training.metrics import Bounds, evaluate
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class FoldData:
         name: partition key, for example `fold_0`.
         train, validation: preprocessed samples.
         truth: of the validation samples, in original units.
+        scale: what MASE divides by, from the rows that the fold is fitted on; `None` unless the experiment asks for it.
     """
 
     name: str
@@ -29,6 +32,7 @@ class FoldData:
     train: Samples
     validation: Samples
     truth: Float32
+    scale: Float32 | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -36,8 +40,18 @@ class FoldData:
         return self.module.spec(self.manager)
 
     def score(self, outputs: Float32) -> dict[str, float]:
-        """Return the experiment's metrics, in original units, of a prediction for the validation samples."""
-        return evaluate(self.module.config.metrics, self.truth, self.module.invert(self.manager, outputs))
+        """Return the experiment's metrics, in original units, of a prediction for the validation samples.
+
+        Metrics that read prediction intervals are left out; `score_bounds` has them.
+        """
+        return evaluate(
+            self.module.config.metrics, self.truth, self.module.invert(self.manager, outputs), None, self.scale
+        )
+
+    def score_bounds(self, bounds: Intervals, coverage: float) -> dict[str, float]:
+        """Return the same for a prediction with a model's own bounds, metrics of the bounds included."""
+        point, lower, upper = (self.module.invert(self.manager, outputs) for outputs in bounds)
+        return evaluate(self.module.config.metrics, self.truth, point, Bounds(lower, upper, coverage), self.scale)
 
 
 def fit_preprocessor(module: DataModule, fit_rows: Int64) -> TransformManager:
@@ -55,4 +69,13 @@ def prepare_fold(name: str, module: DataModule, fold: Fold, manager: TransformMa
         train=module.samples(manager, transformed, fold.train),
         validation=module.samples(manager, transformed, fold.validation),
         truth=module.truth(manager, fold.validation),
+        scale=_scale(module, fold),
+    )
+
+
+def _scale(module: DataModule, fold: Fold) -> Float32 | None:
+    if "mase" not in module.config.metrics:
+        return None
+    return seasonal_scale(
+        module.panel.take(module.row_mask(fold.fit_rows)), module.config.targets, module.config.season
     )

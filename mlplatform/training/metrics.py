@@ -1,17 +1,20 @@
 """Metrics: one decorated function each, found by name through `plugins.METRICS`.
 
-Every metric takes the truth and the prediction in the same units and shape and averages over all values. Metrics are
-reported in original units; a metric computed in preprocessed space is named with the suffix `_scaled`.
+Every metric takes the truth and the prediction in the same units and shape and averages over all values. Some read
+more: the bounds of prediction intervals, or the scale that errors are divided by. Metrics are reported in original
+units; a metric computed in preprocessed space is named with the suffix `_scaled`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.config import bound_levels
 from mlplatform.plugins import METRICS
 
 Values = npt.NDArray[np.float32]
@@ -20,19 +23,32 @@ CLASSES = frozenset({"classification"})
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """Prediction intervals beside the point prediction, of its shape, and the share of truths they should cover."""
+
+    lower: Values
+    upper: Values
+    coverage: float
+
+
+@dataclass(frozen=True)
 class Metric:
     """A score and which way is better.
 
     Attributes:
         score: maps (truth, prediction) to a number. Classification: truth of shape (n,) holds class indices and the
-            prediction of shape (n, classes) holds probabilities.
+            prediction of shape (n, classes) holds probabilities. What it `reads` comes as keyword arguments.
         tasks: what it can be used for.
         greater_is_better: direction.
+        reads: what else it needs: `bounds` (a `Bounds`) or `scale` (of shape (targets,) or (), in original units).
+        decides: whether it can be the metric of an experiment; the others describe.
     """
 
-    score: Callable[[Values, Values], float]
+    score: Callable[..., float]
     tasks: frozenset[str]
     greater_is_better: bool = False
+    reads: str | None = None
+    decides: bool = True
 
     def loss(self, value: float) -> float:
         """Return the value with its sign turned so that smaller is better."""
@@ -40,10 +56,15 @@ class Metric:
 
 
 def _metric(
-    name: str, tasks: frozenset[str], *, greater_is_better: bool = False
-) -> Callable[[Callable[[Values, Values], float]], Callable[[Values, Values], float]]:
-    def add(score: Callable[[Values, Values], float]) -> Callable[[Values, Values], float]:
-        METRICS.register(name)(Metric(score, tasks, greater_is_better))
+    name: str,
+    tasks: frozenset[str],
+    *,
+    greater_is_better: bool = False,
+    reads: str | None = None,
+    decides: bool = True,
+) -> Callable[[Callable[..., float]], Callable[..., float]]:
+    def add(score: Callable[..., float]) -> Callable[..., float]:
+        METRICS.register(name)(Metric(score, tasks, greater_is_better, reads, decides))
         return score
 
     return add
@@ -74,6 +95,77 @@ def coefficient_of_determination(truth: Values, prediction: Values) -> float:
     return 1.0 - mean_squared_error(truth, prediction) / variance if variance > 0 else 0.0
 
 
+@_metric("rmsle", CONTINUOUS)
+def root_mean_squared_logarithmic_error(truth: Values, prediction: Values) -> float:
+    """Root of the mean squared difference of log(1 + value); predictions below 0 count as 0.
+
+    Raises:
+        ValueError: if a true value is negative, for which relative errors mean nothing.
+    """
+    if truth.min() < 0:
+        raise ValueError(f"rmsle needs true values of at least 0, but the least is {truth.min():.6g}; use rmse")
+    logs = np.log1p(truth, dtype=np.float64) - np.log1p(np.maximum(prediction, 0), dtype=np.float64)
+    return float(np.sqrt(np.mean(np.square(logs))))
+
+
+@_metric("smape", CONTINUOUS)
+def symmetric_mean_absolute_percentage_error(truth: Values, prediction: Values) -> float:
+    """Mean of 200 |truth - prediction| / (|truth| + |prediction|), percent (Makridakis, 1993); 0 where both are 0."""
+    size = np.abs(truth, dtype=np.float64) + np.abs(prediction, dtype=np.float64)
+    error = np.abs(truth.astype(np.float64) - prediction)
+    return float(np.mean(200 * np.divide(error, size, out=np.zeros_like(size), where=size > 0)))
+
+
+@_metric("mase", CONTINUOUS, reads="scale", decides=False)
+def mean_absolute_scaled_error(truth: Values, prediction: Values, scale: Values) -> float:
+    """Mean absolute error in units of the seasonal naive forecast's error on the training rows.
+
+    Hyndman and Koehler, Another look at measures of forecast accuracy, International Journal of Forecasting, 2006.
+    """
+    return float(np.mean(np.abs(truth - prediction) / scale, dtype=np.float64))
+
+
+@_metric("pinball", CONTINUOUS, reads="bounds")
+def pinball_loss(truth: Values, prediction: Values, bounds: Bounds) -> float:
+    """Mean quantile loss of the lower bound, the point prediction as median, and the upper bound.
+
+    Koenker and Bassett, Regression Quantiles, Econometrica, 1978.
+    """
+    low, high = bound_levels(bounds.coverage)
+    losses = []
+    for level, quantile in ((low, bounds.lower), (0.5, prediction), (high, bounds.upper)):
+        missed = truth.astype(np.float64) - quantile
+        losses.append(np.mean(np.maximum(level * missed, (level - 1) * missed)))
+    return float(np.mean(losses))
+
+
+@_metric("coverage", CONTINUOUS, reads="bounds", greater_is_better=True, decides=False)
+def interval_coverage(truth: Values, prediction: Values, bounds: Bounds) -> float:
+    """Share of the true values that lie inside their prediction interval."""
+    del prediction
+    return float(np.mean((bounds.lower <= truth) & (truth <= bounds.upper)))
+
+
+@_metric("interval_width", CONTINUOUS, reads="bounds", decides=False)
+def interval_width(truth: Values, prediction: Values, bounds: Bounds) -> float:
+    """Mean width of the prediction intervals."""
+    del truth, prediction
+    return float(np.mean(bounds.upper - bounds.lower, dtype=np.float64))
+
+
+@_metric("f1", CLASSES, greater_is_better=True)
+def f1_score(truth: Values, prediction: Values) -> float:
+    """Mean over the classes of the harmonic mean of precision and recall; 0 for a class that is never right."""
+    chosen = np.argmax(prediction, axis=1)
+    scores = []
+    for label in range(prediction.shape[1]):
+        hits = np.sum((chosen == label) & (truth == label))
+        named = np.sum(chosen == label) + np.sum(truth == label)
+        if named:
+            scores.append(2 * hits / named)
+    return float(np.mean(scores))
+
+
 @_metric("accuracy", CLASSES, greater_is_better=True)
 def accuracy(truth: Values, prediction: Values) -> float:
     """Share of samples whose most probable class is the true one."""
@@ -97,8 +189,18 @@ def roc_auc(truth: Values, prediction: Values) -> float:
     return float(roc_auc_score(truth, prediction, multi_class="ovr"))
 
 
-def evaluate(names: tuple[str, ...], truth: Values, prediction: Values) -> dict[str, float]:
+def evaluate(
+    names: Collection[str],
+    truth: Values,
+    prediction: Values,
+    bounds: Bounds | None = None,
+    scale: Values | None = None,
+) -> dict[str, float]:
     """Return the named metrics.
+
+    Parameters:
+        bounds: of the prediction intervals; without them metrics that read bounds are left out.
+        scale: what MASE divides by; without it MASE is left out.
 
     Raises:
         ValueError: if shapes differ where they must agree, or there is nothing to score.
@@ -107,8 +209,15 @@ def evaluate(names: tuple[str, ...], truth: Values, prediction: Values) -> dict[
         raise ValueError("there are no samples to score")
     if len(truth) != len(prediction):
         raise ValueError(f"{len(truth)} true values cannot be compared with {len(prediction)} predictions")
-    metrics = {name: METRICS.get(name) for name in names}
+    metrics: dict[str, Metric] = {name: METRICS.get(name) for name in names}
     if truth.shape != prediction.shape and any(metric.tasks & CONTINUOUS for metric in metrics.values()):
         # Broadcasting would compare every value with every other.
         raise ValueError(f"true values of shape {truth.shape} cannot be compared with shape {prediction.shape}")
-    return {name: metric.score(truth, prediction) for name, metric in metrics.items()}
+    extras: dict[str | None, Any] = {"bounds": bounds, "scale": scale}
+    scores = {}
+    for name, metric in metrics.items():
+        if metric.reads is None:
+            scores[name] = metric.score(truth, prediction)
+        elif extras[metric.reads] is not None:
+            scores[name] = metric.score(truth, prediction, **{metric.reads: extras[metric.reads]})
+    return scores

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import optuna
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What the pruner would decide now, as plain values that can travel to where a trial runs.
+
+    Attributes:
+        medians: step -> median of the completed trials' reports at it; empty while too few completed.
+        warmup_steps: steps of a trial before it can be pruned.
+    """
+
+    medians: Mapping[int, float]
+    warmup_steps: int
+
+    def stops(self, value: float, step: int) -> bool:
+        """Return whether a trial that reports this value at this step should stop."""
+        if math.isnan(value):
+            return True
+        return step >= self.warmup_steps and step in self.medians and value > self.medians[step]
 
 
 class MedianAtStep(optuna.pruners.BasePruner):
@@ -29,11 +50,19 @@ class MedianAtStep(optuna.pruners.BasePruner):
         step = trial.last_step
         if step is None:
             return False
-        latest = trial.intermediate_values[step]
-        if math.isnan(latest):
-            return True
         completed = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        earlier = [each.intermediate_values[step] for each in completed if step in each.intermediate_values]
-        if not earlier or len(completed) < self.startup_trials or step < self.warmup_steps:
-            return False
-        return latest > float(np.median(earlier))
+        return self._thresholds(completed, (step,)).stops(trial.intermediate_values[step], step)
+
+    def thresholds(self, study: optuna.Study) -> Thresholds:
+        """Return what every report of a trial would be compared with now."""
+        completed = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        return self._thresholds(completed, {step for trial in completed for step in trial.intermediate_values})
+
+    def _thresholds(self, completed: Sequence[optuna.trial.FrozenTrial], steps: Iterable[int]) -> Thresholds:
+        medians = {}
+        if len(completed) >= self.startup_trials:
+            for step in steps:
+                earlier = [t.intermediate_values[step] for t in completed if step in t.intermediate_values]
+                if earlier:
+                    medians[step] = float(np.median(earlier))
+        return Thresholds(medians, self.warmup_steps)

@@ -21,21 +21,34 @@ def space_of(config: ExperimentConfig) -> dict[str, SearchDimension]:
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, SearchDimension]) -> dict[str, Any]:
-    """Ask the trial for a value of every dimension."""
+    """Ask the trial for a value of every dimension whose conditions hold.
+
+    A dimension whose parent was itself left out is left out too. Left-out dimensions keep the configured value.
+    """
     values: dict[str, Any] = {}
-    for name, dimension in space.items():
-        if dimension.type == "categorical":
-            values[name] = trial.suggest_categorical(name, list(dimension.choices or ()))
-            continue
-        assert dimension.low is not None
-        assert dimension.high is not None
-        if dimension.type == "int":
-            step = int(dimension.step or 1)
-            values[name] = trial.suggest_int(
-                name, int(dimension.low), int(dimension.high), step=step, log=dimension.log
-            )
-        else:
-            values[name] = trial.suggest_float(
-                name, dimension.low, dimension.high, step=dimension.step, log=dimension.log
-            )
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in seen:
+            return
+        seen.add(name)
+        conditions = space[name].when
+        for parent in conditions:
+            visit(parent)
+        if all(parent in values and values[parent] in allowed for parent, allowed in conditions.items()):
+            values[name] = _value(trial, name, space[name])
+
+    for name in space:
+        visit(name)
     return values
+
+
+def _value(trial: optuna.Trial, name: str, dimension: SearchDimension) -> Any:
+    if dimension.type == "categorical":
+        return trial.suggest_categorical(name, list(dimension.choices or ()))
+    assert dimension.low is not None
+    assert dimension.high is not None
+    if dimension.type == "int":
+        step = int(dimension.step or 1)
+        return trial.suggest_int(name, int(dimension.low), int(dimension.high), step=step, log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)

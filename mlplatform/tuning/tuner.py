@@ -9,53 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mlplatform.config import ExperimentConfig
-from mlplatform.models.base import Iterations, create_model
-from mlplatform.plugins import METRICS
+from mlplatform.plugins import EXECUTORS
 from mlplatform.training.cross_validation import FoldData
-from mlplatform.training.trainers import trainer_for
-from mlplatform.tuning.search_space import space_of, suggest
+from mlplatform.tuning.objective import FOLD_BUDGET as FOLD_BUDGET
+from mlplatform.tuning.objective import FittedTrial as FittedTrial
+from mlplatform.tuning.objective import fit_on_folds as fit_on_folds
+from mlplatform.tuning.outcome import drop_arrays, from_json, load_arrays
+from mlplatform.tuning.search import Executor, Search
+from mlplatform.tuning.study import FIT_SECONDS, OUTCOME, best_of, finished, open_study, row_of, saved_share
 
 if TYPE_CHECKING:
     import optuna
-
-# Steps reserved per fold, so that the pruner compares like with like: global step = fold * budget + iteration. A fold's
-# own score is reported at the last of its steps.
-FOLD_BUDGET = 100_000
-
-
-@dataclass(frozen=True)
-class FittedTrial:
-    """A trial's outcome on every fold.
-
-    Attributes:
-        params: the model's full parameters.
-        fold_scores: metrics per fold, in original units.
-        fold_iterations: iterations in use per fold after early stopping.
-        fit_seconds: time spent fitting, without scoring.
-    """
-
-    params: dict[str, Any]
-    fold_scores: tuple[dict[str, float], ...]
-    fold_iterations: tuple[Iterations, ...]
-    fit_seconds: float
-
-    def iterations(self) -> Iterations:
-        """Return the number of iterations for a refit: the median over the folds, per sub-model."""
-        if not all(self.fold_iterations):
-            return ()
-        medians = np.median(np.array(self.fold_iterations), axis=0)
-        return tuple(round(float(value)) for value in medians)
-
-    def mean(self, metric: str) -> float:
-        """Return the mean of a metric over the folds."""
-        return float(np.mean([scores[metric] for scores in self.fold_scores]))
-
-    def std(self, metric: str) -> float:
-        """Return the standard deviation of a metric over the folds."""
-        return float(np.std([scores[metric] for scores in self.fold_scores]))
 
 
 @dataclass(frozen=True)
@@ -63,13 +28,16 @@ class TuningResult:
     """The best trial and the table of all trials.
 
     Attributes:
-        trials: one row per trial: number, state, value, seconds and parameters.
-        fit_seconds: time spent fitting, over all trials.
+        trials: one row per finished trial: number, state, loss, seconds and parameters. Numbers of trials whose process
+            died are missing; they were repeated under later ones.
+        fit_seconds: time spent fitting, over all finished trials, those of earlier sessions included.
+        saved_share: share of the compute that pruning saved.
     """
 
     best: FittedTrial
     trials: tuple[dict[str, Any], ...]
     fit_seconds: float
+    saved_share: float = 0.0
 
 
 def tune(
@@ -77,111 +45,49 @@ def tune(
 ) -> TuningResult:
     """Search the experiment's space; the first trial is always the configured parameters themselves.
 
+    A journal that already holds the study is gone on with, up to the configured number of trials. The best trial's
+    bounds and curves are kept beside it.
+
     Parameters:
         folds: prepared folds, earliest first.
-        journal: file of the study's Optuna journal; it must not exist yet.
+        journal: file of the study's Optuna journal.
         log: told about every trial.
 
     Raises:
-        RuntimeError: if no trial completed.
+        ValueError: if the journal holds the study of another configuration, or of other folds.
+        RuntimeError: if no trial completed, or another process is searching with the same journal.
     """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-
-    from mlplatform.tuning.pruner import MedianAtStep
+    from mlplatform.tuning.journal import only_search, part_of_search
 
     log = log or logging.getLogger(__name__)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
-    metric = METRICS.get(config.metric)
-    space = space_of(config)
-    study = optuna.create_study(
-        study_name=config.name,
-        storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
-        sampler=optuna.samplers.TPESampler(seed=config.seed),
-        pruner=MedianAtStep(config.tuning.pruner_startup_trials, config.tuning.warmup_steps),
-        direction="minimize",
-    )
-    fitted: dict[int, FittedTrial] = {}
-    spent = [0.0]
+    with only_search(journal):
+        study = open_study(config, folds, journal)
+    deadline = None if config.tuning.timeout_s is None else time.time() + config.tuning.timeout_s
+    search = Search(config, folds, journal, deadline, log)
+    done = len(finished(study))
+    if done:
+        log.info(f"going on with the study in {journal}: {done} trials are finished")
+    executor: Executor = EXECUTORS.get(config.tuning.executor)()
+    with part_of_search(journal):
+        executor.run(study, search)
+        return _result(study, search)
 
-    def objective(trial: optuna.Trial) -> float:
-        params = dict(config.model.params) if trial.number == 0 else config.model.params | suggest(trial, space)
-        outcome = fit_on_folds(config, folds, config.model.family, params, trial, spent)
-        fitted[trial.number] = outcome
-        return float(metric.loss(outcome.mean(config.metric)))
 
-    trials = config.tuning.trials if space else 1
-    study.optimize(
-        objective,
-        n_trials=trials,
-        timeout=config.tuning.timeout_s,
-        callbacks=[lambda _, trial: log.info(_describe(config, trial, trials))],
-    )
-    if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+def _result(study: optuna.Study, search: Search) -> TuningResult:
+    config, done = search.config, finished(study)
+    best = best_of(study)
+    if best is None:
         raise RuntimeError(
-            f"none of the {len(study.trials)} trials of {config.name!r} completed: a loss was not a number, or the "
+            f"none of the {len(done)} trials of {config.name!r} completed: a loss was not a number, or the "
             f"trials failed; see the log, and check model.params {config.model.params}"
         )
-    return TuningResult(fitted[study.best_trial.number], tuple(_row(trial) for trial in study.trials), spent[0])
-
-
-def fit_on_folds(
-    config: ExperimentConfig,
-    folds: Sequence[FoldData],
-    family: str,
-    params: dict[str, Any],
-    trial: optuna.Trial | None = None,
-    spent: list[float] | None = None,
-) -> FittedTrial:
-    """Fit and score one parameter set on every fold, reporting to `trial`, which may prune.
-
-    Parameters:
-        spent: its only element is increased by the seconds spent fitting, also when the trial is pruned.
-    """
-    spent = [0.0] if spent is None else spent
-    before = spent[0]
-    metric = METRICS.get(config.metric)
-    scores: list[dict[str, float]] = []
-    iterations: list[Iterations] = []
-    for position, fold in enumerate(folds):
-
-        def progress(step: int, loss: float, base: int = position * FOLD_BUDGET) -> None:
-            if trial is not None:
-                _report(trial, loss, base + min(step, FOLD_BUDGET - 2))
-
-        model = create_model(family, params, fold.spec)
-        started = time.perf_counter()
-        try:
-            result = trainer_for(model).fit(
-                model, fold.train, fold.validation, seed=config.seed, on_progress=progress if trial else None
-            )
-        finally:
-            spent[0] += time.perf_counter() - started
-        scores.append(fold.score(model.predict(fold.validation)))
-        iterations.append(result.iterations)
-        if trial is not None:
-            running = float(np.mean([metric.loss(score[config.metric]) for score in scores]))
-            _report(trial, running, (position + 1) * FOLD_BUDGET - 1)
-    return FittedTrial(params, tuple(scores), tuple(iterations), spent[0] - before)
-
-
-def _report(trial: optuna.Trial, loss: float, step: int) -> None:
-    import optuna
-
-    trial.report(loss, step)
-    if trial.should_prune():
-        raise optuna.TrialPruned
-
-
-def _describe(config: ExperimentConfig, trial: optuna.trial.FrozenTrial, trials: int) -> str:
-    head = f"trial {trial.number + 1}/{trials} {trial.state.name.lower()}"
-    if trial.value is None or trial.state.name != "COMPLETE":
-        return head
-    value = -trial.value if METRICS.get(config.metric).greater_is_better else trial.value
-    return f"{head}: {config.metric} {value:.5g}"
-
-
-def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    seconds = trial.duration.total_seconds() if trial.duration else None
-    return {"number": trial.number, "state": trial.state.name, "loss": trial.value, "seconds": seconds, **trial.params}
+    outcome = from_json(best.user_attrs[OUTCOME])
+    drop_arrays(search.journal, {best.number})
+    try:
+        outcome = load_arrays(outcome, search.journal, best.number)
+    except (OSError, ValueError) as error:
+        search.log.warning(f"the bounds of the best trial are lost ({error}); it is fitted again")
+        outcome = fit_on_folds(config, search.folds, config.model.family, outcome.params)
+    spent = sum(float(trial.user_attrs.get(FIT_SECONDS, 0.0)) for trial in done)
+    return TuningResult(outcome, tuple(row_of(trial) for trial in done), spent, saved_share(done))

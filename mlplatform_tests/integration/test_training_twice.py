@@ -156,8 +156,10 @@ def test_mlflow_holds_the_whole_record(twice: Twice) -> None:
     run = twice.mlflow_runs[0]
     expected = {f"fold_{k}_{metric}" for k in range(2) for metric in METRICS}
     expected |= {f"cv_{metric}_{kind}" for metric in METRICS for kind in ("mean", "std")}
-    expected |= {f"reference_{metric}{suffix}" for metric in METRICS for suffix in ("", "_scaled")}
+    intervals = ("coverage", "interval_width", "pinball")
+    expected |= {f"reference_{metric}{suffix}" for metric in (*METRICS, *intervals) for suffix in ("", "_scaled")}
     expected |= {f"baseline_{name}_{metric}" for name in BASELINES for metric in set(expected)}
+    expected |= {f"curve_fold_{k}_validation_loss" for k in range(2)}
     assert set(run.data.metrics) == expected | {"fit_seconds"}
     folds = [run.data.metrics[f"fold_{k}_mae"] for k in range(2)]
     assert run.data.metrics["cv_mae_mean"] == pytest.approx(np.mean(folds))
@@ -185,6 +187,8 @@ def test_mlflow_holds_the_whole_record(twice: Twice) -> None:
     assert len(run.data.tags["dagster_run_id"]) == 36
     artifacts = {entry.path for entry in client_for(twice.yard.settings).list_artifacts(run.info.run_id)}
     assert {"config.yaml", "feature_schema.json", "trials.json", "study", "plots", "promotion.json"} <= artifacts
+    assert {"scores_per_step.json", "scores_per_entity.json"} <= artifacts
+    assert run.data.tags["loses_to_baseline"] == "no" or "loses to" in run.data.tags["loses_to_baseline"]
 
 
 def test_versions_and_where_they_come_from_are_in_log_and_tags(twice: Twice) -> None:

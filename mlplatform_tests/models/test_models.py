@@ -13,24 +13,41 @@ from pydantic import ValidationError
 from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import Samples, TabularSamples, WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
-from mlplatform.models.base import FitResult, Model, ModelParams, create_model, load_model, save_model
+from mlplatform.models.base import FitOptions, FitResult, Model, ModelParams, create_model, load_model, save_model
 from mlplatform.plugins import MODELS
 from mlplatform.training.trainers import trainer_for
 
 LOOKBACK, HORIZON = 12, 3
 # A new family adds parameters that make it quick to fit here.
 QUICK: dict[str, dict[str, Any]] = {
+    "catboost": {"iterations": 4, "patience": 2, "depth": 2, "target_lags": [1, 3, 11, 12]},
+    "catboost_tabular": {"iterations": 6, "patience": 2, "depth": 2},
+    "dlinear": {"max_epochs": 3, "batch_size": 16},
     "dummy": {},
     "linear": {},
+    "lstm": {"max_epochs": 3, "batch_size": 16, "hidden": 8},
     "nlinear": {"max_epochs": 3, "batch_size": 16},
+    "random_forest": {"n_estimators": 3, "max_depth": 3, "target_lags": [1, 3, 11, 12]},
+    "random_forest_tabular": {"n_estimators": 7},
     "repeat_last": {},
     "ridge": {},
     "seasonal_naive": {"season": 6},
+    "tft": {"max_epochs": 2, "batch_size": 32, "hidden": 8},
     "xgboost": {"num_boost_round": 4, "patience": 2, "max_depth": 2, "subsample": 0.8, "target_lags": [1, 3, 11, 12]},
     "xgboost_tabular": {"num_boost_round": 6, "patience": 2, "max_depth": 2, "subsample": 0.8},
 }
 # Families whose answer to a sample does not depend, to the last bit, on the samples beside it.
-EXACT = {"dummy", "repeat_last", "seasonal_naive", "xgboost", "xgboost_tabular"}
+EXACT = {
+    "catboost",
+    "catboost_tabular",
+    "dummy",
+    "random_forest",
+    "random_forest_tabular",
+    "repeat_last",
+    "seasonal_naive",
+    "xgboost",
+    "xgboost_tabular",
+}
 CASES = [(name, task) for name, plugin in MODELS for task in sorted(plugin.tasks)]
 
 
@@ -73,7 +90,7 @@ def fitted(name: str, spec: ModelSpec, seed: int = 0, **arguments: Any) -> tuple
     assert name in QUICK, f"add quick parameters for model family {name!r} to QUICK"
     model = create_model(name, QUICK[name], spec)
     validation = arguments.pop("validation", samples_for(spec, 1))
-    return model, trainer_for(model).fit(model, samples_for(spec), validation, seed=seed, **arguments)
+    return model, trainer_for(model).fit(model, samples_for(spec), validation, FitOptions(seed=seed, **arguments))
 
 
 def shape_of(spec: ModelSpec, count: int) -> tuple[int, ...]:

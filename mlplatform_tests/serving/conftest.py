@@ -232,7 +232,9 @@ def _tabular(config: ExperimentConfig, rounds: int) -> Forecaster:
     classes = len(contract.classes)
     samples = tabular_samples(manager.transform(panel), contract.columns, config.targets[0], classes)
     spec = ModelSpec(task=config.task, channels=contract.columns, classes=classes)
-    model = create_model(config.model.family, {**config.model.params, "num_boost_round": rounds}, spec)
+    # With every row and column in every round: a few rounds must be enough to learn the table.
+    params = {**config.model.params, "num_boost_round": rounds, "subsample": 1.0, "colsample_bytree": 1.0}
+    model = create_model(config.model.family, params, spec)
     assert isinstance(model, DirectFitModel)
     model.fit(samples, None)
     return Forecaster(contract, manager, model)

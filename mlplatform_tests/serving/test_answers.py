@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mlplatform.registry.forecaster import Contract
+from mlplatform.registry.forecaster import Answers, Contract
 from mlplatform.registry.pairs import PairInfo
 from serving.answers import answer, refuse_missing_numbers, served_predictions, to_json
 from serving.backend import Prediction
@@ -34,7 +35,7 @@ def prediction(contract: Contract, entity_ids: np.ndarray, outputs: np.ndarray) 
         pair=pair,
         entity_ids=entity_ids,
         origins=origins,
-        outputs=outputs,
+        answers=Answers(outputs),
         event_times=origins - np.timedelta64(15, "m"),
         ages=np.full(len(outputs), np.timedelta64(2_700_000_400_000, "ns")),
         is_stale=np.arange(len(outputs)) == 1,
@@ -62,6 +63,38 @@ def test_a_forecast_keeps_every_bit_through_json() -> None:
     for target, name in enumerate(("oil", "load")):
         values = np.array([item["values"][name] for item in parsed["forecasts"]]).astype(np.float32)
         assert np.array_equal(values, made.outputs[:, :, target])
+
+
+def test_intervals_stand_beside_the_values_they_belong_to() -> None:
+    made = forecast(entities=5, horizon=24)
+    lower, upper = made.outputs - np.float32(0.1), made.outputs + np.float32(0.3)
+    calibrated = replace(made, answers=Answers(made.outputs, lower, upper, 0.8))
+    parsed = ForecastAnswer.model_validate_json(to_json(answer(calibrated)))
+    for entity, item in enumerate(parsed.forecasts):
+        assert item.interval is not None
+        assert item.interval.coverage == 0.8
+        for target, name in enumerate(("oil", "load")):
+            assert np.array_equal(np.float32(item.interval.lower[name]), lower[entity, :, target])
+            assert np.array_equal(np.float32(item.interval.upper[name]), upper[entity, :, target])
+    without = ForecastAnswer.model_validate_json(to_json(answer(made)))
+    assert [item.interval for item in without.forecasts] == [None] * 5
+
+    contract = Contract(experiment="e", task="regression", dataset="d", columns=("a",), targets=("y",))
+    value = np.array([1.5, 2.5], np.float32)
+    made = replace(prediction(contract, np.array([1, 2]), value), answers=Answers(value, value - 1, value + 2, 0.9))
+    first, second = RegressionAnswer.model_validate_json(to_json(answer(made))).predictions
+    assert first.interval is not None
+    assert (first.interval.coverage, first.interval.lower, first.interval.upper) == (0.9, 0.5, 3.5)
+    assert second.interval is not None
+    assert (second.interval.lower, second.interval.upper) == (1.5, 4.5)
+
+
+def test_a_bound_that_is_not_finite_is_refused() -> None:
+    made = forecast(entities=3)
+    lower = made.outputs.copy()
+    lower[1] = np.nan
+    with pytest.raises(ServingError, match="answered NaN or infinity for 1 of 3 entities"):
+        refuse_missing_numbers(replace(made, answers=Answers(made.outputs, lower, made.outputs, 0.8)))
 
 
 def test_a_forecast_answers_its_moments_and_age() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from mlplatform.registry.forecaster import Contract
 from serving.errors import MAX_DETAILS, ServingError
-from serving.rows import panel_from_rows
+from serving.rows import panel_from_rows, with_future_of_request
 
 START = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 FORECAST = Contract(
@@ -181,3 +182,70 @@ def test_tabular_rows_must_not_bring_the_target() -> None:
 def test_tabular_rows_with_an_id_in_some_rows_only_are_refused() -> None:
     error = refusal([{"entity_id": 1, "width": 1, "colour": "red"}, {"width": 1, "colour": "red"}], TABULAR)
     assert error.details[0].field == "rows[1].entity_id"
+
+
+KNOWING = replace(FORECAST, known=("load", "cooling"))
+
+
+def ahead(hour: int, entity: Any = 1, **changes: Any) -> dict[str, Any]:
+    """Return a row of the future: what is known beforehand, and nothing else."""
+    return {name: value for name, value in row(hour, entity, **changes).items() if name != "oil"}
+
+
+def past_and_future() -> list[dict[str, Any]]:
+    """Return two entities whose pasts end at different hours, in no order."""
+    rows = [row(hour, 1) for hour in range(5)] + [row(hour, 2) for hour in range(4)]
+    return [ahead(6, 1), *rows, ahead(4, 2), ahead(5, 1), ahead(5, 2)]
+
+
+def test_rows_of_the_future_follow_the_past_of_their_entity() -> None:
+    panel = panel_from_rows(past_and_future(), KNOWING, TYPES)
+    assert panel.offsets.tolist() == [0, 6, 12]
+    assert panel.columns["load"].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+    assert panel.columns["cooling"].tolist() == ["air"] * 12
+    assert np.isnan(panel.columns["oil"]).tolist() == ([False] * 4 + [True] * 2) * 2
+    hours = (panel.timestamps - np.datetime64("2026-03-01T00:00", "ns")) // np.timedelta64(1, "h")
+    assert hours.tolist() == [1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5]
+    # The newest row with a value is the last one of the past.
+    assert panel.event_times.tolist() == [panel.timestamps[3].item(), panel.timestamps[9].item()]
+
+
+def test_a_step_of_the_future_that_is_missing_is_named() -> None:
+    error = refusal([each for each in past_and_future() if each != ahead(5, 1)], KNOWING)
+    assert error.details[0].found == "no values of load, cooling for entity 1, step 1"
+    assert error.details[0].expected == "one row per step of the horizon, 1 to 2"
+
+
+@pytest.mark.parametrize("wrong", [ahead(8, 1), ahead(5, 3), ahead(5, 1), ahead(4, 1)], ids=str)
+def test_a_row_of_the_future_that_belongs_nowhere_is_named(wrong: dict[str, Any]) -> None:
+    error = refusal([*past_and_future(), wrong], KNOWING)
+    assert error.details[0].field == "rows[13].event_timestamp"
+    assert error.details[0].expected == "each of the 2 steps after the entity's last row of the past, once"
+
+
+def test_findings_about_the_past_have_the_numbers_of_the_request() -> None:
+    rows = past_and_future()
+    rows[3]["oil"] = "hot"
+    assert refusal(rows, KNOWING).details[0].field == "rows[3].oil"
+
+
+def test_an_unknown_value_of_the_future_is_named() -> None:
+    rows = past_and_future()
+    rows[0]["load"] = None
+    assert refusal(rows, KNOWING).details[0].field == "rows[0].load"
+
+
+def test_the_future_of_entities_of_the_store_comes_with_the_request() -> None:
+    rows = past_and_future()
+    stored = panel_from_rows([each for each in rows if "oil" in each], FORECAST, TYPES)
+    future = [each for each in rows if "oil" not in each]
+    together = with_future_of_request(stored, future, KNOWING, TYPES)
+    expected = panel_from_rows(rows, KNOWING, TYPES)
+    for name in FORECAST.columns:
+        np.testing.assert_array_equal(together.columns[name], expected.columns[name])
+    assert together.timestamps.tolist() == expected.timestamps.tolist()
+    assert with_future_of_request(stored, [], FORECAST, TYPES) is stored
+    with pytest.raises(ServingError, match="nothing: the model reads the past only"):
+        with_future_of_request(stored, future, FORECAST, TYPES)
+    with pytest.raises(ServingError, match="no values of load, cooling for entity 1, step 1"):
+        with_future_of_request(stored, [], KNOWING, TYPES)

@@ -18,7 +18,7 @@ from mlplatform.datamodule.splits import read_part, write_split
 from mlplatform.plugins import METRICS
 from mlplatform.settings import Settings
 from mlplatform.training.candidate import Candidate, ModelReport, train_candidate
-from mlplatform.training.evaluation import score_on
+from mlplatform.training.evaluation import score_part
 from mlplatform.training.plots import forecast_plot, scores_plot
 from mlplatform_tests.training.experiments import prepare_folds, pump_config, pump_frame, pump_settings
 
@@ -97,7 +97,8 @@ def test_a_forecast_reports_every_score_under_its_agreed_name(forecast: Run) -> 
             expected |= {f"{prefix}fold_{k}_{metric}" for k in range(2)}
             expected |= {f"{prefix}cv_{metric}_mean", f"{prefix}cv_{metric}_std"}
             for part in ("reference", "test_late"):
-                expected |= {f"{prefix}{part}_{metric}", f"{prefix}{part}_{metric}_scaled"}
+                names = (metric, "coverage", "interval_width", "pinball")
+                expected |= {f"{prefix}{part}_{name}{space}" for name in names for space in ("", "_scaled")}
     metrics = forecast.candidate.report.metrics()
     assert set(metrics) == expected
     assert all(np.isfinite(value) for value in metrics.values())
@@ -105,7 +106,7 @@ def test_a_forecast_reports_every_score_under_its_agreed_name(forecast: Run) -> 
 
 @pytest.mark.parametrize(
     ("fixture", "names"),
-    [("regression", ("mae", "rmse", "r2")), ("classification", ("log_loss", "accuracy", "roc_auc"))],
+    [("regression", ("mae", "rmse", "r2")), ("classification", ("log_loss", "accuracy", "roc_auc", "f1"))],
 )
 def test_a_table_reports_every_score_under_its_agreed_name(
     fixture: str, names: tuple[str, ...], request: pytest.FixtureRequest
@@ -116,6 +117,8 @@ def test_a_table_reports_every_score_under_its_agreed_name(
         for metric in names:
             expected |= {f"{prefix}fold_{k}_{metric}" for k in range(3)}
             expected |= {f"{prefix}cv_{metric}_mean", f"{prefix}cv_{metric}_std", f"{prefix}reference_{metric}"}
+        if fixture == "regression":
+            expected |= {f"{prefix}reference_{name}" for name in ("coverage", "interval_width", "pinball")}
     metrics = run.candidate.report.metrics()
     assert set(metrics) == expected
     deciding = METRICS.get(names[0])
@@ -193,7 +196,7 @@ def test_a_stored_candidate_comes_back_as_it_was(fixture: str, request: pytest.F
 def test_a_part_without_a_single_sample_is_refused(forecast: Run) -> None:
     empty = create_data_module(forecast.candidate.config, pump_frame(hours=5, units=[1]))
     with pytest.raises(ValueError, match=r"no sample of 'pump_xgboost' fits .* lookback 12, horizon 3, 5 rows"):
-        score_on(empty, forecast.candidate.manager, forecast.candidate.model)
+        score_part(empty, forecast.candidate.manager, forecast.candidate.model)
 
 
 @pytest.mark.parametrize("fixture", ["forecast", "regression", "classification"])

@@ -13,10 +13,10 @@ from mlplatform.data.raw import ingest
 from mlplatform.data.raw_table import read_raw
 from mlplatform.datamodule.factory import create_data_module
 from mlplatform.datamodule.splits import read_part, write_split
-from mlplatform.models.base import create_model
+from mlplatform.models.base import FitOptions, create_model
 from mlplatform.settings import Settings
 from mlplatform.training.cross_validation import fit_preprocessor
-from mlplatform.training.evaluation import score_on
+from mlplatform.training.evaluation import score_part
 from mlplatform.training.trainers import trainer_for
 
 PUBLISHED, TOLERANCE = 0.374, 0.006
@@ -44,9 +44,9 @@ def test_nlinear_reproduces_the_paper_and_ridge_is_no_worse(tmp_path: Path) -> N
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
     samples = train.samples(manager, manager.transform(train.panel), train.rows)
     scores = {}
-    for family, iterations in (("nlinear", (8,)), ("ridge", None)):
+    for family, iterations in (("nlinear", (8,)), ("ridge", ())):
         model = create_model(family, {}, train.spec(manager))
-        trainer_for(model).fit(model, samples, None, iterations=iterations, seed=config.seed)
-        scores[family] = score_on(test, manager, model)["mse_scaled"]
+        trainer_for(model).fit(model, samples, None, FitOptions(iterations=iterations, seed=config.seed))
+        scores[family] = score_part(test, manager, model).metrics["mse_scaled"]
     assert scores["nlinear"] == pytest.approx(PUBLISHED, abs=TOLERANCE)
     assert scores["ridge"] <= scores["nlinear"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlplatform.plugins import METRICS
-from mlplatform.training.metrics import Metric, evaluate
+from mlplatform.training.metrics import Bounds, Metric, evaluate
 
 TRUTH = np.array([1, 2, 3, 6], dtype=np.float32)
 PREDICTION = np.array([1, 4, 3, 2], dtype=np.float32)
@@ -17,11 +17,24 @@ BINARY = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2], [0.7, 0.3]], dtype=np.flo
 THREE = np.array([0, 1, 2], dtype=np.float32)
 TERNARY = np.array([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2], [0.6, 0.3, 0.1]], dtype=np.float32)
 
+# One of the four intervals misses its truth; the others are 2 wide.
+BOUNDS = Bounds(PREDICTION - 1, np.array([2, 5, 4, 3], np.float32), 0.8)
+# Of the quantiles 0.1, 0.5 and 0.9, per sample: lower bound, median and upper bound.
+PINBALLS = [0.1 * 1 + 0 + 0.1 * 1, 0.9 * 1 + 0.5 * 2 + 0.1 * 3, 0.1 * 1 + 0 + 0.1 * 1, 0.1 * 5 + 0.5 * 4 + 0.9 * 3]
+
 BY_HAND = {
     "mae": (TRUTH, PREDICTION, (0 + 2 + 0 + 4) / 4),
     "mse": (TRUTH, PREDICTION, (0 + 4 + 0 + 16) / 4),
     "rmse": (TRUTH, PREDICTION, math.sqrt(5)),
     "r2": (TRUTH, PREDICTION, 1 - 20 / 14),
+    "rmsle": (TRUTH, PREDICTION, math.sqrt((math.log(3 / 5) ** 2 + math.log(7 / 3) ** 2) / 4)),
+    "smape": (TRUTH, PREDICTION, 200 * (2 / 6 + 4 / 8) / 4),
+    "mase": (TRUTH, PREDICTION, 1.5 / 3),
+    "pinball": (TRUTH, PREDICTION, sum(PINBALLS) / 12),
+    "coverage": (TRUTH, PREDICTION, 2 / 4),
+    "interval_width": (TRUTH, PREDICTION, 2),
+    # class 0: one of its two samples found, nothing else named so; class 1 the same, with one wrong: 2/3 and 1/2
+    "f1": (CLASSES, BINARY, (2 * 2 / 5 + 2 * 1 / 3) / 2),
     "accuracy": (CLASSES, BINARY, 3 / 4),
     "log_loss": (CLASSES, BINARY, -(math.log(0.9) + math.log(0.6) + math.log(0.2) + math.log(0.7)) / 4),
     # of the four pairs of one sample of either class, only (0.3, 0.2) is in the wrong order
@@ -33,15 +46,29 @@ BY_HAND = {
 def test_a_metric_equals_its_value_by_hand(name: str) -> None:
     assert name in BY_HAND, f"add a value computed by hand for metric {name!r} to BY_HAND"
     truth, prediction, expected = BY_HAND[name]
-    assert evaluate((name,), truth, prediction)[name] == pytest.approx(expected, rel=1e-6)
+    scores = evaluate((name,), truth, prediction, BOUNDS, np.array([3], np.float32))
+    assert scores[name] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", METRICS.names())
+@pytest.mark.parametrize("name", [name for name, metric in METRICS if metric.decides])
 def test_a_better_answer_has_a_smaller_loss(name: str) -> None:
     metric: Metric = METRICS.get(name)
     truth, prediction, _ = BY_HAND[name]
     perfect = truth if truth.shape == prediction.shape else np.eye(2, dtype=np.float32)[truth.astype(int)]
-    assert metric.loss(metric.score(truth, perfect)) < metric.loss(metric.score(truth, prediction))
+    narrow = Bounds(perfect, perfect, 0.8)
+    better, worse = (
+        evaluate((name,), truth, answer, bounds)[name] for answer, bounds in ((perfect, narrow), (prediction, BOUNDS))
+    )
+    assert metric.loss(better) < metric.loss(worse)
+
+
+def test_metrics_of_what_is_not_there_are_left_out() -> None:
+    assert evaluate(("mae", "pinball", "coverage", "mase"), TRUTH, PREDICTION) == {"mae": 1.5}
+
+
+def test_relative_errors_of_negative_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="rmsle needs true values of at least 0, but the least is -1; use rmse"):
+        evaluate(("rmsle",), -TRUTH[:1], PREDICTION[:1])
 
 
 def test_metrics_average_over_all_values_of_a_forecast() -> None:

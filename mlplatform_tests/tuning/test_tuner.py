@@ -10,36 +10,14 @@ import optuna
 import pytest
 
 from mlplatform.config import ExperimentConfig, SearchDimension
-from mlplatform.models.xgboost_forecast import XGBoostForecast
 from mlplatform.settings import Settings
 from mlplatform.training.cross_validation import FoldData
 from mlplatform.tuning.pruner import MedianAtStep
-from mlplatform.tuning.search_space import space_of, suggest
 from mlplatform.tuning.tuner import FOLD_BUDGET, FittedTrial, fit_on_folds, tune
-from mlplatform_tests.training.experiments import prepare_folds, pump_config, pump_module, pump_settings
+from mlplatform_tests.training.experiments import prepare_folds, pump_config, pump_module
+from mlplatform_tests.tuning.pump import searching
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return pump_settings(tmp_path_factory.mktemp("pump"))
-
-
-@pytest.fixture(scope="module")
-def config(settings: Settings) -> ExperimentConfig:
-    return pump_config(settings)
-
-
-@pytest.fixture(scope="module")
-def folds(config: ExperimentConfig) -> list[FoldData]:
-    return prepare_folds(pump_module(config))
-
-
-def searching(config: ExperimentConfig, space: dict[str, SearchDimension], **tuning: object) -> ExperimentConfig:
-    """Return the experiment with a search space and tuning options of its own."""
-    model = config.model.model_copy(update={"search_space": space})
-    return config.model_copy(update={"model": model, "tuning": config.tuning.model_copy(update=tuning)})
 
 
 DEPTH = {"max_depth": SearchDimension(type="int", low=1, high=4)}
@@ -138,33 +116,19 @@ def test_a_refit_takes_the_median_per_sub_model() -> None:
     assert FittedTrial({}, ({"mae": 1.0},), ((),), 0.0).iterations() == ()
 
 
-# Search space
-
-
-SPACE = {
-    "whole": SearchDimension(type="int", low=3, high=9, step=3),
-    "wide": SearchDimension(type="int", low=1, high=1000, log=True),
-    "small": SearchDimension(type="float", low=1e-4, high=1e-2, log=True),
-    "grid": SearchDimension(type="float", low=0.0, high=1.0, step=0.25),
-    "kind": SearchDimension(type="categorical", choices=("a", "b")),
-}
-
-
-def test_suggestions_stay_in_bounds_and_on_the_grid() -> None:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    seen = [suggest(study.ask(), SPACE) for _ in range(60)]
-    assert {values["whole"] for values in seen} == {3, 6, 9}
-    assert all(isinstance(values["wide"], int) and 1 <= values["wide"] <= 1000 for values in seen)
-    assert sum(values["wide"] <= 32 for values in seen) > 15  # half of a logarithmic range, a thirtieth of a linear one
-    assert all(1e-4 <= values["small"] <= 1e-2 for values in seen)
-    assert {values["grid"] for values in seen} <= {0.0, 0.25, 0.5, 0.75, 1.0}
-    assert {values["kind"] for values in seen} == {"a", "b"}
-
-
-def test_the_experiments_own_space_goes_before_the_familys(config: ExperimentConfig) -> None:
-    assert space_of(config) == XGBoostForecast.search_space("forecast")
-    assert space_of(searching(config, DEPTH)) == DEPTH
-    assert space_of(searching(config, {})) == {}
+def test_what_folds_keep_between_trials_is_bounded(config: ExperimentConfig) -> None:
+    folds = prepare_folds(pump_module(config))
+    params = dict(config.model.params)
+    first = fit_on_folds(config, folds, "xgboost", params, workers=1)
+    sizes, reused = [], 0
+    for bins in range(8, 38):
+        matrices = set(map(id, folds[0].train.cache.values()))
+        fit_on_folds(config, folds, "xgboost", {**params, "max_bin": bins}, workers=1)
+        sizes.append(len(folds[0].train.cache))
+        reused += bool(matrices & set(map(id, folds[0].train.cache.values())))
+    assert max(sizes) <= 4 * 3 + 3
+    assert reused > 20
+    assert fit_on_folds(config, folds, "xgboost", params, workers=1).fold_scores == first.fold_scores
 
 
 # Pruner

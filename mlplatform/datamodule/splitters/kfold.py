@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter, SplitterParams
 from mlplatform.plugins import SPLITTERS
@@ -15,6 +16,7 @@ class KFoldSplitter(Splitter):
     """Shuffled K-fold."""
 
     tasks = frozenset({"regression", "classification"})
+    separates = "rows"
     Params = SplitterParams
     min_folds = 2
 
@@ -31,6 +33,7 @@ class StratifiedKFoldSplitter(Splitter):
     """Shuffled K-fold that keeps the share of every class."""
 
     tasks = frozenset({"classification"})
+    separates = "rows"
     Params = SplitterParams
     min_folds = 2
 
@@ -41,12 +44,19 @@ class StratifiedKFoldSplitter(Splitter):
         _check_size(self, index)
         if index.labels is None:
             raise ValueError("stratified_kfold needs class labels, but the samples have none")
-        smallest = int(np.unique(index.labels[index.samples].astype(str), return_counts=True)[1].min())
-        if smallest < self.folds:
-            raise ValueError(
-                f"the rarest class has {smallest} samples, fewer than the {self.folds} folds; use fewer folds"
-            )
+        check_classes(index.labels[index.samples], self.folds)
         return _folds(StratifiedKFold(self.folds, shuffle=True, random_state=self.seed), index)
+
+
+def check_classes(labels: npt.NDArray[np.generic], folds: int) -> None:
+    """Refuse to stratify a class that cannot be in every fold.
+
+    Raises:
+        ValueError: with the size of the rarest class.
+    """
+    smallest = int(np.unique(labels.astype(str), return_counts=True)[1].min())
+    if smallest < folds:
+        raise ValueError(f"the rarest class has {smallest} samples, fewer than the {folds} folds; use fewer folds")
 
 
 def _check_size(splitter: Splitter, index: SampleIndex) -> None:

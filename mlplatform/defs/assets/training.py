@@ -11,9 +11,12 @@ from mlplatform.defs.assets.inputs import check_folds, load_part, log_versions
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import picture, run_link, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
+from mlplatform.plugins import METRICS
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.settings import Settings
-from mlplatform.training.candidate import Candidate
+from mlplatform.training.candidate import Candidate, ModelReport
+
+ENTITIES_SHOWN = 20
 
 
 def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -45,7 +48,7 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         from mlplatform.registry.recording import record_candidate
         from mlplatform.training.candidate import train_candidate
         from mlplatform.training.cross_validation import prepare_fold
-        from mlplatform.training.plots import forecast_plot, scores_plot
+        from mlplatform.training.plots import training_plots
 
         settings = platform.settings
         config = log_versions(context, experiment.name, training, settings)
@@ -60,11 +63,9 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         folds = [prepare_fold(name, train, cv_folds[name].fold, fold_preprocessor[name]) for name in names]
         journal = settings.studies_dir / config.name / f"{context.run.run_id}.journal"
         with mlflow.run(context, settings, config.name) as run:
-            # A retried step starts a study of its own.
-            journal.unlink(missing_ok=True)
             candidate = train_candidate(config, train, folds, parts, journal, context.log)
             candidate = replace(candidate, run_id=run.mlflow_run_id)
-            plots = {"scores": scores_plot(candidate), "forecast": forecast_plot(candidate, parts["reference"])}
+            plots = training_plots(candidate, parts["reference"])
             record_candidate(candidate, manifest, hashes, journal, plots)
             sources = training.sources(config.name, settings)
             run.set_tags(config.versions)
@@ -77,6 +78,13 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     return tuned_model
 
 
+def _worst_entities(report: ModelReport, metric: str) -> list[dict[str, Any]]:
+    """Return the scores of the entities that the model is worst for, on the reference set."""
+    loss = METRICS.get(metric).loss
+    scores = sorted(report.entities["reference"].items(), key=lambda item: -loss(item[1][metric]))
+    return [{"entity": entity, **values} for entity, values in scores[:ENTITIES_SHOWN]]
+
+
 def _metadata(candidate: Candidate, plots: dict[str, bytes], journal: Path, settings: Settings) -> dict[str, Any]:
     report, metric = candidate.report, candidate.config.metric
     models = {candidate.config.model.family: report.candidate, **report.baselines}
@@ -84,8 +92,11 @@ def _metadata(candidate: Candidate, plots: dict[str, bytes], journal: Path, sett
     for name, model in models.items():
         scores = model.metrics()
         rows.append({"model": name, **{key: scores[key] for key in scores if key.endswith((metric, f"{metric}_mean"))}})
+    losses = report.losses(metric)
     return {
         "scores": table(rows),
+        "beside_baselines": "; ".join(losses) or "better than every baseline on the folds and on every part",
+        **({"entities": table(_worst_entities(report.candidate, metric))} if report.candidate.entities else {}),
         "params": MetadataValue.json(report.params),
         "iterations": ", ".join(map(str, report.iterations)) or "none",
         "trials": table(list(report.trials)),

@@ -31,14 +31,18 @@ def example_rows(contract: Contract, frame: pd.DataFrame) -> pd.DataFrame:
     columns = [ENTITY, TIMESTAMP, *contract.columns]
     if contract.task != "forecast":
         return frame[columns].head(TABULAR_ROWS).reset_index(drop=True)
+    needed = contract.input_rows + contract.future_rows
     lengths = frame.groupby(ENTITY, sort=False).size()
-    entities = lengths.index[lengths >= contract.input_rows][:ENTITIES]
+    entities = lengths.index[lengths >= needed][:ENTITIES]
     if not len(entities):
-        raise ValueError(
-            f"no entity has the {contract.input_rows} rows that one forecast needs, so no input example can be stored"
-        )
-    rows = frame.loc[frame[ENTITY].isin(entities), columns]
-    return rows.groupby(ENTITY, sort=False).tail(contract.input_rows).reset_index(drop=True)
+        raise ValueError(f"no entity has the {needed} rows that one forecast needs, so no input example can be stored")
+    rows = frame.loc[frame[ENTITY].isin(entities), columns].groupby(ENTITY, sort=False).tail(needed)
+    rows = rows.reset_index(drop=True)
+    if contract.future_rows:
+        # As a request has it: of the future, only what is known.
+        ahead = rows.groupby(ENTITY, sort=False).cumcount() >= contract.input_rows
+        rows.loc[ahead, [name for name in contract.columns if name not in contract.known]] = None
+    return rows
 
 
 def write_example(folder: Path, rows: pd.DataFrame, answer: Float32) -> None:

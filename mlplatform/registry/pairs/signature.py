@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.registry.forecaster import Contract
+from mlplatform.registry.tables import answer_columns
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
 
 
-def signatures(contract: Contract, example: pd.DataFrame, prepared: pd.DataFrame) -> dict[str, ModelSignature]:
+def signatures(
+    contract: Contract, example: pd.DataFrame, prepared: pd.DataFrame, *, has_intervals: bool
+) -> dict[str, ModelSignature]:
     """Return the signature of each role.
 
     Parameters:
@@ -34,7 +37,7 @@ def signatures(contract: Contract, example: pd.DataFrame, prepared: pd.DataFrame
     return {
         "preprocessor": ModelSignature(inputs=raw, outputs=Schema(answers)),
         "model": ModelSignature(inputs=needed, outputs=_array(contract)),
-        "forecaster": ModelSignature(inputs=raw, outputs=_answers(contract, keys)),
+        "forecaster": ModelSignature(inputs=raw, outputs=_answers(contract, keys, has_intervals)),
     }
 
 
@@ -52,13 +55,11 @@ def _key_columns(contract: Contract, example: pd.DataFrame) -> list[Any]:
     ]
 
 
-def _answers(contract: Contract, keys: list[Any]) -> Any:
+def _answers(contract: Contract, keys: list[Any], has_intervals: bool) -> Any:
     from mlflow.types.schema import DataType, Schema
 
-    if contract.task == "classification":
-        return Schema([_column(f"probability_{label}", DataType.float) for label in contract.classes])
-    targets = [_column(target, DataType.float) for target in contract.targets]
-    return Schema([*keys, *targets] if contract.task == "forecast" else targets)
+    columns = [_column(name, DataType.float) for name in answer_columns(contract, has_intervals=has_intervals)]
+    return Schema([*keys, *columns] if contract.task == "forecast" else columns)
 
 
 def _array(contract: Contract) -> Any:

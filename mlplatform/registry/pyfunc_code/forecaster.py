@@ -21,14 +21,15 @@ class ForecasterPyFunc(PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         """Return answers as a table.
 
-        Forecast: one row per entity and future step, with a column per target. Regression: the target. Classification:
-        a column `probability_<class>` per class.
+        Forecast: one row per entity and future step, with a column per target. Regression: the target. A calibrated
+        model adds the bounds of the prediction interval as `<target>_lower` and `<target>_upper`. Classification: a
+        column `probability_<class>` per class.
         """
         del context, params
         from mlplatform.registry.tables import answer_table, input_panel
 
         panel = input_panel(self.forecaster.contract, model_input)
-        return answer_table(self.forecaster.contract, panel, self.forecaster.predict(panel))
+        return answer_table(self.forecaster.contract, panel, self.forecaster.answer(panel))
 
 
 mlflow.models.set_model(ForecasterPyFunc())

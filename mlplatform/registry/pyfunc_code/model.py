@@ -32,10 +32,8 @@ class ModelPyFunc(PythonModel):
         panel = input_panel(contract, model_input)
         if contract.task != "forecast":
             return self.model.predict(tabular_samples(panel, contract.columns, None, len(contract.classes)))
-        samples = window_samples(
-            panel, contract.columns, contract.targets, contract.lookback, contract.horizon, last_origins(panel)
-        )
-        return self.model.predict(samples)
+        origins = last_origins(panel) - contract.future_rows
+        return self.model.predict(window_samples(panel, self.model.spec, origins))
 
 
 mlflow.models.set_model(ModelPyFunc())

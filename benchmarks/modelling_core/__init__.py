@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/modelling.py`, each with a function `main`."""

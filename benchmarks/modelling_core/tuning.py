@@ -1,0 +1,143 @@
+"""Tuning: trials per minute beside a plain Optuna loop, compute saved by pruning, and trials lost by kill -9.
+
+ETTh1, XGBoost, three folds, a short horizon and few rounds. The plain loop tries the same values in the same order, and
+prepares the folds (preprocessing, features, quantised matrices) anew in every trial. It is given the platform's own
+model code, so the difference is what is shared between trials, and pruning.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from figures import report
+
+from mlplatform.config import ExperimentConfig, load_experiment
+from mlplatform.data.raw import ingest
+from mlplatform.data.raw_table import read_raw
+from mlplatform.datamodule.base import DataModule
+from mlplatform.datamodule.factory import create_data_module
+from mlplatform.datamodule.splits import read_part, write_split
+from mlplatform.settings import Settings
+from mlplatform.training.cross_validation import FoldData, fit_preprocessor, prepare_fold
+from mlplatform.tuning.objective import FittedTrial, fit_on_folds
+from mlplatform.tuning.study import finished, interrupted, load_study, running
+from mlplatform.tuning.tuner import TuningResult, tune
+from mlplatform_tests.training.experiments import pump_settings
+from mlplatform_tests.tuning.pump import slow_search
+from mlplatform_tests.tuning.test_resume import start_search, wait_for
+
+BENCHMARK = "tuning"
+TRIALS, WORKERS, KILLED_TRIALS = 12, 2, 8
+SMALL = ("horizon=4", "model.params.num_boost_round=25", f"tuning.trials={TRIALS}", "uncertainty.coverage=null")
+
+
+def main() -> None:
+    """Run all parts."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        speed(Path(folder))
+        crash(Path(folder))
+
+
+def speed(folder: Path) -> None:
+    """Time searches with and without pruning beside the plain loop."""
+    config, train = _etth1(folder)
+    # Every trial completes, so that both sides fit the same.
+    patient = _tuning(config, pruner_startup_trials=TRIALS)
+    pruning = _tuning(config, pruner_startup_trials=4, warmup_steps=0)
+    whole, seconds = _timed(patient, train, folder / "whole")
+    params = [_params(config, row) for row in whole.trials]
+    started = time.perf_counter()
+    plain = _plain(config, train, params)
+    plain_s = time.perf_counter() - started
+    found, ours = min(trial.mean(config.metric) for trial in plain), whole.best.mean(config.metric)
+    report(BENCHMARK, f"best cv {config.metric} of {TRIALS} trials", ours, "", peer="plain loop", peer_value=found,
+           aim="equal", met=ours == found)  # fmt: skip
+    _speed("without pruning", seconds, plain_s)
+    pruned, seconds = _timed(pruning, train, folder / "pruning")
+    _speed("with pruning", seconds, plain_s)
+    states = [row["state"] for row in pruned.trials]
+    case = f"compute saved by pruning {states.count('PRUNED')} of {TRIALS} trials"
+    report(BENCHMARK, case, 100 * pruned.saved_share, "%", aim="> 0", met=pruned.saved_share > 0)
+    report(BENCHMARK, "with pruning: best cv mae", pruned.best.mean("mae"), "", peer="all trials in full",
+           peer_value=ours)  # fmt: skip
+    parallel = _tuning(pruning, executor="process", workers=WORKERS)
+    _, seconds = _timed(parallel, train, folder / "process")
+    _speed(f"with pruning, {WORKERS} worker processes, their start included", seconds, plain_s)
+
+
+def crash(folder: Path) -> None:
+    """Kill a search with its worker processes, run it again, and count what was lost."""
+    pump, journal = folder / "pump", folder / "killed"
+    pump_settings(pump)
+    config, folds = slow_search(pump, KILLED_TRIALS, "process", WORKERS)
+    process = start_search(pump, journal, KILLED_TRIALS, "process", WORKERS)
+    wait_for(journal, config, 3, WORKERS)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    study = load_study(config, journal)
+    kept, lost = len(finished(study)), len(running(study))
+    result = tune(config, folds, journal)
+    again = len(interrupted(load_study(config, journal)))
+    report(BENCHMARK, f"kill -9 after {kept} trials, {WORKERS} workers: trials lost per worker", lost / WORKERS,
+           "trials", aim="<= 1", met=lost <= WORKERS)  # fmt: skip
+    is_whole = len(result.trials) == KILLED_TRIALS and again == lost
+    report(BENCHMARK, "kill -9: trials finished after the resume", len(result.trials), "trials",
+           aim=f"{KILLED_TRIALS}, of which {lost} repeated", met=is_whole)  # fmt: skip
+
+
+def _etth1(folder: Path) -> tuple[ExperimentConfig, DataModule]:
+    environ = {"MLPLATFORM_HOME": str(folder / "home"), "MLPLATFORM_DATA_DIR": os.environ["MLPLATFORM_DATA_DIR"]}
+    settings = Settings.from_env(environ)
+    config = load_experiment("etth1_xgboost", SMALL, settings)
+    ingest(config.dataset, settings)
+    write_split(config.dataset, config.split, read_raw(config.dataset, settings), settings)
+    return config, create_data_module(config, read_part(settings, "etth1", config.split.version_id, "train"))
+
+
+def _tuning(config: ExperimentConfig, **changes: Any) -> ExperimentConfig:
+    return config.model_copy(update={"tuning": config.tuning.model_copy(update=changes)})
+
+
+def _folds(module: DataModule) -> list[FoldData]:
+    return [
+        prepare_fold(name, module, fold, fit_preprocessor(module, fold.fit_rows))
+        for name, fold in zip(module.config.split.fold_names, module.folds(), strict=True)
+    ]
+
+
+def _timed(config: ExperimentConfig, train: DataModule, journal: Path) -> tuple[TuningResult, float]:
+    """Return a search and its seconds, preparation of the folds included."""
+    started = time.perf_counter()
+    result = tune(config, _folds(train), journal)
+    return result, time.perf_counter() - started
+
+
+def _params(config: ExperimentConfig, row: dict[str, Any]) -> dict[str, Any]:
+    fixed = ("number", "state", "loss", "seconds")
+    return config.model.params | {name: value for name, value in row.items() if name not in fixed}
+
+
+def _plain(config: ExperimentConfig, train: DataModule, params: Sequence[dict[str, Any]]) -> list[FittedTrial]:
+    """Return what a loop finds that prepares everything in every trial."""
+    outcomes: list[FittedTrial] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        outcomes.append(fit_on_folds(config, _folds(train), config.model.family, params[trial.number]))
+        return outcomes[-1].loss(config.metric)
+
+    optuna.create_study().optimize(objective, n_trials=len(params))
+    return outcomes
+
+
+def _speed(case: str, seconds: float, plain_s: float) -> None:
+    ours, plain = 60 * TRIALS / seconds, 60 * TRIALS / plain_s
+    report(BENCHMARK, f"trials per minute {case}", ours, "1/min", peer="plain loop", peer_value=plain, aim=">= 2x",
+           met=ours >= 2 * plain)  # fmt: skip

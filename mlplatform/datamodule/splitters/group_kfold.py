@@ -1,0 +1,105 @@
+"""K-fold cross-validation that never has a group on both sides: whole patients, sites or machines are held out."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mlplatform.datamodule.folds import Fold, GroupParams, SampleIndex, Splitter
+from mlplatform.datamodule.panel import Int64
+from mlplatform.datamodule.splitters.kfold import check_classes
+from mlplatform.plugins import SPLITTERS
+
+
+@SPLITTERS.register("group_kfold")
+class GroupKFoldSplitter(Splitter):
+    """Shuffled K-fold over groups, with about as many samples in every fold.
+
+    Of forecasts it holds out whole entities, over all time: it measures how a model does on entities it has not met.
+    """
+
+    tasks = frozenset({"forecast", "regression", "classification"})
+    separates = "groups"
+    Params = GroupParams
+    min_folds = 2
+
+    def split(self, index: SampleIndex) -> tuple[Fold, ...]:
+        """Return the folds."""
+        groups = sample_groups(self, index)
+        _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        return group_folds(index, groups, self._balance(sizes)[codes], self.folds)
+
+    def _balance(self, sizes: Int64) -> Int64:
+        """Return the fold of every group: the largest first, each to the fold with the fewest samples so far."""
+        shuffled = np.random.default_rng(self.seed).permutation(len(sizes))
+        filled = np.zeros(self.folds, dtype=np.int64)
+        fold_of = np.empty(len(sizes), dtype=np.int64)
+        # Stable, so that the shuffle decides among groups of one size.
+        for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+            fold_of[group] = int(np.argmin(filled))
+            filled[fold_of[group]] += sizes[group]
+        return fold_of
+
+
+@SPLITTERS.register("stratified_group_kfold")
+class StratifiedGroupKFoldSplitter(Splitter):
+    """Shuffled K-fold over groups that keeps the share of every class as nearly as whole groups allow."""
+
+    tasks = frozenset({"classification"})
+    separates = "groups"
+    Params = GroupParams
+    min_folds = 2
+
+    def split(self, index: SampleIndex) -> tuple[Fold, ...]:
+        """Return the folds."""
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        groups = sample_groups(self, index)
+        if index.labels is None:
+            raise ValueError("stratified_group_kfold needs class labels, but the samples have none")
+        check_classes(index.labels[index.samples], self.folds)
+        scheme = StratifiedGroupKFold(self.folds, shuffle=True, random_state=self.seed)
+        fold_of = np.empty(len(index.samples), dtype=np.int64)
+        labels = index.labels[index.samples].astype(str)
+        for fold, (_, validation) in enumerate(scheme.split(index.samples, labels, groups)):
+            fold_of[validation] = fold
+        return group_folds(index, groups, fold_of, self.folds)
+
+
+def sample_groups(splitter: Splitter, index: SampleIndex) -> npt.NDArray[np.str_]:
+    """Return the group of every sample, as text, of shape (samples,).
+
+    Raises:
+        ValueError: if there are fewer groups than folds.
+    """
+    if index.groups is None:
+        raise ValueError("a splitter by groups needs the group of every row, but the samples have none")
+    groups: npt.NDArray[np.str_] = index.groups[index.samples].astype(str)
+    found = len(np.unique(groups))
+    if not splitter.min_folds <= splitter.folds <= found:
+        raise ValueError(
+            f"{splitter.folds} folds of {found} groups are impossible; allowed: {splitter.min_folds} to the number of "
+            "groups"
+        )
+    return groups
+
+
+def group_folds(index: SampleIndex, groups: npt.NDArray[np.str_], fold_of: Int64, folds: int) -> tuple[Fold, ...]:
+    """Return the folds of an assignment of samples to folds.
+
+    Of forecasts, preprocessing is fitted on all rows of the training groups, not only on the origins among them.
+    """
+    assert index.groups is not None
+    result = []
+    for k in range(folds):
+        train, validation = index.samples[fold_of != k], index.samples[fold_of == k]
+        if not len(train) or not len(validation):
+            raise ValueError(
+                f"fold {k} of {folds} has {len(train)} training and {len(validation)} validation samples of "
+                f"{len(np.unique(groups))} groups; use fewer folds"
+            )
+        fit_rows = train
+        if index.horizon:
+            fit_rows = np.flatnonzero(np.isin(index.groups.astype(str), np.unique(groups[fold_of != k])))
+        result.append(Fold(fit_rows=fit_rows, train=train, validation=validation))
+    return tuple(result)

@@ -1,0 +1,45 @@
+"""Sliding-window cross-validation for time series."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter
+from mlplatform.datamodule.splitters.time_blocks import BlockParams, block_folds
+from mlplatform.plugins import SPLITTERS
+
+
+class SlidingParams(BlockParams):
+    """As `BlockParams`; `train_steps` is the length of every training window."""
+
+    train_steps: int = Field(ge=1)
+
+
+@SPLITTERS.register("sliding")
+class SlidingSplitter(Splitter):
+    """Validate on consecutive blocks at the end of the training rows, each time training on as many steps before.
+
+    For series whose old behaviour says little about the present, and where folds must not differ in training size.
+    """
+
+    tasks = frozenset({"forecast"})
+    separates = "time"
+    Params = SlidingParams
+    params: SlidingParams
+
+    def split(self, index: SampleIndex) -> tuple[Fold, ...]:
+        """Return the folds, earliest first.
+
+        Raises:
+            ValueError: if the first training window would start before the rows do, or a fold lacks samples.
+        """
+        params = self.params
+        needed = params.train_steps + params.gap + self.folds * params.validation_steps
+        available = round((index.timestamps.max() - index.timestamps.min()) / index.step) + 1
+        if needed > available:
+            raise ValueError(
+                f"{self.folds} folds need {needed} steps ({params.train_steps} of training, {params.gap} of gap and "
+                f"{params.validation_steps} of validation per fold), but the training rows span {available} steps: use "
+                "fewer folds, or a shorter train_steps or validation_steps"
+            )
+        return block_folds(index, self.folds, params, params.train_steps)

@@ -1,0 +1,57 @@
+"""What expanding and sliding windows share: validation blocks at the end of the rows, and the purge before each."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from mlplatform.datamodule.folds import Fold, SampleIndex, SplitterParams
+
+
+class BlockParams(SplitterParams):
+    """`validation_steps` is the length of each validation block; `gap` adds steps between training and validation."""
+
+    validation_steps: int = Field(ge=1)
+    gap: int = Field(default=0, ge=0)
+
+
+def block_folds(index: SampleIndex, folds: int, params: BlockParams, train_steps: int | None) -> tuple[Fold, ...]:
+    """Return one fold per validation block, earliest first; each trains on rows before its block.
+
+    A sample belongs to the side on which its whole horizon of targets lies. No training target reaches the validation
+    block, which purges the horizon - 1 origins whose targets would straddle the border (López de Prado, Advances in
+    Financial Machine Learning, 2018, chapter 7). Windows may look back beyond the start of their side: that history is
+    known at forecast time.
+
+    Parameters:
+        train_steps: number of steps before the cut-off that may be trained on, of which the origin of every training
+            sample is one; `None` for all.
+
+    Raises:
+        ValueError: if a fold has no training or no validation sample.
+    """
+    end = index.timestamps.max() + index.step
+    origin_times = index.timestamps[index.samples]
+    first_target = origin_times + index.step
+    after_last_target = first_target + index.horizon * index.step
+    block = params.validation_steps * index.step
+    result = []
+    for k in range(folds):
+        validation_end = end - (folds - 1 - k) * block
+        validation_start = validation_end - block
+        cutoff = validation_start - params.gap * index.step
+        start = index.timestamps.min() if train_steps is None else cutoff - train_steps * index.step
+        fold = Fold(
+            fit_rows=np.flatnonzero((index.timestamps >= start) & (index.timestamps < cutoff)),
+            train=index.samples[(origin_times >= start) & (after_last_target <= cutoff)],
+            validation=index.samples[(first_target >= validation_start) & (after_last_target <= validation_end)],
+        )
+        if not len(fold.train) or not len(fold.validation):
+            raise ValueError(
+                f"fold {k} of {folds} has {len(fold.train)} training and {len(fold.validation)} validation "
+                f"samples; the training rows span {len(np.unique(index.timestamps))} steps: use fewer folds, a "
+                f"shorter validation_steps than {params.validation_steps}, or a shorter lookback or horizon"
+                + ("" if train_steps is None else f", or more training steps than {train_steps}")
+            )
+        result.append(fold)
+    return tuple(result)

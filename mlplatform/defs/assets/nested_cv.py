@@ -1,0 +1,76 @@
+"""Nested cross-validation of an experiment: one partition per outer fold."""
+
+from typing import Any
+
+from dagster import AssetExecutionContext, AssetsDefinition, BackfillPolicy, MetadataValue, Output, asset
+
+from mlplatform.config import ConfigError, ExperimentConfig
+from mlplatform.defs.assets.inputs import load_part, log_versions
+from mlplatform.defs.keys import NESTED_CV, SPLITS, asset_key
+from mlplatform.defs.metadata import table
+from mlplatform.defs.partitions import outer_fold_partitions
+from mlplatform.defs.resources import PlatformResource, TrainingResource
+from mlplatform.training.nested_cv import OuterResult
+
+
+def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
+    """Return the nested cross-validation asset of an experiment whose `nested.outer_folds` is not 0."""
+
+    @asset(
+        key=asset_key(experiment.name, NESTED_CV),
+        deps=[asset_key(experiment.dataset.name, SPLITS)],
+        group_name=experiment.name,
+        partitions_def=outer_fold_partitions(experiment),
+        backfill_policy=BackfillPolicy.single_run(),
+        kinds={"optuna"},
+        description="The training procedure, tuning included, scored on outer folds that its search never sees.",
+    )
+    def nested_cv(
+        context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
+    ) -> Output[dict[str, OuterResult]]:
+        from mlplatform.training.nested_cv import outer_folds, score_outer_fold
+
+        settings = platform.settings
+        config = log_versions(context, experiment.name, training, settings)
+        if config.nested.outer_folds != experiment.nested.outer_folds:
+            raise ConfigError(
+                f"experiment {config.name!r}: this run asks for {config.nested.outer_folds} outer folds, but the asset "
+                f"has {experiment.nested.outer_folds} partitions; change nested.outer_folds in the experiment's YAML"
+            )
+        module = load_part(config, settings, "train")
+        folds = dict(zip(config.nested.fold_names, outer_folds(module), strict=True))
+        results = {}
+        for name in context.partition_keys:
+            journal = settings.studies_dir / config.name / f"{context.run.run_id}_{name}.journal"
+            # A retried step starts a study of its own.
+            journal.unlink(missing_ok=True)
+            results[name] = score_outer_fold(name, module, folds[name], journal, context.log)
+            context.log.info(f"{name}: {config.metric} {results[name].outer[config.metric]:.5g} on the outer test rows")
+        return Output(results, metadata=_metadata(config, results))
+
+    return nested_cv
+
+
+def _metadata(config: ExperimentConfig, results: dict[str, OuterResult]) -> dict[str, Any]:
+    from mlplatform.training.nested_cv import summary
+
+    metric, family = config.metric, config.model.family
+    scores = [
+        {
+            "fold": name,
+            "train samples": result.train_samples,
+            "test samples": result.test_samples,
+            f"inner {metric}": result.inner[metric],
+            f"{family} {metric}": result.outer[metric],
+            **{f"{baseline} {metric}": values[metric] for baseline, values in result.baselines.items()},
+        }
+        for name, result in results.items()
+    ]
+    params = [{"fold": name, **result.params, "iterations": result.iterations} for name, result in results.items()]
+    return {
+        "scores": table(scores),
+        "summary": table(summary(list(results.values()), family, metric)),
+        "params": table(params),
+        "details": MetadataValue.json({name: result.outer for name, result in results.items()}),
+        **config.versions,
+    }

@@ -1,0 +1,171 @@
+"""Windows as rows of a table: the features that forecasting families without a notion of time are fitted on.
+
+Numbers enter as differences to their last value, which makes trees independent of the level; the last value itself is
+beside them. Static columns and categories (as codes) enter as they are at the origin. Missing values stay NaN. A
+window has the same bits alone as in a batch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule.samples import WindowSamples
+from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.models.base import ModelParams, as_float32
+from mlplatform.models.sample_cache import keep_latest
+
+DAY_SECONDS = 86_400
+WEEK_SECONDS = 7 * DAY_SECONDS
+CALENDAR_FEATURES = 4
+# Windows per block: bounds the memory beside the matrix itself, whatever the number of samples.
+BLOCK = 8192
+
+# Steps into the past. A negative lag would read the future.
+Steps = Annotated[int, Field(ge=1)]
+
+
+class LagFeatureParams(ModelParams):
+    """The features cut from a window.
+
+    Lags count steps before the origin; those behind the lookback are left out. Means are lengths, in steps, of trailing
+    averages. Without `covariate_history`, columns that are neither targets nor known nor static are not read at all.
+    Without `levels`, last values serve only to take differences: for series whose level drifts out of the range that
+    was learned from.
+    """
+
+    target_lags: tuple[Steps, ...] = (1, 2, 3, 4, 6, 9, 12, 18, 23, 24, 47, 48, 72, 96, 144, 167, 168)
+    target_means: tuple[Steps, ...] = (6, 24, 168)
+    covariate_lags: tuple[Steps, ...] = (1, 24)
+    covariate_means: tuple[Steps, ...] = (24,)
+    covariate_history: bool = True
+    levels: bool = True
+    calendar: bool = True
+
+
+def origin_features(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, with_known: bool) -> Float32:
+    """Return what is known at the origin, of shape (samples, features), cached beside the samples.
+
+    Parameters:
+        with_known: adds the known columns at every step of the horizon.
+    """
+    chosen = params.model_dump(include=set(LagFeatureParams.model_fields))
+    setting = (tuple(chosen.values()), with_known, spec.known, spec.static, spec.cardinalities, spec.targets)
+    return keep_latest(samples.cache, "lag_features", setting, lambda: _fill(samples, spec, params, with_known))
+
+
+def _fill(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, with_known: bool) -> Float32:
+    plan = [(channel, *_steps(channel, spec, params)) for channel in _channels_read(spec, params)]
+    widths = [len(lags) + len(means) for _, lags, means in plan]
+    calendar = CALENDAR_FEATURES if params.calendar else 0
+    future = spec.horizon * len(spec.known) if with_known else 0
+    matrix = np.empty((len(samples), sum(widths) + calendar + future), dtype=np.float32)
+    start = 0
+    for (channel, lags, means), width in zip(plan, widths, strict=True):
+        _fill_channel(matrix[:, start : start + width], samples, channel, lags, means)
+        start += width
+    for first in range(0, len(samples), BLOCK):
+        block = slice(first, first + BLOCK)
+        if params.calendar:
+            matrix[block, start : start + calendar] = calendar_features(samples.timestamps[samples.origins[block]])
+        for step in range(1, spec.horizon + 1) if future else ():
+            column = start + calendar + (step - 1) * len(spec.known)
+            matrix[block, column : column + len(spec.known)] = _known_change(samples, spec, step, block)
+    return matrix
+
+
+def _channels_read(spec: ModelSpec, params: LagFeatureParams) -> list[int]:
+    always = {*spec.targets, *spec.known, *spec.static}
+    return [channel for channel in range(len(spec.channels)) if params.covariate_history or channel in always]
+
+
+def _steps(channel: int, spec: ModelSpec, params: LagFeatureParams) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the lags (0 is the last value itself) and the means of a channel that fit into the lookback."""
+    if channel in spec.static or _is_category(channel, spec):
+        return (0,), ()
+    is_target = channel in spec.targets
+    lags = params.target_lags if is_target else params.covariate_lags
+    means = params.target_means if is_target else params.covariate_means
+    return (
+        tuple(lag for lag in ((0, *lags) if params.levels else lags) if lag < spec.lookback),
+        tuple(length for length in means if length <= spec.lookback),
+    )
+
+
+def _is_category(channel: int, spec: ModelSpec) -> bool:
+    return bool(spec.cardinalities) and spec.cardinalities[channel] > 0
+
+
+def _fill_channel(
+    out: Float32, samples: WindowSamples, channel: int, lags: tuple[int, ...], means: tuple[int, ...]
+) -> None:
+    """Write lags and trailing means, less the last value except for lag 0, into the columns of `out`.
+
+    Each window is averaged on its own instead of from a running total: a running total carries rounding from rows
+    before the window, and the same window would give other bits online.
+    """
+    column = np.ascontiguousarray(samples.values[:, channel])
+    back = np.array(lags, dtype=np.int64)
+    changes = slice(1 if 0 in lags else 0, None)
+    for start in range(0, len(samples), BLOCK):
+        origins = samples.origins[start : start + BLOCK]
+        block = out[start : start + BLOCK]
+        block[:, : len(back)] = column[origins[:, None] - back]
+        for position, length in enumerate(means, len(back)):
+            windows = np.lib.stride_tricks.sliding_window_view(column, length)
+            block[:, position] = windows[origins - (length - 1)].mean(axis=1)
+        block[:, changes] -= column[origins][:, None]
+
+
+def step_features(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, step: int) -> Float32:
+    """Return what is known about one step of the horizon: its number, its known columns and its calendar.
+
+    Parameters:
+        step: counted from 1.
+
+    Returns:
+        of shape (samples, features).
+    """
+    blocks = [np.full((len(samples), 1), step, dtype=np.float32)]
+    if spec.known:
+        blocks.append(_known_change(samples, spec, step, slice(None)))
+    if params.calendar:
+        # There may be no row, and so no timestamp, behind the origin.
+        ahead = np.timedelta64(step * spec.step_seconds, "s")
+        blocks.append(calendar_features(samples.origin_times + ahead))
+    return as_float32(np.hstack(blocks))
+
+
+def _known_change(samples: WindowSamples, spec: ModelSpec, step: int, block: slice) -> Float32:
+    """Return known numbers at a step less their last value, and known categories as they are."""
+    known = list(spec.known)
+    origins = samples.origins[block]
+    ahead = as_float32(samples.values[origins + step][:, known])
+    numbers = np.array([not _is_category(channel, spec) for channel in known])
+    ahead[:, numbers] -= samples.values[origins][:, known][:, numbers]
+    return ahead
+
+
+def last_observed(samples: WindowSamples) -> Float32:
+    """Return the newest value in the window of every target that is not NaN (0 if none), of shape (samples, targets).
+
+    Forecasts are changes from it.
+    """
+    targets = list(samples.targets)
+    last: Float32 = samples.values[samples.origins][:, targets]
+    for row, position in np.argwhere(np.isnan(last)):
+        origin = samples.origins[row]
+        window = samples.values[origin - (samples.lookback - 1) : origin + 1, targets[position]]
+        observed = window[~np.isnan(window)]
+        last[row, position] = observed[-1] if len(observed) else 0.0
+    return last
+
+
+def calendar_features(times: np.ndarray) -> Float32:
+    """Return sine and cosine of the time of day and of the week, of shape (samples, 4)."""
+    seconds = times.astype("datetime64[s]").astype(np.int64)
+    angles = np.column_stack([(seconds % period) / period for period in (DAY_SECONDS, WEEK_SECONDS)]) * (2 * np.pi)
+    return as_float32(np.hstack([np.sin(angles), np.cos(angles)]))

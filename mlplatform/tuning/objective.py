@@ -1,0 +1,171 @@
+"""The objective: one parameter set fitted and scored on every fold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.models.base import DEFAULT_OPTIONS, FitOptions, FitResult, Iterations, Model, create_model
+from mlplatform.models.calibration import Intervals
+from mlplatform.plugins import METRICS
+from mlplatform.training.cross_validation import FoldData
+from mlplatform.training.trainers import trainer_for
+
+# Steps reserved per fold, so that the pruner compares like with like: global step = fold * budget + iteration. A fold's
+# own score is reported at the last of its steps.
+FOLD_BUDGET = 100_000
+
+# Sets of features and quantised matrices that a fold keeps: trials may differ in what these are made with.
+KEPT_SETS = 4
+
+
+class Reports(Protocol):
+    """What hears how a trial is doing and may end it; an Optuna trial is one."""
+
+    def report(self, value: float, step: int) -> None:
+        """Take note of the loss at a step."""
+
+    def should_prune(self) -> bool:
+        """Return whether the latest report is so poor that the trial should end."""
+
+
+@dataclass(frozen=True)
+class FittedTrial:
+    """A trial's outcome on every fold.
+
+    Attributes:
+        params: the model's full parameters.
+        fold_scores: metrics per fold, in original units.
+        fold_iterations: iterations in use per fold after early stopping.
+        fit_seconds: time spent fitting, without scoring.
+        bounds: per fold, the model's own bounds for its validation samples, before calibration; empty for
+            classification, without a coverage, and for trials that are not the best of their study.
+        curves: per fold, series by name with one value per iteration; `validation_loss` is in preprocessed space.
+    """
+
+    params: dict[str, Any]
+    fold_scores: tuple[dict[str, float], ...]
+    fold_iterations: tuple[Iterations, ...]
+    fit_seconds: float
+    bounds: tuple[Intervals, ...] = ()
+    curves: tuple[Mapping[str, tuple[float, ...]], ...] = ()
+
+    def iterations(self) -> Iterations:
+        """Return the number of iterations for a refit: the median over the folds, per sub-model."""
+        if not all(self.fold_iterations):
+            return ()
+        medians = np.median(np.array(self.fold_iterations), axis=0)
+        return tuple(round(float(value)) for value in medians)
+
+    def mean(self, metric: str) -> float:
+        """Return the mean of a metric over the folds."""
+        return float(np.mean([scores[metric] for scores in self.fold_scores]))
+
+    def std(self, metric: str) -> float:
+        """Return the standard deviation of a metric over the folds."""
+        return float(np.std([scores[metric] for scores in self.fold_scores]))
+
+    def loss(self, metric: str) -> float:
+        """Return what a search minimises: the mean over the folds, negated for metrics that grow."""
+        return float(METRICS.get(metric).loss(self.mean(metric)))
+
+
+def fit_on_folds(
+    config: ExperimentConfig,
+    folds: Sequence[FoldData],
+    family: str,
+    params: dict[str, Any],
+    trial: Reports | None = None,
+    spent: list[float] | None = None,
+    workers: int | None = None,
+) -> FittedTrial:
+    """Fit and score one parameter set on every fold, reporting to `trial`, which may prune.
+
+    Parameters:
+        folds: prepared folds, earliest first.
+        spent: its only element is increased by the seconds spent fitting, also when the trial is pruned.
+        workers: threads that a fit may use; by default all cores.
+
+    Raises:
+        optuna.TrialPruned: if `trial` says so.
+    """
+    spent = [0.0] if spent is None else spent
+    before = spent[0]
+    workers = DEFAULT_OPTIONS.workers if workers is None else workers
+    metric = METRICS.get(config.metric)
+    scores: list[dict[str, float]] = []
+    iterations: list[Iterations] = []
+    bounds: list[Intervals] = []
+    curves: list[Mapping[str, tuple[float, ...]]] = []
+    for position, fold in enumerate(folds):
+
+        def progress(step: int, loss: float, base: int = position * FOLD_BUDGET) -> None:
+            if trial is not None:
+                _report(trial, loss, base + min(step, FOLD_BUDGET - 2))
+
+        _bound_caches(fold, workers)
+        model = create_model(family, params, fold.spec)
+        started = time.perf_counter()
+        try:
+            options = FitOptions(
+                seed=config.seed,
+                on_progress=progress if trial else None,
+                workers=workers,
+            )
+            result = trainer_for(model).fit(model, fold.train, fold.validation, options)
+        finally:
+            spent[0] += time.perf_counter() - started
+        intervals = _bounds(config, model, fold)
+        scores.append(_score(config, model, fold, intervals))
+        bounds += [] if intervals is None else [intervals]
+        iterations.append(result.iterations)
+        curves.append(_curves(result))
+        if trial is not None:
+            running = float(np.mean([metric.loss(score[config.metric]) for score in scores]))
+            _report(trial, running, (position + 1) * FOLD_BUDGET - 1)
+    return FittedTrial(
+        params, tuple(scores), tuple(iterations), spent[0] - before, bounds=tuple(bounds), curves=tuple(curves)
+    )
+
+
+def _bound_caches(fold: FoldData, workers: int) -> None:
+    """Empty a fold's caches once they hold more than a few sets: a feature matrix, and a quantised one per worker."""
+    if len(fold.train.cache) > KEPT_SETS * (2 + workers):
+        # Both at once: matrices of the validation samples refer to those of the training samples.
+        fold.train.cache.clear()
+        fold.validation.cache.clear()
+
+
+def _bounds(config: ExperimentConfig, model: Model, fold: FoldData) -> Intervals | None:
+    """Return the point prediction with the model's bounds, or None where no intervals are asked for."""
+    coverage = config.uncertainty.coverage
+    if coverage is None or config.task == "classification":
+        return None
+    return model.predict_bounds(fold.validation, coverage)
+
+
+def _score(config: ExperimentConfig, model: Model, fold: FoldData, intervals: Intervals | None) -> dict[str, float]:
+    """Return the fold's metrics; those of the bounds, which take as long again, only where one of them decides."""
+    if intervals is None:
+        return fold.score(model.predict(fold.validation))
+    if METRICS.get(config.metric).reads != "bounds":
+        return fold.score(intervals.point)
+    assert config.uncertainty.coverage is not None
+    return fold.score_bounds(intervals, config.uncertainty.coverage)
+
+
+def _curves(result: FitResult) -> dict[str, tuple[float, ...]]:
+    return {**result.curves, **({"validation_loss": result.history} if result.history else {})}
+
+
+def _report(trial: Reports, loss: float, step: int) -> None:
+    import optuna
+
+    trial.report(loss, step)
+    if trial.should_prune():
+        raise optuna.TrialPruned

@@ -1,0 +1,107 @@
+"""Nested cross-validation as an asset of its own: all outer folds in one run, or one alone, and nothing registered."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dagster import AssetKey
+
+from mlplatform.config import ConfigError
+from mlplatform.defs.io_managers import ArtifactStore
+from mlplatform.defs.keys import NESTED_CV, asset_key
+from mlplatform.registry.tracking import client_for
+from mlplatform.training.nested_cv import OuterResult
+from mlplatform_tests.yard import EXPERIMENT, Yard
+
+JOB = f"nested_cv_{EXPERIMENT}"
+KEY = AssetKey([EXPERIMENT, NESTED_CV])
+
+
+@pytest.fixture(scope="module")
+def nested_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
+    """An installation whose first run was nested cross-validation."""
+    folder = tmp_path_factory.mktemp("nested")
+    yard = Yard.create(folder, mlflow_database, experiment={"nested": {"outer_folds": 2}})
+    assert yard.run(JOB).success
+    return yard
+
+
+def stored(yard: Yard, fold: str) -> OuterResult:
+    value = ArtifactStore(yard.settings.assets_dir).read(asset_key(EXPERIMENT, NESTED_CV), fold, OuterResult)
+    assert isinstance(value, OuterResult)
+    return value
+
+
+def test_the_job_scores_all_outer_folds_beside_the_baselines(nested_yard: Yard) -> None:
+    result = nested_yard.run(JOB)
+    assert result.success
+    events = [event for event in result.get_asset_materialization_events() if event.asset_key == KEY]
+    assert sorted(str(event.partition) for event in events) == ["outer_0", "outer_1"]
+    metadata = events[0].materialization.metadata
+    lines = str(metadata["scores"].value).splitlines()
+    assert lines[0] == (
+        "| fold | train samples | test samples | inner mae | xgboost mae | repeat_last mae | seasonal_naive mae | "
+        "ridge mae |"
+    )
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| outer_0", "| outer_1"]
+    assert "num_boost_round" in str(metadata["params"].value)
+    first, second = (stored(nested_yard, fold) for fold in ("outer_0", "outer_1"))
+    assert first.train_samples < second.train_samples
+    assert set(first.baselines) == {"repeat_last", "seasonal_naive", "ridge"}
+    assert f"{first.outer['mae']:.6g}" in lines[2]
+
+
+def test_it_registers_nothing_and_training_does_not_run_it(nested_yard: Yard) -> None:
+    selected = nested_yard.definitions().resolve_job_def(f"train_{EXPERIMENT}").asset_layer.executable_asset_keys
+    assert KEY not in selected
+    own = nested_yard.definitions().resolve_job_def(JOB).asset_layer.executable_asset_keys
+    assert client_for(nested_yard.settings).search_registered_models() == []
+    assert {"/".join(key.path) for key in own} == {
+        "yard/raw",
+        "yard/feature_table",
+        "yard/splits",
+        f"{EXPERIMENT}/nested_cv",
+    }
+
+
+def test_one_outer_fold_alone_equals_that_of_the_whole_run(nested_yard: Yard) -> None:
+    whole = stored(nested_yard, "outer_1")
+    shutil.rmtree(nested_yard.settings.assets_dir / EXPERIMENT / NESTED_CV)
+    assert nested_yard.materialize(NESTED_CV, partition="outer_1").success
+    assert stored(nested_yard, "outer_1") == whole
+    assert not ArtifactStore(nested_yard.settings.assets_dir).folder(KEY, "outer_0").exists()
+
+
+def test_a_run_cannot_ask_for_another_number_of_outer_folds(nested_yard: Yard) -> None:
+    config = {"resources": {"training": {"config": {"overrides": ["nested.outer_folds=3"]}}}}
+    with pytest.raises(ConfigError, match="asks for 3 outer folds, but the asset has 2 partitions"):
+        nested_yard.materialize(NESTED_CV, partition="outer_1", run_config=config)
+
+
+def test_experiments_without_outer_folds_have_neither_asset_nor_job(tmp_path: Path, mlflow_database: Path) -> None:
+    definitions = Yard.create(tmp_path, mlflow_database).definitions()
+    assert KEY not in definitions.resolve_asset_graph().materializable_asset_keys
+    assert JOB not in definitions.get_repository_def().job_names
+
+
+@pytest.mark.integration
+def test_the_command_line_runs_all_outer_folds(nested_yard: Yard) -> None:
+    shutil.rmtree(nested_yard.settings.assets_dir / EXPERIMENT / NESTED_CV)
+    environ = {**os.environ, **nested_yard.environ, "DAGSTER_HOME": ""}
+    command = [
+        str(Path(sys.executable).with_name("dagster")),
+        "job",
+        "execute",
+        "-m",
+        "mlplatform.definitions",
+        "-j",
+        JOB,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [stored(nested_yard, fold).name for fold in ("outer_0", "outer_1")] == ["outer_0", "outer_1"]

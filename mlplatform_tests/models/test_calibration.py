@@ -1,0 +1,129 @@
+"""Calibration: margins from held-out residuals, in units of how much a window moves, and the coverage they give."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlplatform.config import bound_levels
+from mlplatform.datamodule.samples import TabularSamples, WindowSamples
+from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.models.base import create_model, load_model, save_model
+from mlplatform.models.calibration import LEAST_DIFFICULTY, Calibration, Intervals, difficulty
+from mlplatform_tests.models.test_models import spec_for, windows
+
+LOOKBACK, HORIZON = 24, 4
+
+
+def table(labels: np.ndarray) -> TabularSamples:
+    return TabularSamples(np.zeros((len(labels), 1), np.float32), labels.astype(np.float32), ("a",))
+
+
+def points(values: np.ndarray) -> Intervals:
+    values = values.astype(np.float32)
+    return Intervals(values, values, values)
+
+
+def walk(seed: int, size: float, rows: int = 1500) -> WindowSamples:
+    """Return windows over a random walk whose steps have the given size."""
+    values = np.random.default_rng(seed).normal(0, size, rows).cumsum().astype(np.float32)[:, None]
+    times = np.datetime64("2024-01-01", "ns") + np.arange(rows) * np.timedelta64(1, "h")
+    origins = np.arange(LOOKBACK - 1, rows - HORIZON, dtype=np.int64)
+    return WindowSamples(values, times, origins, ("a",), (0,), LOOKBACK, HORIZON)
+
+
+def repeated(samples: WindowSamples) -> Intervals:
+    last = samples.values[samples.origins]
+    return points(np.repeat(last[:, None, :], HORIZON, axis=1))
+
+
+def covered(samples: WindowSamples, intervals: Intervals) -> float:
+    truth = samples.outputs()
+    return float(np.mean((intervals.lower <= truth) & (truth <= intervals.upper)))
+
+
+def test_the_margin_is_the_residual_of_the_corrected_rank() -> None:
+    residuals = np.array([5, -1, 3, -2, 4, 6, -7, 8, 9])
+    calibration = Calibration.fit(
+        [(table(residuals[:4]), points(np.zeros(4))), (table(residuals[4:]), points(np.zeros(5)))], 0.8
+    )
+    # ceil(10 * 0.8) = 8: the eighth smallest of the nine absolute residuals
+    assert calibration.margins == 8
+    assert calibration.samples == 9
+
+
+def test_too_few_samples_for_the_coverage_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"3 held-out samples are too few to calibrate .* coverage 0.8; at least 4"):
+        Calibration.fit([(table(np.arange(3)), points(np.zeros(3)))], 0.8)
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95])
+def test_new_samples_of_the_same_kind_are_covered_as_often_as_asked_for(coverage: float) -> None:
+    noise = np.random.default_rng(0)
+    calibration = Calibration.fit([(table(noise.gumbel(size=4000)), points(np.zeros(4000)))], coverage)
+    fresh = noise.gumbel(size=4000)
+    _, lower, upper = calibration.apply(points(np.zeros(4000)), table(fresh))
+    assert np.mean((lower <= fresh) & (fresh <= upper)) == pytest.approx(coverage, abs=0.03)
+
+
+def test_intervals_learnt_on_a_restless_series_fit_a_calm_one() -> None:
+    restless, calm = walk(0, size=5.0), walk(1, size=0.2)
+    calibration = Calibration.fit([(restless, repeated(restless))], 0.8)
+    intervals = calibration.apply(repeated(calm), calm)
+    assert covered(calm, intervals) == pytest.approx(0.8, abs=0.06)
+    # Without the windows' difficulty the margins of the restless series would cover everything.
+    assert np.median(intervals.upper - intervals.lower) < 0.1 * np.median(
+        np.subtract(*calibration.apply(repeated(restless), restless)[:0:-1])
+    )
+
+
+def test_bounds_that_are_too_wide_are_narrowed_to_the_point_at_most() -> None:
+    truth = np.random.default_rng(3).normal(size=2000)
+    wide = Intervals(np.zeros(2000, np.float32), np.full(2000, -9, np.float32), np.full(2000, 9, np.float32))
+    _, lower, upper = Calibration.fit([(table(truth), wide)], 0.8).apply(wide, table(truth))
+    assert np.mean((lower <= truth) & (truth <= upper)) == pytest.approx(0.8, abs=0.01)
+    exact = Intervals(wide.point, wide.lower, wide.upper)
+    _, lower, upper = Calibration(0.8, np.float32(-20.0), 9).apply(exact, table(truth))
+    assert (lower <= 0).all()
+    assert (upper >= 0).all()
+
+
+def test_the_difficulty_is_the_mean_change_over_a_horizon_inside_the_window() -> None:
+    samples = walk(2, size=1.0, rows=60)
+    found = difficulty(samples)
+    for position, origin in enumerate(samples.origins):
+        window = samples.values[origin - LOOKBACK + 1 : origin + 1, 0].astype(np.float64)
+        assert found[position, 0, 0] == pytest.approx(np.abs(window[HORIZON:] - window[:-HORIZON]).mean(), rel=1e-5)
+    one = replace(samples, origins=samples.origins[[7]], cache={})
+    assert difficulty(one).tobytes() == found[[7]].tobytes()
+
+
+def test_missing_values_and_still_windows_have_a_difficulty() -> None:
+    samples = walk(2, size=1.0, rows=60)
+    samples.values[10:15] = np.nan
+    assert np.isfinite(difficulty(samples)).all()
+    still = replace(samples, values=np.ones_like(samples.values), cache={})
+    assert (difficulty(still) == np.float32(LEAST_DIFFICULTY)).all()
+
+
+def test_a_stored_model_keeps_its_calibration_to_the_bit(tmp_path: Path) -> None:
+    samples = windows()
+    model = create_model("repeat_last", {}, spec_for("forecast"))
+    with pytest.raises(ValueError, match="RepeatLast was not calibrated, so it has no prediction intervals"):
+        model.predict_intervals(samples)
+    model.calibration = Calibration.fit([(samples, model.predict_bounds(samples, 0.8))], 0.8)
+    save_model(model, "repeat_last", tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    for stored, fitted in zip(loaded.predict_intervals(samples), model.predict_intervals(samples), strict=True):
+        assert stored.tobytes() == fitted.tobytes()
+
+
+def test_bounds_of_a_coverage_are_the_quantiles_around_its_centre() -> None:
+    assert bound_levels(0.8) == (0.1, 0.9)
+    spec = ModelSpec("regression", ("a",), quantiles=(0.1, 0.5, 0.9))
+    assert [spec.quantile_position(level) for level in (0.5, *bound_levels(0.8))] == [1, 0, 2]
+    with pytest.raises(ValueError, match=r"quantile 0\.25 is not among"):
+        spec.quantile_position(0.25)

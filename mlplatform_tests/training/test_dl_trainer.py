@@ -1,0 +1,104 @@
+"""The deep-learning trainer: resuming a killed fit, schedules, and errors that say what to do."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlplatform.models.base import FitOptions, FitResult, create_model
+from mlplatform.models.torch_model import TorchModel, TorchParams
+from mlplatform.training.checkpoints import read_checkpoint, write_checkpoint
+from mlplatform.training.schedules import learning_rate
+from mlplatform.training.trainers import trainer_for
+from mlplatform_tests.models.test_models import spec_for, windows
+
+PARAMS = {"batch_size": 16, "max_epochs": 8, "patience": 8, "schedule": "cosine", "clip_norm": 1.0}
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mlplatform_tests.training.test_dl_trainer import fit
+def kill(step, value):
+    if step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+fit(Path(sys.argv[1]), kill)
+"""
+
+
+def fit(checkpoint: Path | None, on_progress: object = None) -> tuple[TorchModel, FitResult, list[int]]:
+    steps: list[int] = []
+
+    def progress(step: int, value: float) -> None:
+        steps.append(step)
+        if callable(on_progress):
+            on_progress(step, value)
+
+    model = create_model("nlinear", PARAMS, spec_for("forecast"))
+    assert isinstance(model, TorchModel)
+    options = FitOptions(seed=3, checkpoint=checkpoint, on_progress=progress)
+    return model, trainer_for(model).fit(model, windows(), windows(1), options), steps
+
+
+def test_a_killed_fit_goes_on_to_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
+    folder = tmp_path / "fit"
+    child = subprocess.run([sys.executable, "-c", KILLED, str(folder)], cwd=Path(__file__).parents[2], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert [path.name for path in folder.iterdir()] == ["fit.pt"]
+    resumed, result, steps = fit(folder)
+    whole, expected, _ = fit(None)
+    assert steps[0] == 4
+    assert result == expected
+    assert resumed.predict(windows(2)).tobytes() == whole.predict(windows(2)).tobytes()
+    assert not folder.exists()
+
+
+def test_a_checkpoint_of_another_fit_is_reported_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    identity = {"model": "a", "parameters": "b", "data": "c"}
+    write_checkpoint(tmp_path, {"identity": identity, "epoch": 3})
+    assert read_checkpoint(tmp_path, identity) == {"identity": identity, "epoch": 3}
+    assert not caplog.records
+    assert read_checkpoint(tmp_path, identity | {"data": "d"}) is None
+    assert "is of another fit (data differ)" in caplog.text
+    caplog.clear()
+    _, result, steps = fit(tmp_path)
+    assert "(model, parameters, seed or iterations, data differ)" in caplog.text
+    assert steps[0] == 0
+    assert result == fit(None)[1]
+
+
+def test_curves_have_one_value_per_epoch() -> None:
+    _, result, _ = fit(None)
+    assert {name: len(values) for name, values in result.curves.items()} == {"train_loss": 8, "learning_rate": 8}
+    assert len(result.history) == 8
+
+
+def test_a_loss_that_is_no_number_names_the_epoch_and_the_way_out() -> None:
+    model = create_model("nlinear", {"learning_rate": 1e30, "batch_size": 16}, spec_for("forecast"))
+    with pytest.raises(FloatingPointError, match=r"epoch 1, .*lower learning_rate .* clip_norm"):
+        trainer_for(model).fit(model, windows(), None)
+
+
+@pytest.mark.parametrize("family", ["nlinear", "ridge"])
+def test_missing_values_are_refused_by_name(family: str) -> None:
+    values = windows().values.copy()
+    values[5, 2] = np.nan
+    model = create_model(family, {}, spec_for("forecast"))
+    with pytest.raises(ValueError, match="cannot read missing values, found in c; add an impute step"):
+        trainer_for(model).fit(model, replace(windows(), values=values), None)
+
+
+def test_schedules() -> None:
+    def rates(**params: object) -> list[float]:
+        chosen = TorchParams.model_validate({"learning_rate": 1.0, "max_epochs": 10, **params})
+        return [round(learning_rate(chosen, epoch), 4) for epoch in (0, 1, 3, 5, 10)]
+
+    assert rates(schedule="constant") == [1, 1, 1, 1, 1]
+    assert rates(schedule="exponential") == [1, 0.5, 0.125, 0.0312, 0.001]
+    assert rates(schedule="cosine") == [1, 0.9755, 0.7939, 0.5, 0]
+    assert rates(schedule="one_cycle") == [0.04, 0.28, 1, 0.8117, 0]
+    assert rates(schedule="constant", warmup_epochs=3)[:3] == [0.25, 0.5, 1]
