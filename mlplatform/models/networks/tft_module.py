@@ -46,9 +46,9 @@ class TFTModule(nn.Module):
         self.static = Embeddings([counts[place] for place in spec.static], 0, width)
         self.past = Embeddings([counts[place] for place in past], len(ANGLES), width)
         self.future = Embeddings([counts[place] for place in spec.known], len(ANGLES), width)
-        self.static_names = tuple(spec.channels[spec.static[place]] for place in self.static.order)
-        self.past_names = (*(spec.channels[past[place]] for place in self.past.order), *ANGLES)
-        self.future_names = (*(spec.channels[spec.known[place]] for place in self.future.order), *ANGLES)
+        self.static_names = self.static.names([spec.channels[place] for place in spec.static], ())
+        self.past_names = self.past.names([spec.channels[place] for place in past], ANGLES)
+        self.future_names = self.future.names([spec.channels[place] for place in spec.known], ANGLES)
         self.network = FusionTransformer(
             len(self.static_names), len(self.past_names), len(self.future_names), width, heads, dropout
         )
@@ -67,11 +67,12 @@ class TFTModule(nn.Module):
         return self._fuse(batch, self._normalised(batch.past)[0])
 
     def _fuse(self, batch: Batch, past: torch.Tensor) -> Fused:
-        nothing = batch.static[:, :0]
+        static = batch.static.T
         fused: Fused = self.network(
-            self.static(batch.static, nothing),
-            self.past(past, batch.past_calendar),
-            self.future(batch.future, batch.future_calendar),
+            self.static(static, static[:0]),
+            self.past(_rows(past), _rows(batch.past_calendar)),
+            self.future(_rows(batch.future), _rows(batch.future_calendar)),
+            len(batch.static),
         )
         return fused
 
@@ -84,3 +85,8 @@ class TFTModule(nn.Module):
         deviation = (past.var(dim=1, keepdim=True, correction=0) + VARIANCE_FLOOR).sqrt()
         scale = torch.where(self.moving > 0, deviation, 1.0)
         return (past - level) / scale, level[..., self.own], scale[..., self.own]
+
+
+def _rows(values: torch.Tensor) -> torch.Tensor:
+    """Turn (batch, steps, columns) into (columns, batch x steps)."""
+    return values.permute(2, 0, 1).flatten(1)
