@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ class ForestParams(ModelParams):
 
     def forest_params(self, options: FitOptions) -> dict[str, Any]:
         """Return the arguments of scikit-learn's forests; their trees do not depend on the number of workers."""
-        return {**self.model_dump(), "random_state": options.seed, "n_jobs": options.workers}
+        own = self.model_dump(include=set(ForestParams.model_fields))
+        return {**own, "random_state": options.seed, "n_jobs": options.workers}
 
 
 SEARCH_SPACE = {
@@ -98,15 +100,20 @@ class Forest:
         Parameters:
             values: of shape (samples, features); missing values are NaN.
         """
-        is_leaf = self.children[:, 0] == np.arange(len(self.children))
-        leaf_of = np.cumsum(is_leaf) - 1
         answers = np.zeros((len(values), self.leaves.shape[1]))
         for start in range(0, len(values), BLOCK):
-            reached = leaf_of[self._walk(values[start : start + BLOCK])]
+            reached = self._leaf_rows[self._walk(values[start : start + BLOCK])]
             # Tree by tree, because the order in which numpy adds along an axis depends on the shape.
             for tree in range(len(self.roots)):
                 answers[start : start + BLOCK] += self.leaves[reached[:, tree]]
         return as_float32(answers / len(self.roots))
+
+    @cached_property
+    def _leaf_rows(self) -> npt.NDArray[np.intp]:
+        """Row of `leaves` of every node that is a leaf, of shape (nodes,)."""
+        is_leaf = self.children[:, 0] == np.arange(len(self.children))
+        rows: npt.NDArray[np.intp] = np.cumsum(is_leaf) - 1
+        return rows
 
     def _walk(self, values: Float32) -> npt.NDArray[np.int32]:
         """Return the leaf node that every sample reaches in every tree, of shape (samples, trees)."""

@@ -11,7 +11,7 @@ import pytest
 
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
-from mlplatform.models import forecast_strategies, random_forest_forecast
+from mlplatform.models import forecast_strategies
 from mlplatform.models.base import FitOptions, FitResult, create_model, load_model, save_model
 from mlplatform.models.forecast_strategies import StrategyForecast, learning_table
 from mlplatform.models.lag_features import origin_features, step_features
@@ -69,7 +69,7 @@ def test_a_window_alone_is_answered_as_in_a_batch(family: str, strategy: str, mo
         alone = model.predict(samples.select(np.array([position])))
         assert alone[0].tobytes() == together[position].tobytes()
     monkeypatch.setattr(forecast_strategies, "BLOCK", 5)
-    monkeypatch.setattr(random_forest_forecast, "BLOCK", 7)
+    monkeypatch.setattr("mlplatform.models.forest.BLOCK", 7)
     assert model.predict(samples).tobytes() == together.tobytes()
 
 
