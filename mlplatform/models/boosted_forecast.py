@@ -13,6 +13,7 @@ import numpy as np
 from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import Samples, WindowSamples
 from mlplatform.models.base import DEFAULT_OPTIONS, FitOptions, FitResult, ProgressCallback
+from mlplatform.models.boosted import Boosted
 from mlplatform.models.forecast_strategies import StrategyForecast, Table
 
 
@@ -34,15 +35,6 @@ class Task:
     report: ProgressCallback | None
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """One fitted model, cut to its best iteration, with that iteration counted from 1 and the loss after each."""
-
-    model: Any
-    iterations: int
-    history: tuple[float, ...] = ()
-
-
 class BoostedForecast(StrategyForecast):
     """A family with one booster per model of its strategy; missing values are read as they are."""
 
@@ -58,7 +50,7 @@ class BoostedForecast(StrategyForecast):
         """
 
     @abstractmethod
-    def fit_one(self, workspace: Any, task: Task) -> Fitted:
+    def fit_one(self, workspace: Any, task: Task) -> Boosted:
         """Fit one model on one thread."""
 
     def fit(
@@ -82,7 +74,7 @@ class BoostedForecast(StrategyForecast):
         for workspace in self.workspaces(table, held_out, samples, count):
             free.put(workspace)
 
-        def work(position: int) -> Fitted:
+        def work(position: int) -> Boosted:
             workspace = free.get()
             try:
                 return self.fit_one(workspace, self._task(position, table, held_out, options))
@@ -110,9 +102,9 @@ class BoostedForecast(StrategyForecast):
             report=options.on_progress if self.models == 1 and held_out is not None else None,
         )
 
-    def _collect(self, futures: list[Future[Fitted]], report: ProgressCallback | None) -> list[Fitted]:
+    def _collect(self, futures: list[Future[Boosted]], report: ProgressCallback | None) -> list[Boosted]:
         """Return the fitted models in order."""
-        fitted: list[Fitted] = []
+        fitted: list[Boosted] = []
         losses: list[float] = []
         for position, future in enumerate(futures):
             fitted.append(one := future.result())

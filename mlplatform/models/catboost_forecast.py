@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -11,10 +10,14 @@ from pydantic import Field
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.models.base import ProgressCallback
-from mlplatform.models.boosted_forecast import BoostedForecast, Fitted, Task
+from mlplatform.models.boosted import Boosted
+from mlplatform.models.boosted_forecast import BoostedForecast, Task
+from mlplatform.models.catboosting import fit_catboost, load_catboost, regression_loss, save_catboost
 from mlplatform.models.forecast_strategies import StrategyParams, Table
 from mlplatform.plugins import MODELS
+
+# What CatBoost takes of a family's parameters, beside the number of trees.
+OWN = {"learning_rate", "depth", "l2_leaf_reg", "random_strength", "rsm", "border_count"}
 
 
 class CatBoostForecastParams(StrategyParams):
@@ -52,12 +55,6 @@ class CatBoostForecast(BoostedForecast):
             "rsm": SearchDimension(type="float", low=0.3, high=1.0),
         }
 
-    def _loss(self) -> str:
-        levels = ",".join(map(str, self.spec.quantiles))
-        if not levels:
-            return "RMSE"
-        return f"MultiQuantile:alpha={levels}" if len(self.spec.quantiles) > 1 else f"Quantile:alpha={levels}"
-
     def workspaces(
         self, table: Table, held_out: Table | None, samples: list[WindowSamples], count: int
     ) -> list[tuple[Float32, Float32 | None]]:
@@ -65,32 +62,23 @@ class CatBoostForecast(BoostedForecast):
         del samples
         return [(table.features, None if held_out is None else held_out.features)] * count
 
-    def fit_one(self, workspace: tuple[Float32, Float32 | None], task: Task) -> Fitted:
+    def fit_one(self, workspace: tuple[Float32, Float32 | None], task: Task) -> Boosted:
         """Fit one model."""
-        import catboost
-
         features, held_out_features = workspace
-        stops_early = task.held_out_labels is not None and task.iterations is None
-        names = {"learning_rate", "depth", "l2_leaf_reg", "random_strength", "rsm", "border_count"}
-        stopping = {"od_type": "Iter", "od_wait": self.params.patience} if stops_early else {}
-        fixed = {"task_type": "CPU", "thread_count": 1, "allow_writing_files": False, "verbose": False}
-        budget = task.iterations or self.params.iterations
-        settings = {**self.params.model_dump(include=names), **stopping, **fixed, "loss_function": self._loss()}
-        model = catboost.CatBoost({**settings, "iterations": budget, "random_seed": task.seed})
         held_out = None
-        if task.held_out_labels is not None:
-            held_out = catboost.Pool(held_out_features, task.held_out_labels, thread_count=1)
-        progress = _Progress(task.report)
-        pool = catboost.Pool(features, task.labels, thread_count=1)
-        model.fit(pool, eval_set=held_out, use_best_model=False, callbacks=[progress] if task.report else None)
-        if progress.error is not None:
-            raise progress.error
-        if held_out is None:
-            return Fitted(model, budget)
-        (history,) = model.get_evals_result()["validation"].values()
-        best = int(np.argmin(history)) + 1 if stops_early else budget
-        model.shrink(best)
-        return Fitted(model, best, tuple(float(loss) for loss in history))
+        if held_out_features is not None and task.held_out_labels is not None:
+            held_out = held_out_features, task.held_out_labels
+        # Rows are drawn by their gradients, of which a constant target has none.
+        sampling = {} if np.ptp(task.labels) else {"bootstrap_type": "No"}
+        settings = {**self.params.model_dump(include=OWN), **sampling, **regression_loss(self.spec.quantiles)}
+        return fit_catboost(
+            {**settings, "random_seed": task.seed},
+            (features, task.labels),
+            held_out,
+            iterations=task.iterations or self.params.iterations,
+            patience=None if task.iterations else self.params.patience,
+            report=task.report,
+        )
 
     def changes(self, features: Float32) -> Float32:
         """Return the answers of all models."""
@@ -104,30 +92,8 @@ class CatBoostForecast(BoostedForecast):
     def save(self, folder: Path) -> None:
         """Write one file per model, in CatBoost's binary format."""
         for position, model in enumerate(self.parts_):
-            model.save_model(str(folder / f"{position:04d}.cbm"), format="cbm")
+            save_catboost(model, folder / f"{position:04d}.cbm")
 
     def restore(self, folder: Path) -> None:
         """Read the models."""
-        import catboost
-
-        paths = sorted(folder.glob("*.cbm"))
-        self.parts_ = [catboost.CatBoost().load_model(str(path), format="cbm") for path in paths]
-
-
-class _Progress:
-    """CatBoost's callback: reports every tree, and keeps what the report raises until CatBoost has stopped."""
-
-    def __init__(self, report: ProgressCallback | None) -> None:
-        self.report = report
-        self.error: BaseException | None = None
-
-    def after_iteration(self, info: Any) -> bool:
-        """Return whether to go on."""
-        assert self.report is not None
-        (losses,) = info.metrics["validation"].values()
-        try:
-            self.report(info.iteration - 1, float(min(losses)))
-        except BaseException as error:
-            self.error = error
-            return False
-        return True
+        self.parts_ = [load_catboost(path) for path in sorted(folder.glob("*.cbm"))]

@@ -17,9 +17,9 @@ from mlplatform.models.base import (
     FitOptions,
     FitResult,
     ModelParams,
-    ProgressCallback,
     as_float32,
 )
+from mlplatform.models.catboosting import fit_catboost, load_catboost, regression_loss, save_catboost
 from mlplatform.plugins import MODELS
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ class CatBoostTabular(DirectFitModel):
             if self.spec.classes == 2:
                 return {"loss_function": "Logloss"}
             return {"loss_function": "MultiClass", "classes_count": self.spec.classes}
-        if self.spec.quantiles:
-            return {"loss_function": "MultiQuantile:alpha=" + ",".join(map(str, self.spec.quantiles))}
-        return {"loss_function": "RMSE"}
+        return regression_loss(self.spec.quantiles)
 
     def fit(
         self,
@@ -90,36 +88,18 @@ class CatBoostTabular(DirectFitModel):
         options: FitOptions = DEFAULT_OPTIONS,
     ) -> FitResult:
         """Fit one model, cut to its best number of trees unless `options.iterations` fixes it."""
-        import catboost
-
         assert isinstance(train, TabularSamples)
         assert validation is None or isinstance(validation, TabularSamples)
-        budget = options.iterations[0] if options.iterations else self.params.iterations
-        stops_early = validation is not None and not options.iterations
-        stopping = {"od_type": "Iter", "od_wait": self.params.patience} if stops_early else {}
-        fixed = {"task_type": "CPU", "thread_count": 1, "allow_writing_files": False, "verbose": False}
-        model = catboost.CatBoost(
-            {
-                **self.params.booster_params(),
-                **self._loss(),
-                **stopping,
-                **fixed,
-                "iterations": budget,
-                "random_seed": options.seed,
-            }
+        fitted = fit_catboost(
+            {**self.params.booster_params(), **self._loss(), "random_seed": options.seed},
+            (train.values, train.labels),
+            None if validation is None else (validation.values, validation.labels),
+            iterations=options.iterations[0] if options.iterations else self.params.iterations,
+            patience=None if options.iterations else self.params.patience,
+            report=options.on_progress,
         )
-        held_out = None if validation is None else catboost.Pool(validation.values, validation.labels, thread_count=1)
-        progress = _Progress(None if held_out is None else options.on_progress)
-        pool = catboost.Pool(train.values, train.labels, thread_count=1)
-        # CatBoost cuts the model itself: its `shrink` refuses models in which some tree has found no split.
-        model.fit(pool, eval_set=held_out, use_best_model=stops_early, callbacks=[progress])
-        if progress.error is not None:
-            raise progress.error
-        self.model_: catboost.CatBoost = model
-        if held_out is None:
-            return FitResult((budget,))
-        (history,) = model.get_evals_result()["validation"].values()
-        return FitResult((model.tree_count_ if stops_early else budget,), tuple(float(loss) for loss in history))
+        self.model_: catboost.CatBoost = fitted.model
+        return FitResult((fitted.iterations,), fitted.history)
 
     def predict(self, samples: Samples) -> Float32:
         """Return values, or probabilities."""
@@ -146,30 +126,8 @@ class CatBoostTabular(DirectFitModel):
 
     def save(self, folder: Path) -> None:
         """Write the model in CatBoost's binary format."""
-        self.model_.save_model(str(folder / MODEL_FILE), format="cbm")
+        save_catboost(self.model_, folder / MODEL_FILE)
 
     def restore(self, folder: Path) -> None:
         """Read the model."""
-        import catboost
-
-        self.model_ = catboost.CatBoost().load_model(str(folder / MODEL_FILE), format="cbm")
-
-
-class _Progress:
-    """CatBoost's callback: reports every tree, and keeps what the report raises until CatBoost has stopped."""
-
-    def __init__(self, report: ProgressCallback | None) -> None:
-        self.report = report
-        self.error: BaseException | None = None
-
-    def after_iteration(self, info: Any) -> bool:
-        """Return whether to go on."""
-        if self.report is None:
-            return True
-        (losses,) = info.metrics["validation"].values()
-        try:
-            self.report(info.iteration - 1, float(min(losses)))
-        except BaseException as error:
-            self.error = error
-            return False
-        return True
+        self.model_ = load_catboost(folder / MODEL_FILE)

@@ -12,7 +12,8 @@ from mlplatform.config import SearchDimension
 from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.models.base import as_float32
-from mlplatform.models.boosted_forecast import BoostedForecast, Fitted, Task
+from mlplatform.models.boosted import Boosted
+from mlplatform.models.boosted_forecast import BoostedForecast, Task
 from mlplatform.models.boosting import (
     SEARCH_SPACE,
     BoostingParams,
@@ -77,7 +78,7 @@ class XGBoostForecast(BoostedForecast):
                 made.append((matrix, quantile_matrix(samples[1].cache, held_out.features, bins, matrix, slot)))
         return made
 
-    def fit_one(self, workspace: Workspace, task: Task) -> Fitted:
+    def fit_one(self, workspace: Workspace, task: Task) -> Boosted:
         """Fit one booster."""
         import xgboost
 
@@ -86,7 +87,7 @@ class XGBoostForecast(BoostedForecast):
         params = {**self.params.booster_params(task.seed), **self._objective()}
         budget = task.iterations or self.params.num_boost_round
         if held_out is None:
-            return Fitted(xgboost.train(params, matrix, budget), budget)
+            return Boosted(xgboost.train(params, matrix, budget), budget)
         held_out.set_label(task.held_out_labels)
         scores: dict[str, dict[str, list[float]]] = {}
         booster = xgboost.train(
@@ -101,7 +102,7 @@ class XGBoostForecast(BoostedForecast):
         )
         (history,) = scores["validation"].values()
         best = budget if task.iterations else int(np.argmin(history)) + 1
-        return Fitted(booster[:best], best, tuple(history))
+        return Boosted(booster[:best], best, tuple(history))
 
     def changes(self, features: Float32) -> Float32:
         """Return the answers of all boosters."""

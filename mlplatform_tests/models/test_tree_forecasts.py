@@ -24,6 +24,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 BOOSTED = ("xgboost", "catboost")
 STRATEGIES = ("direct", "horizon_feature", "recursive")
+WITH_QUANTILES = ("direct", "horizon_feature")
 LEVELS = (0.1, 0.5, 0.9)
 EVERY = [(family, strategy) for family in SIZES for strategy in STRATEGIES]
 
@@ -142,7 +143,7 @@ def test_rows_of_the_step_strategy_are_bounded_and_evenly_spread() -> None:
 
 
 @pytest.mark.parametrize("levels", [LEVELS, (0.5,)], ids=str)
-@pytest.mark.parametrize("strategy", ["direct", "horizon_feature"])
+@pytest.mark.parametrize("strategy", WITH_QUANTILES)
 @pytest.mark.parametrize("family", BOOSTED)
 def test_quantiles_do_not_cross_and_predict_is_their_median(
     family: str, strategy: str, levels: tuple[float, ...], tmp_path: Path
@@ -202,6 +203,32 @@ def test_missing_values_are_read(family: str) -> None:
     for strategy in STRATEGIES:
         model, _ = fit(family, strategy, rich_spec(), samples.select(np.array(wanted)))
         assert np.isfinite(model.predict(samples)).all()
+
+
+@pytest.mark.parametrize("iterations", [None, 5])
+@pytest.mark.parametrize(
+    ("family", "strategy", "quantiles"),
+    [(*each, ()) for each in EVERY]
+    + [(family, strategy, levels) for family in BOOSTED for strategy in WITH_QUANTILES for levels in ((0.5,), LEVELS)],
+)
+def test_a_constant_target_is_forecast_as_it_is(
+    family: str, strategy: str, quantiles: tuple[float, ...], iterations: int | None, tmp_path: Path
+) -> None:
+    """No tree finds a split, and no row has a gradient."""
+    spec = rich_spec(quantiles=quantiles)
+    train, validation, samples = (rich_samples(seed, rows=200) for seed in range(3))
+    for each in (train, validation, samples):
+        each.values[:, TARGET] = 3
+    model = create_model(family, {**SIZES[family], "strategy": strategy, "target_lags": (1, 4)}, spec)
+    assert isinstance(model, StrategyForecast)
+    fixed = (iterations,) * model.models if iterations else ()
+    result = model.fit(train, validation, FitOptions(iterations=fixed))
+    if family in BOOSTED:
+        assert result.iterations == (fixed or (1,) * model.models)
+    forecast = model.predict(samples)
+    np.testing.assert_allclose(forecast, 3, rtol=1e-6)
+    save_model(model, family, tmp_path / "model")
+    assert load_model(tmp_path / "model").predict(samples).tobytes() == forecast.tobytes()
 
 
 def test_a_forest_answers_as_scikit_learn_does() -> None:

@@ -140,3 +140,12 @@ def test_catboost_may_grow_trees_that_find_no_split(iterations: tuple[int, ...])
     again = create_model("catboost_tabular", params, ModelSpec("regression", tuple("abcd")))
     trainer_for(again).fit(again, flags(0), None, FitOptions(iterations=result.iterations))
     np.testing.assert_allclose(again.predict(flags(2)), model.predict(flags(2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("quantiles", [(), (0.5,), LEVELS], ids=str)
+@pytest.mark.parametrize("family", BUDGET)
+def test_a_constant_target_is_predicted_as_it_is(family: str, quantiles: tuple[float, ...]) -> None:
+    model = tree_model(family, quantiles)
+    train, validation = (replace(table(seed), labels=np.full(300, 3, np.float32)) for seed in (0, 1))
+    assert model.fit(train, validation).iterations == (1,)
+    np.testing.assert_allclose(model.predict(table(2)), 3, rtol=1e-6)
