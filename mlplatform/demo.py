@@ -181,18 +181,17 @@ def _show_forecast(answer: dict[str, Any]) -> None:
 def _plot(settings: Settings, answer: dict[str, Any], path: Path) -> Path:
     """Draw the recent history and the served forecasts."""
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from mlplatform.config import ENTITY, TIMESTAMP, load_dataset
     from mlplatform.features.retrieval import load_history
-    from mlplatform.training.plots import GREY, ORANGE
+    from mlplatform.figures import GREY, ORANGE, new_figure
 
     dataset = load_dataset("fleet", settings)
     forecasts = answer["forecasts"]
     target = next(iter(forecasts[0]["values"]))
     start = pd.Timestamp(forecasts[0]["window_end"]) - pd.Timedelta(days=5)
     history = load_history(dataset, (target,), settings, start=start.isoformat())
-    figure = Figure(figsize=(8, 2.2 * len(forecasts)), layout="constrained")
+    figure = new_figure(8.0, 2.2 * len(forecasts))
     for axes, forecast in zip(figure.subplots(len(forecasts), sharex=True), forecasts, strict=True):
         own = history[history[ENTITY] == forecast["entity"]]
         axes.plot(own[TIMESTAMP], own[target], color=GREY, label="history")

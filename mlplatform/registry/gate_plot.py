@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlplatform.figures import BLUE, GREY, ORANGE, new_figure, png_bytes
 from mlplatform.registry.gate import GateReport
-from mlplatform.training.plots import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,16 +15,11 @@ if TYPE_CHECKING:
 
 def gate_plot(report: GateReport) -> bytes:
     """Return the scores of candidate, champion and naive baselines, and the error of every sample for both pairs."""
-    # The object-oriented interface: pyplot keeps global state and would pick a display.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+    figure = new_figure(8.0, 3.2)
     scores, errors = figure.subplots(1, 2)
     _draw_scores(scores, report)
     _draw_errors(errors, report)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()
+    return png_bytes(figure)
 
 
 def _draw_scores(axes: Axes, report: GateReport) -> None:

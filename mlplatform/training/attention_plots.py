@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlplatform.datamodule.samples import Samples, WindowSamples
+from mlplatform.figures import BLUE, GREY, ORANGE, new_figure, png_bytes
 from mlplatform.models.base import Model
 from mlplatform.models.tft import TFT, Interpretation
-from mlplatform.training.plots import BLUE, GREY, ORANGE
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ROW_INCHES = 0.24
 MAX_VARIABLES = 20
@@ -37,7 +32,7 @@ def variables_plot(interpretation: Interpretation) -> bytes:
     }
     panels = {title: _heaviest(weights) for title, weights in kinds.items() if weights}
     rows = max(len(weights) for weights in panels.values())
-    figure = _figure(3.4 * len(panels), 1.0 + ROW_INCHES * max(rows, 4))
+    figure = new_figure(3.4 * len(panels), 1.0 + ROW_INCHES * max(rows, 4))
     for position, (title, weights) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), position + 1)
         axes.barh(range(len(weights)), list(weights.values()), color=BLUE, height=0.7)
@@ -48,14 +43,14 @@ def variables_plot(interpretation: Interpretation) -> bytes:
         axes.tick_params(axis="x", labelsize=8)
         axes.set_xlabel("mean weight")
         axes.set_title(title, fontsize=10)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def attention_plot(interpretation: Interpretation) -> bytes:
     """Return the attention to every input step: the mean over the horizon, and its first and last step."""
     horizon, steps = interpretation.attention.shape
     places = np.arange(horizon - steps + 1, 1)
-    figure = _figure(7.0, 3.2)
+    figure = new_figure(7.0, 3.2)
     axes = figure.add_subplot()
     for step, color in ((1, GREY), (horizon, ORANGE)):
         label = f"step {step} of the horizon"
@@ -66,22 +61,9 @@ def attention_plot(interpretation: Interpretation) -> bytes:
     axes.margins(y=0.1)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8, loc="lower left")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _heaviest(weights: Mapping[str, float]) -> dict[str, float]:
     ranked = sorted(weights.items(), key=lambda item: -item[1])
     return dict(ranked[:MAX_VARIABLES])
-
-
-def _figure(width: float, height: float) -> Figure:
-    # The object-oriented interface: pyplot keeps global state and would pick a display.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mlplatform.datamodule.base import DataModule
+from mlplatform.figures import BLUE, GREY, ORANGE, new_figure, png_bytes
 from mlplatform.training.candidate import Candidate
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-BLUE, GREY, ORANGE = "#2563eb", "#9ca3af", "#ea580c"
 
 
 def scores_plot(candidate: Candidate) -> bytes:
     """Return bars of the deciding metric on every fold and the reference set, model beside baselines."""
-    figure = _figure(7.0, 3.2)
+    figure = new_figure(7.0, 3.2)
     axes = figure.add_subplot()
     metric = candidate.config.metric
     reports = {candidate.config.model.family: candidate.report.candidate, **candidate.report.baselines}
@@ -34,7 +27,7 @@ def scores_plot(candidate: Candidate) -> bytes:
     axes.set_title(candidate.config.name)
     axes.legend(frameon=False, fontsize=8, ncols=len(reports))
     axes.margins(y=0.2)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def training_plots(candidate: Candidate, reference: DataModule) -> dict[str, bytes]:
@@ -57,7 +50,7 @@ def training_plots(candidate: Candidate, reference: DataModule) -> dict[str, byt
 
 def steps_plot(candidate: Candidate) -> bytes:
     """Return the deciding metric on the reference set for every step of the horizon, model beside baselines."""
-    figure = _figure(7.0, 3.2)
+    figure = new_figure(7.0, 3.2)
     axes = figure.add_subplot()
     metric = candidate.config.metric
     reports = {candidate.config.model.family: candidate.report.candidate, **candidate.report.baselines}
@@ -70,12 +63,12 @@ def steps_plot(candidate: Candidate) -> bytes:
     axes.set_title(f"{candidate.config.name}: reference set")
     axes.legend(frameon=False, fontsize=8, ncols=len(reports))
     axes.margins(y=0.2)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def curves_plot(candidate: Candidate) -> bytes:
     """Return losses against iterations: validation of every fold, and training of the refit."""
-    figure = _figure(7.0, 3.2)
+    figure = new_figure(7.0, 3.2)
     axes = figure.add_subplot()
     shades = {"validation_loss": BLUE, "train_loss": GREY}
     for fit, series in candidate.report.curves.items():
@@ -87,7 +80,7 @@ def curves_plot(candidate: Candidate) -> bytes:
     axes.set_ylabel("loss, preprocessed")
     axes.set_title(candidate.config.name)
     axes.legend(frameon=False, fontsize=7, ncols=2)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def forecast_plot(candidate: Candidate, reference: DataModule) -> bytes:
@@ -96,7 +89,7 @@ def forecast_plot(candidate: Candidate, reference: DataModule) -> bytes:
     Forecast: the history, truth and forecast of one window in the middle. Otherwise: prediction against truth, or the
     probability of the true class.
     """
-    figure = _figure(7.0, 3.2)
+    figure = new_figure(7.0, 3.2)
     axes = figure.add_subplot()
     rows = reference.rows[[len(reference.rows) // 2]] if candidate.config.task == "forecast" else reference.rows
     samples = reference.samples(candidate.manager, candidate.manager.transform(reference.panel), rows)
@@ -122,7 +115,7 @@ def forecast_plot(candidate: Candidate, reference: DataModule) -> bytes:
         axes.set_xlabel("probability of the true class")
         axes.set_ylabel("samples")
     axes.set_title(f"{candidate.config.name}: reference set")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def draw_forecast(
@@ -151,16 +144,3 @@ def draw_forecast(
     axes.set_ylabel(f"{target} [{unit}]" if unit else target)
     axes.legend(frameon=False, fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
-
-
-def _figure(width: float, height: float) -> Figure:
-    # The object-oriented interface: pyplot keeps global state and would pick a display.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlplatform.figures import BLUE, GREY, ORANGE, new_figure, png_bytes
 from mlplatform.plugins import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-BLUE, GREY, ORANGE = "#2563eb", "#9ca3af", "#ea580c"
 # Columns of the table that are not parameters.
 FIXED = ("number", "state", "loss", "seconds")
 # Completed trials with values of their own that an importance needs to mean anything.
@@ -96,7 +94,7 @@ def _history(trials: Sequence[Row], metric: str) -> bytes:
     """Draw every trial's score, the best so far, and where trials were pruned."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(7.0, 3.2)
+    figure = new_figure(7.0, 3.2)
     axes = figure.add_subplot()
     sign = _sign(metric)
     completed = [row for row in trials if row["state"] == "COMPLETE"]
@@ -125,7 +123,7 @@ def _history(trials: Sequence[Row], metric: str) -> bytes:
     axes.set_ylabel(metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _shown(scores: np.ndarray[Any, Any]) -> tuple[float, float]:
@@ -144,7 +142,7 @@ def _slices(completed: Sequence[Row], names: Sequence[str], metric: str) -> byte
 
     columns = min(SLICES_PER_ROW, len(names))
     rows = -(-len(names) // columns)
-    figure = _figure(2.6 * columns + 0.6, 2.3 * rows)
+    figure = new_figure(2.6 * columns + 0.6, 2.3 * rows)
     low, high = _shown(_sign(metric) * np.array([row["loss"] for row in completed]))
     ages = LinearSegmentedColormap.from_list("ages", ["#bfdbfe", "#1e3a8a"])
     last = max(row["number"] for row in completed)
@@ -159,7 +157,7 @@ def _slices(completed: Sequence[Row], names: Sequence[str], metric: str) -> byte
         axes.tick_params(labelsize=7)
         if position % columns == 0:
             axes.set_ylabel(metric, fontsize=8)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _place(axes: Axes, rows: Sequence[Row], name: str) -> np.ndarray[Any, Any]:
@@ -176,29 +174,16 @@ def _place(axes: Axes, rows: Sequence[Row], name: str) -> np.ndarray[Any, Any]:
 
 def _importance(shares: Mapping[str, float]) -> bytes:
     """Draw the parameters' importances, largest on top."""
-    figure = _figure(7.0, 0.9 + 0.3 * len(shares))
+    figure = new_figure(7.0, 0.9 + 0.3 * len(shares))
     axes = figure.add_subplot()
     names = list(shares)[::-1]
     bars = axes.barh(names, [shares[name] for name in names], color=BLUE)
     axes.bar_label(bars, [f"{shares[name]:.0%}" for name in names], padding=3, fontsize=8)
     axes.set_xlim(0, 1.08 * max(shares.values()))
     axes.set_xlabel("share in the differences between trials")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _sign(metric: str) -> float:
     """Return what turns losses into scores."""
     return -1.0 if METRICS.get(metric).greater_is_better else 1.0
-
-
-def _figure(width: float, height: float) -> Figure:
-    # The object-oriented interface: pyplot keeps global state and would pick a display.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()

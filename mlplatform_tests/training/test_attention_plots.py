@@ -61,7 +61,7 @@ def test_many_variables_do_not_make_an_endless_picture() -> None:
 
 def test_attention_is_drawn_at_the_steps_it_belongs_to(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
-    monkeypatch.setattr(attention_plots, "_png", lambda figure: figures.append(figure) or b"")
+    monkeypatch.setattr(attention_plots, "png_bytes", lambda figure: figures.append(figure) or b"")
     attention = np.array([[0.1, 0.2, 0.7, 0.0], [0.3, 0.1, 0.2, 0.4]], dtype=np.float32)
     attention_plot(Interpretation({}, weights(["a"]), weights(["c"]), attention))
     first, last, mean = figures[0].axes[0].lines
