@@ -143,6 +143,11 @@ class DatasetConfig(Frozen):
         return time_step(self.frequency)
 
     @property
+    def step_ns(self) -> int:
+        """Length of one time step in nanoseconds, the unit that times are calculated in."""
+        return self.step // dt.timedelta(microseconds=1) * 1000
+
+    @property
     def period(self) -> Period:
         """The stretch of time that one file of the raw and the feature table holds."""
         if self.partition is not None:

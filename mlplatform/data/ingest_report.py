@@ -82,8 +82,7 @@ def describe(
 def _missing_steps(spans: pd.DataFrame, rows: int, dataset: DatasetConfig) -> int:
     if dataset.kind != "timeseries":
         return 0
-    step = int(np.timedelta64(dataset.step, "ns").astype(np.int64))
-    return int(((spans[LAST] - spans[FIRST]) // step + 1).sum()) - rows
+    return int(((spans[LAST] - spans[FIRST]) // dataset.step_ns + 1).sum()) - rows
 
 
 def _ranges(state: RawState, rows: int, dataset: DatasetConfig) -> dict[str, dict[str, float | None]]:

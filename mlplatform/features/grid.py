@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def step_ns(dataset: DatasetConfig) -> int:
-    """Return the length of a time step in nanoseconds."""
-    return int(np.timedelta64(dataset.step, "ns").astype(np.int64))
-
-
 def affected_periods(
     raw: Mapping[str, str],
     raw_before: Mapping[str, str],
@@ -43,7 +38,7 @@ def affected_periods(
     """
     names = {name for name in {*raw, *raw_before} if raw.get(name) != raw_before.get(name)}
     if dataset.kind == "timeseries":
-        for first, last in _changed_stretches(spans, spans_before, step_ns(dataset)):
+        for first, last in _changed_stretches(spans, spans_before, dataset.step_ns):
             names.update(periods_between(first, last, dataset.period))
     return tuple(sorted(names))
 
@@ -65,7 +60,7 @@ def period_table(rows: pd.DataFrame | None, period: str, spans: pd.DataFrame, da
         return _table(rows, positions, ids, times, dataset)
     first, last = spans[FIRST].to_numpy(), spans[LAST].to_numpy()
     start, end = period_bounds(period)
-    step = step_ns(dataset)
+    step = dataset.step_ns
     skipped = np.maximum(0, -((first - start) // step))  # grid steps of each entity before the period
     sizes = np.maximum(0, (np.minimum(end - 1, last) - first) // step + 1 - skipped)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
@@ -98,7 +93,7 @@ def _positions(rows: pd.DataFrame, spans: pd.DataFrame, origins: Int64, dataset:
     codes = np.searchsorted(ids, rows[ENTITY].to_numpy())
     times = to_utc_ns(rows[TIMESTAMP]).astype(np.int64)
     first = spans[FIRST].to_numpy()[codes]
-    steps, remainders = np.divmod(times - first, step_ns(dataset))
+    steps, remainders = np.divmod(times - first, dataset.step_ns)
     if remainders.any():
         row = int(np.flatnonzero(remainders)[0])
         raise FeatureStoreError(

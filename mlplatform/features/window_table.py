@@ -12,7 +12,6 @@ import pandas as pd
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.data.raw_table import FIRST, LAST
 from mlplatform.datamodule.panel import Int64
-from mlplatform.features.grid import step_ns
 from mlplatform.features.windows import Windows, choose, merge_rows, windows_from_table, windows_to_table
 from mlplatform.snapshots import Update, periods_between
 
@@ -95,7 +94,7 @@ def _window_rows(
     import pyarrow.parquet as pq
 
     ids, last = spans[ENTITY].to_numpy(), spans[LAST].to_numpy()
-    starts = last - (dataset.window_steps - 1) * step_ns(dataset)
+    starts = last - (dataset.window_steps - 1) * dataset.step_ns
     is_anew = np.isin(ids, anew)
     needed = set(changed)
     if len(anew):

@@ -174,7 +174,7 @@ def keep_later_steps(windows: Windows, stored: Windows, dataset: DatasetConfig) 
     Returns:
         The windows; `changed` tells where they differ from the stored ones, `added` counts the steps that were kept.
     """
-    step = int(np.timedelta64(dataset.step, "ns").astype(np.int64))
+    step = dataset.step_ns
     rows = np.searchsorted(windows.entity_ids, stored.entity_ids)
     ahead, remainder = np.divmod(stored.ends - windows.ends[rows], step)
     ahead = np.where(remainder == 0, np.maximum(ahead, 0), 0)
@@ -298,7 +298,7 @@ def _place(
     import pandas as pd
 
     length = dataset.window_steps
-    step = int(np.timedelta64(dataset.step, "ns").astype(np.int64))
+    step = dataset.step_ns
     anchors = np.empty(len(all_ids), dtype=np.int64)
     anchors[entities[::-1]] = times[::-1]  # of repeated positions numpy keeps the last: the first row of each entity
     anchors[known] = windows.ends

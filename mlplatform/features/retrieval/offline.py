@@ -197,7 +197,7 @@ def _window_ends(dataset: DatasetConfig, ranges: pd.DataFrame, cutoff: TimePoint
     unborn = ranges.loc[first > moment.value, ENTITY].tolist()
     if unborn:
         raise UnknownEntityError(dataset.name, unborn)
-    step = _step_ns(dataset)
+    step = dataset.step_ns
     ends: Int64 = np.minimum(last, first + (moment.value - first) // step * step)
     return ends
 
@@ -208,7 +208,7 @@ def _read_windows(
     """Return the windows with the given ends, of shape (cut-offs, entities), as arrays (cut-offs, entities x steps)."""
     arrays = {name: _missing(dataset, name, (ends.size, steps)) for name in columns}
     entities = np.tile(ids.to_numpy(), len(ends))
-    for group in _neighbours(ends.ravel(), steps * _step_ns(dataset)):
+    for group in _neighbours(ends.ravel(), steps * dataset.step_ns):
         found = _read_group(dataset, entities[group], ends.ravel()[group], columns, steps, settings)
         for name in columns:
             arrays[name][group] = found[name]
@@ -233,7 +233,7 @@ def _read_group(
 
     The rows are laid on the grid of their entities once, and every window is a part of that.
     """
-    step = _step_ns(dataset)
+    step = dataset.step_ns
     codes, unique = pd.factorize(entities)
     starts = ends - (steps - 1) * step
     first = np.full(len(unique), np.iinfo(np.int64).max)
@@ -260,7 +260,7 @@ def _window_panel(
     columns: dict[str, npt.NDArray[np.generic]],
     steps: int,
 ) -> Panel:
-    times = ends[:, None] + np.arange(1 - steps, 1, dtype=np.int64)[None, :] * _step_ns(dataset)
+    times = ends[:, None] + np.arange(1 - steps, 1, dtype=np.int64)[None, :] * dataset.step_ns
     return Panel(
         columns=columns,
         timestamps=times.ravel().astype("datetime64[ns]"),
@@ -375,7 +375,3 @@ def _order(codes: npt.NDArray[np.intp], times: Int64) -> npt.NDArray[np.intp]:
 def _nanoseconds(table: pa.Table) -> Int64:
     """Return the event times of a table, in nanoseconds since 1970 UTC."""
     return to_utc_ns(table.column(TIMESTAMP).to_pandas()).astype(np.int64)
-
-
-def _step_ns(dataset: DatasetConfig) -> int:
-    return int(np.timedelta64(dataset.step, "ns").astype(np.int64))
