@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter
+from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter, row_groups
 from mlplatform.datamodule.panel import Float32, Int64, Panel
 from mlplatform.datamodule.samples import Samples
 from mlplatform.datamodule.spec import ModelSpec
@@ -32,6 +32,7 @@ class DataModule(ABC):
         config: the experiment.
         panel: features and targets in original units.
         rows: row of every usable sample, of shape (samples,).
+        groups: group of every row, of shape (rows,), for splitters by groups.
     """
 
     def __init__(self, config: ExperimentConfig, frame: pd.DataFrame) -> None:
@@ -39,6 +40,7 @@ class DataModule(ABC):
         self.config = config
         self.panel = Panel.from_frame(frame, names)
         self.rows = self._sample_rows(frame)
+        self.groups = row_groups(config.split.cv, frame)
 
     @abstractmethod
     def _sample_rows(self, frame: pd.DataFrame) -> Int64:

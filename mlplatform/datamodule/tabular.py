@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.folds import SampleIndex, row_groups
+from mlplatform.datamodule.folds import SampleIndex
 from mlplatform.datamodule.panel import Float32, Int64, Panel
 from mlplatform.datamodule.samples import TabularSamples
 from mlplatform.datamodule.spec import ModelSpec
@@ -21,15 +20,7 @@ if TYPE_CHECKING:
 
 
 class TabularDataModule(DataModule):
-    """Regression and classification samples. Rows without a target are left out.
-
-    Attributes:
-        groups: group of every row, of shape (rows,), for splitters by groups.
-    """
-
-    def __init__(self, config: ExperimentConfig, frame: pd.DataFrame) -> None:
-        super().__init__(config, frame)
-        self.groups = row_groups(config.split.cv, frame)
+    """Regression and classification samples. Rows without a target are left out."""
 
     @property
     def target(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.folds import SampleIndex, row_groups
+from mlplatform.datamodule.folds import SampleIndex
 from mlplatform.datamodule.panel import Float32, Int64, Panel
 from mlplatform.datamodule.samples import WindowSamples, complete_origins
 from mlplatform.datamodule.spec import ModelSpec
@@ -25,16 +25,12 @@ CONTEXT_COLUMN = "is_context"
 class TimeSeriesDataModule(DataModule):
     """Forecast samples. Rows marked `is_context` may be looked at but not forecast.
 
-    Attributes:
-        groups: group of every row, of shape (rows,), for splitters by groups.
-
     Raises:
         ValueError: if an entity belongs to several groups; its windows would cross from one to another.
     """
 
     def __init__(self, config: ExperimentConfig, frame: pd.DataFrame) -> None:
         super().__init__(config, frame)
-        self.groups = row_groups(config.split.cv, frame)
         changes = np.flatnonzero(self.groups[1:] != self.groups[:-1]) + 1
         inside = np.setdiff1d(changes, self.panel.offsets)
         if len(inside):

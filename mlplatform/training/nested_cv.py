@@ -177,5 +177,5 @@ def _part(module: Module, rows: npt.NDArray[np.bool_], samples: Int64) -> Module
     """Return the data module over the rows where the mask is true, with the samples at the given rows."""
     part = copy.copy(module)
     moved = np.cumsum(rows) - 1
-    vars(part).update(panel=module.panel.take(rows), rows=moved[samples], groups=vars(module)["groups"][rows])
+    part.panel, part.rows, part.groups = module.panel.take(rows), moved[samples], module.groups[rows]
     return part
