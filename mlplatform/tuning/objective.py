@@ -20,9 +20,6 @@ from mlplatform.training.trainers import trainer_for
 # own score is reported at the last of its steps.
 FOLD_BUDGET = 100_000
 
-# Sets of features and quantised matrices that a fold keeps: trials may differ in what these are made with.
-KEPT_SETS = 4
-
 
 class Reports(Protocol):
     """What hears how a trial is doing and may end it; an Optuna trial is one."""
@@ -108,7 +105,6 @@ def fit_on_folds(
             if trial is not None:
                 _report(trial, loss, base + min(step, FOLD_BUDGET - 2))
 
-        _bound_caches(fold, workers)
         model = create_model(family, params, fold.spec)
         started = time.perf_counter()
         try:
@@ -131,14 +127,6 @@ def fit_on_folds(
     return FittedTrial(
         params, tuple(scores), tuple(iterations), spent[0] - before, bounds=tuple(bounds), curves=tuple(curves)
     )
-
-
-def _bound_caches(fold: FoldData, workers: int) -> None:
-    """Empty a fold's caches once they hold more than a few sets: a feature matrix, and a quantised one per worker."""
-    if len(fold.train.cache) > KEPT_SETS * (2 + workers):
-        # Both at once: matrices of the validation samples refer to those of the training samples.
-        fold.train.cache.clear()
-        fold.validation.cache.clear()
 
 
 def _bounds(config: ExperimentConfig, model: Model, fold: FoldData) -> Intervals | None:
