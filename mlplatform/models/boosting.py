@@ -1,4 +1,4 @@
-"""What the XGBoost families share: parameters, quantised matrices and storage.
+"""What the XGBoost families share: parameters, quantised matrices, the fit with its progress, and storage.
 
 A booster always runs on one thread. Its own threads meet at a barrier in every tree level, which on data of this size
 costs more than it gains, and on a busy machine several times more; the forecast family runs whole boosters side by side
@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule.panel import Float32
 from mlplatform.models.base import ModelParams, ProgressCallback
+from mlplatform.models.boosted import Boosted
 from mlplatform.models.sample_cache import keep_latest
 
 if TYPE_CHECKING:
@@ -91,7 +93,43 @@ def quantile_matrix(
     return quantised
 
 
-def progress_callbacks(report: ProgressCallback | None) -> list[xgboost.callback.TrainingCallback]:
+def fit_booster(
+    params: Mapping[str, Any],
+    matrix: xgboost.QuantileDMatrix,
+    held_out: xgboost.QuantileDMatrix | None,
+    rounds: int,
+    patience: int | None,
+    report: ProgressCallback | None,
+) -> Boosted:
+    """Boost on labelled matrices.
+
+    Parameters:
+        params: XGBoost's own, with objective and seed.
+        rounds: the most rounds, or with `patience` of `None` exactly how many.
+        patience: rounds that early stopping waits for an improvement; it needs held-out data.
+        report: called after every round with the best loss on held-out data so far; what it raises ends the fit.
+    """
+    import xgboost
+
+    if held_out is None:
+        return Boosted(xgboost.train(dict(params), matrix, rounds), rounds)
+    scores: dict[str, dict[str, list[float]]] = {}
+    booster = xgboost.train(
+        dict(params),
+        matrix,
+        rounds,
+        evals=[(held_out, "validation")],
+        evals_result=scores,
+        early_stopping_rounds=patience,
+        verbose_eval=False,
+        callbacks=_progress_callbacks(report),
+    )
+    (history,) = scores["validation"].values()
+    best = rounds if patience is None else int(np.argmin(history)) + 1
+    return Boosted(booster[:best], best, tuple(history))
+
+
+def _progress_callbacks(report: ProgressCallback | None) -> list[xgboost.callback.TrainingCallback]:
     """Return the callbacks of `xgboost.train` that report the best validation loss so far after every round.
 
     What the report raises, for example to prune a trial, ends the training.

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, TabularSamples
-from mlplatform.models.base import (
-    DEFAULT_OPTIONS,
-    DirectFitModel,
-    FitOptions,
-    FitResult,
-    ModelParams,
-    as_float32,
-)
+from mlplatform.datamodule.samples import TabularSamples
+from mlplatform.models.base import FitOptions, ModelParams, as_float32
+from mlplatform.models.boosted import Boosted
+from mlplatform.models.boosted_tabular import BoostedTabular
 from mlplatform.models.catboosting import fit_catboost, load_catboost, regression_loss, save_catboost
 from mlplatform.plugins import MODELS
-
-if TYPE_CHECKING:
-    import catboost
 
 MODEL_FILE = "model.cbm"
 
@@ -48,17 +39,10 @@ class CatBoostTabularParams(ModelParams):
 
 
 @MODELS.register("catboost_tabular")
-class CatBoostTabular(DirectFitModel):
-    """Boosting of oblivious trees (Prokhorenkova et al., CatBoost, NeurIPS 2018), on one thread.
+class CatBoostTabular(BoostedTabular):
+    """Boosting of oblivious trees (Prokhorenkova et al., CatBoost, NeurIPS 2018), on one thread."""
 
-    Missing values are read as they are. With quantiles, one model fits all levels; its answers are sorted, so that
-    they never cross.
-    """
-
-    tasks = frozenset({"regression", "classification"})
     Params = CatBoostTabularParams
-    has_quantiles = True
-    reads_missing = True
     params: CatBoostTabularParams
 
     @classmethod
@@ -81,16 +65,9 @@ class CatBoostTabular(DirectFitModel):
             return {"loss_function": "MultiClass", "classes_count": self.spec.classes}
         return regression_loss(self.spec.quantiles)
 
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
-        """Fit one model, cut to its best number of trees unless `options.iterations` fixes it."""
-        assert isinstance(train, TabularSamples)
-        assert validation is None or isinstance(validation, TabularSamples)
-        fitted = fit_catboost(
+    def boost(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> Boosted:
+        """Fit one model."""
+        return fit_catboost(
             {**self.params.booster_params(), **self._loss(), "random_seed": options.seed},
             (train.values, train.labels),
             None if validation is None else (validation.values, validation.labels),
@@ -98,36 +75,17 @@ class CatBoostTabular(DirectFitModel):
             patience=None if options.iterations else self.params.patience,
             report=options.on_progress,
         )
-        self.model_: catboost.CatBoost = fitted.model
-        return FitResult((fitted.iterations,), fitted.history)
 
-    def predict(self, samples: Samples) -> Float32:
-        """Return values, or probabilities."""
-        if self.spec.quantiles:
-            return as_float32(self.predict_quantiles(samples)[..., self.spec.quantile_position(0.5)])
-        assert isinstance(samples, TabularSamples)
-        if self.spec.task == "regression":
-            return as_float32(self._raw(samples, "RawFormulaVal", ()))
-        return as_float32(self._raw(samples, "Probability", (self.spec.classes,)))
-
-    def predict_quantiles(self, samples: Samples) -> Float32:
-        """Return the sorted quantiles, of shape (samples, quantiles)."""
-        if not self.spec.quantiles:
-            return super().predict_quantiles(samples)
-        assert isinstance(samples, TabularSamples)
-        return as_float32(np.sort(self._raw(samples, "RawFormulaVal", (len(self.spec.quantiles),)), axis=1))
-
-    def _raw(self, samples: TabularSamples, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-        # CatBoost refuses a table without rows.
-        if len(samples) == 0:
-            return np.zeros((0, *shape), dtype=np.float32)
-        answer = self.model_.predict(samples.values, prediction_type=kind, thread_count=1)
-        return np.asarray(answer).reshape(len(samples), *shape)
+    def answers(self, samples: TabularSamples) -> Float32:
+        """Return the model's answers."""
+        kind = "Probability" if self.spec.task == "classification" else "RawFormulaVal"
+        answer = self.booster_.predict(samples.values, prediction_type=kind, thread_count=1)
+        return as_float32(answer).reshape(len(samples), -1)
 
     def save(self, folder: Path) -> None:
         """Write the model in CatBoost's binary format."""
-        save_catboost(self.model_, folder / MODEL_FILE)
+        save_catboost(self.booster_, folder / MODEL_FILE)
 
     def restore(self, folder: Path) -> None:
         """Read the model."""
-        self.model_ = load_catboost(folder / MODEL_FILE)
+        self.booster_ = load_catboost(folder / MODEL_FILE)

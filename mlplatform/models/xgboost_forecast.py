@@ -17,8 +17,8 @@ from mlplatform.models.boosted_forecast import BoostedForecast, Task
 from mlplatform.models.boosting import (
     SEARCH_SPACE,
     BoostingParams,
+    fit_booster,
     load_boosters,
-    progress_callbacks,
     quantile_matrix,
     save_boosters,
 )
@@ -80,29 +80,18 @@ class XGBoostForecast(BoostedForecast):
 
     def fit_one(self, workspace: Workspace, task: Task) -> Boosted:
         """Fit one booster."""
-        import xgboost
-
         matrix, held_out = workspace
         matrix.set_label(task.labels)
-        params = {**self.params.booster_params(task.seed), **self._objective()}
-        budget = task.iterations or self.params.num_boost_round
-        if held_out is None:
-            return Boosted(xgboost.train(params, matrix, budget), budget)
-        held_out.set_label(task.held_out_labels)
-        scores: dict[str, dict[str, list[float]]] = {}
-        booster = xgboost.train(
-            params,
+        if held_out is not None:
+            held_out.set_label(task.held_out_labels)
+        return fit_booster(
+            {**self.params.booster_params(task.seed), **self._objective()},
             matrix,
-            budget,
-            evals=[(held_out, "validation")],
-            evals_result=scores,
-            early_stopping_rounds=None if task.iterations else self.params.patience,
-            verbose_eval=False,
-            callbacks=progress_callbacks(task.report),
+            held_out,
+            rounds=task.iterations or self.params.num_boost_round,
+            patience=None if task.iterations else self.params.patience,
+            report=task.report,
         )
-        (history,) = scores["validation"].values()
-        best = budget if task.iterations else int(np.argmin(history)) + 1
-        return Boosted(booster[:best], best, tuple(history))
 
     def changes(self, features: Float32) -> Float32:
         """Return the answers of all boosters."""

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, TabularSamples
-from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, as_float32
+from mlplatform.datamodule.samples import TabularSamples
+from mlplatform.models.base import FitOptions
+from mlplatform.models.boosted import Boosted
+from mlplatform.models.boosted_tabular import BoostedTabular
 from mlplatform.models.boosting import (
     SEARCH_SPACE,
     BoostingParams,
+    fit_booster,
     load_boosters,
-    progress_callbacks,
     quantile_matrix,
     save_boosters,
 )
 from mlplatform.plugins import MODELS
-
-if TYPE_CHECKING:
-    import xgboost
 
 
 class XGBoostTabularParams(BoostingParams):
@@ -40,16 +39,10 @@ class XGBoostTabularParams(BoostingParams):
 
 
 @MODELS.register("xgboost_tabular")
-class XGBoostTabular(DirectFitModel):
-    """Gradient boosting (Chen and Guestrin, XGBoost, KDD 2016). Missing values are read as they are.
+class XGBoostTabular(BoostedTabular):
+    """Gradient boosting (Chen and Guestrin, XGBoost, KDD 2016)."""
 
-    With quantiles, one booster fits all levels; its answers are sorted, so that they never cross.
-    """
-
-    tasks = frozenset({"regression", "classification"})
     Params = XGBoostTabularParams
-    has_quantiles = True
-    reads_missing = True
     params: XGBoostTabularParams
 
     @classmethod
@@ -72,62 +65,28 @@ class XGBoostTabular(DirectFitModel):
             return {"objective": "binary:logistic", "eval_metric": "logloss"}
         return {"objective": "multi:softprob", "num_class": self.spec.classes, "eval_metric": "mlogloss"}
 
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
+    def boost(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> Boosted:
         """Fit one booster."""
-        import xgboost
-
-        assert isinstance(train, TabularSamples)
         matrix = quantile_matrix(train.cache, train.values, self.params.max_bin)
         matrix.set_label(train.labels)
-        params = {**self.params.booster_params(options.seed), **self._objective()}
-        budget = options.iterations[0] if options.iterations else self.params.num_boost_round
-        if validation is None:
-            self.booster_: xgboost.Booster = xgboost.train(params, matrix, budget)
-            return FitResult((budget,))
-        assert isinstance(validation, TabularSamples)
-        held_out = quantile_matrix(validation.cache, validation.values, self.params.max_bin, matrix)
-        held_out.set_label(validation.labels)
-        scores: dict[str, dict[str, list[float]]] = {}
-        booster = xgboost.train(
-            params,
+        held_out = None
+        if validation is not None:
+            held_out = quantile_matrix(validation.cache, validation.values, self.params.max_bin, matrix)
+            held_out.set_label(validation.labels)
+        return fit_booster(
+            {**self.params.booster_params(options.seed), **self._objective()},
             matrix,
-            budget,
-            evals=[(held_out, "validation")],
-            evals_result=scores,
-            early_stopping_rounds=None if options.iterations else self.params.patience,
-            verbose_eval=False,
-            callbacks=progress_callbacks(options.on_progress),
+            held_out,
+            rounds=options.iterations[0] if options.iterations else self.params.num_boost_round,
+            patience=None if options.iterations else self.params.patience,
+            report=options.on_progress,
         )
-        (history,) = scores["validation"].values()
-        best = budget if options.iterations else int(np.argmin(history)) + 1
-        self.booster_ = booster[:best]
-        return FitResult((best,), tuple(history))
 
-    def predict(self, samples: Samples) -> Float32:
-        """Return values, or probabilities."""
-        if self.spec.quantiles:
-            return as_float32(self.predict_quantiles(samples)[..., self.spec.quantile_position(0.5)])
-        assert isinstance(samples, TabularSamples)
-        raw = self.booster_.inplace_predict(samples.values)
-        if self.spec.task == "classification" and self.spec.classes == 2:
-            return as_float32(np.column_stack([1.0 - raw, raw]))
-        if self.spec.task == "classification":
-            # XGBoost answers no samples with shape (0,).
-            return as_float32(raw.reshape(len(samples), self.spec.classes))
-        return as_float32(raw)
-
-    def predict_quantiles(self, samples: Samples) -> Float32:
-        """Return the sorted quantiles, of shape (samples, quantiles)."""
-        if not self.spec.quantiles:
-            return super().predict_quantiles(samples)
-        assert isinstance(samples, TabularSamples)
-        raw = self.booster_.inplace_predict(samples.values)
-        return as_float32(np.sort(raw.reshape(len(samples), len(self.spec.quantiles)), axis=1))
+    def answers(self, samples: TabularSamples) -> Float32:
+        """Return the booster's answers."""
+        raw: Float32 = self.booster_.inplace_predict(samples.values).reshape(len(samples), -1)
+        is_binary = self.spec.task == "classification" and self.spec.classes == 2
+        return np.hstack([1.0 - raw, raw]) if is_binary else raw
 
     def save(self, folder: Path) -> None:
         """Write the booster."""
