@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
+from mlplatform.models.nlinear import SEARCH_SPACE
 from mlplatform.models.torch_model import TorchModel, TorchParams
 from mlplatform.models.torch_windows import Batch
 from mlplatform.plugins import MODELS
@@ -36,12 +37,7 @@ class DLinear(TorchModel):
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search step size, batch size, penalty and whether targets share their layers."""
         del task
-        return {
-            "learning_rate": SearchDimension(type="float", low=5e-4, high=2e-2, log=True),
-            "batch_size": SearchDimension(type="categorical", choices=(32, 64, 128)),
-            "weight_decay": SearchDimension(type="float", low=1e-6, high=1e-2, log=True),
-            "individual": SearchDimension(type="categorical", choices=(False, True)),
-        }
+        return {**SEARCH_SPACE, "individual": SearchDimension(type="categorical", choices=(False, True))}
 
     def build(self) -> torch.nn.Module:
         """Return a new module."""

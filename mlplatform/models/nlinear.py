@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -13,6 +14,13 @@ from mlplatform.plugins import MODELS
 
 if TYPE_CHECKING:
     import torch
+
+# Of all linear networks that are trained by gradient descent.
+SEARCH_SPACE: Mapping[str, SearchDimension] = {
+    "learning_rate": SearchDimension(type="float", low=5e-4, high=2e-2, log=True),
+    "batch_size": SearchDimension(type="categorical", choices=(32, 64, 128)),
+    "weight_decay": SearchDimension(type="float", low=1e-6, high=1e-2, log=True),
+}
 
 
 class NLinearParams(TorchParams):
@@ -38,11 +46,7 @@ class NLinear(TorchModel):
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search step size, batch size and penalty."""
         del task
-        return {
-            "learning_rate": SearchDimension(type="float", low=5e-4, high=2e-2, log=True),
-            "batch_size": SearchDimension(type="categorical", choices=(32, 64, 128)),
-            "weight_decay": SearchDimension(type="float", low=1e-6, high=1e-2, log=True),
-        }
+        return dict(SEARCH_SPACE)
 
     def build(self) -> torch.nn.Module:
         """Return a new module."""
