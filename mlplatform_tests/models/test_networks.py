@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlplatform.models.base import FitOptions, Model, create_model
+from mlplatform.datamodule.samples import WindowSamples
+from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.models.base import FitOptions, Model, create_model, load_model, save_model
 from mlplatform.training.trainers import trainer_for
 from mlplatform_tests.models.test_models import spec_for, windows
 
@@ -54,3 +57,45 @@ def test_a_shift_of_the_series_shifts_the_forecast(normalisation: str) -> None:
     samples = windows(2, (0, 1, 2))
     shifted = replace(samples, values=samples.values + 10, cache={})
     np.testing.assert_allclose(model.predict(shifted), model.predict(samples) + 10, rtol=1e-4)
+
+
+def mirrored(seed: int, rows: int = 400) -> WindowSamples:
+    """Two series that return every four steps, the second with the other sign: no one linear map serves both."""
+    values = np.random.default_rng(seed).normal(size=(rows, 2))
+    for row in range(4, rows):
+        values[row] += values[row - 4] * (0.95, -0.95)
+    times = np.datetime64("2024-01-01", "ns") + np.arange(rows) * np.timedelta64(1, "h")
+    return WindowSamples(values.astype(np.float32), times, np.arange(3, rows - 2), ("a", "b"), (0, 1), 4, 2)
+
+
+def check_storage(model: Model, family: str, samples: WindowSamples, folder: Path) -> None:
+    save_model(model, family, folder / "model")
+    assert load_model(folder / "model").predict(samples).tobytes() == model.predict(samples).tobytes()
+
+
+def test_layers_of_their_own_let_targets_of_dlinear_move_differently(tmp_path: Path) -> None:
+    spec, samples = ModelSpec("forecast", ("a", "b"), (0, 1), 4, 2, step_seconds=3600), mirrored(1)
+    params = {"kernel": 3, "max_epochs": 40, "learning_rate": 0.02, "schedule": "cosine"}
+    errors = {}
+    for individual in (True, False):
+        model = create_model("dlinear", {**params, "individual": individual}, spec)
+        trainer_for(model).fit(model, mirrored(0), None, FitOptions())
+        errors[individual] = np.square(model.predict(samples) - samples.outputs()).mean(axis=(0, 1))
+        check_storage(model, "dlinear", samples, tmp_path / str(individual))
+    # The noise, which no forecast can know, has a variance of one.
+    assert (errors[True] < 1.1).all()
+    assert (errors[False] > 3).all()
+
+
+def test_an_lstm_of_two_layers_learns(tmp_path: Path) -> None:
+    params = {
+        "layers": 2, "hidden": 16, "dropout": 0.1, "linear_skip": False,
+        "max_epochs": 30, "batch_size": 16, "learning_rate": 0.01,
+    }  # fmt: skip
+    model = create_model("lstm", params, spec_for("forecast", (0, 2)))
+    trainer_for(model).fit(model, replace(windows(0, (0, 2), rows=300), step_seconds=3600), None, FitOptions())
+    samples = replace(windows(2, (0, 2), rows=200), step_seconds=3600)
+    naive = create_model("repeat_last", {}, model.spec).predict(samples)
+    error, naive_error = (np.abs(answers - samples.outputs()).mean() for answers in (model.predict(samples), naive))
+    assert error < 0.5 * naive_error
+    check_storage(model, "lstm", samples, tmp_path)
