@@ -55,26 +55,27 @@ def _peer_seconds(samples: WindowSamples, windows_per_step: int, steps: int) -> 
 
     from modelling_core.etth1_data import BORDERS
 
-    class _Clock(Callback):  # type: ignore[misc]
-        seconds = 0.0
+    # Outside the callback, which the peer copies together with its model.
+    marks: list[float] = []
 
+    class _Clock(Callback):  # type: ignore[misc]
         def on_train_start(self, *_: Any) -> None:
-            self.seconds -= time.perf_counter()
+            marks.append(time.perf_counter())
 
         def on_train_end(self, *_: Any) -> None:
-            self.seconds += time.perf_counter()
+            marks.append(time.perf_counter())
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     rows = slice(*BORDERS["train"])
     frame = pd.DataFrame(samples.values[rows], index=samples.timestamps[rows], columns=list(samples.channels))
     long = frame.rename_axis("ds").reset_index().melt("ds", var_name="unique_id", value_name="y")
-    clock = _Clock()
     model = NLinear(h=HORIZON, input_size=LOOKBACK, max_steps=steps, learning_rate=0.005, scaler_type="identity",
                     batch_size=len(frame.columns), windows_batch_size=windows_per_step, accelerator="cpu",
                     logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                    enable_model_summary=False, callbacks=[clock])  # fmt: skip
+                    enable_model_summary=False, callbacks=[_Clock()])  # fmt: skip
     NeuralForecast([model], freq="h").fit(long)
-    return clock.seconds
+    began, ended = marks
+    return ended - began
 
 
 if __name__ == "__main__":
