@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
+
+# Distance between two levels at an output of zero: a network starts with intervals of a plausible width for values of
+# unit deviation, and weight decay pulls towards these.
+START = 0.25
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +35,7 @@ def shape_outputs(raw: torch.Tensor, spec: ModelSpec) -> torch.Tensor:
     raw = raw.reshape(*raw.shape[:-1], len(spec.targets), len(spec.quantiles))
     middle = spec.quantile_position(0.5)
     median = raw[..., middle : middle + 1]
-    steps = torch.nn.functional.softplus(raw)
+    steps = torch.nn.functional.softplus(raw + math.log(math.expm1(START)))
     below = median - steps[..., :middle].flip(-1).cumsum(-1).flip(-1)
     above = median + steps[..., middle + 1 :].cumsum(-1)
     return torch.cat([below, median, above], dim=-1)

@@ -68,9 +68,7 @@ class _Fit:
         self.generator = torch.Generator().manual_seed(options.seed)
         self.module = model.build().to(self.device)
         kind = torch.optim.AdamW if self.params.optimiser == "adamw" else torch.optim.Adam
-        self.optimiser = kind(
-            self.module.parameters(), lr=self.params.learning_rate, weight_decay=self.params.weight_decay, fused=True
-        )
+        self.optimiser = kind(_groups(self.module, self.params.weight_decay), lr=self.params.learning_rate, fused=True)
         self.train = model.tensors(train, self.device)
         self.validation = None
         if validation is not None and len(validation):
@@ -222,6 +220,15 @@ class _Fit:
         torch.set_rng_state(state["random"])
         if state["gpu_random"] is not None:
             torch.cuda.set_rng_state(state["gpu_random"])
+
+
+def _groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the optimiser's groups: weight decay pulls matrices towards zero, but neither offsets nor gains."""
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for value in module.parameters():
+        is_vector = value.ndim < 2 or value.shape[-2] == 1
+        groups.setdefault(0.0 if is_vector else weight_decay, []).append(value)
+    return [{"params": group, "weight_decay": decay} for decay, group in groups.items()]
 
 
 def _checksum(values: npt.NDArray[Any]) -> int:
