@@ -16,26 +16,20 @@ from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.models.base import FitOptions, Model, create_model
 from mlplatform.models.calibration import Calibration, Intervals
 from mlplatform.training.trainers import trainer_for
+from modelling_core.configured import configured
 from modelling_core.etth1_data import BORDERS, parts, spec_of
 
 LOOKBACK, HORIZON, COVERAGE = 168, 24, 0.8
 BLOCK, FOLDS = 1440, 3
 QUANTILES = (0.1, 0.5, 0.9)
-FAMILIES: dict[str, dict[str, Any]] = {
-    "repeat_last": {},
-    "ridge": {},
-    "nlinear": {},
-    "xgboost": {},
-    "lstm": {},
-    "tft": {},
-}
+MODELS = ("ridge_v1", "nlinear_v1", "xgboost_v1", "xgboost_differences_v1", "catboost_v1", "lstm_v1", "tft_v1")
 
 
 def main() -> None:
     """Print coverage and width for every family; those that can are fitted to quantiles."""
     samples = parts(LOOKBACK, HORIZON, ["OT"])
     train, test = samples["train"], samples["test"]
-    for family, params in FAMILIES.items():
+    for name, family, params in [("repeat_last", "repeat_last", {}), *((name, *configured(name)) for name in MODELS)]:
         held_out = []
         for fit, validation in _folds(train):
             model = _fitted(family, params, fit, validation)
@@ -47,7 +41,7 @@ def main() -> None:
         covered, width = _measure(intervals, test)
         report(
             "modelling",
-            f"{family}: coverage of calibrated 80 % intervals on the test part",
+            f"{name}: coverage of calibrated 80 % intervals on the test part",
             covered,
             "share",
             peer="one margin for all windows",
@@ -57,13 +51,13 @@ def main() -> None:
         )
         report(
             "modelling",
-            f"{family}: mean width of these intervals",
+            f"{name}: mean width of these intervals",
             width,
             "scaled",
             peer="one margin for all windows",
             peer_value=_measure(plain, test)[1],
         )
-        report("modelling", f"{family}: coverage before calibration", _measure(bounds, test)[0], "share")
+        report("modelling", f"{name}: coverage before calibration", _measure(bounds, test)[0], "share")
 
 
 def _folds(train: WindowSamples) -> list[tuple[WindowSamples, WindowSamples]]:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import yaml
 from figures import report
 
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.models.base import FitOptions, Model, create_model
-from mlplatform.settings import PACKAGE_ROOT
 from mlplatform.training.trainers import trainer_for
+from modelling_core.configured import configured
 from modelling_core.etth1_data import parts, spec_of
 
 BENCHMARK, LOOKBACK, HORIZON = "tree_scores", 168, 24
@@ -32,9 +31,9 @@ def main() -> None:
     _report("repeat_last", last_value, last_value)
     _report("ridge", _score(_fit("ridge", {}, samples, FitOptions()), samples["test"]), last_value)
     for name in TREES:
-        family, params = _configured(name)
+        family, params = configured(name)
         _report(name, _score(_fit(family, params, samples, FitOptions()), samples["test"]), last_value)
-    family, params = _configured(TREES[0])
+    family, params = configured(TREES[0])
     for strategy in ("horizon_feature", "recursive"):
         model = _fit(family, {**params, "strategy": strategy}, samples, FitOptions())
         _report(f"{TREES[0]}, {strategy}", _score(model, samples["test"]), last_value)
@@ -44,11 +43,6 @@ def main() -> None:
     seconds = time.process_time() - started
     case = f"XGBoost, {HORIZON} boosters x {ROUNDS} rounds, fit on one thread"
     report(BENCHMARK, case, seconds, "CPU s", aim=f"<= {LIMIT_S:g}", met=seconds <= LIMIT_S)
-
-
-def _configured(name: str) -> tuple[str, dict[str, Any]]:
-    config = yaml.safe_load((PACKAGE_ROOT / "conf" / "model" / f"{name}.yaml").read_text())
-    return config["family"], config["params"]
 
 
 def _fit(family: str, params: dict[str, Any], samples: dict[str, WindowSamples], options: FitOptions) -> Model:
