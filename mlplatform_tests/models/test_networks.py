@@ -99,3 +99,25 @@ def test_an_lstm_of_two_layers_learns(tmp_path: Path) -> None:
     error, naive_error = (np.abs(answers - samples.outputs()).mean() for answers in (model.predict(samples), naive))
     assert error < 0.5 * naive_error
     check_storage(model, "lstm", samples, tmp_path)
+
+
+@pytest.mark.parametrize(("family", "tolerance"), [("nlinear", 0.02), ("dlinear", 0.02), ("lstm", 0.02), ("tft", 0.1)])
+def test_bfloat16_learns_what_float32_does(family: str, tolerance: float) -> None:
+    samples = replace(windows(rows=600), step_seconds=3600)
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        params = {"max_epochs": 5, "batch_size": 16, "precision": precision}
+        model = create_model(family, params, spec_for("forecast"))
+        losses.append(trainer_for(model).fit(model, samples, samples).history[-1])
+        assert model.predict(samples).dtype == np.float32
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_intervals_start_at_a_plausible_width(family: str) -> None:
+    """Before training, a network must not claim intervals several deviations wide; weight decay would keep them."""
+    model = create_model(family, {}, replace(spec_for("forecast"), quantiles=(0.1, 0.5, 0.9)))
+    trainer_for(model).fit(model, replace(windows(), step_seconds=3600), None, FitOptions(iterations=(1,)))
+    answers = model.predict_quantiles(replace(windows(2), step_seconds=3600))
+    assert 0.3 < np.median(answers[..., 2] - answers[..., 0]) < 0.8

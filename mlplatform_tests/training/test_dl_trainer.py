@@ -92,6 +92,20 @@ def test_missing_values_are_refused_by_name(family: str) -> None:
         trainer_for(model).fit(model, replace(windows(), values=values), None)
 
 
+def test_weight_decay_pulls_matrices_but_no_offsets() -> None:
+    """The target rises by five a step: once the layer's matrix is gone, only its offsets can say so."""
+    samples = windows()
+    values = np.cumsum(np.full_like(samples.values, 5.0), axis=0)
+    rising = replace(samples, values=values)
+    params = {"optimiser": "adamw", "learning_rate": 0.1, "weight_decay": 5.0, "decay": 1.0, "max_epochs": 200}
+    model = create_model("nlinear", params, spec_for("forecast"))
+    trainer_for(model).fit(model, rising, None, FitOptions())
+    assert isinstance(model, TorchModel)
+    weight, offset = (value.detach().abs() for value in model.module.parameters())
+    assert weight.max() < offset.min()
+    np.testing.assert_allclose(model.predict(rising), rising.outputs(), rtol=0.02)
+
+
 def test_schedules() -> None:
     def rates(**params: object) -> list[float]:
         chosen = TorchParams.model_validate({"learning_rate": 1.0, "max_epochs": 10, **params})
