@@ -46,8 +46,9 @@ class FitOptions:
         seed: of everything random in the fit.
         on_progress: called with (step, validation loss so far); may raise to abandon the fit.
         workers: threads that a family may use. The result does not depend on it.
-        checkpoint: folder for the state of an unfinished fit; a fit that finds one there goes on from it. Families that
-            fit in minutes ignore it.
+        checkpoint: folder for the state of an unfinished fit; a fit that finds one there goes on from it, and reports
+            the progress of its earlier iterations again. Families that fit in minutes ignore it.
+        checkpoint_seconds: least time between two states.
     """
 
     iterations: Iterations = ()
@@ -55,6 +56,7 @@ class FitOptions:
     on_progress: ProgressCallback | None = None
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     checkpoint: Path | None = None
+    checkpoint_seconds: float = 0.0
 
 
 DEFAULT_OPTIONS = FitOptions()

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
-from collections.abc import Mapping
+import pickle
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "fit.pt"
+LOCK_SUFFIX = ".lock"
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Hold a checkpoint folder against other fits while the context is open; a killed holder loses it at once.
+
+    Yields:
+        Whether the folder could be had; if not, another fit is using it.
+    """
+    # Beside the folder, which exists only while there is a state in it.
+    lock = folder.with_name(f"{folder.name}{LOCK_SUFFIX}")
+    descriptor = _lock(lock)
+    if descriptor is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -27,7 +51,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(folder: Path, identity: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the state in `folder`, or `None` if there is none or it is of another fit, which is logged.
+    """Return the state in `folder`, or `None` if there is none or it cannot be gone on with, which is logged.
 
     Parameters:
         identity: what the fit is the same by, part by part; the stored state has its own under `identity`.
@@ -37,8 +61,13 @@ def read_checkpoint(folder: Path, identity: Mapping[str, str]) -> dict[str, Any]
     path = folder / STATE_FILE
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    differing = [name for name, part in identity.items() if state["identity"].get(name) != part]
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        stored = state["identity"]
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        logger.warning("the checkpoint %s cannot be read (%s): starting from the first epoch", path, error)
+        return None
+    differing = [name for name, part in identity.items() if stored.get(name) != part]
     if not differing:
         return state
     logger.warning(
@@ -55,3 +84,24 @@ def remove_checkpoint(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     if folder.exists() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def _lock(path: Path) -> int | None:
+    """Return the descriptor that holds the lock, or None if another one does."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            # Another run removed the empty parent in between.
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        # Its last holder may have removed the file after it was opened here: then nobody else would see this lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import math
+import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +21,13 @@ from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.models.base import FitOptions, FitResult
 from mlplatform.models.torch_model import TorchModel
 from mlplatform.models.torch_windows import WindowTensors
-from mlplatform.training.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
+from mlplatform.training.checkpoints import claimed, read_checkpoint, remove_checkpoint, write_checkpoint
 from mlplatform.training.schedules import learning_rate
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 4096
 
@@ -46,11 +51,19 @@ def fit_network(
 
     With validation data, and without fixed iterations, its weights are those of the best epoch.
 
+    A fit that ends, or that `on_progress` abandons, leaves no checkpoint; any other error leaves the latest one.
+
     Raises:
         FloatingPointError: if the loss is no longer a number.
     """
     with _threads(model.params.threads):
-        return _Fit(model, train, validation, options).run()
+        if options.checkpoint is None:
+            return _Fit(model, train, validation, options).run()
+        with claimed(options.checkpoint) as is_own:
+            if not is_own:
+                logger.warning("another fit is using the checkpoint %s: this one keeps none", options.checkpoint)
+                options = replace(options, checkpoint=None)
+            return _Fit(model, train, validation, options).run()
 
 
 class _Fit:
@@ -76,24 +89,23 @@ class _Fit:
         self.levels = torch.tensor(model.spec.quantiles, device=self.device)
         self.progress = _Progress()
         self.best_weights: dict[str, torch.Tensor] | None = None
+        self.written = time.monotonic()
 
     def run(self) -> FitResult:
         from tqdm import tqdm
 
         epochs = self.options.iterations[0] if self.options.iterations else self.params.max_epochs
         if self.options.checkpoint is not None:
-            self._resume()
+            self._resume(self.options.checkpoint)
         state = self.progress
         with tqdm(total=epochs, initial=state.epoch, desc="epochs", disable=None, leave=False) as bar:
             while state.epoch < epochs and not self._has_stopped():
                 self._epoch()
-                if self.options.checkpoint is not None:
-                    write_checkpoint(self.options.checkpoint, self._state())
+                self._keep()
                 bar.update()
                 if self.validation is not None:
                     bar.set_postfix(validation=f"{state.history[-1]:.5f}")
-                    if self.options.on_progress is not None:
-                        self.options.on_progress(state.epoch - 1, state.best_loss)
+                    self._report(state.epoch - 1, state.best_loss)
         length = state.epoch
         if self.best_weights is not None and not self.options.iterations:
             self.module.load_state_dict(self.best_weights)
@@ -103,6 +115,24 @@ class _Fit:
             remove_checkpoint(self.options.checkpoint)
         curves = {"train_loss": tuple(state.train_loss), "learning_rate": tuple(state.learning_rate)}
         return FitResult((length,), tuple(state.history), curves)
+
+    def _keep(self) -> None:
+        """Write the checkpoint, if it is time."""
+        folder, now = self.options.checkpoint, time.monotonic()
+        if folder is None or now - self.written < self.options.checkpoint_seconds:
+            return
+        write_checkpoint(folder, self._state())
+        self.written = time.monotonic()
+
+    def _report(self, step: int, loss: float) -> None:
+        if self.options.on_progress is None:
+            return
+        try:
+            self.options.on_progress(step, loss)
+        except Exception:
+            if self.options.checkpoint is not None:
+                remove_checkpoint(self.options.checkpoint)
+            raise
 
     def _has_stopped(self) -> bool:
         if self.validation is None or self.options.iterations:
@@ -182,12 +212,15 @@ class _Fit:
     @functools.cached_property
     def _identity(self) -> dict[str, str]:
         """Return what a fit is the same by, part by part; the data are read once per fit."""
+        import torch
+
         samples = [self.train.samples, *([self.validation.samples] if self.validation is not None else [])]
+        shapes = {name: list(value.shape) for name, value in self.module.state_dict().items()}
         parts: dict[str, Any] = {
-            "model": [type(self.model).__name__, vars(self.model.spec)],
-            "parameters": self.params.model_dump(mode="json"),
+            "model": [type(self.model).__name__, vars(self.model.spec), torch.__version__, shapes],
+            "parameters": [self.params.model_dump(mode="json"), self.device],
             "seed or iterations": [self.options.seed, self.options.iterations],
-            "data": [[_checksum(part.values), _checksum(part.origins)] for part in samples],
+            "data": [[_checksum(part.values), _checksum(part.origins), _checksum(part.timestamps)] for part in samples],
         }
         return {name: json.dumps(part) for name, part in parts.items()}
 
@@ -205,11 +238,10 @@ class _Fit:
             "gpu_random": torch.cuda.get_rng_state() if self.device == "cuda" else None,
         }
 
-    def _resume(self) -> None:
+    def _resume(self, folder: Path) -> None:
         import torch
 
-        assert self.options.checkpoint is not None
-        state = read_checkpoint(self.options.checkpoint, self._identity)
+        state = read_checkpoint(folder, self._identity) if folder.exists() else None
         if state is None:
             return
         self.module.load_state_dict(state["weights"])
@@ -220,6 +252,12 @@ class _Fit:
         torch.set_rng_state(state["random"])
         if state["gpu_random"] is not None:
             torch.cuda.set_rng_state(state["gpu_random"])
+        logger.warning("going on with the interrupted fit in %s after epoch %d", folder, self.progress.epoch)
+        best = math.inf
+        for step, loss in enumerate(self.progress.history):
+            # Whoever judges the fit by its progress has not heard the first part of it.
+            best = min(best, loss)
+            self._report(step, best)
 
 
 def _groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -232,7 +270,7 @@ def _groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]
 
 
 def _checksum(values: npt.NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).data)
+    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
 
 
 @contextlib.contextmanager

@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 
 from mlplatform.models.base import FitOptions, FitResult, create_model
 from mlplatform.models.torch_model import TorchModel, TorchParams
-from mlplatform.training.checkpoints import read_checkpoint, write_checkpoint
+from mlplatform.training import dl_trainer
+from mlplatform.training.checkpoints import claimed, read_checkpoint, write_checkpoint
 from mlplatform.training.schedules import learning_rate
 from mlplatform.training.trainers import trainer_for
 from mlplatform_tests.models.test_models import spec_for, windows
@@ -44,17 +47,101 @@ def fit(checkpoint: Path | None, on_progress: object = None) -> tuple[TorchModel
     return model, trainer_for(model).fit(model, windows(), windows(1), options), steps
 
 
-def test_a_killed_fit_goes_on_to_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
+@pytest.fixture
+def trained_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The epochs that were really trained, as they are trained."""
+    epochs: list[int] = []
+    descend = dl_trainer._Fit._descend
+
+    def counted(fit: dl_trainer._Fit) -> float:
+        epochs.append(fit.progress.epoch)
+        return descend(fit)
+
+    monkeypatch.setattr(dl_trainer._Fit, "_descend", counted)
+    return epochs
+
+
+def test_a_killed_fit_goes_on_to_the_bits_of_one_that_was_not(tmp_path: Path, trained_epochs: list[int]) -> None:
     folder = tmp_path / "fit"
     child = subprocess.run([sys.executable, "-c", KILLED, str(folder)], cwd=Path(__file__).parents[2], check=False)
     assert child.returncode == -signal.SIGKILL
     assert [path.name for path in folder.iterdir()] == ["fit.pt"]
     resumed, result, steps = fit(folder)
-    whole, expected, _ = fit(None)
-    assert steps[0] == 4
+    assert trained_epochs == [4, 5, 6, 7]
+    whole, expected, reported = fit(None)
+    # Pruning compares the losses of all epochs, so it hears of the earlier ones again.
+    assert steps == reported == list(range(8))
     assert result == expected
     assert resumed.predict(windows(2)).tobytes() == whole.predict(windows(2)).tobytes()
-    assert not folder.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fit_that_is_given_up_leaves_no_checkpoint_and_one_that_fails_does(tmp_path: Path) -> None:
+    def stop(error: BaseException) -> Callable[[int, float], None]:
+        def progress(step: int, _: float) -> None:
+            if step == 2:
+                raise error
+
+        return progress
+
+    with pytest.raises(optuna.TrialPruned):
+        fit(tmp_path / "pruned", stop(optuna.TrialPruned()))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "interrupted", stop(KeyboardInterrupt()))
+    assert [path.name for path in tmp_path.rglob("*")] == ["interrupted", "fit.pt"]
+
+
+def test_two_fits_do_not_share_a_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, trained_epochs: list[int]
+) -> None:
+    folder = tmp_path / "fit"
+    write_checkpoint(folder, {"identity": {}})
+    before = (folder / "fit.pt").read_bytes()
+    with claimed(folder) as is_own, claimed(folder) as is_own_too:
+        assert (is_own, is_own_too) == (True, False)
+        _, result, _ = fit(folder)
+    assert "another fit is using the checkpoint" in caplog.text
+    assert (folder / "fit.pt").read_bytes() == before
+    assert trained_epochs == list(range(8))
+    assert result == fit(None)[1]
+    assert [path.name for path in tmp_path.rglob("*")] == ["fit", "fit.pt"]
+
+
+def test_a_damaged_checkpoint_is_reported_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_checkpoint(tmp_path / "fit", {"identity": {}})
+    whole = (tmp_path / "fit" / "fit.pt").read_bytes()
+    for damaged in (b"", b"no archive", whole[: len(whole) // 2]):
+        (tmp_path / "fit").mkdir(exist_ok=True)
+        (tmp_path / "fit" / "fit.pt").write_bytes(damaged)
+        caplog.clear()
+        _, result, _ = fit(tmp_path / "fit")
+        assert "fit.pt cannot be read" in caplog.text
+        assert result == fit(None)[1]
+
+
+def test_a_checkpoint_of_the_same_values_at_other_times_is_of_another_fit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, stop)
+    model = create_model("nlinear", PARAMS, spec_for("forecast"))
+    train, later = windows(), windows().timestamps + np.timedelta64(1, "h")
+    options = FitOptions(seed=3, checkpoint=tmp_path)
+    trainer_for(model).fit(model, replace(train, timestamps=later), windows(1), options)
+    assert "(data differ)" in caplog.text
+
+
+def test_states_are_written_no_more_often_than_asked_for(tmp_path: Path) -> None:
+    def look(_: int, __: float) -> None:
+        assert not (tmp_path / "fit").exists()
+
+    model = create_model("nlinear", PARAMS, spec_for("forecast"))
+    options = FitOptions(checkpoint=tmp_path / "fit", checkpoint_seconds=3600, on_progress=look)
+    trainer_for(model).fit(model, windows(), windows(1), options)
 
 
 def test_a_checkpoint_of_another_fit_is_reported_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
