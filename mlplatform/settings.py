@@ -104,6 +104,11 @@ class Settings:
         return self.home / "optuna"
 
     @property
+    def checkpoints_dir(self) -> Path:
+        """States of unfinished fits: `<experiment>/<inputs of the run>/`; empty while nothing is being trained."""
+        return self.home / "checkpoints"
+
+    @property
     def predictions_dir(self) -> Path:
         """Served predictions, one folder per experiment."""
         return self.home / "predictions"

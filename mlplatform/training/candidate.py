@@ -22,6 +22,7 @@ from mlplatform.plugins import METRICS
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.training.cross_validation import FoldData, fit_preprocessor
 from mlplatform.training.evaluation import PartScores, score_part, seasonal_scale
+from mlplatform.training.run_checkpoints import RunCheckpoints
 from mlplatform.training.trainers import trainer_for
 from mlplatform.tuning.tuner import FittedTrial, fit_on_folds, tune
 
@@ -149,6 +150,7 @@ def train_candidate(
     held_out: Mapping[str, DataModule],
     journal: Path,
     log: logging.Logger | None = None,
+    checkpoints: RunCheckpoints | None = None,
 ) -> Candidate:
     """Tune on the folds, refit on all training rows, score on the held-out parts, and do the same for the baselines.
 
@@ -158,9 +160,10 @@ def train_candidate(
         held_out: `reference` and any `test_<name>` parts.
         journal: file of the study's Optuna journal. A study found there goes on: a step that was killed and is run
             again keeps its finished trials.
+        checkpoints: where fits keep their state, so that a killed run does not lose it; cleared at the end.
     """
     log = log or logging.getLogger(__name__)
-    tuning = tune(config, folds, journal, log)
+    tuning = tune(config, folds, journal, log, checkpoints)
     log.info(f"pruning saved {tuning.saved_share:.0%} of the study's compute")
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
     # Transformed and cut once, for the candidate and every baseline.
@@ -168,15 +171,16 @@ def train_candidate(
     spent = [tuning.fit_seconds]
 
     scale = seasonal_scale(train.panel, config.targets, config.season) if "mase" in config.metrics else None
-    model, refit_curves = _refit(config, samples, spec, config.model.family, tuning.best, spent)
+    model, refit_curves = _refit(config, samples, spec, config.model.family, tuning.best, spent, checkpoints)
     calibrate(config, model, folds, tuning.best, log)
     scores = {part: score_part(module, manager, model, scale) for part, module in held_out.items()}
     log.info(f"{config.model.family}: {_describe(config, tuning.best.mean(config.metric), scores)}")
 
     baselines = {}
     for baseline in config.baselines:
-        trial = fit_on_folds(config, folds, baseline.name, dict(baseline.params), spent=spent)
-        fitted, _ = _refit(config, samples, spec, baseline.name, trial, spent)
+        params = dict(baseline.params)
+        trial = fit_on_folds(config, folds, baseline.name, params, spent=spent, checkpoints=checkpoints)
+        fitted, _ = _refit(config, samples, spec, baseline.name, trial, spent, checkpoints)
         calibrate(config, fitted, folds, trial, log)
         parts = {part: score_part(module, manager, fitted, scale) for part, module in held_out.items()}
         baselines[baseline.name] = ModelReport.of(trial.fold_scores, parts)
@@ -191,6 +195,8 @@ def train_candidate(
         fit_seconds=spent[0],
         curves={"refit": refit_curves, **_fold_curves(tuning.best)},
     )
+    if checkpoints is not None:
+        checkpoints.clear()
     for line in report.losses(config.metric):
         log.warning(f"{config.model.family} {line}")
     return Candidate(config, manager, model, report)
@@ -203,11 +209,14 @@ def _refit(
     family: str,
     trial: FittedTrial,
     spent: list[float],
+    checkpoints: RunCheckpoints | None,
 ) -> tuple[Model, dict[str, list[float]]]:
     """Fit on all training rows for the number of iterations that cross-validation found; return model and curves."""
     model = create_model(family, trial.params, spec)
     started = time.perf_counter()
     options = FitOptions(iterations=trial.iterations(), seed=config.seed)
+    if checkpoints is not None:
+        options = checkpoints.of_fit(options, "refit", family, trial.params)
     result = trainer_for(model).fit(model, samples, None, options)
     spent[0] += time.perf_counter() - started
     return model, {name: list(values) for name, values in result.curves.items()}

@@ -26,6 +26,7 @@ from mlplatform.models.base import Iterations
 from mlplatform.plugins import SPLITTERS
 from mlplatform.training.candidate import Candidate, train_candidate
 from mlplatform.training.cross_validation import fit_preprocessor, prepare_fold
+from mlplatform.training.run_checkpoints import RunCheckpoints
 
 RESULT_FILE = "result.json"
 TEST = "outer_test"
@@ -113,6 +114,7 @@ def run_procedure(
     journal: Path,
     log: logging.Logger | None = None,
     held_out: Mapping[str, DataModule] | None = None,
+    checkpoints: RunCheckpoints | None = None,
 ) -> Candidate:
     """Tune on inner folds of the outer training rows, and refit on all of them.
 
@@ -120,6 +122,7 @@ def run_procedure(
         module: all training rows of the experiment, of which only the outer training rows are read.
         journal: file for the inner study's Optuna journal; it must not exist yet.
         held_out: what to score the refitted model and its baselines on.
+        checkpoints: where fits keep their state; of this outer fold alone.
 
     Raises:
         ValueError: if the outer training rows are too few for the inner folds.
@@ -136,14 +139,19 @@ def run_procedure(
         prepare_fold(name, train, each, fit_preprocessor(train, each.fit_rows))
         for name, each in zip(module.config.split.fold_names, inner, strict=True)
     ]
-    return train_candidate(module.config, train, folds, held_out or {}, journal, log)
+    return train_candidate(module.config, train, folds, held_out or {}, journal, log, checkpoints)
 
 
 def score_outer_fold(
-    name: str, module: DataModule, fold: Fold, journal: Path, log: logging.Logger | None = None
+    name: str,
+    module: DataModule,
+    fold: Fold,
+    journal: Path,
+    log: logging.Logger | None = None,
+    checkpoints: RunCheckpoints | None = None,
 ) -> OuterResult:
     """Run the procedure on one outer fold, and score what it made and the baselines on the outer test samples."""
-    candidate = run_procedure(module, fold, journal, log, {TEST: outer_test(module, fold)})
+    candidate = run_procedure(module, fold, journal, log, {TEST: outer_test(module, fold)}, checkpoints)
     report = candidate.report
     inner = report.candidate.folds
     return OuterResult(

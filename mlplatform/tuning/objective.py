@@ -14,6 +14,7 @@ from mlplatform.models.base import DEFAULT_OPTIONS, FitOptions, FitResult, Itera
 from mlplatform.models.calibration import Intervals
 from mlplatform.plugins import METRICS
 from mlplatform.training.cross_validation import FoldData
+from mlplatform.training.run_checkpoints import RunCheckpoints
 from mlplatform.training.trainers import trainer_for
 
 # Steps reserved per fold, so that the pruner compares like with like: global step = fold * budget + iteration. A fold's
@@ -80,6 +81,7 @@ def fit_on_folds(
     trial: Reports | None = None,
     spent: list[float] | None = None,
     workers: int | None = None,
+    checkpoints: RunCheckpoints | None = None,
 ) -> FittedTrial:
     """Fit and score one parameter set on every fold, reporting to `trial`, which may prune.
 
@@ -87,6 +89,7 @@ def fit_on_folds(
         folds: prepared folds, earliest first.
         spent: its only element is increased by the seconds spent fitting, also when the trial is pruned.
         workers: threads that a fit may use; by default all cores.
+        checkpoints: where a fit keeps its state, so that a killed run does not lose it; nowhere by default.
 
     Raises:
         optuna.TrialPruned: if `trial` says so.
@@ -113,6 +116,8 @@ def fit_on_folds(
                 on_progress=progress if trial else None,
                 workers=workers,
             )
+            if checkpoints is not None:
+                options = checkpoints.of_fit(options, fold.name, family, params)
             result = trainer_for(model).fit(model, fold.train, fold.validation, options)
         finally:
             spent[0] += time.perf_counter() - started

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from mlplatform.config import ExperimentConfig
 from mlplatform.plugins import METRICS
 from mlplatform.training.cross_validation import FoldData
+from mlplatform.training.run_checkpoints import RunCheckpoints
 from mlplatform.tuning.limits import may_start, trial_budget
 from mlplatform.tuning.objective import FittedTrial, fit_on_folds
 from mlplatform.tuning.outcome import drop_arrays, save_arrays, to_json
@@ -44,6 +45,7 @@ class Search:
     Attributes:
         journal: the study's file; the study in it is open for this search.
         deadline: in Unix time; no trial starts after it.
+        checkpoints: of the trials' fits.
     """
 
     config: ExperimentConfig
@@ -51,6 +53,7 @@ class Search:
     journal: Path
     deadline: float | None
     log: logging.Logger
+    checkpoints: RunCheckpoints | None = None
 
 
 class Executor(Protocol):
@@ -114,7 +117,14 @@ def evaluate(study: optuna.Study, search: Search, trial: optuna.Trial, workers: 
     spent = [0.0]
     try:
         ended: Ended = fit_on_folds(
-            config, search.folds, config.model.family, params_of(config, trial), trial, spent, workers
+            config,
+            search.folds,
+            config.model.family,
+            params_of(config, trial),
+            trial,
+            spent,
+            workers,
+            search.checkpoints,
         )
     except optuna.TrialPruned:
         ended = "PRUNED"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlplatform.config import ExperimentConfig
 from mlplatform.plugins import EXECUTORS
 from mlplatform.training.cross_validation import FoldData
+from mlplatform.training.run_checkpoints import RunCheckpoints
 from mlplatform.tuning.objective import FOLD_BUDGET as FOLD_BUDGET
 from mlplatform.tuning.objective import FittedTrial as FittedTrial
 from mlplatform.tuning.objective import fit_on_folds as fit_on_folds
@@ -41,7 +42,11 @@ class TuningResult:
 
 
 def tune(
-    config: ExperimentConfig, folds: Sequence[FoldData], journal: Path, log: logging.Logger | None = None
+    config: ExperimentConfig,
+    folds: Sequence[FoldData],
+    journal: Path,
+    log: logging.Logger | None = None,
+    checkpoints: RunCheckpoints | None = None,
 ) -> TuningResult:
     """Search the experiment's space; the first trial is always the configured parameters themselves.
 
@@ -52,6 +57,7 @@ def tune(
         folds: prepared folds, earliest first.
         journal: file of the study's Optuna journal.
         log: told about every trial.
+        checkpoints: where fits keep their state, except those on a Ray cluster, whose machines need not see the folder.
 
     Raises:
         ValueError: if the journal holds the study of another configuration, or of other folds.
@@ -64,7 +70,7 @@ def tune(
     with only_search(journal):
         study = open_study(config, folds, journal)
     deadline = None if config.tuning.timeout_s is None else time.time() + config.tuning.timeout_s
-    search = Search(config, folds, journal, deadline, log)
+    search = Search(config, folds, journal, deadline, log, checkpoints)
     done = len(finished(study))
     if done:
         log.info(f"going on with the study in {journal}: {done} trials are finished")
@@ -88,6 +94,7 @@ def _result(study: optuna.Study, search: Search) -> TuningResult:
         outcome = load_arrays(outcome, search.journal, best.number)
     except (OSError, ValueError) as error:
         search.log.warning(f"the bounds of the best trial are lost ({error}); it is fitted again")
-        outcome = fit_on_folds(config, search.folds, config.model.family, outcome.params)
+        family, checkpoints = config.model.family, search.checkpoints
+        outcome = fit_on_folds(config, search.folds, family, outcome.params, checkpoints=checkpoints)
     spent = sum(float(trial.user_attrs.get(FIT_SECONDS, 0.0)) for trial in done)
     return TuningResult(outcome, tuple(row_of(trial) for trial in done), spent, saved_share(done))

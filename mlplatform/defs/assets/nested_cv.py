@@ -28,7 +28,9 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     def nested_cv(
         context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
     ) -> Output[dict[str, OuterResult]]:
+        from mlplatform.datamodule.splits import TRAIN, read_manifest
         from mlplatform.training.nested_cv import outer_folds, score_outer_fold
+        from mlplatform.training.run_checkpoints import RunCheckpoints
 
         settings = platform.settings
         config = log_versions(context, experiment.name, training, settings)
@@ -37,14 +39,16 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
                 f"experiment {config.name!r}: this run asks for {config.nested.outer_folds} outer folds, but the asset "
                 f"has {experiment.nested.outer_folds} partitions; change nested.outer_folds in the experiment's YAML"
             )
-        module = load_part(config, settings, "train")
+        module = load_part(config, settings, TRAIN)
+        rows = read_manifest(settings, config.dataset.name, config.split.version_id).parts[TRAIN].sha256
         folds = dict(zip(config.nested.fold_names, outer_folds(module), strict=True))
         results = {}
         for name in context.partition_keys:
             journal = settings.studies_dir / config.name / f"{context.run.run_id}_{name}.journal"
             # A retried step starts a study of its own.
             journal.unlink(missing_ok=True)
-            results[name] = score_outer_fold(name, module, folds[name], journal, context.log)
+            checkpoints = RunCheckpoints.of(settings, config, rows, name)
+            results[name] = score_outer_fold(name, module, folds[name], journal, context.log, checkpoints)
             context.log.info(f"{name}: {config.metric} {results[name].outer[config.metric]:.5g} on the outer test rows")
         return Output(results, metadata=_metadata(config, results))
 

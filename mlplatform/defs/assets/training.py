@@ -49,6 +49,7 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         from mlplatform.training.candidate import train_candidate
         from mlplatform.training.cross_validation import prepare_fold
         from mlplatform.training.plots import training_plots
+        from mlplatform.training.run_checkpoints import RunCheckpoints
 
         settings = platform.settings
         config = log_versions(context, experiment.name, training, settings)
@@ -62,8 +63,9 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         hashes = track(settings, [folder / f"{part}.parquet" for part in manifest.parts])
         folds = [prepare_fold(name, train, cv_folds[name].fold, fold_preprocessor[name]) for name in names]
         journal = settings.studies_dir / config.name / f"{context.run.run_id}.journal"
+        checkpoints = RunCheckpoints.of(settings, config, manifest.parts[TRAIN].sha256)
         with mlflow.run(context, settings, config.name) as run:
-            candidate = train_candidate(config, train, folds, parts, journal, context.log)
+            candidate = train_candidate(config, train, folds, parts, journal, context.log, checkpoints)
             candidate = replace(candidate, run_id=run.mlflow_run_id)
             plots = training_plots(candidate, parts["reference"])
             record_candidate(candidate, manifest, hashes, journal, plots)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import optuna
 
+    from mlplatform.training.run_checkpoints import RunCheckpoints
     from mlplatform.tuning.handover import HandedFolds
     from mlplatform.tuning.search import Search
 
@@ -50,6 +51,7 @@ class Task:
     journal: Path
     folder: Path
     deadline: float | None
+    checkpoints: RunCheckpoints | None
 
 
 @EXECUTORS.register("process")
@@ -110,7 +112,15 @@ class Pool:
             name = f"{os.getpid()}-{self.started}"
             self.started += 1
             search = self.search
-            task = Task(name, search.config, self.handed, search.journal, self.folder, search.deadline)
+            task = Task(
+                name,
+                search.config,
+                self.handed,
+                search.journal,
+                self.folder,
+                search.deadline,
+                search.checkpoints,
+            )
             # Started anew instead of forked: threads of numerical libraries do not survive a fork.
             process = multiprocessing.get_context("spawn").Process(target=work, args=(task,), name=name, daemon=True)
             process.start()
@@ -183,7 +193,8 @@ def work(task: Task) -> None:
     try:
         with part_of_search(task.journal):
             log = logging.getLogger(__name__)
-            search = Search(task.config, take_over(task.handed), task.journal, task.deadline, log)
+            folds = take_over(task.handed)
+            search = Search(task.config, folds, task.journal, task.deadline, log, task.checkpoints)
             claim = KernelLock(task.folder / "claim")
             run_trials(load_study(task.config, task.journal), search, workers=1, worker=task.name, claim=claim)
     except BaseException:

@@ -1,0 +1,167 @@
+"""A training run that is killed in the middle of a network's fit, and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterInstance
+
+from mlplatform.defs.keys import TUNED_MODEL
+from mlplatform.models.torch_model import TorchModel
+from mlplatform.settings import PACKAGE_ROOT
+from mlplatform.training import dl_trainer, run_checkpoints
+from mlplatform.training.checkpoints import claimed
+from mlplatform_tests.yard import TRAIN, Yard, write_option
+
+EPOCHS = 5
+NETWORK = {
+    "version": "yard",
+    "family": "lstm",
+    "params": {"hidden": 4, "max_epochs": EPOCHS, "patience": EPOCHS, "dropout": 0.3, "batch_size": 256},
+    "search_space": {},
+}
+
+
+@pytest.fixture(scope="module")
+def network_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
+    """An installation that has trained a network once, without an interruption."""
+    yard = Yard.create(tmp_path_factory.mktemp("network"), mlflow_database)
+    write_option(yard.conf, "model/yard", NETWORK)
+    assert yard.run(TRAIN).success
+    return yard
+
+
+@pytest.fixture
+def trained_epochs(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many epochs were trained for every purpose, with a checkpoint after every epoch."""
+    monkeypatch.setattr(run_checkpoints, "SECONDS", 0.0)
+    counter: Counter[str] = Counter()
+    descend = dl_trainer._Fit._descend
+
+    def counted(fit: dl_trainer._Fit) -> float:
+        counter[purpose_of(fit)] += 1
+        return descend(fit)
+
+    monkeypatch.setattr(dl_trainer._Fit, "_descend", counted)
+    return counter
+
+
+def purpose_of(fit: dl_trainer._Fit) -> str:
+    return "none" if fit.options.checkpoint is None else fit.options.checkpoint.name.partition("-")[0]
+
+
+def train_and_die(environ: dict[str, str], purpose: str, epochs: int) -> None:
+    """Materialise the tuned model, and kill this process after some epochs of one of its fits."""
+    run_checkpoints.SECONDS = 0.0
+    write = dl_trainer.write_checkpoint
+    written = 0
+
+    def write_and_die(folder: Path, state: dict[str, Any]) -> None:
+        nonlocal written
+        write(folder, state)
+        written += folder.name.startswith(purpose)
+        if written == epochs:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    dl_trainer.write_checkpoint = write_and_die
+    Yard(environ, DagsterInstance.ephemeral()).materialize(TUNED_MODEL)
+
+
+def kill_a_run(yard: Yard, purpose: str, epochs: int) -> None:
+    script = (
+        f"from {__name__} import train_and_die\n"
+        f"train_and_die({yard.environ!r}, {purpose!r}, {epochs})\n"
+    )  # fmt: skip
+    environ = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT.parent)}
+    child = subprocess.run([sys.executable, "-c", script], env=environ, check=False, capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr[-3000:]
+
+
+def weights(yard: Yard) -> dict[str, bytes]:
+    model = yard.candidate.model
+    assert isinstance(model, TorchModel)
+    return {name: value.numpy().tobytes() for name, value in model.module.state_dict().items()}
+
+
+def states(yard: Yard) -> list[str]:
+    """Return the purposes of the states on disk."""
+    return [path.parent.name.partition("-")[0] for path in yard.settings.checkpoints_dir.rglob("fit.pt")]
+
+
+@pytest.fixture
+def clean(network_yard: Yard) -> Iterator[Yard]:
+    """The installation, with nothing left of an interrupted run before the test or after it."""
+    assert not network_yard.settings.checkpoints_dir.exists() or not list(
+        network_yard.settings.checkpoints_dir.iterdir()
+    )
+    yield network_yard
+    assert not list(network_yard.settings.checkpoints_dir.iterdir())
+
+
+@pytest.mark.parametrize("purpose", ["fold_1", "refit"])
+def test_a_killed_run_goes_on_in_the_middle_of_its_fit(
+    clean: Yard, trained_epochs: Counter[str], purpose: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, report = weights(clean), clean.candidate.report
+    (refit,) = report.iterations
+    complete = {"fold_0": EPOCHS, "fold_1": EPOCHS, "refit": refit}
+    done = 3 if purpose == "fold_1" else refit - 1
+    assert done > 0
+    kill_a_run(clean, purpose, done)
+    assert states(clean) == [purpose]
+    assert clean.materialize(TUNED_MODEL).success
+    assert trained_epochs == complete | {purpose: complete[purpose] - done}
+    assert f"after epoch {done}" in caplog.text
+    assert weights(clean) == whole
+    assert clean.candidate.report.candidate == report.candidate
+    assert clean.candidate.report.curves == report.curves
+    assert clean.candidate.report.trials[0]["loss"] == report.trials[0]["loss"]
+
+
+def test_a_run_with_other_inputs_leaves_the_interrupted_one_alone(clean: Yard, trained_epochs: Counter[str]) -> None:
+    whole = weights(clean)
+    kill_a_run(clean, "fold_0", 2)
+    other = {"resources": {"training": {"config": {"overrides": ["seed=5"]}}}}
+    assert clean.materialize(TUNED_MODEL, run_config=other).success
+    assert trained_epochs["fold_0"] == EPOCHS
+    assert weights(clean) != whole
+    assert states(clean) == ["fold_0"]
+    trained_epochs.clear()
+    assert clean.materialize(TUNED_MODEL).success
+    assert trained_epochs["fold_0"] == EPOCHS - 2
+    assert weights(clean) == whole
+
+
+def test_a_run_beside_one_with_the_same_inputs_keeps_out_of_its_way(clean: Yard, trained_epochs: Counter[str]) -> None:
+    whole = weights(clean)
+    kill_a_run(clean, "fold_0", 2)
+    (state,) = clean.settings.checkpoints_dir.rglob("fit.pt")
+    before = state.read_bytes()
+    with claimed(state.parent) as is_own:
+        assert is_own
+        assert clean.materialize(TUNED_MODEL).success
+        assert state.read_bytes() == before
+    assert trained_epochs["none"] == EPOCHS
+    assert trained_epochs["fold_1"] == EPOCHS
+    assert weights(clean) == whole
+    assert clean.materialize(TUNED_MODEL).success
+
+
+def test_what_nobody_repeats_goes_after_a_week(clean: Yard, trained_epochs: Counter[str]) -> None:
+    del trained_epochs
+    kill_a_run(clean, "fold_0", 2)
+    other = {"resources": {"training": {"config": {"overrides": ["seed=5"]}}}}
+    for path in clean.settings.checkpoints_dir.rglob("*"):
+        os.utime(path, (0, 0))
+    assert clean.materialize(TUNED_MODEL, run_config=other).success
+    assert not list(clean.settings.checkpoints_dir.iterdir())
+    # Other tests read the value of the experiment's own seed.
+    assert clean.materialize(TUNED_MODEL).success
