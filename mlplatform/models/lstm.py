@@ -22,7 +22,7 @@ class LSTMParams(TorchParams):
     """`normalisation` is per window: its last value, or its mean and deviation (Kim et al., RevIN, ICLR 2022).
 
     `linear_skip` adds a linear map from the window of every target to its horizon, as in NLinear: the recurrent part
-    then learns what a linear model cannot say.
+    then learns what a linear model cannot say. `category_width` is the length of the vector that stands for a category.
     """
 
     learning_rate: float = Field(default=0.002, gt=0)
@@ -35,13 +35,15 @@ class LSTMParams(TorchParams):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     normalisation: Literal["last_value", "revin"] = "last_value"
     linear_skip: bool = True
+    category_width: int = Field(default=8, ge=1)
 
 
 @MODELS.register("lstm")
 class LSTM(TorchModel):
     """Long short-term memory (Hochreiter and Schmidhuber, 1997) over windows normalised one by one.
 
-    It reads the calendar, known and static columns. Codes of categories are read as numbers.
+    It reads the calendar, known and static columns. A category is read as a learned vector, one that training did not
+    see as zeros.
     """
 
     tasks = frozenset({"forecast"})
@@ -67,10 +69,13 @@ class LSTM(TorchModel):
         """Return a new module."""
         import torch
 
+        from mlplatform.models.networks.categories import MixedColumns
+
         spec, params = self.spec, self.params
+        counts = spec.cardinalities or (0,) * len(spec.channels)
         targets, revin = list(spec.targets), params.normalisation == "revin"
         # Covariates and codes keep their level: only measured columns move with the window.
-        still = {*spec.known, *spec.static, *(place for place, count in enumerate(spec.cardinalities) if count)}
+        still = {*spec.known, *spec.static, *(place for place, count in enumerate(counts) if count)}
         moving = [float(place in targets or place not in still) for place in range(len(spec.channels))]
 
         class _LSTM(torch.nn.Module):
@@ -78,7 +83,12 @@ class LSTM(TorchModel):
 
             def __init__(self) -> None:
                 super().__init__()
-                width, features = params.hidden, len(spec.channels) + CALENDAR_FEATURES
+                width = params.hidden
+                self.past_columns = MixedColumns(counts, params.category_width)
+                self.ahead_columns = MixedColumns(
+                    [counts[place] for place in (*spec.known, *spec.static)], params.category_width
+                )
+                features = self.past_columns.size + CALENDAR_FEATURES
                 self.register_buffer("moving", torch.tensor(moving), persistent=False)
                 self.gain = torch.nn.Parameter(torch.ones(len(spec.channels)))
                 self.shift = torch.nn.Parameter(torch.zeros(len(spec.channels)))
@@ -86,8 +96,7 @@ class LSTM(TorchModel):
                 self.encoder = torch.nn.LSTM(features, width, params.layers, batch_first=True, dropout=inner)
                 self.dropout = torch.nn.Dropout(params.dropout)
                 self.spread = torch.nn.Linear(width, spec.horizon * width)
-                ahead = len(spec.known) + len(spec.static) + CALENDAR_FEATURES
-                self.ahead = torch.nn.Linear(ahead, width)
+                self.ahead = torch.nn.Linear(self.ahead_columns.size + CALENDAR_FEATURES, width)
                 self.head = torch.nn.Linear(width, outputs_per_step(spec))
                 self.skip = torch.nn.Linear(spec.lookback, spec.horizon, bias=False) if params.linear_skip else None
                 if self.skip is not None:
@@ -102,10 +111,13 @@ class LSTM(TorchModel):
                 else:
                     level = past[:, -1:]
                     past = past - level * self.moving
-                _, (state, _) = self.encoder(torch.cat([past, batch.past_calendar], dim=-1))
+                inputs = self.past_columns(past, batch.past)
+                _, (state, _) = self.encoder(torch.cat([inputs, batch.past_calendar], dim=-1))
                 steps = self.spread(self.dropout(state[-1])).unflatten(-1, (spec.horizon, params.hidden))
                 static = batch.static[:, None].expand(-1, spec.horizon, -1)
-                ahead = self.ahead(torch.cat([batch.future, static, batch.future_calendar], dim=-1))
+                planned = torch.cat([batch.future, static], dim=-1)
+                planned = self.ahead_columns(planned, planned)
+                ahead = self.ahead(torch.cat([planned, batch.future_calendar], dim=-1))
                 answers = shape_outputs(self.head(self.dropout(torch.nn.functional.gelu(steps + ahead))), spec)
                 if self.skip is not None:
                     answers = add_level(answers, self.skip(past[..., targets].transpose(1, 2)).transpose(1, 2))

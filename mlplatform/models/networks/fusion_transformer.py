@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mlplatform.models.networks.categories import CategoryRows
 from mlplatform.models.networks.dropout import Dropout
 
 
@@ -82,29 +83,19 @@ class Embeddings(nn.Module):
 
     numbers: torch.Tensor
     categories: torch.Tensor
-    counts: torch.Tensor
-    offsets: torch.Tensor
-    owners: torch.Tensor
 
     def __init__(self, cardinalities: Sequence[int], angles: int, width: int) -> None:
         super().__init__()
         self.order = sorted(range(len(cardinalities)), key=lambda place: cardinalities[place] > 0)
-        counts = torch.tensor([count for count in cardinalities if count], dtype=torch.int64)
-        numbers = len(cardinalities) - len(counts)
+        self.rows = CategoryRows([count for count in cardinalities if count])
+        numbers = cardinalities.count(0)
         self.register_buffer("numbers", torch.tensor(self.order[:numbers], dtype=torch.int64), persistent=False)
         self.register_buffer("categories", torch.tensor(self.order[numbers:], dtype=torch.int64), persistent=False)
-        self.register_buffer("counts", counts[:, None], persistent=False)
-        self.register_buffer("offsets", (torch.cumsum(counts + 1, 0) - counts - 1)[:, None], persistent=False)
-        owners = torch.repeat_interleave(torch.arange(len(counts)), counts + 1)
-        self.register_buffer("owners", owners, persistent=False)
         self.slope = nn.Parameter(torch.randn(numbers, width))
         # A line through the origin would keep only the sign of a number after layer normalisation.
         self.shift = nn.Parameter(torch.randn(numbers, width))
-        self.table = nn.Parameter(torch.randn(int((counts + 1).sum()), width))
+        self.table = self.rows.new_table(width)
         self.circle = nn.Parameter(torch.randn(angles, 2, width))
-        with torch.no_grad():
-            # Training may never see an unseen category; its row then stays neutral instead of random.
-            self.table[self.offsets] = 0
 
     def names(self, columns: Sequence[str], angles: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the variables in their order, from those of the columns and of the angles."""
@@ -116,17 +107,15 @@ class Embeddings(nn.Module):
         numbers = columns[self.numbers]
         lines = torch.stack([numbers, torch.zeros_like(numbers)], dim=-1)
         circles = angles.reshape(len(self.circle), 2, angles.shape[-1]).transpose(1, 2)
-        codes = columns[self.categories].long()
-        unseen = (codes < 0) | (codes >= self.counts)
         slope = torch.stack([self.slope, torch.zeros_like(self.slope)], dim=1)
         origins = torch.cat([self.shift, torch.zeros_like(self.circle[:, 0])])
         return Embedded(
             inputs=torch.cat([lines, circles]),
             directions=torch.cat([slope, self.circle]),
             origins=origins[:, None],
-            codes=self.offsets + torch.where(unseen, 0, codes + 1),
+            codes=self.rows(columns[self.categories]),
             table=self.table,
-            owners=self.owners,
+            owners=self.rows.owners,
         )
 
 
