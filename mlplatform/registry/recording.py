@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.splits import SplitManifest
 from mlplatform.registry.promotion import Decision
 from mlplatform.training.candidate import Candidate
@@ -39,16 +40,8 @@ def record_candidate(
     import mlflow
 
     config, report = candidate.config, candidate.report
-    params: dict[str, Any] = {
-        **config.versions,
-        "experiment": config.name,
-        "dataset": config.dataset.name,
-        "family": config.model.family,
-        "targets": ",".join(config.targets),
-        "lookback": config.lookback,
-        "horizon": config.horizon,
-        "seed": config.seed,
-        "folds": config.split.folds,
+    params = {
+        **config_params(config),
         "iterations": list(report.iterations),
         **{f"model.{name}": value for name, value in report.params.items()},
     }
@@ -71,6 +64,21 @@ def record_candidate(
     mlflow.log_artifact(str(journal), "study")
     for name, png in plots.items():
         _log_png(png, f"{name}.png")
+
+
+def config_params(config: ExperimentConfig) -> dict[str, Any]:
+    """Return what runs are told apart by in MLflow's lists."""
+    return {
+        **config.versions,
+        "experiment": config.name,
+        "dataset": config.dataset.name,
+        "family": config.model.family,
+        "targets": ",".join(config.targets),
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "seed": config.seed,
+        "folds": config.split.folds,
+    }
 
 
 def record_decision(decision: Decision, version: int) -> None:

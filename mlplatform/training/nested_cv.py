@@ -181,6 +181,25 @@ def summary(results: Sequence[OuterResult], family: str, metric: str) -> list[di
     ]
 
 
+def scores(results: Sequence[OuterResult]) -> dict[str, float]:
+    """Return all scores by MLflow name.
+
+    `outer_<k>_<m>` is of the outer test rows, `outer_<k>_inner_<m>` of the inner folds, `outer_<m>_mean` and `_std` are
+    over the outer folds; a baseline's start with `baseline_<name>_`.
+    """
+    flat = {f"{each.name}_inner_{metric}": value for each in results for metric, value in each.inner.items()}
+    models = {"": [each.outer for each in results]}
+    models |= {f"baseline_{name}_": [each.baselines[name] for each in results] for name in results[0].baselines}
+    for prefix, outer in models.items():
+        for each, metrics in zip(results, outer, strict=True):
+            flat |= {f"{prefix}{each.name}_{metric}": value for metric, value in metrics.items()}
+        for metric in outer[0]:
+            values = [metrics[metric] for metrics in outer]
+            flat[f"{prefix}outer_{metric}_mean"] = float(np.mean(values))
+            flat[f"{prefix}outer_{metric}_std"] = float(np.std(values))
+    return flat
+
+
 def _part(module: Module, rows: npt.NDArray[np.bool_], samples: Int64) -> Module:
     """Return the data module over the rows where the mask is true, with the samples at the given rows."""
     part = copy.copy(module)

@@ -7,9 +7,9 @@ from dagster import AssetExecutionContext, AssetsDefinition, BackfillPolicy, Met
 from mlplatform.config import ConfigError, ExperimentConfig
 from mlplatform.defs.assets.inputs import load_part, log_versions
 from mlplatform.defs.keys import NESTED_CV, SPLITS, asset_key
-from mlplatform.defs.metadata import table
+from mlplatform.defs.metadata import run_link, table
 from mlplatform.defs.partitions import outer_fold_partitions
-from mlplatform.defs.resources import PlatformResource, TrainingResource
+from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 from mlplatform.training.nested_cv import OuterResult
 
 
@@ -22,13 +22,17 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         group_name=experiment.name,
         partitions_def=outer_fold_partitions(experiment),
         backfill_policy=BackfillPolicy.single_run(),
-        kinds={"optuna"},
+        kinds={"optuna", "mlflow"},
         description="The training procedure, tuning included, scored on outer folds that its search never sees.",
     )
     def nested_cv(
-        context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
+        context: AssetExecutionContext,
+        platform: PlatformResource,
+        training: TrainingResource,
+        mlflow: MlflowResource,
     ) -> Output[dict[str, OuterResult]]:
         from mlplatform.datamodule.splits import TRAIN, read_manifest
+        from mlplatform.registry.nested_recording import nested_cv_experiment, record_nested_cv
         from mlplatform.training.nested_cv import outer_folds, score_outer_fold
         from mlplatform.training.run_checkpoints import RunCheckpoints
 
@@ -42,15 +46,23 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         module = load_part(config, settings, TRAIN)
         rows = read_manifest(settings, config.dataset.name, config.split.version_id).parts[TRAIN].sha256
         folds = dict(zip(config.nested.fold_names, outer_folds(module), strict=True))
-        results = {}
-        for name in context.partition_keys:
-            journal = settings.studies_dir / config.name / f"{context.run.run_id}_{name}.journal"
-            # A retried step starts a study of its own.
-            journal.unlink(missing_ok=True)
-            checkpoints = RunCheckpoints.of(settings, config, rows, name)
-            results[name] = score_outer_fold(name, module, folds[name], journal, context.log, checkpoints)
-            context.log.info(f"{name}: {config.metric} {results[name].outer[config.metric]:.5g} on the outer test rows")
-        return Output(results, metadata=_metadata(config, results))
+        results, journals = {}, []
+        with mlflow.run(context, settings, nested_cv_experiment(config.name)) as run:
+            for name in context.partition_keys:
+                journal = settings.studies_dir / config.name / f"{context.run.run_id}_{name}.journal"
+                # A retried step starts a study of its own.
+                journal.unlink(missing_ok=True)
+                checkpoints = RunCheckpoints.of(settings, config, rows, name)
+                results[name] = score_outer_fold(name, module, folds[name], journal, context.log, checkpoints)
+                journals.append(journal)
+                score = results[name].outer[config.metric]
+                context.log.info(f"{name}: {config.metric} {score:.5g} on the outer test rows")
+            record_nested_cv(config, results, rows, journals)
+            run.set_tags(config.versions)
+            sources = training.sources(config.name, settings)
+            run.set_tags({f"{key}.source": source for key, source in sources.items()})
+        link = run_link(settings, nested_cv_experiment(config.name), run.mlflow_run_id)
+        return Output(results, metadata={**_metadata(config, results), "mlflow_run": link})
 
     return nested_cv
 
