@@ -105,7 +105,7 @@ class Settings:
 
     @property
     def checkpoints_dir(self) -> Path:
-        """States of unfinished fits: `<experiment>/<inputs of the run>/`; empty while nothing is being trained."""
+        """What interrupted training runs go on from: `<experiment>/<inputs of the run>/`."""
         return self.home / "checkpoints"
 
     @property

@@ -160,7 +160,8 @@ def train_candidate(
         held_out: `reference` and any `test_<name>` parts.
         journal: file of the study's Optuna journal. A study found there goes on: a step that was killed and is run
             again keeps its finished trials.
-        checkpoints: where fits keep their state, so that a killed run does not lose it; cleared at the end.
+        checkpoints: where study and fits keep their state, so that a killed run does not lose it. The caller clears
+            them when it has stored what this returns.
     """
     log = log or logging.getLogger(__name__)
     tuning = tune(config, folds, journal, log, checkpoints)
@@ -195,8 +196,6 @@ def train_candidate(
         fit_seconds=spent[0],
         curves={"refit": refit_curves, **_fold_curves(tuning.best)},
     )
-    if checkpoints is not None:
-        checkpoints.clear()
     for line in report.losses(config.metric):
         log.warning(f"{config.model.family} {line}")
     return Candidate(config, manager, model, report)

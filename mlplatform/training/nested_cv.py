@@ -120,7 +120,7 @@ def run_procedure(
 
     Parameters:
         module: all training rows of the experiment, of which only the outer training rows are read.
-        journal: file for the inner study's Optuna journal; it must not exist yet.
+        journal: file of the inner study's Optuna journal; a study found there goes on.
         held_out: what to score the refitted model and its baselines on.
         checkpoints: where fits keep their state; of this outer fold alone.
 

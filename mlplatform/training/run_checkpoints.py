@@ -1,4 +1,4 @@
-"""Where the fits of a training run keep their unfinished state: a folder per fit, found again by the run's inputs.
+"""Where a training run keeps its unfinished state: a folder per fit, and a note of its study, found by its inputs.
 
 A run that was killed and one that starts later with the same inputs look in the same place, whatever their names.
 """
@@ -22,6 +22,7 @@ from mlplatform.training.checkpoints import LOCK_SUFFIX, claimed, remove_checkpo
 # Fits that take less than this are repeated sooner than their state would be written and read.
 SECONDS = 10.0
 ABANDONED_AFTER_S = 7 * 86_400
+NOTE_SUFFIX = ".study"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class RunCheckpoints:
         key = _digest([config.model_dump(mode="json"), inputs])
         return cls(settings.checkpoints_dir / config.name / key, SECONDS)
 
+    @property
+    def study_note(self) -> Path:
+        """The file that names the journal of the run's study."""
+        # Beside the folder, which another run with the same inputs may remove at any time.
+        return self.folder.with_name(f"{self.folder.name}{NOTE_SUFFIX}")
+
     def of_fit(self, options: FitOptions, purpose: str, family: str, params: Mapping[str, Any]) -> FitOptions:
         """Return the options of a fit with its checkpoint.
 
@@ -56,24 +63,28 @@ class RunCheckpoints:
         return replace(options, checkpoint=folder, checkpoint_seconds=self.seconds)
 
     def clear(self) -> None:
-        """Remove what this run's fits left, and what killed runs of the experiment left that nobody repeated.
+        """Remove what this run left, and what killed runs of the experiment left that nobody repeated.
 
         What another run is using stays.
         """
+        _remove_unused(self.folder)
+        self.study_note.unlink(missing_ok=True)
         oldest = time.time() - ABANDONED_AFTER_S
-        for folder in (self.folder, *self.folder.parent.glob("*")):
-            if folder == self.folder or _last_used(folder) < oldest:
-                _remove_unused(folder)
-        with contextlib.suppress(OSError):
-            self.folder.parent.rmdir()
+        for path in self.folder.parent.glob("*"):
+            if _last_used(path) >= oldest:
+                continue
+            if path.suffix == NOTE_SUFFIX:
+                path.unlink(missing_ok=True)
+            else:
+                _remove_unused(path)
 
 
-def _last_used(folder: Path) -> float:
-    times = [0.0]
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            times.append(path.stat().st_mtime)
-    return max(times)
+def _last_used(path: Path) -> float:
+    """Return when a path or anything below it was changed last, now if it is being removed."""
+    try:
+        return max(each.stat().st_mtime for each in (path, *path.rglob("*")))
+    except FileNotFoundError:
+        return time.time()
 
 
 def _remove_unused(folder: Path) -> None:

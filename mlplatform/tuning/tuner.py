@@ -13,6 +13,7 @@ from mlplatform.config import ExperimentConfig
 from mlplatform.plugins import EXECUTORS
 from mlplatform.training.cross_validation import FoldData
 from mlplatform.training.run_checkpoints import RunCheckpoints
+from mlplatform.tuning.adoption import adopt_study
 from mlplatform.tuning.objective import FOLD_BUDGET as FOLD_BUDGET
 from mlplatform.tuning.objective import FittedTrial as FittedTrial
 from mlplatform.tuning.objective import fit_on_folds as fit_on_folds
@@ -50,8 +51,9 @@ def tune(
 ) -> TuningResult:
     """Search the experiment's space; the first trial is always the configured parameters themselves.
 
-    A journal that already holds the study is gone on with, up to the configured number of trials. The best trial's
-    bounds and curves are kept beside it.
+    A journal that already holds the study is gone on with, up to the configured number of trials; a new journal starts
+    with the study of an interrupted run that had the same checkpoints. The best trial's bounds and curves are kept
+    beside the journal.
 
     Parameters:
         folds: prepared folds, earliest first.
@@ -67,6 +69,8 @@ def tune(
 
     log = log or logging.getLogger(__name__)
     journal.parent.mkdir(parents=True, exist_ok=True)
+    if checkpoints is not None:
+        adopt_study(config, folds, checkpoints.study_note, journal, log)
     with only_search(journal):
         study = open_study(config, folds, journal)
     deadline = None if config.tuning.timeout_s is None else time.time() + config.tuning.timeout_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from mlplatform.defs.keys import TUNED_MODEL
 from mlplatform.models.torch_model import TorchModel
 from mlplatform.settings import PACKAGE_ROOT
 from mlplatform.training import dl_trainer, run_checkpoints
+from mlplatform.training.candidate import Candidate
 from mlplatform.training.checkpoints import claimed
-from mlplatform_tests.yard import TRAIN, Yard, write_option
+from mlplatform_tests.yard import EXPERIMENT, TRAIN, Yard, write_option
 
 EPOCHS = 5
 NETWORK = {
@@ -37,6 +39,12 @@ def network_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path
     write_option(yard.conf, "model/yard", NETWORK)
     assert yard.run(TRAIN).success
     return yard
+
+
+@pytest.fixture(scope="module")
+def whole(network_yard: Yard) -> Candidate:
+    """What the run that nobody interrupted made."""
+    return network_yard.candidate
 
 
 @pytest.fixture
@@ -85,10 +93,9 @@ def kill_a_run(yard: Yard, purpose: str, epochs: int) -> None:
     assert child.returncode == -signal.SIGKILL, child.stderr[-3000:]
 
 
-def weights(yard: Yard) -> dict[str, bytes]:
-    model = yard.candidate.model
-    assert isinstance(model, TorchModel)
-    return {name: value.numpy().tobytes() for name, value in model.module.state_dict().items()}
+def weights(candidate: Candidate) -> dict[str, bytes]:
+    assert isinstance(candidate.model, TorchModel)
+    return {name: value.numpy().tobytes() for name, value in candidate.model.module.state_dict().items()}
 
 
 def states(yard: Yard) -> list[str]:
@@ -96,52 +103,58 @@ def states(yard: Yard) -> list[str]:
     return [path.parent.name.partition("-")[0] for path in yard.settings.checkpoints_dir.rglob("fit.pt")]
 
 
+def left_behind(yard: Yard) -> list[Path]:
+    return list((yard.settings.checkpoints_dir / EXPERIMENT).iterdir())
+
+
 @pytest.fixture
-def clean(network_yard: Yard) -> Iterator[Yard]:
-    """The installation, with nothing left of an interrupted run before the test or after it."""
-    assert not network_yard.settings.checkpoints_dir.exists() or not list(
-        network_yard.settings.checkpoints_dir.iterdir()
-    )
+def clean(network_yard: Yard, whole: Candidate) -> Iterator[Yard]:
+    """The installation; nothing may be left of an interrupted run after a test."""
+    assert whole.config == network_yard.config
+    assert not left_behind(network_yard)
     yield network_yard
-    assert not list(network_yard.settings.checkpoints_dir.iterdir())
+    assert not left_behind(network_yard)
 
 
 @pytest.mark.parametrize("purpose", ["fold_1", "refit"])
 def test_a_killed_run_goes_on_in_the_middle_of_its_fit(
-    clean: Yard, trained_epochs: Counter[str], purpose: str, caplog: pytest.LogCaptureFixture
+    clean: Yard, whole: Candidate, trained_epochs: Counter[str], purpose: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole, report = weights(clean), clean.candidate.report
-    (refit,) = report.iterations
-    complete = {"fold_0": EPOCHS, "fold_1": EPOCHS, "refit": refit}
+    (refit,) = whole.report.iterations
     done = 3 if purpose == "fold_1" else refit - 1
     assert done > 0
+    # The trial is repeated from its first fold; one that has finished stays finished.
+    left = {"fold_0": EPOCHS, "fold_1": EPOCHS - done, "refit": refit} if purpose == "fold_1" else {"refit": 1}
     kill_a_run(clean, purpose, done)
     assert states(clean) == [purpose]
     assert clean.materialize(TUNED_MODEL).success
-    assert trained_epochs == complete | {purpose: complete[purpose] - done}
+    assert trained_epochs == left
     assert f"after epoch {done}" in caplog.text
-    assert weights(clean) == whole
-    assert clean.candidate.report.candidate == report.candidate
-    assert clean.candidate.report.curves == report.curves
-    assert clean.candidate.report.trials[0]["loss"] == report.trials[0]["loss"]
+    again = clean.candidate
+    assert weights(again) == weights(whole)
+    assert again.report.candidate == whole.report.candidate
+    assert again.report.curves == whole.report.curves
+    assert [trial["loss"] for trial in again.report.trials] == [trial["loss"] for trial in whole.report.trials]
 
 
-def test_a_run_with_other_inputs_leaves_the_interrupted_one_alone(clean: Yard, trained_epochs: Counter[str]) -> None:
-    whole = weights(clean)
+def test_a_run_with_other_inputs_leaves_the_interrupted_one_alone(
+    clean: Yard, whole: Candidate, trained_epochs: Counter[str]
+) -> None:
     kill_a_run(clean, "fold_0", 2)
     other = {"resources": {"training": {"config": {"overrides": ["seed=5"]}}}}
     assert clean.materialize(TUNED_MODEL, run_config=other).success
     assert trained_epochs["fold_0"] == EPOCHS
-    assert weights(clean) != whole
+    assert weights(clean.candidate) != weights(whole)
     assert states(clean) == ["fold_0"]
     trained_epochs.clear()
     assert clean.materialize(TUNED_MODEL).success
     assert trained_epochs["fold_0"] == EPOCHS - 2
-    assert weights(clean) == whole
+    assert weights(clean.candidate) == weights(whole)
 
 
-def test_a_run_beside_one_with_the_same_inputs_keeps_out_of_its_way(clean: Yard, trained_epochs: Counter[str]) -> None:
-    whole = weights(clean)
+def test_a_run_beside_one_with_the_same_inputs_keeps_out_of_its_way(
+    clean: Yard, whole: Candidate, trained_epochs: Counter[str]
+) -> None:
     kill_a_run(clean, "fold_0", 2)
     (state,) = clean.settings.checkpoints_dir.rglob("fit.pt")
     before = state.read_bytes()
@@ -151,8 +164,8 @@ def test_a_run_beside_one_with_the_same_inputs_keeps_out_of_its_way(clean: Yard,
         assert state.read_bytes() == before
     assert trained_epochs["none"] == EPOCHS
     assert trained_epochs["fold_1"] == EPOCHS
-    assert weights(clean) == whole
-    assert clean.materialize(TUNED_MODEL).success
+    assert weights(clean.candidate) == weights(whole)
+    shutil.rmtree(state.parents[1])
 
 
 def test_what_nobody_repeats_goes_after_a_week(clean: Yard, trained_epochs: Counter[str]) -> None:
@@ -162,6 +175,4 @@ def test_what_nobody_repeats_goes_after_a_week(clean: Yard, trained_epochs: Coun
     for path in clean.settings.checkpoints_dir.rglob("*"):
         os.utime(path, (0, 0))
     assert clean.materialize(TUNED_MODEL, run_config=other).success
-    assert not list(clean.settings.checkpoints_dir.iterdir())
-    # Other tests read the value of the experiment's own seed.
-    assert clean.materialize(TUNED_MODEL).success
+    assert not left_behind(clean)

@@ -47,13 +47,11 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         rows = read_manifest(settings, config.dataset.name, config.split.version_id).parts[TRAIN].sha256
         folds = dict(zip(config.nested.fold_names, outer_folds(module), strict=True))
         results, journals = {}, []
+        checkpoints = {name: RunCheckpoints.of(settings, config, rows, name) for name in context.partition_keys}
         with mlflow.run(context, settings, nested_cv_experiment(config.name)) as run:
             for name in context.partition_keys:
                 journal = settings.studies_dir / config.name / f"{context.run.run_id}_{name}.journal"
-                # A retried step starts a study of its own.
-                journal.unlink(missing_ok=True)
-                checkpoints = RunCheckpoints.of(settings, config, rows, name)
-                results[name] = score_outer_fold(name, module, folds[name], journal, context.log, checkpoints)
+                results[name] = score_outer_fold(name, module, folds[name], journal, context.log, checkpoints[name])
                 journals.append(journal)
                 score = results[name].outer[config.metric]
                 context.log.info(f"{name}: {config.metric} {score:.5g} on the outer test rows")
@@ -61,6 +59,8 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             run.set_tags(config.versions)
             sources = training.sources(config.name, settings)
             run.set_tags({f"{key}.source": source for key, source in sources.items()})
+        for each in checkpoints.values():
+            each.clear()
         link = run_link(settings, nested_cv_experiment(config.name), run.mlflow_run_id)
         return Output(results, metadata={**_metadata(config, results), "mlflow_run": link})
 

@@ -75,6 +75,7 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             leakage = find_leakage(settings, config, manifest.parts[TRAIN].sha256)
             if leakage is not None:
                 run.set_tag(tag_name(LEAKAGE), leakage.to_tag())
+        checkpoints.clear()
         return Output(candidate, metadata=_metadata(candidate, plots, journal, settings))
 
     return tuned_model
