@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 
 from mlplatform.config import ExperimentConfig
+from mlplatform.models.base import FitOptions
+from mlplatform.training.checkpoints import write_checkpoint
 from mlplatform.training.cross_validation import FoldData
+from mlplatform.training.run_checkpoints import RunCheckpoints
 from mlplatform.tuning.handover import hand_over, take_over, without_caches
 from mlplatform.tuning.objective import fit_on_folds
 from mlplatform.tuning.study import finished, interrupted, load_study, running
 from mlplatform.tuning.tuner import TuningResult, tune
-from mlplatform_tests.tuning.pump import SPACE, searching, slow_search
+from mlplatform_tests.training.experiments import prepare_folds, pump_config, pump_module
+from mlplatform_tests.tuning.pump import SPACE, searching, settings_in, slow_search
 from mlplatform_tests.tuning.test_resume import start_search, wait_for
 
 
@@ -54,6 +58,20 @@ def test_workers_share_one_study(pump_folder: Path, tmp_path: Path) -> None:
     assert result.best.mean("mae") == min(row["loss"] for row in result.trials)
     assert sorted(path.name for path in tmp_path.iterdir())[0] == "journal"
     assert len(list(tmp_path.glob("*.npz*"))) == 1
+
+
+def test_workers_keep_the_checkpoints_of_the_run(
+    pump_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = pump_config(settings_in(pump_folder), "model=pump_nlinear_v1")
+    config = searching(config, {}, trials=1, executor="process", workers=1)
+    checkpoints = RunCheckpoints(tmp_path / "checkpoints" / "run", seconds=0)
+    options = checkpoints.of_fit(FitOptions(), "fold_1", "nlinear", config.model.params)
+    assert options.checkpoint is not None
+    write_checkpoint(options.checkpoint, {"identity": {}})
+    tune(config, prepare_folds(pump_module(config)), tmp_path / "journal", checkpoints=checkpoints)
+    assert f"{options.checkpoint}/fit.pt is of another fit" in capfd.readouterr().err
+    assert not list(checkpoints.folder.iterdir())
 
 
 def test_a_killed_worker_loses_its_trial_only(
