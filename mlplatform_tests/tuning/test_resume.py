@@ -20,7 +20,7 @@ import pytest
 from mlplatform.config import ExperimentConfig
 from mlplatform.settings import PACKAGE_ROOT
 from mlplatform.training.cross_validation import FoldData
-from mlplatform.tuning.journal import KernelLock, only_search, part_of_search, session_file
+from mlplatform.tuning.journal import KernelLock, only_search, open_storage, part_of_search, session_file
 from mlplatform.tuning.outcome import arrays_path
 from mlplatform.tuning.study import ATTEMPTS, finished, interrupt, load_study, position_of, running
 from mlplatform.tuning.tuner import TuningResult, tune
@@ -190,6 +190,24 @@ def test_an_unfinished_last_line_is_cut_off(config: ExperimentConfig, folds: lis
         stream.write(b'{"op_code": 4, "wor')
     assert len(tune(searching(config, SPACE, trials=4), folds, journal).trials) == 4
     assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
+def test_only_reports_of_a_trial_under_way_do_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    study = optuna.create_study(study_name="pump", storage=open_storage(tmp_path / "journal"))
+    trial = study.ask()
+    waits = len(synced)
+    assert waits > 0
+    for step in range(3):
+        trial.report(1.0 / (step + 1), step)
+    assert len(synced) == waits
+    elsewhere = optuna.load_study(study_name="pump", storage=open_storage(tmp_path / "journal"))
+    assert elsewhere.trials[0].intermediate_values == {0: 1.0, 1: 0.5, 2: 1 / 3}
+    study.tell(trial, 1.0)
+    assert len(synced) > waits
 
 
 def hold_lock(path: Path, ready: Any) -> None:
