@@ -117,6 +117,14 @@ def test_no_columns_stand_for_all_of_them(conf: Path, settings: Settings, packag
     assert set(table.features.columns) == set(table.dataset.columns) - {"progression"}
 
 
+@pytest.mark.parametrize("trials", [30, 100])
+def test_the_searches_of_small_tables_prune_no_trial(packaged: Settings, trials: int) -> None:
+    for data in ("diabetes", "breast_cancer"):
+        for learner in ("xgboost", "catboost", "random_forest"):
+            config = load_experiment(f"{data}_{learner}", [f"tuning.trials={trials}"], packaged)
+            assert config.tuning.pruner_startup_trials == trials
+
+
 def test_a_configuration_is_frozen(settings: Settings) -> None:
     config = load_experiment(NAME, settings=settings)
     with pytest.raises(ValidationError, match="frozen"):

@@ -22,13 +22,13 @@ MODEL_FILE = "model.cbm"
 class CatBoostTabularParams(ModelParams):
     """CatBoost's hyperparameters under their own names; `patience` is the number of trees early stopping waits."""
 
-    iterations: int = Field(default=800, ge=1)
+    iterations: int = Field(default=1500, ge=1)
     patience: int = Field(default=100, ge=1)
     learning_rate: float = Field(default=0.05, gt=0, le=1)
     depth: int = Field(default=3, ge=1, le=16)
     l2_leaf_reg: float = Field(default=3.0, ge=0)
-    random_strength: float = Field(default=1.0, ge=0)
-    subsample: float = Field(default=0.6, gt=0, le=1)
+    random_strength: float = Field(default=3.0, ge=0)
+    subsample: float = Field(default=0.5, gt=0, le=1)
     rsm: float = Field(default=0.5, gt=0, le=1)
 
     def booster_params(self) -> dict[str, Any]:
@@ -47,14 +47,17 @@ class CatBoostTabular(BoostedTabular):
 
     @classmethod
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
-        """Search from single splits, which small noisy tables want, to deep trees, and all regularisers."""
+        """Search from single splits, which small noisy tables want, to deep trees, and all regularisers.
+
+        The learning rate stays as configured: early stopping finds the number of trees that goes with it, and the loss
+        of a fast, uneven fit at its best tree flatters it.
+        """
         del task
         return {
-            "learning_rate": SearchDimension(type="float", low=0.03, high=0.3, log=True),
             "depth": SearchDimension(type="int", low=1, high=6),
             "l2_leaf_reg": SearchDimension(type="float", low=0.5, high=30.0, log=True),
-            "random_strength": SearchDimension(type="float", low=0.1, high=10.0, log=True),
-            "subsample": SearchDimension(type="float", low=0.4, high=1.0),
+            "random_strength": SearchDimension(type="float", low=0.3, high=30.0, log=True),
+            "subsample": SearchDimension(type="float", low=0.3, high=1.0),
             "rsm": SearchDimension(type="float", low=0.2, high=1.0),
         }
 

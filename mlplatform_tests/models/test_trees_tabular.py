@@ -12,6 +12,7 @@ from mlplatform.datamodule.samples import TabularSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import DirectFitModel, FitOptions, create_model
 from mlplatform.models.forest import Forest
+from mlplatform.plugins import MODELS
 from mlplatform.training.trainers import trainer_for
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -49,6 +50,29 @@ def test_quantiles_never_cross_cover_their_share_and_their_median_is_the_predict
 
 
 @pytest.mark.parametrize("family", BUDGET)
+def test_a_search_reaches_single_splits_and_leaves_the_learning_rate_to_early_stopping(family: str) -> None:
+    for task in ("regression", "classification"):
+        space = MODELS.get(family).search_space(task)
+        (depth,) = {"depth", "max_depth"} & set(space)
+        assert space[depth].low == 1
+        assert "learning_rate" not in space
+
+
+def test_leaves_may_hold_rows_that_a_classification_is_sure_of() -> None:
+    """A row weighs p(1 - p), so at the least weight that a regression may search, nine rows at p = 0.9 make a leaf."""
+    train = replace(table(0), labels=(table(0).values[:, 0] > 0).astype(np.float32), classes=2)
+    losses = {}
+    for task in ("regression", "classification"):
+        weight = MODELS.get("xgboost_tabular").search_space(task)["min_child_weight"].low
+        params = {"num_boost_round": 100, "learning_rate": 0.3, "min_child_weight": weight, "reg_lambda": 0.0}
+        model = create_model("xgboost_tabular", params, spec_of("classification", 2))
+        trainer_for(model).fit(model, train, None)
+        chosen = model.predict(train)[np.arange(300), train.labels.astype(np.int64)]
+        losses[task] = float(-np.log(chosen).mean())
+    assert losses["classification"] < 0.5 * losses["regression"]
+
+
+@pytest.mark.parametrize("family", BUDGET)
 def test_progress_reports_the_best_loss_of_every_tree_and_may_abandon_the_fit(family: str) -> None:
     seen: list[tuple[int, float]] = []
     result = tree_model(family).fit(table(0), table(1), FitOptions(on_progress=lambda *report: seen.append(report)))
@@ -64,8 +88,8 @@ def test_progress_reports_the_best_loss_of_every_tree_and_may_abandon_the_fit(fa
         tree_model(family).fit(table(0), table(1), FitOptions(on_progress=abandon))
 
 
-def forest_spec(task: Literal["regression", "classification"]) -> ModelSpec:
-    return ModelSpec(task, ("a", "b", "c", "d"), classes=3 if task == "classification" else 0)
+def spec_of(task: Literal["regression", "classification"], classes: int = 3) -> ModelSpec:
+    return ModelSpec(task, ("a", "b", "c", "d"), classes=classes if task == "classification" else 0)
 
 
 def with_gaps(samples: TabularSamples) -> TabularSamples:
@@ -85,7 +109,7 @@ def test_a_random_forest_answers_as_scikit_learn_does_missing_values_included(
     if task == "classification":
         train = replace(train, labels=np.clip(np.floor(train.labels) + 1, 0, 2).astype(np.float32), classes=3)
     train = with_gaps(train) if gaps_in_training else train
-    model = create_model("random_forest_tabular", {"n_estimators": 20, "min_samples_leaf": 3}, forest_spec(task))
+    model = create_model("random_forest_tabular", {"n_estimators": 20, "min_samples_leaf": 3}, spec_of(task))
     trainer_for(model).fit(model, train, None, FitOptions(seed=4))
     kind = RandomForestRegressor if task == "regression" else RandomForestClassifier
     peer = kind(20, min_samples_leaf=3, max_features=0.33, max_samples=1.0, random_state=4)
@@ -97,7 +121,7 @@ def test_a_random_forest_answers_as_scikit_learn_does_missing_values_included(
 def test_a_random_forest_does_not_depend_on_the_number_of_workers() -> None:
     answers = set()
     for workers in (1, 3):
-        model = create_model("random_forest_tabular", {"n_estimators": 9}, forest_spec("regression"))
+        model = create_model("random_forest_tabular", {"n_estimators": 9}, spec_of("regression"))
         trainer_for(model).fit(model, table(0), None, FitOptions(seed=1, workers=workers))
         answers.add(model.predict(table(2)).tobytes())
     assert len(answers) == 1
@@ -105,7 +129,7 @@ def test_a_random_forest_does_not_depend_on_the_number_of_workers() -> None:
 
 def test_a_class_that_training_lacks_has_probability_zero() -> None:
     train = replace(table(0), labels=(2 * (table(0).labels > 0)).astype(np.float32), classes=3)
-    model = create_model("random_forest_tabular", {"n_estimators": 5}, forest_spec("classification"))
+    model = create_model("random_forest_tabular", {"n_estimators": 5}, spec_of("classification"))
     trainer_for(model).fit(model, train, None)
     answers = model.predict(table(2))
     assert (answers[:, 1] == 0).all()
