@@ -341,6 +341,9 @@ class TuningConfig(Frozen):
 
     A trial reports after every epoch (networks) or booster (direct multi-horizon XGBoost) and after every fold.
     `pruner_startup_trials` run to the end before any is pruned, and none is pruned in its first `warmup_steps` reports.
+
+    The configuration itself is kept unless the best trial gains more than `standard_errors` standard errors of the gain
+    over the folds; with 0 the best trial is always chosen.
     """
 
     trials: int = Field(default=1, ge=1)
@@ -351,6 +354,7 @@ class TuningConfig(Frozen):
     workers: int | None = Field(default=None, ge=1)
     pruner_startup_trials: int = Field(default=3, ge=0)
     warmup_steps: int = Field(default=0, ge=0)
+    standard_errors: float = Field(default=0.0, ge=0)
 
 
 class NestedConfig(Frozen):

@@ -14,6 +14,7 @@ from mlplatform.config import ExperimentConfig
 from mlplatform.plugins import METRICS
 from mlplatform.training.cross_validation import FoldData
 from mlplatform.training.run_checkpoints import RunCheckpoints
+from mlplatform.tuning.choice import configured_of
 from mlplatform.tuning.limits import may_start, trial_budget
 from mlplatform.tuning.objective import FittedTrial, fit_on_folds
 from mlplatform.tuning.outcome import drop_arrays, save_arrays, to_json
@@ -152,21 +153,20 @@ def record(study: optuna.Study, search: Search, trial: optuna.Trial, ended: Ende
         return
     best = best_of(study)
     is_best = best is None or (loss, trial.number) < rank(best)
-    if is_best:
-        # Bounds are as large as the validation samples, so only the best trial's are kept. Written before the trial
-        # completes: whatever trial is the best in the journal, its arrays are there.
+    if is_best or trial.user_attrs.get(CONFIGURED):
+        # Bounds are as large as the validation samples, so only those of trials that may be chosen are kept. Written
+        # before the trial completes: whatever trial is the best in the journal, its arrays are there.
         save_arrays(outcome, search.journal, trial.number)
     trial.set_user_attr(OUTCOME, to_json(outcome))
     study.tell(trial, loss)
-    if is_best:
-        drop_beaten(study, search.journal)
+    drop_beaten(study, search)
 
 
-def drop_beaten(study: optuna.Study, journal: Path) -> None:
-    """Delete the arrays of all trials but the best one and those under way."""
-    best = best_of(study)
-    kept = {trial.number for trial in running(study)} | ({best.number} if best else set())
-    drop_arrays(journal, kept)
+def drop_beaten(study: optuna.Study, search: Search) -> None:
+    """Delete the arrays of all trials but those under way, the best, and the configuration where it may be chosen."""
+    kept = {trial.number for trial in running(study)}
+    candidates = [best_of(study), configured_of(study) if search.config.tuning.standard_errors else None]
+    drop_arrays(search.journal, kept | {trial.number for trial in candidates if trial is not None})
 
 
 def describe(config: ExperimentConfig, trial: FrozenTrial, done: int) -> str:

@@ -14,12 +14,13 @@ from mlplatform.plugins import EXECUTORS
 from mlplatform.training.cross_validation import FoldData
 from mlplatform.training.run_checkpoints import RunCheckpoints
 from mlplatform.tuning.adoption import adopt_study
+from mlplatform.tuning.choice import chosen_of
 from mlplatform.tuning.objective import FOLD_BUDGET as FOLD_BUDGET
 from mlplatform.tuning.objective import FittedTrial as FittedTrial
 from mlplatform.tuning.objective import fit_on_folds as fit_on_folds
 from mlplatform.tuning.outcome import drop_arrays, from_json, load_arrays
 from mlplatform.tuning.search import Executor, Search
-from mlplatform.tuning.study import FIT_SECONDS, OUTCOME, best_of, finished, open_study, row_of, saved_share
+from mlplatform.tuning.study import FIT_SECONDS, OUTCOME, finished, open_study, row_of, saved_share
 
 if TYPE_CHECKING:
     import optuna
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """The best trial and the table of all trials.
+    """The chosen trial and the table of all trials.
 
     Attributes:
         trials: one row per finished trial: number, state, loss, seconds and parameters. Numbers of trials whose process
@@ -86,7 +87,7 @@ def tune(
 
 def _result(study: optuna.Study, search: Search) -> TuningResult:
     config, done = search.config, finished(study)
-    best = best_of(study)
+    best = chosen_of(config, study)
     if best is None:
         raise RuntimeError(
             f"none of the {len(done)} trials of {config.name!r} completed: a loss was not a number, or the "

@@ -34,7 +34,12 @@ from mlplatform.training.nested_cv import (
 from mlplatform.training.row_audit import RecordedPanel, audit_rows, poison
 from mlplatform_tests.training.experiments import pump_config, pump_frame, pump_settings
 
-SEARCH = ("++model.search_space.max_depth={type: int, low: 2, high: 4}", "tuning.trials=3", "tuning.timeout_s=null")
+SEARCH = (
+    "++model.search_space.max_depth={type: int, low: 2, high: 4}",
+    "tuning.trials=3",
+    "tuning.timeout_s=null",
+    "++tuning.standard_errors=0",
+)
 HOUR = np.timedelta64(1, "h")
 
 

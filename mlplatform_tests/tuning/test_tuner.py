@@ -13,6 +13,7 @@ import pytest
 from mlplatform.config import ExperimentConfig, SearchDimension
 from mlplatform.settings import Settings
 from mlplatform.training.cross_validation import FoldData
+from mlplatform.tuning.choice import is_beyond_noise
 from mlplatform.tuning.pruner import MedianAtStep
 from mlplatform.tuning.tuner import FOLD_BUDGET, FittedTrial, fit_on_folds, tune
 from mlplatform_tests.training.experiments import prepare_folds, pump_config, pump_module
@@ -46,6 +47,41 @@ def test_the_best_trial_has_the_smallest_loss(config: ExperimentConfig, folds: l
     assert result.best.params["num_boost_round"] == config.model.params["num_boost_round"]
     assert 0 < result.best.fit_seconds < result.fit_seconds
     assert all(1 <= trial["max_depth"] <= 4 for trial in result.trials[1:])
+
+
+def test_the_configuration_stays_unless_the_gain_is_beyond_noise(
+    config: ExperimentConfig, folds: list[FoldData], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tuned = {"trials": 5, "pruner_startup_trials": 5}
+    longer = {"num_boost_round": SearchDimension(type="int", low=20, high=40)}
+    free = tune(searching(config, longer, **tuned), folds, tmp_path / "free")
+    bound = tune(searching(config, longer, **tuned, standard_errors=1e6), folds, tmp_path / "bound")
+    assert free.best.params != config.model.params
+    assert bound.best.params == config.model.params
+    assert [row["loss"] for row in bound.trials] == [row["loss"] for row in free.trials]
+    # Its bounds were kept: it is not fitted again.
+    assert len(bound.best.bounds) == len(folds)
+    assert not [record for record in caplog.records if "fitted again" in record.message]
+
+
+@pytest.mark.parametrize(
+    ("metric", "best", "is_beyond"),
+    [
+        ("mae", (0.9, 1.9, 2.8), True),
+        ("mae", (0.5, 2.2, 2.9), False),
+        ("mae", (1.0, 2.0, 3.0), False),
+        ("r2", (1.1, 2.1, 3.2), True),
+        ("r2", (0.9, 1.9, 2.8), False),
+    ],
+)
+def test_a_gain_is_measured_in_standard_errors_over_the_folds(
+    metric: str, best: tuple[float, ...], is_beyond: bool
+) -> None:
+    first, second = (
+        FittedTrial({}, tuple({metric: score} for score in scores), ((), (), ()), 0.0)
+        for scores in ((1.0, 2.0, 3.0), best)
+    )
+    assert is_beyond_noise(first, second, metric, 1.0) is is_beyond
 
 
 def test_a_score_that_grows_is_maximised(settings: Settings, tmp_path: Path) -> None:
