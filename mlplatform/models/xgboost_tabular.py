@@ -25,7 +25,10 @@ from mlplatform.plugins import MODELS
 
 
 class XGBoostTabularParams(BoostingParams):
-    """Boosting parameters for tables, which are often small and noisy: many shallow trees, each on half of the data."""
+    """Boosting parameters for tables, which are often small and noisy: many shallow trees, each on half of the data.
+
+    Every round adds the mean of `num_parallel_tree` trees, each with a sample of rows and columns of its own.
+    """
 
     num_boost_round: int = Field(default=1500, ge=1)
     patience: int = Field(default=100, ge=1)
@@ -33,6 +36,11 @@ class XGBoostTabularParams(BoostingParams):
     max_depth: int = Field(default=2, ge=1, le=16)
     subsample: float = Field(default=0.5, gt=0, le=1)
     colsample_bytree: float = Field(default=0.5, gt=0, le=1)
+    num_parallel_tree: int = Field(default=1, ge=1)
+
+    def booster_params(self, seed: int) -> dict[str, Any]:
+        """Return what `xgboost.train` takes, without the objective."""
+        return {**super().booster_params(seed), "num_parallel_tree": self.num_parallel_tree}
 
 
 @MODELS.register("xgboost_tabular")

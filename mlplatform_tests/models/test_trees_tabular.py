@@ -11,6 +11,7 @@ import pytest
 from mlplatform.datamodule.samples import TabularSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import DirectFitModel, FitOptions, create_model
+from mlplatform.models.boosted_tabular import BoostedTabular
 from mlplatform.models.forest import Forest
 from mlplatform.plugins import MODELS
 from mlplatform.training.trainers import trainer_for
@@ -47,6 +48,19 @@ def test_quantiles_never_cross_cover_their_share_and_their_median_is_the_predict
     assert model.predict(held_out).tobytes() == np.ascontiguousarray(quantiles[:, 1]).tobytes()
     inside = (quantiles[:, 0] <= held_out.labels) & (held_out.labels <= quantiles[:, 2])
     assert 0.6 < inside.mean() < 0.95
+
+
+def test_a_round_of_parallel_trees_counts_once_and_is_cut_whole() -> None:
+    spec = ModelSpec("regression", ("a", "b", "c", "d"))
+    params = {"num_boost_round": 200, "num_parallel_tree": 3, "subsample": 0.5, "learning_rate": 0.3}
+    model, again = (create_model("xgboost_tabular", params, spec) for _ in range(2))
+    result = trainer_for(model).fit(model, table(0), table(1), FitOptions())
+    (rounds,) = result.iterations
+    assert rounds == int(np.argmin(result.history)) + 1 < 200
+    trainer_for(again).fit(again, table(0), None, FitOptions(iterations=(rounds,)))
+    assert again.predict(table(2)).tobytes() == model.predict(table(2)).tobytes()
+    assert isinstance(model, BoostedTabular)
+    assert len(model.booster_.get_dump()) == 3 * rounds
 
 
 @pytest.mark.parametrize("family", BUDGET)
