@@ -75,12 +75,12 @@ def _fit(family: str, entities: int) -> None:
 
     # A small fit first: it loads the libraries and takes what a first call takes.
     fit(1)
-    imported_gb = _peak_gb()
+    imported_gb = peak_gb()
     limit = LIMIT_GB * 2**30
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     samples, seconds = fit(entities)
     own = sum(array.nbytes for array in (samples.values, samples.timestamps, samples.origins))
-    peak = _peak_gb()
+    peak = peak_gb()
     figures = {"seconds": seconds, "windows": len(samples), "peak_gb": peak, "samples_gb": own / 2**30}
     print(json.dumps({**figures, "grown_gb": peak - imported_gb}))
 
@@ -100,7 +100,8 @@ def _series(entities: int, horizon: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return times, values, origins
 
 
-def _peak_gb() -> float:
+def peak_gb() -> float:
+    """Return the peak memory of this process: unlike `getrusage`'s, not that of the process that started it."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 2**20

@@ -6,7 +6,6 @@ Each side runs in a process of its own; its memory is the growth of the peak aft
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -44,17 +43,14 @@ def _measure(side: str) -> tuple[float, float]:
     import torch
 
     from modelling_core.etth1_data import parts
+    from modelling_core.size import peak_gb
 
     torch.set_num_threads(1)
     samples = parts(LOOKBACK, HORIZON, targets=("OT",))["train"]
     run = {"ours": _ours, "peer": _peer}[side](samples)
-    before = _peak()
+    before = peak_gb()
     speed = run()
-    return speed, _peak() - before
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return speed, (peak_gb() - before) * 1024
 
 
 def _ours(samples: WindowSamples) -> Callable[[], float]:
