@@ -60,7 +60,7 @@ def attention_plot(interpretation: Interpretation) -> bytes:
     axes.set_ylabel("mean attention")
     axes.margins(y=0.1)
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return png_bytes(figure)
 
 
