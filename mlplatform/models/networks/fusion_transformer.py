@@ -256,7 +256,8 @@ class InterpretableAttention(nn.Module):
             values: of shape (batch, steps, width).
 
         Returns:
-            (batch, horizon, width) and the mean attention of the heads, (batch, horizon, steps).
+            (batch, horizon, width) and the mean attention of the heads, in training after dropout, of shape
+            (batch, horizon, steps).
         """
         steps = values.shape[1]
         query = self.query(values[:, -horizon:]).reshape(-1, horizon, self.heads, self.size).transpose(1, 2)
@@ -265,9 +266,9 @@ class InterpretableAttention(nn.Module):
         scores = (query @ key * self.size**-0.5).masked_fill(hidden, float("-inf"))
         attention = scores.softmax(dim=-1)
         # The values are shared, so the mean over heads commutes with the product; every head drops steps of its own.
-        mixed = torch.bmm(self.dropout(attention).mean(dim=1), self.value(values))
-        result: torch.Tensor = self.out(mixed)
-        return result, attention.mean(dim=1)
+        pattern = self.dropout(attention).mean(dim=1)
+        result: torch.Tensor = self.out(torch.bmm(pattern, self.value(values)))
+        return result, pattern
 
 
 class Fused(NamedTuple):
