@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
+from mlplatform.models.lag_features import CALENDAR_FEATURES
 from mlplatform.models.torch_model import TorchModel, TorchParams
 from mlplatform.models.torch_quantiles import add_level, outputs_per_step, shape_outputs
-from mlplatform.models.torch_windows import CALENDAR_FEATURES, Batch
+from mlplatform.models.torch_windows import Batch
 from mlplatform.plugins import MODELS
 
 if TYPE_CHECKING:

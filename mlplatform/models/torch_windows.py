@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mlplatform.datamodule.samples import WindowSamples
+from mlplatform.models.lag_features import DAY_SECONDS, WEEK_SECONDS
 
 if TYPE_CHECKING:
     import torch
 
-CALENDAR_FEATURES = 4
-DAY_SECONDS, WEEK_SECONDS = 86_400, 604_800
 ALL_COVARIATES = frozenset({"known", "static"})
 
 
