@@ -22,8 +22,8 @@ from figures import report
 
 from mlplatform.registry.pairs import ROLES, PairIntegrityError, PairStore
 from mlplatform.settings import PACKAGE_ROOT, Settings
-from mlplatform_tests.registry.processes import flips, side_by_side
-from mlplatform_tests.registry.tiny import NAME, TinyRegistry, tiny_forecaster
+from mlplatform.testing.registry_processes import flips, side_by_side
+from mlplatform.testing.tiny_pair import NAME, TinyRegistry, tiny_forecaster
 
 BENCHMARK = "registry"
 ROUNDS, FLIPS, REPEATS = 20, 200, 20
@@ -45,7 +45,7 @@ def main() -> None:
 
 def faults(settings: Settings) -> None:
     """End a process after every single write of a registration, a promotion and a rollback."""
-    command = [sys.executable, "-W", "ignore", "-m", "mlplatform_tests.registry.faults"]
+    command = [sys.executable, "-W", "ignore", "-m", "mlplatform.testing.registry_faults"]
     command += [str(settings.home), "every", "register", "promote", "rollback"]
     environ = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT.parent)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)

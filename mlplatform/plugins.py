@@ -81,7 +81,7 @@ class Registry(Generic[T]):
 SOURCES: Registry[Any] = Registry("data source", "mlplatform.data.sources")
 SPLITTERS: Registry[Any] = Registry("splitter", "mlplatform.datamodule.splitters")
 TRANSFORMS: Registry[Any] = Registry("transform", "mlplatform.preprocessing.transforms")
-MODELS: Registry[Any] = Registry("model family", "mlplatform.models")
+MODELS: Registry[Any] = Registry("model family", "mlplatform.models.families")
 METRICS: Registry[Any] = Registry("metric", "mlplatform.training.metrics")
 RETRIEVALS: Registry[Any] = Registry("retrieval mode", "mlplatform.features.retrieval.strategies")
 DRIFT_TESTS: Registry[Any] = Registry("drift test", "mlplatform.monitoring.drift_tests")

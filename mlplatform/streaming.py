@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _pusher(dataset: DatasetConfig, settings: Settings) -> Callable[[pd.DataFrame], object]:
-    from mlplatform.features.push import push_rows
+    from mlplatform.features.online.push import push_rows
 
     return lambda rows: push_rows(dataset, rows, settings)
 

@@ -14,7 +14,7 @@ import pytest
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
-    from mlplatform_tests.yard import Yard
+    from mlplatform.testing.yard import Yard
 
 HOME = pytest.StashKey[str]()
 
@@ -25,6 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MLPLATFORM_HOME"] = config.stash[HOME]
     for name in ("MLPLATFORM_CONF_DIR", "MLFLOW_TRACKING_URI"):
         os.environ.pop(name, None)
+    # Not by `pytest_plugins`: that would import the code location before the lines above.
+    config.pluginmanager.import_plugin("mlplatform_tests.fixtures.pairs")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -35,7 +37,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def no_clean_process_per_training_run() -> Iterator[None]:
     """Starting a process to load a pair takes seconds; only the tests of that process and of the command line do it."""
-    from mlplatform.registry import candidate_checks, integrity
+    from mlplatform.promotion import checks as candidate_checks
+    from mlplatform.promotion import integrity
     from mlplatform.registry.pairs import PairInfo, PairStore
 
     def check_here(settings: Settings, info: PairInfo) -> integrity.IntegrityReport:
@@ -67,7 +70,7 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
     """An installation after one training run, which promoted version 1. For reading only: copy it to change it."""
-    from mlplatform_tests.yard import TRAIN, Yard
+    from mlplatform.testing.yard import TRAIN, Yard
 
     yard = Yard.create(tmp_path_factory.mktemp("yard"), mlflow_database)
     assert yard.run(TRAIN).success

@@ -23,7 +23,7 @@ from mlplatform.config import (
     time_step,
 )
 from mlplatform.settings import PACKAGED_CONF, Settings
-from mlplatform_tests.training.experiments import (
+from mlplatform.testing.experiments import (
     DATASET,
     FEATURES,
     MODEL,

@@ -263,12 +263,12 @@ def test_the_pause_doubles_up_to_its_limit() -> None:
 
 
 def test_pushed_rows_equal_the_offline_windows(kafka: Kafka, settings: Settings) -> None:
-    from mlplatform.features.materialize import materialize_online
-    from mlplatform.features.online import read_windows
-    from mlplatform.features.push import push_rows
+    from mlplatform.features.feast.repository import apply_dataset
+    from mlplatform.features.online.materialize import materialize_online
+    from mlplatform.features.online.push import push_rows
+    from mlplatform.features.online.read import read_windows
     from mlplatform.features.retrieval.offline import offline_windows
-    from mlplatform.features.store import apply_dataset
-    from mlplatform.features.table import update_feature_table
+    from mlplatform.features.tables.feature_table import update_feature_table
 
     dataset = make_dataset(settings, kafka.address)
     kafka.send(topic_of(dataset), messages(hours=30))

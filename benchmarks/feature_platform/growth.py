@@ -79,9 +79,9 @@ def _step(step: str, folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from feature_platform.readings import readings_dataset
     from mlplatform.data.raw import ingest
-    from mlplatform.features.materialize import materialize_online
-    from mlplatform.features.store import apply_dataset
-    from mlplatform.features.table import update_feature_table
+    from mlplatform.features.feast.repository import apply_dataset
+    from mlplatform.features.online.materialize import materialize_online
+    from mlplatform.features.tables.feature_table import update_feature_table
     from mlplatform.settings import Settings
 
     dataset = readings_dataset(folder / "source")

@@ -27,7 +27,7 @@ TIME_AIM, FEAST_AIM, MEMORY_AIM_GB = 1.5, 100.0, 4.0
 
 OURS, BARE, PANDAS = "as-of store", "bare DuckDB ASOF query", "pandas.merge_asof"
 FEAST_STORES = {"Feast's DuckDB store": "duckdb", "Feast's default store": "file"}
-STORES = {OURS: "mlplatform.features.asof_store.AsOfOfflineStore", **FEAST_STORES}
+STORES = {OURS: "mlplatform.features.asof.store.AsOfOfflineStore", **FEAST_STORES}
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _contender(name: str, folder: Path, wanted: Any) -> Callable[[], Any]:
     if name == BARE:
         return lambda: _bare_duckdb(folder, wanted)
     store = _feast_store(
-        "mlplatform.features.asof_store.AsOfOfflineStore" if name == OURS else FEAST_STORES[name], folder
+        "mlplatform.features.asof.store.AsOfOfflineStore" if name == OURS else FEAST_STORES[name], folder
     )
     features = [f"readings:{column}" for column in COLUMNS]
     return lambda: store.get_historical_features(entity_df=wanted, features=features).to_arrow()
@@ -206,7 +206,7 @@ def _bare_duckdb(folder: Path, wanted: Any) -> Any:
 
 def _feast_store(kind: str, folder: Path) -> Any:
     """Return a Feast store over the table with an offline store of the given type."""
-    from mlplatform.features.feast_import import import_feast
+    from mlplatform.feast_import import import_feast
 
     import_feast()
     import datetime as dt

@@ -88,9 +88,9 @@ def _step(step: str, folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from feature_platform.readings import readings_dataset
     from mlplatform.data.raw import ingest
-    from mlplatform.features.materialize import materialize_online
-    from mlplatform.features.store import apply_dataset, open_store
-    from mlplatform.features.table import update_feature_table
+    from mlplatform.features.feast.repository import apply_dataset, open_store
+    from mlplatform.features.online.materialize import materialize_online
+    from mlplatform.features.tables.feature_table import update_feature_table
     from mlplatform.settings import Settings
 
     dataset = readings_dataset(folder / "source")
@@ -110,9 +110,9 @@ def _step(step: str, folder: Path) -> None:
 
 def _verify(dataset: DatasetConfig, settings: Settings) -> dict[str, int]:
     from mlplatform.data.raw_table import read_raw
-    from mlplatform.features.online import read_windows
+    from mlplatform.features.online.read import read_windows
     from mlplatform.features.retrieval import offline_windows
-    from mlplatform.features.table import entity_ranges
+    from mlplatform.features.tables.feature_table import entity_ranges
 
     raw = read_raw(dataset, settings)
     ids = entity_ranges(dataset, settings)["entity_id"].to_numpy()

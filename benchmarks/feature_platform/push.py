@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import DatasetConfig
-from mlplatform.features.definitions import push_source_name, windows_view_name
-from mlplatform.features.online import read_windows
-from mlplatform.features.push import push_rows
+from mlplatform.features.feast.definitions import push_source_name, windows_view_name
+from mlplatform.features.feast.repository import open_store
+from mlplatform.features.online.push import push_rows
+from mlplatform.features.online.read import read_windows
 from mlplatform.features.retrieval.offline import offline_windows
-from mlplatform.features.store import open_store
-from mlplatform.features.table import write_feature_table
-from mlplatform.features.windows import WINDOW_END, WINDOW_PREFIX
+from mlplatform.features.tables.feature_table import write_feature_table
+from mlplatform.features.tables.windows import WINDOW_END, WINDOW_PREFIX
 from mlplatform.settings import Settings
 
 ENTITIES = 1_000

@@ -116,9 +116,9 @@ def _send(producer: Any, messages: list[dict[str, Any]]) -> None:
 def _prepare(dataset: DatasetConfig, settings: Settings) -> None:
     """Bring the history into both stores, as the dataset's assets do."""
     from mlplatform.data.raw import ingest
-    from mlplatform.features.materialize import materialize_online
-    from mlplatform.features.store import apply_dataset
-    from mlplatform.features.table import update_feature_table
+    from mlplatform.features.feast.repository import apply_dataset
+    from mlplatform.features.online.materialize import materialize_online
+    from mlplatform.features.tables.feature_table import update_feature_table
 
     ingest(dataset, settings)
     update_feature_table(dataset, settings)
@@ -145,7 +145,7 @@ def _kill_midway(dataset: DatasetConfig, settings: Settings, rows: int) -> int:
 
 def _consume(dataset: DatasetConfig, settings: Settings) -> float:
     """Take everything that is there in this process, and return the seconds."""
-    from mlplatform.features.push import push_rows
+    from mlplatform.features.online.push import push_rows
     from mlplatform.streaming import consume
 
     began = time.perf_counter()
@@ -170,9 +170,9 @@ def _compare(messages: list[dict[str, Any]], dataset: DatasetConfig, settings: S
 
 
 def _windows_that_differ(dataset: DatasetConfig, settings: Settings) -> int:
-    from mlplatform.features.online import read_windows
+    from mlplatform.features.online.read import read_windows
     from mlplatform.features.retrieval import offline_windows
-    from mlplatform.features.table import update_feature_table
+    from mlplatform.features.tables.feature_table import update_feature_table
 
     update_feature_table(dataset, settings)
     ids, columns = np.arange(1, ENTITIES + 1), tuple(dataset.columns)

@@ -47,9 +47,9 @@ def main() -> None:
 def read(experiment: str, overrides: Sequence[str]) -> DataModule:
     """Return all rows of an experiment's dataset, read and put on their grid by a new installation."""
     from mlplatform.data.raw import ingest
+    from mlplatform.features.feast.repository import apply_dataset
     from mlplatform.features.retrieval import load_history
-    from mlplatform.features.store import apply_dataset
-    from mlplatform.features.table import update_feature_table
+    from mlplatform.features.tables.feature_table import update_feature_table
 
     with tempfile.TemporaryDirectory() as home:
         settings = Settings.from_env({"MLPLATFORM_HOME": home})
@@ -62,8 +62,8 @@ def read(experiment: str, overrides: Sequence[str]) -> DataModule:
 
 def audit(case: str, module: DataModule) -> None:
     """Report what the procedure read and what poison changed, over all outer folds of one module."""
-    from mlplatform.training.nested_cv import outer_folds
-    from mlplatform.training.row_audit import audit_rows
+    from mlplatform.candidates.nested_cv import outer_folds
+    from mlplatform.candidates.row_audit import audit_rows
 
     folds = outer_folds(module)
     started = time.perf_counter()

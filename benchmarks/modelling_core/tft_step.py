@@ -46,7 +46,7 @@ def _ours(samples: WindowSamples) -> Callable[[], None]:
     import torch
 
     from mlplatform.models.base import create_model
-    from mlplatform.models.torch_model import TorchModel
+    from mlplatform.models.networks.model import TorchModel
     from modelling_core.etth1_data import spec_of
 
     params = {"hidden": HIDDEN, "heads": HEADS, "dropout": DROPOUT}

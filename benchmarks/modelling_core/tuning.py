@@ -29,17 +29,17 @@ from mlplatform.data.raw_table import read_raw
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.factory import create_data_module
 from mlplatform.datamodule.splits import read_part, write_split
-from mlplatform.models.forecast_strategies import learning_table
-from mlplatform.models.lag_features import last_observed
-from mlplatform.models.xgboost_forecast import XGBoostForecastParams
+from mlplatform.models.families.xgboost import XGBoostForecastParams
+from mlplatform.models.forecasting.lag_features import last_observed
+from mlplatform.models.forecasting.strategies import learning_table
 from mlplatform.settings import Settings
+from mlplatform.testing.experiments import pump_settings
+from mlplatform.testing.search_process import slow_search, start_search, wait_for
 from mlplatform.training.cross_validation import FoldData, fit_preprocessor, prepare_fold
 from mlplatform.tuning.objective import fit_on_folds
-from mlplatform.tuning.study import finished, interrupted, load_study, running
+from mlplatform.tuning.study.study import load_study
+from mlplatform.tuning.trials import finished, interrupted, running
 from mlplatform.tuning.tuner import TuningResult, tune
-from mlplatform_tests.training.experiments import pump_settings
-from mlplatform_tests.tuning.pump import slow_search
-from mlplatform_tests.tuning.test_resume import start_search, wait_for
 
 BENCHMARK = "tuning"
 TRIALS, WORKERS, KILLED_TRIALS = 12, 2, 8

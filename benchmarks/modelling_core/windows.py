@@ -56,7 +56,7 @@ def _measure(side: str) -> tuple[float, float]:
 def _ours(samples: WindowSamples) -> Callable[[], float]:
     import torch
 
-    from mlplatform.models.torch_windows import WindowTensors
+    from mlplatform.models.networks.windows import WindowTensors
 
     def run() -> float:
         tensors = WindowTensors(samples, with_calendar=True)

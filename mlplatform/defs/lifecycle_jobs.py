@@ -73,8 +73,8 @@ def rollback_op(experiment: ExperimentConfig) -> OpDefinition:
 
     @op(name=f"rollback_{experiment.name}_op")
     def rollback(context: OpExecutionContext, config: RollbackConfig, platform: PlatformResource) -> Output[None]:
+        from mlplatform.promotion.rollback import roll_back
         from mlplatform.registry.pairs import PairStore
-        from mlplatform.registry.rollback import roll_back
 
         settings = platform.settings
         done = roll_back(
@@ -104,8 +104,8 @@ def promote_op(experiment: ExperimentConfig) -> OpDefinition:
 
     @op(name=f"promote_{experiment.name}_op")
     def promote(context: OpExecutionContext, config: PromoteConfig, platform: PlatformResource) -> Output[None]:
+        from mlplatform.promotion.by_hand import promote_version
         from mlplatform.registry.pairs import PairStore
-        from mlplatform.registry.version_promotion import promote_version
 
         settings = platform.settings
         promotion = promote_version(
@@ -131,8 +131,8 @@ def repair_op(experiment: ExperimentConfig) -> OpDefinition:
 
     @op(name=f"repair_{experiment.name}_op")
     def repair_registry(context: OpExecutionContext, platform: PlatformResource) -> Output[None]:
+        from mlplatform.promotion.rollback import repair
         from mlplatform.registry.pairs import PairStore
-        from mlplatform.registry.rollback import repair
 
         done = repair(PairStore(platform.settings), experiment.name, experiment.registered_name)
         repaired = [*done.registry.repaired]
@@ -162,8 +162,8 @@ def reproduce_op(experiment: ExperimentConfig) -> OpDefinition:
 
     @op(name=f"reproduce_{experiment.name}_op")
     def reproduce(context: OpExecutionContext, config: ReproduceConfig, platform: PlatformResource) -> Output[None]:
+        from mlplatform.promotion.reproduce import reproduce_pair
         from mlplatform.registry.pairs import PRODUCTION, PairStore
-        from mlplatform.registry.reproduce import reproduce_pair
 
         store = PairStore(platform.settings)
         ref = PRODUCTION if config.version is None else str(config.version)
@@ -205,7 +205,7 @@ def _job(experiment: ExperimentConfig, operation: OpDefinition, description: str
 
 def _tell_servers(context: OpExecutionContext, settings: Settings, version: int | None) -> str:
     """Tell the servers and return how it went; a server that serves another version is worth a warning."""
-    from mlplatform.registry.notify import notify_servers
+    from mlplatform.promotion.notify import notify_servers
 
     notices = notify_servers(settings)
     for notice in notices:

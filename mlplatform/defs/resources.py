@@ -12,7 +12,7 @@ from dagster import AssetExecutionContext, ConfigurableResource
 from pydantic import Field
 
 from mlplatform.config import VERSION_GROUPS, ConfigError, ExperimentConfig, apply_versions, load_experiment
-from mlplatform.registry.active_config import ADVICE, active_config_path, read_active_versions
+from mlplatform.promotion.active_config import ADVICE, active_config_path, read_active_versions
 from mlplatform.settings import Settings
 
 

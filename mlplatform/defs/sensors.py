@@ -76,7 +76,7 @@ def new_data_sensor(
     def new_data(context: SensorEvaluationContext, platform: PlatformResource) -> SensorResult | SkipReason:
         from mlplatform.data.raw_table import open_raw
         from mlplatform.data.sources import open_source
-        from mlplatform.features.table import is_behind
+        from mlplatform.features.tables.feature_table import is_behind
 
         settings = platform.settings
         raw = open_raw(dataset, settings)

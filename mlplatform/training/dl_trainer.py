@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.models.base import FitOptions, FitResult
-from mlplatform.models.torch_model import TorchModel
-from mlplatform.models.torch_windows import WindowTensors
+from mlplatform.models.networks.model import TorchModel
+from mlplatform.models.networks.windows import WindowTensors
 from mlplatform.training.checkpoints import claimed, read_checkpoint, remove_checkpoint, write_checkpoint
 from mlplatform.training.schedules import learning_rate
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlplatform.datamodule.samples import Samples, WindowSamples
 from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, Model
-from mlplatform.models.torch_model import TorchModel
+from mlplatform.models.networks.model import TorchModel
 from mlplatform.training.dl_trainer import fit_network
 
 MISSING = "missing values"

@@ -9,8 +9,8 @@ import numpy as np
 from mlplatform.config import ExperimentConfig
 from mlplatform.plugins import METRICS
 from mlplatform.tuning.objective import FittedTrial
-from mlplatform.tuning.outcome import from_json
-from mlplatform.tuning.study import CONFIGURED, OUTCOME, best_of, finished
+from mlplatform.tuning.study.outcome import from_json
+from mlplatform.tuning.trials import CONFIGURED, OUTCOME, best_of, finished
 
 if TYPE_CHECKING:
     import optuna

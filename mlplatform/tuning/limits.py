@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.tuning.search_space import space_of
-from mlplatform.tuning.study import finished, running
+from mlplatform.tuning.trials import finished, running
 
 if TYPE_CHECKING:
     import optuna

@@ -17,19 +17,10 @@ from mlplatform.training.run_checkpoints import RunCheckpoints
 from mlplatform.tuning.choice import configured_of
 from mlplatform.tuning.limits import may_start, trial_budget
 from mlplatform.tuning.objective import FittedTrial, fit_on_folds
-from mlplatform.tuning.outcome import drop_arrays, save_arrays, to_json
 from mlplatform.tuning.search_space import space_of, suggest
-from mlplatform.tuning.study import (
-    CONFIGURED,
-    FIT_SECONDS,
-    OUTCOME,
-    WORKER,
-    best_of,
-    finished,
-    interrupt,
-    rank,
-    running,
-)
+from mlplatform.tuning.study.outcome import drop_arrays, save_arrays, to_json
+from mlplatform.tuning.study.study import interrupt
+from mlplatform.tuning.trials import CONFIGURED, FIT_SECONDS, OUTCOME, WORKER, best_of, finished, rank, running
 
 if TYPE_CHECKING:
     import optuna

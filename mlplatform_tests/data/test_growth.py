@@ -17,7 +17,7 @@ from mlplatform.data.errors import DataError
 from mlplatform.data.raw import ingest
 from mlplatform.data.raw_table import open_raw, read_raw
 from mlplatform.features.errors import FeatureStoreError
-from mlplatform.features.table import (
+from mlplatform.features.tables.feature_table import (
     entity_ranges,
     features_path,
     is_behind,

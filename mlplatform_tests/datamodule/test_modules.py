@@ -15,7 +15,7 @@ from mlplatform.datamodule.samples import TabularSamples, WindowSamples
 from mlplatform.datamodule.timeseries import CONTEXT_COLUMN
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.settings import Settings
-from mlplatform_tests.training.experiments import HOURS, pump_config, pump_frame, pump_settings
+from mlplatform.testing.experiments import HOURS, pump_config, pump_frame, pump_settings
 
 
 @pytest.fixture(scope="module")

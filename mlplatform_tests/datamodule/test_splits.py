@@ -23,7 +23,7 @@ from mlplatform.datamodule.splits import (
 )
 from mlplatform.datamodule.timeseries import CONTEXT_COLUMN
 from mlplatform.settings import Settings
-from mlplatform_tests.training.experiments import DATASET, pump_frame
+from mlplatform.testing.experiments import DATASET, pump_frame
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
 HOUR = pd.Timedelta(hours=1)

@@ -18,9 +18,9 @@ from mlplatform.datamodule.factory import create_data_module
 from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter, SplitterParams, StoredFold
 from mlplatform.plugins import SPLITTERS
 from mlplatform.settings import Settings
+from mlplatform.testing.experiments import pump_config, pump_frame, pump_module, pump_settings
 from mlplatform.training.cross_validation import fit_preprocessor
 from mlplatform.training.leakage import find_leaks
-from mlplatform_tests.training.experiments import pump_config, pump_frame, pump_module, pump_settings
 
 HOUR = np.timedelta64(1, "h")
 

@@ -20,21 +20,21 @@ from dagster import (
     in_process_executor,
 )
 
+from mlplatform.candidates import candidate as candidate_module
 from mlplatform.config import ConfigError
 from mlplatform.datamodule.folds import StoredFold
 from mlplatform.datamodule.splits import split_dir
 from mlplatform.defs.io_managers import ArtifactStore
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, asset_key
-from mlplatform.features.materialize import materialize_online
-from mlplatform.features.store import apply_dataset
-from mlplatform.features.table import windows_path
+from mlplatform.features.feast.repository import apply_dataset
+from mlplatform.features.online.materialize import materialize_online
+from mlplatform.features.tables.feature_table import windows_path
 from mlplatform.preprocessing.manager import TransformManager
-from mlplatform.registry.active_config import read_active_versions
+from mlplatform.promotion.active_config import read_active_versions
 from mlplatform.registry.pairs import PRODUCTION, PairIntegrityError, PairNotFoundError, PairStore
 from mlplatform.registry.tracking import client_for
-from mlplatform.training import candidate as candidate_module
+from mlplatform.testing.yard import EXPERIMENT, MONITOR, ROLLBACK, TRAIN, Yard, checks_of, write_conf
 from mlplatform.training import cross_validation
-from mlplatform_tests.yard import EXPERIMENT, MONITOR, ROLLBACK, TRAIN, Yard, checks_of, write_conf
 
 
 def run_config(**training: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dagster import AssetKey, AssetsDefinition, DefaultScheduleStatus, DefaultSe
 from mlplatform.config import ConfigError, load_experiment
 from mlplatform.definitions import build_defs
 from mlplatform.settings import Settings
-from mlplatform_tests.yard import EXPERIMENT, write_conf, write_experiment
+from mlplatform.testing.yard import EXPERIMENT, write_conf, write_experiment
 
 SECOND = "yard_again"
 DATASET_ASSETS = {"raw", "feature_table", "online_features", "splits"}

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from dagster import DagsterInstance
 
+from mlplatform.candidates.candidate import Candidate
 from mlplatform.defs.keys import TUNED_MODEL
-from mlplatform.models.torch_model import TorchModel
+from mlplatform.models.networks.model import TorchModel
 from mlplatform.settings import PACKAGE_ROOT
+from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard, write_option
 from mlplatform.training import dl_trainer, run_checkpoints
-from mlplatform.training.candidate import Candidate
 from mlplatform.training.checkpoints import claimed
-from mlplatform_tests.yard import EXPERIMENT, TRAIN, Yard, write_option
 
 EPOCHS = 5
 NETWORK = {

@@ -16,11 +16,11 @@ from dagster import AssetKey, ExecuteInProcessResult
 
 from mlplatform.config import VERSION_GROUPS
 from mlplatform.datamodule.splits import split_dir, write_split
-from mlplatform.registry.active_config import active_config_path, read_active_pair, read_active_versions
-from mlplatform.registry.evidence import SERVING_PARITY, Evidence, keep_evidence
+from mlplatform.promotion.active_config import active_config_path, read_active_pair, read_active_versions
+from mlplatform.promotion.evidence import SERVING_PARITY, Evidence, keep_evidence
 from mlplatform.registry.pairs import PREVIOUS, PRODUCTION
+from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard
 from mlplatform_tests.defs.test_assets import damage, failure
-from mlplatform_tests.yard import EXPERIMENT, TRAIN, Yard
 
 PROMOTE, ROLLBACK, REPAIR, REPRODUCE = (f"{job}_{EXPERIMENT}" for job in ("promote", "rollback", "repair", "reproduce"))
 BETTER = {"resources": {"training": {"config": {"overrides": ["model.params.num_boost_round=60"]}}}}
@@ -171,7 +171,7 @@ class TestPromote:
         lived.run(ROLLBACK)
         config = lived.config
         strict = config.model_copy(update={"promotion": config.promotion.model_copy(update={"margin": 0.9})})
-        from mlplatform.registry.version_promotion import promote_version
+        from mlplatform.promotion.by_hand import promote_version
 
         promotion = promote_version(strict, lived.pairs, 2, who="test")
         assert (promotion.promoted, promotion.outcome) == (False, "not_better")
@@ -180,8 +180,8 @@ class TestPromote:
     def test_what_serving_would_compute_differently_is_not_promoted(
         self, lived: Yard, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from mlplatform.registry import candidate_checks
-        from mlplatform.registry.parity import ParityReport
+        from mlplatform.promotion import checks as candidate_checks
+        from mlplatform.promotion.parity import ParityReport
 
         lived.run(ROLLBACK)
         different = ParityReport(2, 32, ("entity 2: the online window of 'load_pu' differs",))
@@ -271,7 +271,7 @@ class TestReproduce:
     def test_what_comes_out_otherwise_is_shown_with_what_changed_since(
         self, lived: Yard, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from mlplatform.registry import reproduce
+        from mlplatform.promotion import reproduce
 
         train = reproduce._train_again
 

@@ -12,13 +12,13 @@ import pytest
 from dagster import AssetKey
 from mlflow.entities import Run
 
+from mlplatform.candidates import nested_cv
+from mlplatform.candidates.nested_cv import OuterResult
 from mlplatform.config import ConfigError
 from mlplatform.defs.io_managers import ArtifactStore
 from mlplatform.defs.keys import NESTED_CV, TUNED_MODEL, asset_key
 from mlplatform.registry.tracking import client_for
-from mlplatform.training import nested_cv
-from mlplatform.training.nested_cv import OuterResult
-from mlplatform_tests.yard import EXPERIMENT, TRAIN, Yard
+from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard
 
 JOB = f"nested_cv_{EXPERIMENT}"
 KEY = AssetKey([EXPERIMENT, NESTED_CV])

@@ -8,9 +8,9 @@ import pytest
 
 from mlplatform.config import ConfigError, load_experiment
 from mlplatform.defs.resources import PlatformResource, TrainingResource
-from mlplatform.registry.active_config import active_config_path, write_active_config
+from mlplatform.promotion.active_config import active_config_path, write_active_config
 from mlplatform.settings import Settings
-from mlplatform_tests.yard import EXPERIMENT, GROUPS, write_conf, write_experiment, write_option
+from mlplatform.testing.yard import EXPERIMENT, GROUPS, write_conf, write_experiment, write_option
 
 
 @pytest.fixture

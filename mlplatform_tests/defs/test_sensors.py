@@ -20,7 +20,7 @@ from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.sensors import drift_sensor
 from mlplatform.monitoring.drift import DriftReport, ErrorDrift, FeatureDrift, report_path, write_report
 from mlplatform.settings import Settings
-from mlplatform_tests.yard import EXPERIMENT, Yard, write_conf
+from mlplatform.testing.yard import EXPERIMENT, Yard, write_conf
 
 
 @pytest.fixture

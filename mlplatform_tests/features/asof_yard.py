@@ -14,9 +14,9 @@ from feast import Entity, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.types import Int64, String
 
-from mlplatform.features.asof_store import AsOfOfflineStore
+from mlplatform.features.asof.store import AsOfOfflineStore
 
-ASOF = "mlplatform.features.asof_store.AsOfOfflineStore"
+ASOF = "mlplatform.features.asof.store.AsOfOfflineStore"
 START = pd.Timestamp("2024-01-01", tz="UTC")
 KEY = Entity(name="machine", join_keys=["machine_id"], value_type=ValueType.INT64)
 SITE = Entity(name="site", join_keys=["site_id"], value_type=ValueType.STRING)

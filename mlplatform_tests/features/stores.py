@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from mlplatform.config import DatasetConfig
-from mlplatform.features.materialize import materialize_online
-from mlplatform.features.store import apply_dataset
-from mlplatform.features.table import write_feature_table
+from mlplatform.features.feast.repository import apply_dataset
+from mlplatform.features.online.materialize import materialize_online
+from mlplatform.features.tables.feature_table import write_feature_table
 from mlplatform.settings import Settings
 
 

@@ -30,7 +30,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from ibis.common.exceptions import IbisError
 
-from mlplatform.features.asof_store import AsOfOfflineStore
+from mlplatform.features.asof.store import AsOfOfflineStore
 from mlplatform_tests.features.asof_yard import (
     ASOF,
     KEY,

@@ -21,7 +21,7 @@ project: plain
 provider: local
 registry: registry.db
 offline_store:
-  type: mlplatform.features.asof_store.AsOfOfflineStore
+  type: mlplatform.features.asof.store.AsOfOfflineStore
 online_store:
   type: sqlite
   path: online.db

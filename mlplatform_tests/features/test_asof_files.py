@@ -18,9 +18,9 @@ from feast.types import Int64, String
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from mlplatform.features import asof_files
-from mlplatform.features.asof_files import Place, partition_columns
-from mlplatform.features.asof_store import AsOfOfflineStore
+from mlplatform.features.asof import files as asof_files
+from mlplatform.features.asof.files import Place, partition_columns
+from mlplatform.features.asof.store import AsOfOfflineStore
 from mlplatform_tests.features.asof_yard import KEY, SITE, VALUE, asked, config, join, machines, minute, values, view_of
 
 REFS = ["stats:value"]

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mlplatform.features.asof_engine import placed
-from mlplatform.features.asof_store import AsOfOfflineStore
+from mlplatform.features.asof.engine import placed
+from mlplatform.features.asof.store import AsOfOfflineStore
 from mlplatform_tests.features.asof_yard import (
     KEY,
     SITE,

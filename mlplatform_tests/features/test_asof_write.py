@@ -20,9 +20,9 @@ from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.file_source import FileLoggingDestination, SavedDatasetFileStorage
 from feast.types import Int64, String
 
-from mlplatform.features.asof_job import AsOfRetrievalJob
-from mlplatform.features.asof_join import PointInTimeJoin
-from mlplatform.features.asof_store import AsOfOfflineStore
+from mlplatform.features.asof.job import AsOfRetrievalJob
+from mlplatform.features.asof.join import PointInTimeJoin
+from mlplatform.features.asof.store import AsOfOfflineStore
 from mlplatform_tests.features.asof_yard import (
     KEY,
     START,

@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import sys
-from mlplatform.features.feast_import import import_feast
+from mlplatform.feast_import import import_feast
 import typeguard
 original = typeguard.typechecked
 import_feast()

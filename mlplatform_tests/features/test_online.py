@@ -13,10 +13,10 @@ import pytest
 
 from mlplatform.config import DatasetConfig
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError, UnknownEntityError
-from mlplatform.features.materialize import materialize_online
-from mlplatform.features.online import read_rows, read_windows
-from mlplatform.features.store import apply_dataset, open_store
-from mlplatform.features.table import features_path, write_feature_table
+from mlplatform.features.feast.repository import apply_dataset, open_store
+from mlplatform.features.online.materialize import materialize_online
+from mlplatform.features.online.read import read_rows, read_windows
+from mlplatform.features.tables.feature_table import features_path, write_feature_table
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import STEPS, raw_frame, tabular, tabular_frame, timeseries
 

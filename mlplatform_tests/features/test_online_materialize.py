@@ -12,15 +12,15 @@ import pytest
 import redis
 
 from mlplatform.config import DatasetConfig
-from mlplatform.features import materialize as materialize_module
-from mlplatform.features.definitions import features_view_name
-from mlplatform.features.materialize import OnlineReport, materialize_online
-from mlplatform.features.online import read_rows, read_windows
-from mlplatform.features.online_rows import write_windows
-from mlplatform.features.push import push_rows
+from mlplatform.features.feast.definitions import features_view_name
+from mlplatform.features.feast.repository import apply_dataset, open_store
+from mlplatform.features.online.materialize import OnlineReport, materialize_online
+from mlplatform.features.online.push import push_rows
+from mlplatform.features.online.read import materialize as materialize_module
+from mlplatform.features.online.read import read_rows, read_windows
+from mlplatform.features.online.rows import write_windows
 from mlplatform.features.retrieval.offline import offline_windows
-from mlplatform.features.store import apply_dataset, open_store
-from mlplatform.features.table import table_link, write_feature_table
+from mlplatform.features.tables.feature_table import table_link, write_feature_table
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import STEPS, raw_frame, tabular, tabular_frame, timeseries
 

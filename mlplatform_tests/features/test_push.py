@@ -12,16 +12,16 @@ import pandas as pd
 import pytest
 
 from mlplatform.config import DatasetConfig
-from mlplatform.features import online_rows
-from mlplatform.features import push as push_module
-from mlplatform.features.definitions import push_source_name
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError, UnknownEntityError
-from mlplatform.features.materialize import materialize_online
-from mlplatform.features.online import read_rows, read_windows
-from mlplatform.features.push import PushReport, push_rows
+from mlplatform.features.feast.definitions import push_source_name
+from mlplatform.features.feast.repository import apply_dataset, open_store
+from mlplatform.features.online.materialize import materialize_online
+from mlplatform.features.online.push import PushReport, push_rows
+from mlplatform.features.online.read import push as push_module
+from mlplatform.features.online.read import read_rows, read_windows
+from mlplatform.features.online.read import rows as online_rows
 from mlplatform.features.retrieval.offline import offline_windows
-from mlplatform.features.store import apply_dataset, open_store
-from mlplatform.features.table import write_feature_table
+from mlplatform.features.tables.feature_table import write_feature_table
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import STEPS, raw_frame, tabular, tabular_frame, timeseries
 

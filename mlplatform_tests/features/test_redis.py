@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import redis
 
-from mlplatform.features import online_servers
 from mlplatform.features.errors import FeatureStoreError, StoreUnavailableError
-from mlplatform.features.materialize import materialize_online
-from mlplatform.features.online import read_windows
-from mlplatform.features.online_servers import online_server, redis_connection, redis_options
-from mlplatform.features.push import push_rows
-from mlplatform.features.store import apply_dataset, open_store, repo_config
-from mlplatform.features.table import write_feature_table
+from mlplatform.features.feast import online_servers
+from mlplatform.features.feast.online_servers import online_server, redis_connection, redis_options
+from mlplatform.features.feast.repository import apply_dataset, open_store, repo_config
+from mlplatform.features.online.materialize import materialize_online
+from mlplatform.features.online.push import push_rows
+from mlplatform.features.online.read import read_windows
+from mlplatform.features.tables.feature_table import write_feature_table
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import raw_frame, timeseries
 

@@ -12,11 +12,11 @@ import pytest
 
 from mlplatform.config import DatasetConfig
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError, UnknownEntityError
-from mlplatform.features.materialize import materialize_online
-from mlplatform.features.online import read_windows
+from mlplatform.features.feast.repository import apply_dataset
+from mlplatform.features.online.materialize import materialize_online
+from mlplatform.features.online.read import read_windows
 from mlplatform.features.retrieval import FeatureStoreFacade, load_history, offline_windows
-from mlplatform.features.store import apply_dataset
-from mlplatform.features.table import features_path, write_feature_table
+from mlplatform.features.tables.feature_table import features_path, write_feature_table
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import STEPS, raw_frame, tabular, tabular_frame, timeseries
 

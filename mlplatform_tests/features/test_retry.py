@@ -20,9 +20,9 @@ import pytest
 from mlplatform.config import DatasetConfig
 from mlplatform.features import FeatureStoreFacade, retry
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError, StoreUnavailableError, UnknownEntityError
+from mlplatform.features.feast.repository import open_store
 from mlplatform.features.retrieval import load_history
 from mlplatform.features.retry import Failure, RetryPolicy, StoreAccess, call_store, classify, online_access
-from mlplatform.features.store import open_store
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import raw_frame
 from mlplatform_tests.features.stores import fill_store

@@ -20,13 +20,13 @@ import yaml
 from feast import ValueType
 
 from mlplatform.config import ConfigError, DatasetConfig, load_dataset, options
-from mlplatform.features.definitions import build_definitions
 from mlplatform.features.errors import FeatureStoreError
-from mlplatform.features.materialize import materialize_online
-from mlplatform.features.online import read_windows
+from mlplatform.features.feast.definitions import build_definitions
+from mlplatform.features.feast.repository import apply_dataset, open_store, registered, repo_config
+from mlplatform.features.online.materialize import materialize_online
+from mlplatform.features.online.read import read_windows
 from mlplatform.features.retrieval.offline import offline_windows
-from mlplatform.features.store import apply_dataset, open_store, registered, repo_config
-from mlplatform.features.table import features_path, write_feature_table
+from mlplatform.features.tables.feature_table import features_path, write_feature_table
 from mlplatform.settings import Settings
 from mlplatform_tests.features.conftest import raw_frame, tabular, tabular_frame, timeseries
 

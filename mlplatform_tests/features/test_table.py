@@ -11,7 +11,7 @@ import pytest
 
 from mlplatform.config import DatasetConfig
 from mlplatform.features.errors import FeatureStoreError
-from mlplatform.features.table import (
+from mlplatform.features.tables.feature_table import (
     entity_ranges,
     features_path,
     windows_path,

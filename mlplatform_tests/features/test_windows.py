@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlplatform.config import DatasetConfig
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError
-from mlplatform.features.windows import Merged, Windows, merge_rows, windows_from_table, windows_to_table
+from mlplatform.features.tables.windows import Merged, Windows, merge_rows, windows_from_table, windows_to_table
 
 STEPS = 6
 HOUR = 3_600_000_000_000

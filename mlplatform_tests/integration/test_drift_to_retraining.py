@@ -16,9 +16,9 @@ from fastapi.testclient import TestClient
 from mlplatform.config import TIMESTAMP
 from mlplatform.datamodule.splits import read_part, split_dir
 from mlplatform.monitoring.drift import DriftReport, read_report
-from mlplatform.registry.active_config import read_active_versions
+from mlplatform.promotion.active_config import read_active_versions
 from mlplatform.registry.pairs import PRODUCTION
-from mlplatform_tests.yard import EXPERIMENT, MONITOR, TRAIN, Yard, checks_of, write_conf
+from mlplatform.testing.yard import EXPERIMENT, MONITOR, TRAIN, Yard, checks_of, write_conf
 from serving.api import build_app
 from serving.local import LocalBackend
 

@@ -18,11 +18,11 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from mlplatform.datamodule.panel import Panel
 from mlplatform.datamodule.splits import read_manifest, read_part, split_dir
-from mlplatform.registry.active_config import active_config_path
+from mlplatform.promotion.active_config import active_config_path
 from mlplatform.registry.pairs import PRODUCTION
 from mlplatform.registry.tracking import client_for
 from mlplatform.settings import PACKAGE_ROOT
-from mlplatform_tests.yard import EXPERIMENT, TRAIN, Yard
+from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard
 
 pytestmark = pytest.mark.integration
 

@@ -12,8 +12,8 @@ import torch
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import FitOptions, Model, create_model, load_model, save_model
-from mlplatform.models.networks.categories import MixedColumns
-from mlplatform.models.torch_model import TorchModel
+from mlplatform.models.networks.model import TorchModel
+from mlplatform.models.networks.modules.categories import MixedColumns
 from mlplatform.training.trainers import trainer_for
 
 CODE, PULSE = 1, 2

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from mlplatform.datamodule.samples import TabularSamples, WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import DirectFitModel, create_model
-from mlplatform.models.lag_features import LagFeatureParams, origin_features
+from mlplatform.models.forecasting.lag_features import LagFeatureParams, origin_features
 from mlplatform_tests.models.test_models import HORIZON, LOOKBACK, spec_for, table, windows
 
 

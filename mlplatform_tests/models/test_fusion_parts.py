@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mlplatform.models.networks.dropout import Dropout
-from mlplatform.models.networks.fusion_transformer import Embedded, Embeddings, VariableSelection
+from mlplatform.models.networks.modules.dropout import Dropout
+from mlplatform.models.networks.modules.fusion_transformer import Embedded, Embeddings, VariableSelection
 
 WIDTH, ROWS = 8, 50
 CARDINALITIES = (0, 3, 0, 5)

@@ -9,11 +9,11 @@ import pytest
 
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
-from mlplatform.models import lag_features
 from mlplatform.models.base import create_model
-from mlplatform.models.lag_features import LagFeatureParams, last_observed, origin_features, step_features
+from mlplatform.models.families.xgboost import XGBoostForecast
+from mlplatform.models.forecasting import lag_features
+from mlplatform.models.forecasting.lag_features import LagFeatureParams, last_observed, origin_features, step_features
 from mlplatform.models.sample_cache import KEPT, keep_latest
-from mlplatform.models.xgboost_forecast import XGBoostForecast
 
 LOOKBACK, HORIZON, STEP_SECONDS = 8, 3, 3600
 CHANNELS = ("target", "planned", "holiday", "site", "other")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlplatform.models.base import FitOptions, create_model
-from mlplatform.models.ridge import ALPHAS, Ridge
+from mlplatform.models.families.ridge import ALPHAS, Ridge
 from mlplatform_tests.models.test_models import spec_for, windows
 
 TARGETS = (0, 2)

@@ -14,9 +14,9 @@ from mlplatform.config import load_experiment
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import FitOptions, create_model, load_model, save_model
-from mlplatform.models.networks.fusion_transformer import InterpretableAttention
-from mlplatform.models.networks.tft_module import TFTModule
-from mlplatform.models.tft import TFT
+from mlplatform.models.families.tft import TFT
+from mlplatform.models.networks.modules.fusion_transformer import InterpretableAttention
+from mlplatform.models.networks.modules.tft import TFTModule
 from mlplatform.training.trainers import trainer_for
 
 CHANNELS = ("target", "noise", "state", "plan", "holiday", "size", "kind")

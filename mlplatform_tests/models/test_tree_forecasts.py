@@ -11,10 +11,10 @@ import pytest
 
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
-from mlplatform.models import forecast_strategies
 from mlplatform.models.base import FitOptions, FitResult, create_model, load_model, save_model
-from mlplatform.models.forecast_strategies import StrategyForecast, learning_table
-from mlplatform.models.lag_features import origin_features, step_features
+from mlplatform.models.forecasting import strategies as forecast_strategies
+from mlplatform.models.forecasting.lag_features import origin_features, step_features
+from mlplatform.models.forecasting.strategies import StrategyForecast, learning_table
 from mlplatform_tests.models.test_lag_features import HORIZON, LOOKBACK, OTHER, SITE, TARGET, rich_samples, rich_spec
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -70,7 +70,7 @@ def test_a_window_alone_is_answered_as_in_a_batch(family: str, strategy: str, mo
         alone = model.predict(samples.select(np.array([position])))
         assert alone[0].tobytes() == together[position].tobytes()
     monkeypatch.setattr(forecast_strategies, "BLOCK", 5)
-    monkeypatch.setattr("mlplatform.models.forest.BLOCK", 7)
+    monkeypatch.setattr("mlplatform.models.trees.random_forest.BLOCK", 7)
     assert model.predict(samples).tobytes() == together.tobytes()
 
 

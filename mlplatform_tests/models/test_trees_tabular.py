@@ -11,8 +11,8 @@ import pytest
 from mlplatform.datamodule.samples import TabularSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import DirectFitModel, FitOptions, create_model
-from mlplatform.models.boosted_tabular import BoostedTabular
-from mlplatform.models.forest import Forest
+from mlplatform.models.trees.random_forest import Forest
+from mlplatform.models.trees.tabular import BoostedTabular
 from mlplatform.plugins import MODELS
 from mlplatform.training.trainers import trainer_for
 
@@ -160,7 +160,7 @@ def test_a_forest_answers_several_outputs_in_blocks_as_scikit_learn_does(monkeyp
     held_out = table(3).values
     whole = forest.predict(held_out)
     np.testing.assert_allclose(whole, peer.predict(held_out), rtol=1e-6, atol=1e-6)
-    monkeypatch.setattr("mlplatform.models.forest.BLOCK", 7)
+    monkeypatch.setattr("mlplatform.models.trees.random_forest.BLOCK", 7)
     assert forest.predict(held_out).tobytes() == whole.tobytes()
 
 

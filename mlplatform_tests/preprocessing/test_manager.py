@@ -12,7 +12,7 @@ import pytest
 from mlplatform.config import ExperimentConfig, StepConfig
 from mlplatform.datamodule.panel import Panel
 from mlplatform.preprocessing.manager import TransformManager
-from mlplatform_tests.training.experiments import pump_config, pump_frame, pump_settings, write_yaml
+from mlplatform.testing.experiments import pump_config, pump_frame, pump_settings, write_yaml
 
 COLUMNS = ("flow", "heat", "state")
 

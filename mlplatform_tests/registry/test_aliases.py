@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 from mlplatform.registry.pairs import ROLES, AliasChange, PairConflictError, PairNotFoundError, aliases
-from mlplatform_tests.registry.tiny import NAME, TinyRegistry
+from mlplatform.testing.tiny_pair import NAME, TinyRegistry
 
 MODEL = f"{NAME}_model"
 

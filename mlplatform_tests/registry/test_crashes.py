@@ -14,7 +14,7 @@ import pytest
 
 from mlplatform.registry.pairs import ROLES
 from mlplatform.settings import PACKAGE_ROOT, Settings
-from mlplatform_tests.registry.processes import flips, side_by_side
+from mlplatform.testing.registry_processes import flips, side_by_side
 
 # What a registration, without its artifacts, and a promotion do to the registry, in this order.
 COMMIT = [
@@ -53,7 +53,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> d
         "-W",
         "ignore",
         "-m",
-        "mlplatform_tests.registry.faults",
+        "mlplatform.testing.registry_faults",
         str(folder),
         "distinct",
         *names,

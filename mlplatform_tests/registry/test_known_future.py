@@ -13,12 +13,12 @@ from mlplatform.datamodule.splits import read_part
 from mlplatform.features.retrieval import load_history
 from mlplatform.models.base import load_model, save_model
 from mlplatform.models.calibration import Calibration
+from mlplatform.promotion.parity import check_parity
 from mlplatform.registry.forecaster import Forecaster
 from mlplatform.registry.pairs.example import differences, example_rows
-from mlplatform.registry.parity import check_parity
 from mlplatform.registry.tables import answer_table, input_panel
-from mlplatform_tests.registry.conftest import fit_forecaster
-from mlplatform_tests.yard import FEATURES, Yard
+from mlplatform.testing.yard import FEATURES, Yard
+from mlplatform_tests.fixtures.pairs import fit_forecaster
 
 KNOWN = ("ambient_c", "cooling")
 HORIZON = 6

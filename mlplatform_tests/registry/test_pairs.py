@@ -21,7 +21,7 @@ from mlplatform.registry.pairs import ROLES, PairIntegrityError, PairNotFoundErr
 from mlplatform.registry.pairs.example import example_rows
 from mlplatform.registry.tracking import open_tracking
 from mlplatform.settings import PACKAGE_ROOT, Settings
-from mlplatform_tests.registry.tiny import COLUMNS, NAME, TinyRegistry, tiny_forecaster, tiny_rows
+from mlplatform.testing.tiny_pair import COLUMNS, NAME, TinyRegistry, tiny_forecaster, tiny_rows
 
 
 def test_three_models_share_a_version_a_pair_id_partners_and_digests(tiny: TinyRegistry) -> None:

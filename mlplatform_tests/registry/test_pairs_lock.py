@@ -11,7 +11,7 @@ import pytest
 
 from mlplatform.registry.pairs import PairConflictError, lock
 from mlplatform.registry.pairs.lock import PREFIX, Ticket, only_writer
-from mlplatform_tests.registry.tiny import NAME, TinyRegistry
+from mlplatform.testing.tiny_pair import NAME, TinyRegistry
 
 MODEL = f"{NAME}_model"
 

@@ -13,7 +13,7 @@ from mlplatform.datamodule.panel import Panel
 from mlplatform.registry.pairs import ROLES
 from mlplatform.registry.pairs.example import example_rows
 from mlplatform.registry.tracking import open_tracking
-from mlplatform_tests.registry.tiny import COLUMNS, HORIZON, NAME, TinyRegistry, tiny_forecaster, tiny_rows
+from mlplatform.testing.tiny_pair import COLUMNS, HORIZON, NAME, TinyRegistry, tiny_forecaster, tiny_rows
 
 
 @pytest.fixture

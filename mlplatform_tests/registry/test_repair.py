@@ -6,7 +6,7 @@ import mlflow
 import pytest
 
 from mlplatform.registry.pairs import ROLES, PairNotFoundError
-from mlplatform_tests.registry.tiny import NAME, TinyRegistry, tiny_forecaster
+from mlplatform.testing.tiny_pair import NAME, TinyRegistry, tiny_forecaster
 
 
 def cut_off_registration(tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch, method: str, count: int) -> None:

@@ -19,7 +19,7 @@ from mlplatform.registry import forecaster as forecaster_module
 from mlplatform.registry.pairs import ROLES, PairInfo, PairIntegrityError, PairStore
 from mlplatform.registry.pairs import store as store_module
 from mlplatform.settings import Settings
-from mlplatform_tests.registry.tiny import NAME, TinyRegistry, tiny_forecaster
+from mlplatform.testing.tiny_pair import NAME, TinyRegistry, tiny_forecaster
 
 LOADERS = (
     (TransformManager, "load"),
@@ -37,7 +37,7 @@ LOADERS = (
 @pytest.fixture(scope="module")
 def registered(mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PairStore, PairInfo]:
     """A pair in a registry whose artifacts the tests may damage, as long as they put them back."""
-    from mlplatform_tests.yard import place_database
+    from mlplatform.testing.yard import place_database
 
     settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path_factory.mktemp("tampering"))})
     place_database(mlflow_database, settings)

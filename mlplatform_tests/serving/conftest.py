@@ -16,9 +16,9 @@ from mlplatform.config import DatasetConfig, ExperimentConfig, load_experiment
 from mlplatform.datamodule.panel import Panel
 from mlplatform.datamodule.samples import complete_origins
 from mlplatform.datamodule.tabular import tabular_samples
-from mlplatform.features.materialize import materialize_online
-from mlplatform.features.store import apply_dataset
-from mlplatform.features.table import write_feature_table
+from mlplatform.features.feast.repository import apply_dataset
+from mlplatform.features.online.materialize import materialize_online
+from mlplatform.features.tables.feature_table import write_feature_table
 from mlplatform.models.base import DirectFitModel, ModelSpec, create_model
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry.forecaster import Contract, Forecaster

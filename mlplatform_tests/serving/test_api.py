@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlplatform.config import load_experiment
-from mlplatform.features.online import read_windows
+from mlplatform.features.online.read import read_windows
 from mlplatform.monitoring.prediction_log import read_predictions
 from mlplatform.registry.pairs import PairStore
 from mlplatform_tests.serving.conftest import TOKEN, UNITS, Platform, put_online, table

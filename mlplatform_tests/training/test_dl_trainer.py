@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from mlplatform.models.base import FitOptions, FitResult, create_model
-from mlplatform.models.torch_model import TorchModel, TorchParams
+from mlplatform.models.networks.model import TorchModel, TorchParams
 from mlplatform.training import dl_trainer
 from mlplatform.training.checkpoints import claimed, read_checkpoint, write_checkpoint
 from mlplatform.training.schedules import learning_rate

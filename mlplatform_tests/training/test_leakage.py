@@ -18,9 +18,9 @@ from mlplatform.datamodule.folds import Fold
 from mlplatform.datamodule.panel import Int64
 from mlplatform.preprocessing.base import Column, Transform
 from mlplatform.settings import Settings
+from mlplatform.testing.experiments import pump_config, pump_module, pump_settings
 from mlplatform.training.cross_validation import fit_preprocessor, prepare_fold
 from mlplatform.training.leakage import find_leaks
-from mlplatform_tests.training.experiments import pump_config, pump_module, pump_settings
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.models.base import FitOptions, create_model
-from mlplatform.models.torch_model import TorchModel
-from mlplatform.models.torch_windows import WindowTensors
+from mlplatform.models.networks.model import TorchModel
+from mlplatform.models.networks.windows import WindowTensors
 from mlplatform.training.trainers import DLTrainer, MLTrainer, trainer_for
 from mlplatform_tests.models.test_models import spec_for, windows
 

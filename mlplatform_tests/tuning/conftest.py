@@ -8,8 +8,8 @@ import pytest
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.settings import Settings
+from mlplatform.testing.experiments import prepare_folds, pump_config, pump_module, pump_settings
 from mlplatform.training.cross_validation import FoldData
-from mlplatform_tests.training.experiments import prepare_folds, pump_config, pump_module, pump_settings
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def pump_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings(pump_folder: Path) -> Settings:
-    from mlplatform_tests.tuning.pump import settings_in
+    from mlplatform.testing.search_process import settings_in
 
     return settings_in(pump_folder)
 

@@ -9,11 +9,11 @@ import optuna
 import pytest
 
 from mlplatform.config import ExperimentConfig, SearchDimension
+from mlplatform.testing.search_process import searching
 from mlplatform.training.cross_validation import FoldData
 from mlplatform.tuning.limits import trials_without_progress
-from mlplatform.tuning.study import saved_share
+from mlplatform.tuning.trials import saved_share
 from mlplatform.tuning.tuner import tune
-from mlplatform_tests.tuning.pump import searching
 
 START = dt.datetime(2025, 1, 1)
 STATES = optuna.trial.TrialState

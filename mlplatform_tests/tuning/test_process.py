@@ -15,16 +15,16 @@ import pytest
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.models.base import FitOptions
+from mlplatform.testing.experiments import prepare_folds, pump_config, pump_module
+from mlplatform.testing.search_process import SPACE, searching, settings_in, slow_search, start_search, wait_for
 from mlplatform.training.checkpoints import write_checkpoint
 from mlplatform.training.cross_validation import FoldData
 from mlplatform.training.run_checkpoints import RunCheckpoints
 from mlplatform.tuning.handover import hand_over, take_over, without_caches
 from mlplatform.tuning.objective import fit_on_folds
-from mlplatform.tuning.study import finished, interrupted, load_study, running
+from mlplatform.tuning.study.study import load_study
+from mlplatform.tuning.trials import finished, interrupted, running
 from mlplatform.tuning.tuner import TuningResult, tune
-from mlplatform_tests.training.experiments import prepare_folds, pump_config, pump_module
-from mlplatform_tests.tuning.pump import SPACE, searching, settings_in, slow_search
-from mlplatform_tests.tuning.test_resume import start_search, wait_for
 
 
 def worker_pids(parent: int) -> list[int]:

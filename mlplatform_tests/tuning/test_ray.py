@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from mlplatform.testing.search_process import slow_search, start_search, wait_for
 from mlplatform.tuning.executors.ray import LocalReports
-from mlplatform.tuning.pruner import Thresholds
-from mlplatform.tuning.study import interrupted, load_study
-from mlplatform_tests.tuning.pump import slow_search
-from mlplatform_tests.tuning.test_resume import start_search, wait_for
+from mlplatform.tuning.study.pruner import Thresholds
+from mlplatform.tuning.study.study import load_study
+from mlplatform.tuning.trials import interrupted
 
 
 def actors_of(pid: int) -> list[int]:

@@ -6,8 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,36 +16,17 @@ import optuna
 import pytest
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.settings import PACKAGE_ROOT
+from mlplatform.testing.search_process import SPACE, searching, slow_search, start_search, wait_for
 from mlplatform.training.cross_validation import FoldData
-from mlplatform.tuning.journal import KernelLock, only_search, open_storage, part_of_search, session_file
-from mlplatform.tuning.outcome import arrays_path
-from mlplatform.tuning.study import ATTEMPTS, finished, interrupt, load_study, position_of, running
+from mlplatform.tuning.study.journal import KernelLock, only_search, open_storage, part_of_search, session_file
+from mlplatform.tuning.study.outcome import arrays_path
+from mlplatform.tuning.study.study import interrupt, load_study
+from mlplatform.tuning.trials import ATTEMPTS, finished, position_of, running
 from mlplatform.tuning.tuner import TuningResult, tune
-from mlplatform_tests.tuning.pump import SPACE, searching, slow_search
 
 
 def without_seconds(rows: Sequence[dict[str, Any]], *more: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in ("seconds", *more)} for row in rows]
-
-
-def start_search(folder: Path, journal: Path, trials: int, executor: str, workers: int) -> subprocess.Popen[str]:
-    """Start a search in a process of its own."""
-    command = [sys.executable, "-m", "mlplatform_tests.tuning.pump", folder, journal, trials, executor, workers]
-    environ = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT.parent), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([str(part) for part in command], env=environ, text=True, stdout=subprocess.PIPE)
-
-
-def wait_for(journal: Path, config: ExperimentConfig, done: int, under_way: int) -> optuna.Study:
-    """Return the study once so many trials are finished and so many under way."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if journal.exists() and journal.stat().st_size:
-            study = load_study(config, journal)
-            if len(finished(study)) >= done and len(running(study)) >= under_way:
-                return study
-        time.sleep(0.02)
-    raise AssertionError(f"{journal} did not get to {done} finished and {under_way} running trials")
 
 
 def assert_same_outcome(left: TuningResult, right: TuningResult) -> None:
@@ -233,7 +212,7 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
 def test_two_searches_do_not_share_a_journal(
     config: ExperimentConfig, folds: list[FoldData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlplatform.tuning.journal.HANDOVER_S", 0.1)
+    monkeypatch.setattr("mlplatform.tuning.study.journal.HANDOVER_S", 0.1)
     journal = tmp_path / "journal"
     with part_of_search(journal), part_of_search(journal), pytest.raises(RuntimeError, match="another process"):
         tune(searching(config, SPACE, trials=1), folds, journal)

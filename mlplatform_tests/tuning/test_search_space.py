@@ -6,12 +6,12 @@ import optuna
 import pytest
 
 from mlplatform.config import ConfigError, ExperimentConfig, SearchDimension, check_conditions
-from mlplatform.models.xgboost_forecast import XGBoostForecast
+from mlplatform.models.families.xgboost import XGBoostForecast
 from mlplatform.plugins import MODELS
 from mlplatform.settings import Settings
+from mlplatform.testing.experiments import pump_config
+from mlplatform.testing.search_process import searching
 from mlplatform.tuning.search_space import space_of, suggest
-from mlplatform_tests.training.experiments import pump_config
-from mlplatform_tests.tuning.pump import searching
 
 DEPTH = {"max_depth": SearchDimension(type="int", low=1, high=4)}
 SPACE = {

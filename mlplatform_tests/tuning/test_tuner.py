@@ -12,12 +12,12 @@ import pytest
 
 from mlplatform.config import ExperimentConfig, SearchDimension
 from mlplatform.settings import Settings
+from mlplatform.testing.experiments import prepare_folds, pump_config, pump_module
+from mlplatform.testing.search_process import searching
 from mlplatform.training.cross_validation import FoldData
 from mlplatform.tuning.choice import is_beyond_noise
-from mlplatform.tuning.pruner import MedianAtStep
+from mlplatform.tuning.study.pruner import MedianAtStep
 from mlplatform.tuning.tuner import FOLD_BUDGET, FittedTrial, fit_on_folds, tune
-from mlplatform_tests.training.experiments import prepare_folds, pump_config, pump_module
-from mlplatform_tests.tuning.pump import searching
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -127,7 +127,7 @@ class FeastSource(IncrementalSource[FeastParams]):
         return pd.DataFrame(taken | {column: frame[name] for column, name in names.items()})
 
     def _open(self, dataset: DatasetConfig, settings: Settings) -> _View:
-        from mlplatform.features.feast_import import import_feast
+        from mlplatform.feast_import import import_feast
 
         import_feast()
         from feast import FeatureStore, FeatureView

@@ -4,13 +4,13 @@ from typing import Any
 
 from dagster import AssetExecutionContext, AssetsDefinition, BackfillPolicy, MetadataValue, Output, asset
 
+from mlplatform.candidates.nested_cv import OuterResult
 from mlplatform.config import ConfigError, ExperimentConfig
 from mlplatform.defs.assets.inputs import load_part, log_versions
 from mlplatform.defs.keys import NESTED_CV, SPLITS, asset_key
 from mlplatform.defs.metadata import run_link, table
 from mlplatform.defs.partitions import outer_fold_partitions
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
-from mlplatform.training.nested_cv import OuterResult
 
 
 def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -31,9 +31,9 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         training: TrainingResource,
         mlflow: MlflowResource,
     ) -> Output[dict[str, OuterResult]]:
+        from mlplatform.candidates.nested_cv import outer_folds, score_outer_fold
         from mlplatform.datamodule.splits import TRAIN, read_manifest
-        from mlplatform.registry.nested_recording import nested_cv_experiment, record_nested_cv
-        from mlplatform.training.nested_cv import outer_folds, score_outer_fold
+        from mlplatform.registry.runs.nested_cv import nested_cv_experiment, record_nested_cv
         from mlplatform.training.run_checkpoints import RunCheckpoints
 
         settings = platform.settings
@@ -68,7 +68,7 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 
 
 def _metadata(config: ExperimentConfig, results: dict[str, OuterResult]) -> dict[str, Any]:
-    from mlplatform.training.nested_cv import summary
+    from mlplatform.candidates.nested_cv import summary
 
     metric, family = config.metric, config.model.family
     scores = [

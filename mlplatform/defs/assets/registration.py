@@ -2,11 +2,11 @@
 
 from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
+from mlplatform.candidates.candidate import Candidate
 from mlplatform.config import ExperimentConfig
 from mlplatform.defs.keys import ONLINE_FEATURES, REGISTERED_PAIR, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import run_link
 from mlplatform.defs.resources import MlflowResource, PlatformResource
-from mlplatform.training.candidate import Candidate
 
 
 def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -25,8 +25,8 @@ def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         context: AssetExecutionContext, platform: PlatformResource, mlflow: MlflowResource, tuned_model: Candidate
     ) -> MaterializeResult[None]:
         from mlplatform.datamodule.splits import REFERENCE, read_part
+        from mlplatform.promotion.integrity import prepare_clean_process
         from mlplatform.registry.forecaster import Contract, Forecaster
-        from mlplatform.registry.integrity import prepare_clean_process
         from mlplatform.registry.pairs import PairStore
         from mlplatform.registry.pairs.example import example_rows
 

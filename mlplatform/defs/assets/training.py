@@ -5,6 +5,7 @@ from typing import Any
 
 from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MetadataValue, Output, asset
 
+from mlplatform.candidates.candidate import Candidate, ModelReport
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.folds import StoredFold
 from mlplatform.defs.assets.inputs import check_folds, load_part, log_versions
@@ -14,7 +15,6 @@ from mlplatform.defs.resources import MlflowResource, PlatformResource, Training
 from mlplatform.plugins import METRICS
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.settings import Settings
-from mlplatform.training.candidate import Candidate, ModelReport
 
 ENTITIES_SHOWN = 20
 
@@ -42,13 +42,13 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     ) -> Output[Candidate]:
         from dataclasses import replace
 
+        from mlplatform.candidates.candidate import train_candidate
+        from mlplatform.candidates.plots import training_plots
         from mlplatform.datamodule.splits import TRAIN, read_manifest, split_dir
         from mlplatform.datamodule.versioning import track
-        from mlplatform.registry.evidence import LEAKAGE, find_leakage, tag_name
-        from mlplatform.registry.recording import record_candidate
-        from mlplatform.training.candidate import train_candidate
+        from mlplatform.promotion.evidence import LEAKAGE, find_leakage, tag_name
+        from mlplatform.registry.runs.candidate import record_candidate
         from mlplatform.training.cross_validation import prepare_fold
-        from mlplatform.training.plots import training_plots
         from mlplatform.training.run_checkpoints import RunCheckpoints
 
         settings = platform.settings

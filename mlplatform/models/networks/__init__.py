@@ -1,1 +1,1 @@
-"""Modules of large networks: they import torch at the top, so families import them only when they build one."""
+"""What neural networks share: the model around a module, batches of windows, quantile outputs."""

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from mlplatform.registry.pairs.info import ROLES, STAGING, PairIntegrityError, PairNotFoundError, registered_model
+from mlplatform.registry.pairs.info import (
+    ROLES,
+    STAGING,
+    PairInfo,
+    PairIntegrityError,
+    PairNotFoundError,
+    registered_model,
+)
 from mlplatform.registry.pairs.numbering import align, newest_first
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from mlplatform.registry.pairs.aliases import Aliases
     from mlplatform.registry.pairs.lock import Ticket
-    from mlplatform.registry.pairs.store import PairStore
+
+
+class Reader(Protocol):
+    """What a repair asks of the store that calls it: to read and check pairs, never to write."""
+
+    @property
+    def client(self) -> MlflowClient:
+        """The MLflow client."""
+
+    def resolve(self, name: str, ref: str | int) -> PairInfo:
+        """Return a pair, its partners checked."""
+
+    def find(self, name: str, ref: str | int) -> PairInfo | None:
+        """Return a pair, its partners checked, or None if there is none."""
+
+    def verify(self, info: PairInfo) -> None:
+        """Check the digests of all files of a pair."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +57,7 @@ class RepairReport:
     latest: int | None
 
 
-def repair_pairs(store: PairStore, ticket: Ticket, aliases: Aliases, name: str) -> RepairReport:
+def repair_pairs(store: Reader, ticket: Ticket, aliases: Aliases, name: str) -> RepairReport:
     """Bring version numbers, alias histories, `staging` and mirrors in line. Call as the only writer of the name."""
     repaired = [*align(store.client, name), *aliases.settle()]
     whole, problems = _survey(store, aliases, name)
@@ -46,7 +71,7 @@ def repair_pairs(store: PairStore, ticket: Ticket, aliases: Aliases, name: str) 
     return RepairReport(name, tuple(repaired), tuple(problems), latest)
 
 
-def _survey(store: PairStore, aliases: Aliases, name: str) -> tuple[list[int], list[str]]:
+def _survey(store: Reader, aliases: Aliases, name: str) -> tuple[list[int], list[str]]:
     """Return the versions that readers can resolve, and what is wrong with those that they refuse."""
     behind: dict[int, list[str]] = {}
     for alias, number in sorted(aliases.read().current.items()):

@@ -19,7 +19,7 @@ class Inline:
     def run(self, study: optuna.Study, search: Search) -> None:
         """Run trials until a limit of the search is reached."""
         from mlplatform.tuning.search import describe, run_trials
-        from mlplatform.tuning.study import finished
+        from mlplatform.tuning.trials import finished
 
         run_trials(
             study,

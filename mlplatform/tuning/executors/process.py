@@ -67,7 +67,8 @@ class Processes:
         from mlplatform.models.base import DEFAULT_OPTIONS
         from mlplatform.tuning.handover import hand_over
         from mlplatform.tuning.limits import may_start, trial_budget
-        from mlplatform.tuning.study import interrupt, running
+        from mlplatform.tuning.study.study import interrupt
+        from mlplatform.tuning.trials import running
 
         wanted = min(search.config.tuning.workers or DEFAULT_OPTIONS.workers, trial_budget(search.config))
         with tempfile.TemporaryDirectory(prefix="mlp-tuning-") as name:
@@ -92,7 +93,7 @@ class Pool:
     """
 
     def __init__(self, study: optuna.Study, search: Search, folder: Path, handed: HandedFolds) -> None:
-        from mlplatform.tuning.study import finished
+        from mlplatform.tuning.trials import finished
 
         self.study = study
         self.search = search
@@ -132,7 +133,8 @@ class Pool:
         Raises:
             RuntimeError: as `Processes.run`.
         """
-        from mlplatform.tuning.study import interrupt, running
+        from mlplatform.tuning.study.study import interrupt
+        from mlplatform.tuning.trials import running
 
         wait([process.sentinel for process in self._workers.values()], timeout=POLL_S)
         gone = {name: process for name, process in self._workers.items() if process.exitcode is not None}
@@ -158,7 +160,7 @@ class Pool:
 
     def _log_finished(self) -> None:
         from mlplatform.tuning.search import describe
-        from mlplatform.tuning.study import finished
+        from mlplatform.tuning.trials import finished
 
         done = finished(self.study)
         for trial in done:
@@ -186,9 +188,9 @@ def work(task: Task) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     from mlplatform.tuning.handover import take_over
-    from mlplatform.tuning.journal import KernelLock, part_of_search
     from mlplatform.tuning.search import Search, run_trials
-    from mlplatform.tuning.study import load_study
+    from mlplatform.tuning.study.journal import KernelLock, part_of_search
+    from mlplatform.tuning.study.study import load_study
 
     try:
         with part_of_search(task.journal):

@@ -16,7 +16,7 @@ from mlplatform.data.validation import validate
 from mlplatform.settings import Settings
 from mlplatform_tests.data.conftest import hourly_dataset
 
-AS_OF = "mlplatform.features.asof_store.AsOfOfflineStore"
+AS_OF = "mlplatform.features.asof.store.AsOfOfflineStore"
 START = pd.Timestamp("2024-01-01", tz="UTC")
 
 
@@ -34,7 +34,7 @@ def add(path: Path, frame: pd.DataFrame) -> None:
 
 def make_repository(folder: Path, store: str = "dask") -> Path:
     """A repository with the views `pumps` (one join key), `pairs` (two) and `weather` (none); returns its data file."""
-    from mlplatform.features.feast_import import import_feast
+    from mlplatform.feast_import import import_feast
 
     import_feast()
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType

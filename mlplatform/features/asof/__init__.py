@@ -1,0 +1,1 @@
+"""The as-of offline store: point-in-time joins over Parquet files, as a plug-in that Feast loads by class path."""

@@ -1,0 +1,1 @@
+"""Our side of the Feast repository: its configuration, registry, objects and values."""

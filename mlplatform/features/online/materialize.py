@@ -1,0 +1,292 @@
+"""Filling the online store from the feature table: all of it, or what changed since the last time.
+
+What was last materialised is kept in Feast's folder and tied to the very table and the very online store: if either is
+another one, everything is written. It is recorded last, so a process that is killed leaves work that is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
+from mlplatform.datamodule.panel import column_array, to_utc_ns
+from mlplatform.features.errors import FeatureStoreError
+from mlplatform.features.feast.online_servers import Confirm, OnlineServer, online_server
+from mlplatform.features.feast.registry import registry_errors, registry_lock
+from mlplatform.features.feast.repository import Registered, registered
+from mlplatform.features.online.latest_rows import merge_latest_rows
+from mlplatform.features.online.rows import CHUNK, read_stored_windows, write_latest, write_windows
+from mlplatform.features.retry import call_store, online_access
+from mlplatform.features.tables.feature_table import entity_ranges, require_table, table_link, windows_path
+from mlplatform.features.tables.windows import REVISION, as_stored, choose, keep_later_steps, windows_from_table
+from mlplatform.settings import Settings
+from mlplatform.snapshots import open_snapshot
+from mlplatform.storage import atomic_file
+
+if TYPE_CHECKING:
+    from feast import FeatureView
+    from pyarrow.parquet import ParquetFile
+
+Mode = Literal["full", "incremental"]
+
+
+@dataclass(frozen=True)
+class OnlineReport:
+    """What `materialize_online` wrote.
+
+    Attributes:
+        entities: number of entities in the feature table.
+        views: names of the materialised feature views.
+        window_steps: length of the windows; 0 for tabular data.
+        start, end: earliest and latest event time in the feature table, in UTC.
+        seconds: how long it took.
+        mode: what was done; "full" also where "incremental" was asked for and there was nothing to start from.
+        written: entities whose features were written.
+    """
+
+    entities: int
+    views: tuple[str, ...]
+    window_steps: int
+    start: pd.Timestamp
+    end: pd.Timestamp
+    seconds: float
+    mode: Mode
+    written: int
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the online store holds: which revision of which table, in which store."""
+
+    online: str
+    table_id: str
+    revision: int
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run over a dataset, under the lock that `confirm` prolongs.
+
+    Attributes:
+        windows: the opened window table; `None` for tabular data.
+        since: the revision that the online store has; `None` to write everything.
+        start, end: earliest and latest event time of the table.
+    """
+
+    dataset: DatasetConfig
+    settings: Settings
+    known: Registered
+    server: OnlineServer
+    confirm: Confirm
+    windows: ParquetFile | None
+    since: int | None
+    start: pd.Timestamp
+    end: pd.Timestamp
+
+    @property
+    def views(self) -> list[FeatureView]:
+        """The views that are written."""
+        return [self.known.features, *([] if self.known.windows is None else [self.known.windows])]
+
+
+def materialize_online(
+    dataset: DatasetConfig, settings: Settings, mode: Mode = "full", *, now: dt.datetime | None = None
+) -> OnlineReport:
+    """Write entities' latest values and newest windows from the feature table to the online store.
+
+    "full" makes the online features of every entity those of the table; steps that were pushed and are not in the table
+    are gone until they are. "incremental" writes the entities that changed in the table since the last run, however
+    late their rows were: up to the table's end, a window becomes the table's, and steps pushed behind it stay. For
+    tabular data it compares every row and writes those that are newer or different.
+
+    The interval is recorded in Feast's registry, so `feast materialize-incremental` continues from here. It ends at the
+    newest event time of the data: an end in the future would make a later incremental run skip rows.
+
+    Parameters:
+        now: the present (without a zone: UTC); default: the clock.
+
+    Raises:
+        FeatureStoreError: if the data reaches beyond `now`, or the dataset has not been written or applied.
+        StoreUnavailableError: if the online store does not answer.
+    """
+    began = time.perf_counter()
+    ranges = entity_ranges(dataset, settings)
+    _refuse_future(dataset, ranges, pd.to_datetime(now or dt.datetime.now(dt.UTC), utc=True))
+    known, server = registered(dataset, settings), online_server(settings)
+    with server.lock(f"{dataset.name}.materialize") as confirm, _table(dataset, settings) as (file, table):
+        call_store(lambda: _prepare(known), online_access(settings))
+        identity = call_store(server.identity, online_access(settings))
+        state = None if table is None else _State(identity, *table)
+        since = _since(dataset, settings, state) if mode == "incremental" else None
+        run = _Run(
+            *(dataset, settings, known, server, confirm, file, since), ranges["start"].min(), ranges["end"].max()
+        )
+        written = _write(run, state)
+    return OnlineReport(
+        entities=len(ranges),
+        views=tuple(view.name for view in run.views),
+        window_steps=0 if known.windows is None else dataset.window_steps,
+        start=run.start,
+        end=run.end,
+        seconds=time.perf_counter() - began,
+        mode="full" if since is None else "incremental",
+        written=written,
+    )
+
+
+def _write(run: _Run, state: _State | None) -> int:
+    """Write what is to be written, record it, and return the number of entities."""
+    path = _state_path(run.dataset, run.settings)
+    if run.since is None:
+        path.unlink(missing_ok=True)
+    written = _write_rows(run) if run.windows is None else _write_windows(run, run.windows)
+    if written or run.since is None:
+        _record(run)
+    if state is not None:
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
+    return written
+
+
+def _refuse_future(dataset: DatasetConfig, ranges: pd.DataFrame, present: pd.Timestamp) -> None:
+    end = ranges["end"].max()
+    if end > present:
+        entity = ranges[ENTITY].tolist()[int(ranges["end"].argmax())]
+        raise FeatureStoreError(
+            f"dataset {dataset.name!r}: entity {entity!r} has a row at {end.isoformat()}, after now "
+            f"({present.isoformat()}); correct the time column or its time zone"
+        )
+
+
+def _prepare(known: Registered) -> None:
+    """Have the online store make its tables, should they have been deleted since the dataset was applied."""
+    known.store.provider.online_store.update(
+        config=known.store.config,
+        tables_to_delete=[],
+        tables_to_keep=[known.features, *([] if known.windows is None else [known.windows])],
+        entities_to_delete=[],
+        entities_to_keep=[],
+        partial=True,
+    )
+
+
+@contextlib.contextmanager
+def _table(dataset: DatasetConfig, settings: Settings) -> Iterator[tuple[ParquetFile | None, tuple[str, int] | None]]:
+    """Yield the opened window table of a time series, and id and revision of the table (`None`: it does not tell)."""
+    import pyarrow.parquet as pq
+
+    if dataset.kind != "timeseries":
+        snapshot = open_snapshot(table_link(dataset, settings))
+        yield None, None if snapshot is None else (snapshot.state["table_id"], snapshot.state["revision"])
+        return
+    with pq.ParquetFile(require_table(windows_path(dataset, settings), dataset)) as file:
+        metadata = file.schema_arrow.metadata or {}
+        table_id, revision = metadata.get(b"table_id"), metadata.get(b"revision")
+        yield file, None if table_id is None or revision is None else (table_id.decode(), int(revision))
+
+
+def _write_windows(run: _Run, file: ParquetFile) -> int:
+    """Write the windows of the window table in blocks; the lock against pushers is held for one block at a time."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    written = 0
+    for batch in file.iter_batches(batch_size=CHUNK, row_groups=_row_groups(file, run.since)):
+        table = pa.Table.from_batches([batch])
+        if run.since is not None:
+            table = table.filter(pc.field(REVISION) > run.since)
+        if not table.num_rows:
+            continue
+        windows, _ = windows_from_table(table, run.dataset)
+        with run.server.lock(f"{run.dataset.name}.write") as confirm:
+            if run.since is not None:
+                stored = read_stored_windows(run.known, run.dataset, windows.entity_ids, run.settings)
+                merged = keep_later_steps(windows, stored, run.dataset)
+                windows = choose(merged.windows, merged.changed)
+            confirm()
+            run.confirm()
+            write_windows(run.known, windows, run.settings)
+        written += len(windows.entity_ids)
+    return written
+
+
+def _row_groups(file: ParquetFile, since: int | None) -> list[int]:
+    """Return the row groups that can hold a window that changed after a revision, by their statistics."""
+    groups = range(file.metadata.num_row_groups)
+    if since is None:
+        return list(groups)
+    wanted = []
+    for group in groups:
+        metadata = file.metadata.row_group(group)
+        columns = [metadata.column(number) for number in range(metadata.num_columns)]
+        statistics = next(column.statistics for column in columns if column.path_in_schema == REVISION)
+        if statistics is None or not statistics.has_min_max or statistics.max > since:
+            wanted.append(group)
+    return wanted
+
+
+def _write_rows(run: _Run) -> int:
+    """Write the latest rows of tabular data in blocks, as the offline store gives them."""
+    known, dataset = run.known, run.dataset
+    source = known.features.batch_source
+    assert source is not None
+    job = known.store.provider.offline_store.pull_latest_from_table_or_query(
+        config=known.store.config,
+        data_source=source,
+        join_key_columns=[ENTITY],
+        feature_name_columns=list(dataset.columns),
+        timestamp_field=source.timestamp_field,
+        created_timestamp_column=source.created_timestamp_column or None,
+        start_date=run.start.to_pydatetime(),
+        end_date=run.end.to_pydatetime(),
+    )
+    rows = job.to_arrow().to_pandas()
+    written = 0
+    for first in range(0, len(rows), CHUNK):
+        block = rows.iloc[first : first + CHUNK]
+        with run.server.lock(f"{dataset.name}.write") as confirm:
+            run.confirm()
+            if run.since is not None:
+                written += merge_latest_rows(known, dataset, block, run.settings, confirm).written
+                continue
+            columns = {name: as_stored(column_array(block[name]), name, dataset) for name in dataset.columns}
+            times = to_utc_ns(block[TIMESTAMP]).astype("int64")
+            write_latest(known, block[ENTITY].to_numpy(), times, columns, run.settings)
+        written += len(block)
+    return written
+
+
+def _record(run: _Run) -> None:
+    """Note the materialised interval of every view in the registry."""
+    registry, project = run.known.store.registry, run.known.store.project
+    with registry_errors(run.settings), registry_lock(run.settings):
+        registry.refresh(project)
+        for view in run.views:
+            last = view.most_recent_end_time if run.since is not None else None
+            begin = run.start if last is None else min(pd.Timestamp(last), run.end)
+            registry.apply_materialization(view, project, begin.to_pydatetime(), run.end.to_pydatetime())
+
+
+def _since(dataset: DatasetConfig, settings: Settings, state: _State | None) -> int | None:
+    """Return the revision that the online store holds, `None` if that is not known for this table and this store."""
+    try:
+        content = json.loads(_state_path(dataset, settings).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    last = _State(**content)
+    if state is None or (last.online, last.table_id) != (state.online, state.table_id):
+        return None
+    return last.revision if last.revision <= state.revision else None
+
+
+def _state_path(dataset: DatasetConfig, settings: Settings) -> Path:
+    return settings.feast_dir / "materialized" / f"{dataset.name}.json"

@@ -1,0 +1,99 @@
+"""Forecasting with CatBoost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from mlplatform.config import SearchDimension
+from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule.samples import WindowSamples
+from mlplatform.models.forecasting.strategies import StrategyParams, Table
+from mlplatform.models.trees.catboost import fit_catboost, load_catboost, regression_loss, save_catboost
+from mlplatform.models.trees.fitted import Boosted
+from mlplatform.models.trees.forecast import BoostedForecast, Task
+from mlplatform.plugins import MODELS
+
+# What CatBoost takes of a family's parameters, beside the number of trees.
+OWN = {"learning_rate", "depth", "l2_leaf_reg", "random_strength", "rsm", "border_count"}
+
+
+class CatBoostForecastParams(StrategyParams):
+    """CatBoost's hyperparameters under their own names; `patience` is the number of trees early stopping waits."""
+
+    iterations: int = Field(default=120, ge=1)
+    patience: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=0.1, gt=0, le=1)
+    depth: int = Field(default=4, ge=1, le=16)
+    l2_leaf_reg: float = Field(default=3.0, ge=0)
+    random_strength: float = Field(default=1.0, ge=0)
+    rsm: float = Field(default=1.0, gt=0, le=1)
+    border_count: int = Field(default=64, ge=1, le=255)
+
+
+@MODELS.register("catboost")
+class CatBoostForecast(BoostedForecast):
+    """Boosting of oblivious trees (Prokhorenkova et al., CatBoost, NeurIPS 2018), one thread per model.
+
+    With quantiles, every model fits all levels; the answers are sorted, so that they never cross.
+    """
+
+    Params = CatBoostForecastParams
+    params: CatBoostForecastParams
+
+    @classmethod
+    def search_space(cls, task: str) -> dict[str, SearchDimension]:
+        """Search the learning rate, the depth, the share of features per level and the two regularisers."""
+        del task
+        return {
+            "learning_rate": SearchDimension(type="float", low=0.03, high=0.3, log=True),
+            "depth": SearchDimension(type="int", low=2, high=6),
+            "l2_leaf_reg": SearchDimension(type="float", low=0.5, high=30.0, log=True),
+            "random_strength": SearchDimension(type="float", low=0.1, high=10.0, log=True),
+            "rsm": SearchDimension(type="float", low=0.3, high=1.0),
+        }
+
+    def workspaces(
+        self, table: Table, held_out: Table | None, samples: list[WindowSamples], count: int
+    ) -> list[tuple[Float32, Float32 | None]]:
+        """Return the features: CatBoost copies them for every model."""
+        del samples
+        return [(table.features, None if held_out is None else held_out.features)] * count
+
+    def fit_one(self, workspace: tuple[Float32, Float32 | None], task: Task) -> Boosted:
+        """Fit one model."""
+        features, held_out_features = workspace
+        held_out = None
+        if held_out_features is not None and task.held_out_labels is not None:
+            held_out = held_out_features, task.held_out_labels
+        # Rows are drawn by their gradients, of which a constant target has none.
+        sampling = {} if np.ptp(task.labels) else {"bootstrap_type": "No"}
+        settings = {**self.params.model_dump(include=OWN), **sampling, **regression_loss(self.spec.quantiles)}
+        return fit_catboost(
+            {**settings, "random_seed": task.seed},
+            (features, task.labels),
+            held_out,
+            iterations=task.iterations or self.params.iterations,
+            patience=None if task.iterations else self.params.patience,
+            report=task.report,
+        )
+
+    def changes(self, features: Float32) -> Float32:
+        """Return the answers of all models."""
+        out = np.empty((len(features), self.models, max(1, len(self.spec.quantiles))), dtype=np.float32)
+        # CatBoost refuses a table without rows.
+        for position, model in enumerate(self.parts_ if len(features) else ()):
+            answer = model.predict(features, prediction_type="RawFormulaVal", thread_count=1)
+            out[:, position] = answer.reshape(len(features), -1)
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write one file per model, in CatBoost's binary format."""
+        for position, model in enumerate(self.parts_):
+            save_catboost(model, folder / f"{position:04d}.cbm")
+
+    def restore(self, folder: Path) -> None:
+        """Read the models."""
+        self.parts_ = [load_catboost(path) for path in sorted(folder.glob("*.cbm"))]

@@ -1,0 +1,24 @@
+"""The last observed value as the forecast: the floor that any model worth promoting must beat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule.samples import Samples, WindowSamples
+from mlplatform.models.base import ModelParams
+from mlplatform.models.forecasting.rule import RuleModel
+from mlplatform.plugins import MODELS
+
+
+@MODELS.register("repeat_last")
+class RepeatLast(RuleModel):
+    """Every future step equals the last observed one."""
+
+    Params = ModelParams
+
+    def predict(self, samples: Samples) -> Float32:
+        """Return the last value of each target, repeated over the horizon."""
+        assert isinstance(samples, WindowSamples)
+        last = samples.values[samples.origins][:, list(self.spec.targets)]
+        return np.repeat(last[:, None, :], self.spec.horizon, axis=1)

@@ -1,0 +1,108 @@
+"""Forecasting with XGBoost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from mlplatform.config import SearchDimension
+from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule.samples import WindowSamples
+from mlplatform.models.base import as_float32
+from mlplatform.models.forecasting.strategies import StrategyParams, Table
+from mlplatform.models.trees.fitted import Boosted
+from mlplatform.models.trees.forecast import BoostedForecast, Task
+from mlplatform.models.trees.xgboost import (
+    SEARCH_SPACE,
+    BoostingParams,
+    fit_booster,
+    load_boosters,
+    quantile_matrix,
+    save_boosters,
+)
+from mlplatform.plugins import MODELS
+
+if TYPE_CHECKING:
+    import xgboost
+
+    Workspace = tuple[xgboost.QuantileDMatrix, xgboost.QuantileDMatrix | None]
+
+
+class XGBoostForecastParams(StrategyParams, BoostingParams):
+    """Boosting parameters, the strategy and its features."""
+
+    num_boost_round: int = Field(default=80, ge=1)
+    max_bin: int = Field(default=64, ge=2)
+
+
+@MODELS.register("xgboost")
+class XGBoostForecast(BoostedForecast):
+    """Gradient boosting (Chen and Guestrin, XGBoost, KDD 2016); all boosters read the same quantised matrix.
+
+    With quantiles, every booster fits all levels; the answers are sorted, so that they never cross.
+    """
+
+    Params = XGBoostForecastParams
+    params: XGBoostForecastParams
+
+    @classmethod
+    def search_space(cls, task: str) -> dict[str, SearchDimension]:
+        """Search the boosting parameters."""
+        del task
+        return dict(SEARCH_SPACE)
+
+    def _objective(self) -> dict[str, Any]:
+        if self.spec.quantiles:
+            return {"objective": "reg:quantileerror", "quantile_alpha": list(self.spec.quantiles)}
+        return {"objective": "reg:squarederror", "base_score": 0.0}
+
+    @property
+    def boosters_(self) -> list[xgboost.Booster]:
+        """The fitted boosters, target by target, step by step."""
+        return self.parts_
+
+    def workspaces(
+        self, table: Table, held_out: Table | None, samples: list[WindowSamples], count: int
+    ) -> list[Workspace]:
+        """Return the quantised matrices that one booster at a time puts its labels on."""
+        bins = self.params.max_bin
+        made: list[Workspace] = []
+        for slot in range(count):
+            matrix = quantile_matrix(samples[0].cache, table.features, bins, slot=slot)
+            if held_out is None:
+                made.append((matrix, None))
+            else:
+                made.append((matrix, quantile_matrix(samples[1].cache, held_out.features, bins, matrix, slot)))
+        return made
+
+    def fit_one(self, workspace: Workspace, task: Task) -> Boosted:
+        """Fit one booster."""
+        matrix, held_out = workspace
+        matrix.set_label(task.labels)
+        if held_out is not None:
+            held_out.set_label(task.held_out_labels)
+        return fit_booster(
+            {**self.params.booster_params(task.seed), **self._objective()},
+            matrix,
+            held_out,
+            rounds=task.iterations or self.params.num_boost_round,
+            patience=None if task.iterations else self.params.patience,
+            report=task.report,
+        )
+
+    def changes(self, features: Float32) -> Float32:
+        """Return the answers of all boosters."""
+        shape = (len(features), max(1, len(self.spec.quantiles)))
+        answers = [as_float32(booster.inplace_predict(features)).reshape(shape) for booster in self.boosters_]
+        return np.stack(answers, axis=1)
+
+    def save(self, folder: Path) -> None:
+        """Write the boosters."""
+        save_boosters(self.boosters_, folder)
+
+    def restore(self, folder: Path) -> None:
+        """Read the boosters."""
+        self.parts_ = load_boosters(folder)

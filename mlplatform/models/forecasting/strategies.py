@@ -1,0 +1,220 @@
+"""How models of one number become a forecast of many steps: direct, with the step as a feature, or recursive.
+
+The strategies are those of Ben Taieb et al., A review and comparison of strategies for multi-step ahead time series
+forecasting (2012). All predict changes from the last observed value of their target.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from mlplatform.datamodule.panel import Float32, Int64
+from mlplatform.datamodule.samples import Samples, WindowSamples
+from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.models.base import DirectFitModel, as_float32
+from mlplatform.models.forecasting.lag_features import LagFeatureParams, last_observed, origin_features, step_features
+from mlplatform.models.sample_cache import keep_latest
+
+# Windows per block of a forecast: bounds the memory of what is made of every window.
+BLOCK = 1024
+
+Answer = Callable[[Float32], Float32]
+
+
+class StrategyParams(LagFeatureParams):
+    """The features and the strategy.
+
+    `direct` fits one model per target and step. `horizon_feature` fits one per target, which reads the number of the
+    step, and what is known about it, beside the window; it learns from at most `max_origins` evenly spaced windows,
+    each repeated for every step. `recursive` fits one per target for the next step and applies it to its own output;
+    columns that are neither targets nor known keep their last value.
+    """
+
+    strategy: Literal["direct", "horizon_feature", "recursive"] = "direct"
+    max_origins: int = Field(default=4000, ge=1)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the models of a strategy learn from.
+
+    Attributes:
+        features: of shape (rows, features), read by all models.
+        labels: of shape (rows, models): changes from the last observed value; one contiguous column per model.
+    """
+
+    features: Float32
+    labels: Float32
+
+
+class StrategyForecast(DirectFitModel):
+    """A forecasting family made of models that answer one number per row of a table."""
+
+    tasks = frozenset({"forecast"})
+    covariates = frozenset({"known", "static"})
+    params: StrategyParams
+
+    def __init__(self, params: StrategyParams, spec: ModelSpec) -> None:
+        super().__init__(params, spec)
+        if spec.quantiles and params.strategy == "recursive":
+            raise ValueError(
+                "strategy 'recursive' cannot be fitted to quantiles: those of the next step do not add up to those of "
+                "later ones; use 'direct' or 'horizon_feature', or leave the quantiles out"
+            )
+
+    @property
+    def models(self) -> int:
+        """Number of models that the strategy needs."""
+        return len(self.spec.targets) * (self.spec.horizon if self.params.strategy == "direct" else 1)
+
+    def table(self, samples: WindowSamples) -> Table:
+        """Return what the models learn from, cached beside the samples."""
+        return learning_table(samples, self.spec, self.params)
+
+    @abstractmethod
+    def changes(self, features: Float32) -> Float32:
+        """Return the answers of all models to the rows of a table.
+
+        Returns:
+            of shape (rows, models, levels); `levels` is 1 without quantiles.
+        """
+
+    def predict(self, samples: Samples) -> Float32:
+        """Return the forecast."""
+        if self.spec.quantiles:
+            return as_float32(self.predict_quantiles(samples)[..., self.spec.quantile_position(0.5)])
+        assert isinstance(samples, WindowSamples)
+        return as_float32(forecast(samples, self.spec, self.params, self.changes)[..., 0])
+
+    def predict_quantiles(self, samples: Samples) -> Float32:
+        """Return the sorted quantiles, of shape (samples, horizon, targets, quantiles)."""
+        if not self.spec.quantiles:
+            return super().predict_quantiles(samples)
+        assert isinstance(samples, WindowSamples)
+        return np.sort(forecast(samples, self.spec, self.params, self.changes), axis=-1)
+
+
+def learning_table(samples: WindowSamples, spec: ModelSpec, params: StrategyParams) -> Table:
+    """Return the table of a strategy, cached beside the samples.
+
+    Rows are samples; with the strategy `horizon_feature`, samples x steps. Models are target by target, step by step.
+    """
+    if params.strategy == "direct":
+        features = origin_features(samples, spec, params, with_known=True)
+        return Table(features, keep_latest(samples.cache, "changes", None, lambda: _all_changes(samples)))
+    features = origin_features(samples, spec, params, with_known=False)
+    # The features made of samples are cached by their settings, so their address stands for these.
+    setting = (params.strategy, params.max_origins, id(features))
+    table, _ = keep_latest(
+        samples.cache, "strategy_table", setting, lambda: (_step_table(samples, spec, params, features), features)
+    )
+    return table
+
+
+def _all_changes(samples: WindowSamples) -> Float32:
+    change = samples.outputs() - last_observed(samples)[:, None, :]
+    return np.asfortranarray(change.transpose(0, 2, 1).reshape(len(samples), -1))
+
+
+def _step_table(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, features: Float32) -> Table:
+    """Return the table of a strategy whose models read the step."""
+    if params.strategy == "recursive":
+        chosen, steps = np.arange(len(samples)), [1]
+    else:
+        count = min(len(samples), params.max_origins)
+        chosen = np.linspace(0, len(samples) - 1, count).astype(np.int64)
+        steps = list(range(1, spec.horizon + 1))
+    parts = samples.select(chosen)
+    rows = _rows_of_steps(parts, spec, params, features[chosen], steps)
+    targets = list(spec.targets)
+    last = last_observed(parts)
+    labels = np.empty((len(parts), len(steps), len(targets)), dtype=np.float32)
+    for position, step in enumerate(steps):
+        labels[:, position] = samples.values[parts.origins + step][:, targets] - last
+    return Table(rows, np.asfortranarray(labels.reshape(-1, len(targets))))
+
+
+def _rows_of_steps(
+    samples: WindowSamples, spec: ModelSpec, params: StrategyParams, features: Float32, steps: list[int]
+) -> Float32:
+    """Return the features of every sample and step, of shape (samples * steps, features), sample by sample."""
+    first = step_features(samples, spec, params, steps[0])
+    width = features.shape[1] + first.shape[1]
+    rows = np.empty((len(samples), len(steps), width), dtype=np.float32)
+    rows[:, :, : features.shape[1]] = features[:, None]
+    for position, step in enumerate(steps):
+        rows[:, position, features.shape[1] :] = step_features(samples, spec, params, step) if position else first
+    return rows.reshape(-1, width)
+
+
+def forecast(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
+    """Return the forecast of a strategy, of shape (samples, horizon, targets, levels).
+
+    Parameters:
+        answer: takes rows of the strategy's features, and returns changes of shape (rows, models, levels).
+    """
+    ways = {"direct": _direct, "horizon_feature": _by_step, "recursive": _recursive}
+    if params.strategy == "direct" or len(samples) <= BLOCK:
+        return ways[params.strategy](samples, spec, params, answer)
+    starts = range(0, len(samples), BLOCK)
+    blocks = [samples.select(np.arange(start, min(start + BLOCK, len(samples)))) for start in starts]
+    return np.concatenate([ways[params.strategy](block, spec, params, answer) for block in blocks])
+
+
+def _direct(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
+    changes = answer(origin_features(samples, spec, params, with_known=True))
+    changes = changes.reshape(len(samples), len(spec.targets), spec.horizon, changes.shape[-1])
+    return changes.transpose(0, 2, 1, 3) + last_observed(samples)[:, None, :, None]
+
+
+def _by_step(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
+    features = origin_features(samples, spec, params, with_known=False)
+    steps = list(range(1, spec.horizon + 1))
+    changes = answer(_rows_of_steps(samples, spec, params, features, steps))
+    changes = changes.reshape(len(samples), spec.horizon, len(spec.targets), changes.shape[-1])
+    return changes + last_observed(samples)[:, None, :, None]
+
+
+def _recursive(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
+    """Write every forecast behind its window and move the window one step, as often as the horizon is long."""
+    length = spec.lookback + spec.horizon
+    unrolled = np.empty((len(samples), length, len(spec.channels)), dtype=np.float32)
+    unrolled[:, : spec.lookback] = samples.inputs()
+    unrolled[:, spec.lookback :] = unrolled[:, spec.lookback - 1 : spec.lookback]
+    if spec.known:
+        for step in range(spec.horizon):
+            rows = samples.values[samples.origins + step + 1]
+            unrolled[:, spec.lookback + step, list(spec.known)] = rows[:, list(spec.known)]
+    times = samples.origin_times
+    for step in range(spec.horizon):
+        moved = _moved(unrolled, times + np.timedelta64(step * spec.step_seconds, "s"), step, spec)
+        features = origin_features(moved, spec, params, with_known=False)
+        changes = answer(_rows_of_steps(moved, spec, params, features, [1]))[..., 0]
+        unrolled[:, spec.lookback + step, list(spec.targets)] = last_observed(moved) + changes
+    return unrolled[:, spec.lookback :, list(spec.targets), None]
+
+
+def _moved(unrolled: Float32, times: np.ndarray, step: int, spec: ModelSpec) -> WindowSamples:
+    """Return the unrolled windows as samples whose origin is `step` steps behind the end of the window."""
+    count, length, channels = unrolled.shape
+    origins: Int64 = np.arange(count, dtype=np.int64) * length + (spec.lookback - 1 + step)
+    timestamps = np.zeros(count * length, dtype="datetime64[ns]")
+    timestamps[origins] = times
+    return WindowSamples(
+        values=unrolled.reshape(-1, channels),
+        timestamps=timestamps,
+        origins=origins,
+        channels=spec.channels,
+        targets=spec.targets,
+        lookback=spec.lookback,
+        horizon=1,
+        known=spec.known,
+        static=spec.static,
+        step_seconds=spec.step_seconds,
+    )

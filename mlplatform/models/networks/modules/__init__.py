@@ -1,0 +1,1 @@
+"""Parts of networks as torch modules. Importing them imports torch: do so inside functions."""

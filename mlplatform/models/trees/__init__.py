@@ -1,0 +1,1 @@
+"""What tree families share, by library and by task."""

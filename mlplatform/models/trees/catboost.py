@@ -1,0 +1,96 @@
+"""What the CatBoost families share: the fit with its progress, the losses, and storage.
+
+A model always runs on one thread: its bits do not depend on the machine's number of cores, and the forecast family
+runs whole models side by side instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlplatform.datamodule.panel import Float32
+from mlplatform.models.base import ProgressCallback
+from mlplatform.models.trees.fitted import Boosted
+
+if TYPE_CHECKING:
+    import catboost
+
+FIXED = {"task_type": "CPU", "thread_count": 1, "allow_writing_files": False, "verbose": False}
+
+
+def fit_catboost(
+    settings: Mapping[str, Any],
+    train: tuple[Float32, Float32],
+    held_out: tuple[Float32, Float32] | None,
+    iterations: int,
+    patience: int | None,
+    report: ProgressCallback | None,
+) -> Boosted:
+    """Grow trees on features and labels.
+
+    Parameters:
+        settings: CatBoost's own, with loss and seed.
+        iterations: the most trees to grow, or with `patience` of `None` exactly how many.
+        patience: trees that early stopping waits for an improvement; it needs held-out data.
+        report: called after every tree with the best loss on held-out data so far; what it raises ends the fit.
+    """
+    import catboost
+
+    stops_early = held_out is not None and patience is not None
+    stopping = {"od_type": "Iter", "od_wait": patience} if stops_early else {}
+    model = catboost.CatBoost({**settings, **FIXED, **stopping, "iterations": iterations})
+    progress = None if report is None or held_out is None else _Progress(report)
+    # CatBoost cuts the model itself: its `shrink` refuses models in which some tree has found no split.
+    model.fit(
+        catboost.Pool(*train, thread_count=1),
+        eval_set=None if held_out is None else catboost.Pool(*held_out, thread_count=1),
+        use_best_model=stops_early,
+        callbacks=None if progress is None else [progress],
+    )
+    if progress is not None and progress.error is not None:
+        raise progress.error
+    if held_out is None:
+        return Boosted(model, iterations)
+    (history,) = model.get_evals_result()["validation"].values()
+    return Boosted(model, model.tree_count_ if stops_early else iterations, tuple(map(float, history)))
+
+
+def regression_loss(quantiles: Sequence[float]) -> dict[str, Any]:
+    """Return the settings of the loss for a mean, or for quantiles where there are any; labels may all be equal."""
+    loss = "RMSE"
+    if quantiles:
+        kind = "MultiQuantile" if len(quantiles) > 1 else "Quantile"
+        loss = f"{kind}:alpha={','.join(map(str, quantiles))}"
+    return {"loss_function": loss, "allow_const_label": True}
+
+
+def save_catboost(model: catboost.CatBoost, path: Path) -> None:
+    """Write a model in CatBoost's binary format."""
+    model.save_model(str(path), format="cbm")
+
+
+def load_catboost(path: Path) -> catboost.CatBoost:
+    """Read what `save_catboost` wrote."""
+    import catboost
+
+    return catboost.CatBoost().load_model(str(path), format="cbm")
+
+
+class _Progress:
+    """CatBoost's callback: reports every tree, and keeps what the report raises until CatBoost has stopped."""
+
+    def __init__(self, report: ProgressCallback) -> None:
+        self.report = report
+        self.error: BaseException | None = None
+
+    def after_iteration(self, info: Any) -> bool:
+        """Return whether to go on."""
+        (losses,) = info.metrics["validation"].values()
+        try:
+            self.report(info.iteration - 1, float(min(losses)))
+        except BaseException as error:
+            self.error = error
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""From a registered pair to the alias `production`, and back."""

@@ -1,0 +1,90 @@
+"""The checks on a registered candidate, and the record of what they found.
+
+The asset checks of a training run and the job that promotes a given version both run these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlplatform.candidates.candidate import Candidate
+from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule.splits import REFERENCE
+from mlplatform.plugins import METRICS, MODELS
+from mlplatform.promotion.evidence import (
+    PAIR_INTEGRITY,
+    PROMOTION_GATE,
+    SERVING_PARITY,
+    Evidence,
+    keep_evidence,
+)
+from mlplatform.promotion.gate import GateReport, run_gate
+from mlplatform.promotion.integrity import IntegrityReport, check_in_clean_process
+from mlplatform.promotion.parity import ParityReport, check_parity
+from mlplatform.promotion.promoter import gate_evidence
+from mlplatform.registry.pairs import PairInfo, PairStore
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """The candidate beside one naive baseline, on the reference set and in the experiment's metric.
+
+    Attributes:
+        gain: how much better the candidate is, as a share of the baseline's score.
+    """
+
+    baseline: str
+    baseline_score: float
+    candidate_score: float
+    gain: float
+    is_beaten: bool
+
+
+def compare_with_baselines(candidate: Candidate) -> list[BaselineComparison]:
+    """Return the candidate beside every naive baseline, as training scored them."""
+    name = candidate.config.metric
+    metric, score = METRICS.get(name), candidate.report.candidate.parts[REFERENCE][name]
+    comparisons = []
+    for baseline, report in candidate.report.baselines.items():
+        if not MODELS.get(baseline).is_naive:
+            continue
+        other = report.parts[REFERENCE][name]
+        better_by = metric.loss(other) - metric.loss(score)
+        gain = better_by / abs(other) if other else 0.0
+        # NaN compares as false: a score that is not a number beats nothing.
+        comparisons.append(BaselineComparison(baseline, other, score, gain, better_by > 0))
+    return comparisons
+
+
+def check_pair_integrity(info: PairInfo, store: PairStore) -> tuple[Evidence, IntegrityReport]:
+    """Have a clean process load the pair from the registry and reproduce its stored answer."""
+    report = check_in_clean_process(store.settings, info)
+    passed = f"a clean process reproduces the {report.values} values of the stored answer bit for bit"
+    evidence = Evidence(not report.problems, "; ".join(report.problems[:SHOWN]) or passed)
+    keep_evidence(store, info, PAIR_INTEGRITY, evidence)
+    return evidence, report
+
+
+def check_serving_parity(config: ExperimentConfig, info: PairInfo, store: PairStore) -> tuple[Evidence, ParityReport]:
+    """Compare what serving computes with what training computes.
+
+    Raises:
+        PairIntegrityError: if the pair cannot be loaded.
+    """
+    from mlplatform.features.retrieval import load_history
+
+    history = load_history(config.dataset, config.features.columns, store.settings)
+    report = check_parity(store.load(info), config.dataset, history, store.settings, seed=config.seed)
+    passed = f"{report.online_windows} online reads and {report.cutoffs} cut-offs agree bit for bit"
+    evidence = Evidence(not report.differences, "; ".join(report.differences[:SHOWN]) or passed)
+    keep_evidence(store, info, SERVING_PARITY, evidence)
+    return evidence, report
+
+
+def check_promotion_gate(config: ExperimentConfig, info: PairInfo, store: PairStore) -> GateReport:
+    """Run the gate and keep its decision, which the promoter asks for."""
+    report = run_gate(config, info, store)
+    keep_evidence(store, info, PROMOTION_GATE, gate_evidence(config, info, report))
+    return report

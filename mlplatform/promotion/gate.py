@@ -1,0 +1,184 @@
+"""The promotion gate: candidate and champion scored again on the same immutable reference set, then decided."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule.base import DataModule
+from mlplatform.datamodule.factory import create_data_module
+from mlplatform.datamodule.panel import Float32, Panel
+from mlplatform.datamodule.splits import REFERENCE, SplitIntegrityError, read_manifest, read_part
+from mlplatform.datamodule.tabular import tabular_samples
+from mlplatform.plugins import METRICS, MODELS
+from mlplatform.promotion.decision import Contender, Decision, Reference, decide_promotion, refuse_damaged
+from mlplatform.registry.forecaster import Answers, Forecaster
+from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairIntegrityError, PairStore
+from mlplatform.training.metrics import Bounds, evaluate
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """A decision and what it was made from.
+
+    Attributes:
+        champion: the production pair at the moment of the decision; None if there was none.
+        errors: contender -> error of every reference sample, of shape (samples,); those without a score are left out.
+    """
+
+    decision: Decision
+    champion: PairInfo | None = None
+    errors: Mapping[str, Float32] = field(default_factory=dict)
+
+
+def run_gate(
+    config: ExperimentConfig, candidate: PairInfo, store: PairStore, now: dt.datetime | None = None
+) -> GateReport:
+    """Decide on one registered version of the experiment `config`.
+
+    A candidate, champion or reference set that is not what it was when it was written makes the decision `damaged`.
+
+    Parameters:
+        config: the configuration the candidate was trained with; it names the reference set, the metric and the policy.
+
+    Raises:
+        SplitError: if the reference set was never written here.
+    """
+    try:
+        return _Gate(config, store).judge(candidate, now or dt.datetime.now(dt.UTC))
+    except (PairIntegrityError, SplitIntegrityError) as error:
+        return GateReport(refuse_damaged(Contender(candidate.version, None), metric_name(config), str(error)))
+
+
+def metric_name(config: ExperimentConfig) -> str:
+    """Return the name under which the deciding score is recorded."""
+    return f"{REFERENCE}_{config.metric}"
+
+
+def naive_scores(config: ExperimentConfig, info: PairInfo, store: PairStore) -> dict[str, float]:
+    """Return the reference scores of the naive baselines, as the pair's training run recorded them.
+
+    Raises:
+        LookupError: if the run lacks one.
+    """
+    recorded = store.client.get_run(info.run_id).data.metrics
+    scores = {}
+    for baseline in config.baselines:
+        if not MODELS.get(baseline.name).is_naive:
+            continue
+        key = f"baseline_{baseline.name}_{metric_name(config)}"
+        if key not in recorded:
+            raise LookupError(
+                f"MLflow run {info.run_id} of {info.name} version {info.version} lacks the metric {key!r}; train again"
+            )
+        scores[baseline.name] = recorded[key]
+    return scores
+
+
+def score_pair(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) -> tuple[dict[str, float], Float32]:
+    """Score a pair on all samples of a split part, whatever features and lookback it was trained with.
+
+    Parameters:
+        module: defines samples and truth.
+        frame: the rows of the part.
+
+    Returns:
+        The experiment's metrics, and the error of every sample, of shape (samples,).
+
+    Raises:
+        ValueError: if the pair predicts something else, or needs columns or rows the part does not have.
+    """
+    point, lower, upper, coverage = answer_part(forecaster, module, frame)
+    truth = module.truth(forecaster.preprocessor, module.rows)
+    # A pair without intervals is judged by its point prediction: an interval that is one point wide.
+    wanted = coverage or module.config.uncertainty.coverage
+    bounds = (
+        None if wanted is None else Bounds(point if lower is None else lower, point if upper is None else upper, wanted)
+    )
+    return evaluate(module.config.metrics, truth, point, bounds), _sample_errors(truth, point)
+
+
+def answer_part(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) -> Answers:
+    """Return a pair's answers, in original units, for all samples of a split part.
+
+    Raises:
+        ValueError: as `score_pair` does.
+    """
+    contract, config = forecaster.contract, module.config
+    if contract.task != config.task:
+        raise ValueError(f"its task is {contract.task} instead of {config.task}")
+    if (contract.targets, contract.horizon) != (config.targets, config.horizon):
+        raise ValueError(
+            f"it predicts {', '.join(contract.targets)} over {contract.horizon} steps instead of "
+            f"{', '.join(config.targets)} over {config.horizon}; register what changed under a new experiment name"
+        )
+    missing = [name for name in contract.columns if name not in frame]
+    if missing:
+        raise ValueError(f"it reads {', '.join(missing)}, which the reference set does not have")
+    transformed = forecaster.preprocessor.transform(Panel.from_frame(frame, contract.columns))
+    if contract.task == "forecast":
+        starts = np.repeat(transformed.offsets[:-1], np.diff(transformed.offsets))
+        short = contract.input_rows - 1 - int((module.rows - starts[module.rows]).min())
+        if short > 0:
+            raise ValueError(f"it looks back {contract.input_rows} steps, {short} more than the reference set has")
+        windows = forecaster.windows(transformed, module.rows)
+        return forecaster.postprocess_answers(forecaster.infer_answers(windows))
+    samples = tabular_samples(transformed, contract.columns, None, len(contract.classes), module.rows)
+    return forecaster.postprocess_answers(forecaster.infer_answers(samples))
+
+
+class _Gate:
+    """The reference set of one experiment, and what the decision on a pair needs from it."""
+
+    def __init__(self, config: ExperimentConfig, store: PairStore) -> None:
+        manifest = read_manifest(store.settings, config.dataset.name, config.split.version_id)
+        part = manifest.parts[REFERENCE]
+        self.config, self.store = config, store
+        self.frame = read_part(store.settings, config.dataset.name, config.split.version_id, REFERENCE)
+        self.module = create_data_module(config, self.frame)
+        self.reference = Reference(manifest.version_id, part.sha256, part.rows)
+        self.errors: dict[str, Float32] = {}
+
+    def judge(self, candidate: PairInfo, now: dt.datetime) -> GateReport:
+        self.store.verify(candidate)
+        champion = self.store.find(self.config.registered_name, PRODUCTION)
+        scored, obstacle = self._contender("candidate", candidate), ""
+        try:
+            baselines = naive_scores(self.config, candidate, self.store)
+        except LookupError as error:
+            baselines, obstacle = {}, str(error)
+        if obstacle and self.config.promotion.must_beat_baselines:
+            scored = Contender(candidate.version, None, obstacle=obstacle, data_until=scored.data_until)
+        decision = decide_promotion(
+            candidate=scored,
+            champion=None if champion is None else self._contender("champion", champion),
+            baselines=baselines,
+            metric_name=metric_name(self.config),
+            metric=METRICS.get(self.config.metric),
+            policy=self.config.promotion,
+            now=now,
+            reference=self.reference,
+        )
+        return GateReport(decision, champion, self.errors)
+
+    def _contender(self, role: str, info: PairInfo) -> Contender:
+        forecaster = self.store.load(info)
+        until = self.store.client.get_run(info.run_id).data.params.get("data.train.end")
+        data_until = dt.datetime.fromisoformat(until) if until else None
+        try:
+            scores, self.errors[role] = score_pair(forecaster, self.module, self.frame)
+        except ValueError as error:
+            return Contender(info.version, None, info.promoted_at, str(error), data_until)
+        return Contender(info.version, scores[self.config.metric], info.promoted_at, data_until=data_until)
+
+
+def _sample_errors(truth: Float32, answers: Float32) -> Float32:
+    """Return the mean absolute error of every sample; for classes, the probability that was given to the wrong ones."""
+    if answers.ndim == 2 and truth.ndim == 1:
+        return np.asarray(1 - answers[np.arange(len(truth)), truth.astype(np.int64)], dtype=np.float32)
+    return np.asarray(np.abs(truth - answers).reshape(len(truth), -1).mean(axis=1), dtype=np.float32)

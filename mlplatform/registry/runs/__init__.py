@@ -1,0 +1,1 @@
+"""What runs leave in MLflow, and how it is read back."""

@@ -1,0 +1,118 @@
+"""What a training run leaves in MLflow: configuration, data hashes, scores, study and plots.
+
+These functions write to the active MLflow run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlplatform.candidates.candidate import Candidate
+from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule.splits import SplitManifest
+
+# MLflow refuses longer parameter values.
+PARAM_LENGTH = 500
+# MLflow takes no more at a time.
+METRICS_PER_CALL = 1000
+
+
+def record_candidate(
+    candidate: Candidate,
+    manifest: SplitManifest,
+    dvc_hashes: Mapping[str, str],
+    journal: Path,
+    plots: Mapping[str, bytes],
+) -> None:
+    """Record a finished training.
+
+    Parameters:
+        dvc_hashes: DVC's hash of every split file, by file name.
+        journal: the study's Optuna journal.
+    """
+    import mlflow
+
+    config, report = candidate.config, candidate.report
+    params = {
+        **config_params(config),
+        "iterations": list(report.iterations),
+        **{f"model.{name}": value for name, value in report.params.items()},
+    }
+    mlflow.log_params({name: str(value)[:PARAM_LENGTH] for name, value in params.items()})
+    mlflow.log_metrics({name: float(value) for name, value in report.metrics().items()})
+    _log_curves(report.curves)
+    losses = report.losses(config.metric)
+    mlflow.set_tag("loses_to_baseline", "; ".join(losses) or "no")
+    models = {config.model.family: report.candidate, **report.baselines}
+    mlflow.log_dict({name: model.steps for name, model in models.items()}, "scores_per_step.json")
+    mlflow.log_dict({name: model.entities for name, model in models.items()}, "scores_per_entity.json")
+    for part, statistics in manifest.parts.items():
+        values = statistics.statistics(config.targets)
+        mlflow.log_params({f"data.{part}.{key}": str(value)[:PARAM_LENGTH] for key, value in values.items()})
+    mlflow.set_tags({f"data.{part}.sha256": statistics.sha256 for part, statistics in manifest.parts.items()})
+    mlflow.set_tags({f"dvc.{name.removesuffix('.parquet')}": value for name, value in dvc_hashes.items()})
+    mlflow.log_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "config.yaml")
+    mlflow.log_dict(_schema(candidate), "feature_schema.json")
+    mlflow.log_dict({"trials": list(report.trials)}, "trials.json")
+    mlflow.log_artifact(str(journal), "study")
+    for name, png in plots.items():
+        _log_png(png, f"{name}.png")
+
+
+def config_params(config: ExperimentConfig) -> dict[str, Any]:
+    """Return what runs are told apart by in MLflow's lists."""
+    return {
+        **config.versions,
+        "experiment": config.name,
+        "dataset": config.dataset.name,
+        "family": config.model.family,
+        "targets": ",".join(config.targets),
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "seed": config.seed,
+        "folds": config.split.folds,
+    }
+
+
+def _log_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Log every series as a metric with one step per iteration, for example `curve_fold_0_validation_loss`."""
+    import time
+
+    import mlflow
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    points = [
+        Metric(f"curve_{fit}_{name}", float(value), now, step)
+        for fit, series in curves.items()
+        for name, values in series.items()
+        for step, value in enumerate(values, start=1)
+    ]
+    run = mlflow.active_run()
+    assert run is not None
+    client = mlflow.MlflowClient()
+    for start in range(0, len(points), METRICS_PER_CALL):
+        client.log_batch(run.info.run_id, metrics=points[start : start + METRICS_PER_CALL])
+
+
+def _schema(candidate: Candidate) -> dict[str, Any]:
+    columns = candidate.config.dataset.columns
+    return {
+        "features": {name: columns[name].model_dump() for name in candidate.config.features.columns},
+        "targets": {name: columns[name].model_dump() for name in candidate.config.targets},
+    }
+
+
+def _log_png(png: bytes, name: str) -> None:
+    import tempfile
+
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(png)
+        mlflow.log_artifact(str(path), "plots")

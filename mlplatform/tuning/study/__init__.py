@@ -1,0 +1,1 @@
+"""One study: opened, kept in its journal, resumed after a kill."""

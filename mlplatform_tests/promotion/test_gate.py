@@ -1,0 +1,88 @@
+"""The promotion gate: champion and candidate are scored again, on the same untouched rows, by the same code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.promotion.gate import naive_scores, run_gate
+from mlplatform.promotion.gate_plot import gate_plot
+from mlplatform.registry.pairs import PairInfo, PairStore
+from mlplatform.testing.yard import EXPERIMENT, Yard
+from mlplatform_tests.fixtures.pairs import fit_forecaster
+from mlplatform_tests.registry.conftest import Register
+
+
+@pytest.fixture
+def config(trained_yard: Yard) -> ExperimentConfig:
+    return trained_yard.config
+
+
+def pair(store: PairStore, version: int) -> PairInfo:
+    """Return a pair of the stocked registry: 1 is weak, 2 and 3 are the trained one."""
+    return store.resolve(EXPERIMENT, str(version))
+
+
+def promote(store: PairStore, version: int) -> PairInfo:
+    return store.promote(EXPERIMENT, version, who="test", why="a test")
+
+
+def test_the_first_candidate_s_score_is_the_one_training_measured(
+    config: ExperimentConfig, stocked: PairStore, trained_yard: Yard
+) -> None:
+    decision = run_gate(config, pair(stocked, 2), stocked).decision
+    assert (decision.outcome, decision.champion) == ("first", None)
+    assert decision.candidate.score == trained_yard.candidate.report.candidate.parts["reference"]["mae"]
+    assert decision.metric == "reference_mae"
+
+
+def test_both_are_scored_on_the_same_rows_whatever_was_recorded(config: ExperimentConfig, stocked: PairStore) -> None:
+    promote(stocked, 1)
+    decision = run_gate(config, pair(stocked, 2), stocked).decision
+    assert decision.outcome == "better"
+    assert decision.champion is not None
+    assert decision.champion.version == 1
+    assert decision.champion.score is not None
+    assert decision.candidate.score is not None
+    assert 0.0 < decision.candidate.score < decision.champion.score < 1e9
+
+
+def test_the_same_model_again_is_not_better_to_the_last_digit(config: ExperimentConfig, stocked: PairStore) -> None:
+    promote(stocked, 2)
+    decision = run_gate(config, pair(stocked, 3), stocked).decision
+    assert decision.outcome == "not_better"
+    assert decision.champion is not None
+    assert decision.candidate.score == decision.champion.score
+
+
+def test_naive_baselines_count_and_learnt_ones_do_not(config: ExperimentConfig, stocked: PairStore) -> None:
+    info = pair(stocked, 2)
+    for name, score in (("repeat_last", 0.1), ("ridge", 0.01)):
+        stocked.client.log_metric(info.run_id, f"baseline_{name}_reference_mae", score)
+    assert naive_scores(config, info, stocked) == {"repeat_last": 0.1, "seasonal_naive": 1e6}
+    decision = run_gate(config, info, stocked).decision
+    assert decision.outcome == "baseline"
+    assert "repeat_last" in decision.reason
+
+
+def test_a_champion_with_other_features_and_lookback_is_comparable(
+    config: ExperimentConfig, store: PairStore, register: Register, trained_yard: Yard
+) -> None:
+    features = config.features.model_copy(update={"columns": ("top_oil_c", "load_pu"), "version": "two"})
+    other = fit_forecaster(trained_yard, rounds=1, overrides={"features": features, "lookback": 12})
+    assert (other.contract.columns, other.contract.lookback) == (("top_oil_c", "load_pu"), 12)
+    store.promote(EXPERIMENT, register(other).version, who="test", why="a test")
+    assert run_gate(config, register(), store).decision.outcome == "better"
+
+
+def test_a_report_holds_the_error_of_every_reference_sample(config: ExperimentConfig, stocked: PairStore) -> None:
+    promote(stocked, 1)
+    report = run_gate(config, pair(stocked, 2), stocked)
+    assert report.decision.champion is not None
+    for role, contender in (("candidate", report.decision.candidate), ("champion", report.decision.champion)):
+        assert float(np.mean(report.errors[role], dtype=np.float64)) == pytest.approx(contender.score, rel=1e-6)
+    assert report.champion == pair(stocked, 1)
+    assert report.decision.reference is not None
+    assert report.decision.reference.rows == 336
+    assert gate_plot(report).startswith(b"\x89PNG")
