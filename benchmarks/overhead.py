@@ -73,10 +73,10 @@ def pure() -> None:
     """Train without Dagster, Feast, DVC and MLflow, and print the seconds spent fitting."""
     import pandas as pd
 
-    from mlplatform.candidates.candidate import train_candidate
+    from mlplatform.candidates import train_candidate
     from mlplatform.config import ENTITY, TIMESTAMP, load_experiment
-    from mlplatform.datamodule.factory import create_data_module
-    from mlplatform.training.cross_validation import fit_preprocessor, prepare_fold
+    from mlplatform.datamodule import create_data_module
+    from mlplatform.training import fit_preprocessor, prepare_fold
 
     config = load_experiment(EXPERIMENT)
     frame = pd.read_csv(Path(os.environ["MLPLATFORM_DATA_DIR"], "ETTh1.csv"))

@@ -22,8 +22,7 @@ from figures import report
 
 from mlplatform.registry.pairs import ROLES, PairIntegrityError, PairStore
 from mlplatform.settings import PACKAGE_ROOT, Settings
-from mlplatform.testing.registry_processes import flips, side_by_side
-from mlplatform.testing.tiny_pair import NAME, TinyRegistry, tiny_forecaster
+from mlplatform.testing import NAME, TinyRegistry, flips, side_by_side, tiny_forecaster
 
 BENCHMARK = "registry"
 ROUNDS, FLIPS, REPEATS = 20, 200, 20

@@ -7,8 +7,8 @@ has been written, and does not hinder the others before that.
 from __future__ import annotations
 
 from mlplatform.config import load_dataset, options
-from mlplatform.features.feast.definitions import build_definitions
-from mlplatform.features.tables.feature_table import features_path
+from mlplatform.features.feast import build_definitions
+from mlplatform.features.tables import features_path
 from mlplatform.settings import Settings
 
 _settings = Settings.from_env()

@@ -18,22 +18,38 @@ from mlplatform.config import (
     load_experiment,
     options,
 )
-from mlplatform.defs.assets.features import feature_table_asset, online_features_asset
-from mlplatform.defs.assets.folds import cv_folds_asset, fold_preprocessor_asset
-from mlplatform.defs.assets.monitoring import drift_report_asset, prediction_log_asset
-from mlplatform.defs.assets.nested_cv import nested_cv_asset
-from mlplatform.defs.assets.promotion import production_alias_asset, serving_reload_asset
-from mlplatform.defs.assets.raw import raw_asset
-from mlplatform.defs.assets.registration import registered_pair_asset
-from mlplatform.defs.assets.splits import splits_asset
-from mlplatform.defs.assets.training import tuned_model_asset
-from mlplatform.defs.checks import experiment_checks
-from mlplatform.defs.io_managers import ArtifactIOManager
-from mlplatform.defs.jobs import ingest_job, materialize_job, monitor_job, nested_cv_job, train_job
-from mlplatform.defs.lifecycle_jobs import lifecycle_jobs
-from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
-from mlplatform.defs.schedules import materialize_schedule, monitor_schedule
-from mlplatform.defs.sensors import drift_sensor, new_data_sensor
+from mlplatform.defs import (
+    ArtifactIOManager,
+    MlflowResource,
+    PlatformResource,
+    TrainingResource,
+    drift_sensor,
+    experiment_checks,
+    ingest_job,
+    lifecycle_jobs,
+    materialize_job,
+    materialize_schedule,
+    monitor_job,
+    monitor_schedule,
+    nested_cv_job,
+    new_data_sensor,
+    train_job,
+)
+from mlplatform.defs.assets import (
+    cv_folds_asset,
+    drift_report_asset,
+    feature_table_asset,
+    fold_preprocessor_asset,
+    nested_cv_asset,
+    online_features_asset,
+    prediction_log_asset,
+    production_alias_asset,
+    raw_asset,
+    registered_pair_asset,
+    serving_reload_asset,
+    splits_asset,
+    tuned_model_asset,
+)
 from mlplatform.settings import Settings
 
 

@@ -19,8 +19,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from mlplatform.config import ConfigError, DatasetConfig, load_dataset
-from mlplatform.data.errors import DataError, SourceUnavailableError
-from mlplatform.features.errors import FeatureStoreError, StoreUnavailableError
+from mlplatform.data import DataError, SourceUnavailableError
+from mlplatform.features import FeatureStoreError, StoreUnavailableError
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def consume(
         ConfigError, DataError: if the source cannot be used, or cannot tell what is new.
         FeatureStoreError: if the online store refuses the rows.
     """
-    from mlplatform.data.raw import ingest
+    from mlplatform.data import ingest
     from mlplatform.data.sources import IncrementalSource, open_source
 
     source = open_source(dataset)
@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _pusher(dataset: DatasetConfig, settings: Settings) -> Callable[[pd.DataFrame], object]:
-    from mlplatform.features.online.push import push_rows
+    from mlplatform.features.online import push_rows
 
     return lambda rows: push_rows(dataset, rows, settings)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from mlplatform.monitoring.prediction_log import ServedPredictions
+from mlplatform.monitoring import ServedPredictions
 from serving.backend import Prediction
 from serving.errors import ErrorDetail, ServingError, shown
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlplatform.monitoring.prediction_log import PredictionLog
+from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
 from serving.answers import ages_seconds, answer, refuse_missing_numbers, served_predictions, to_json
 from serving.backend import Backend, Prediction

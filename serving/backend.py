@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule import Float32
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry.forecaster import Answers
+from mlplatform.registry import Answers
 from mlplatform.registry.pairs import PairInfo
 
 EntityId = int | str

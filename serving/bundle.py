@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mlplatform.config import DatasetConfig, ExperimentConfig, StalenessConfig, load_experiment
-from mlplatform.registry.forecaster import Forecaster
+from mlplatform.registry import Forecaster
 from mlplatform.registry.pairs import PairInfo, PairNotFoundError, PairStore
 from mlplatform.settings import Settings
 from serving.backend import ReloadReport

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Sequence
 
 from mlplatform.config import DatasetConfig, StalenessConfig
-from mlplatform.features.errors import EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
+from mlplatform.features import EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
 from mlplatform.features.retrieval import FeaturePanel, FeatureStoreFacade
-from mlplatform.registry.forecaster import Contract
+from mlplatform.registry import Contract
 from mlplatform.settings import Settings
 from serving.backend import EntityId
 from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, StaleFeaturesRefusedError, invalid, shown

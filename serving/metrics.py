@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mlplatform.monitoring.prediction_log import PredictionLog
+from mlplatform.monitoring import PredictionLog
 from mlplatform.registry.pairs import PairInfo
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mlplatform.config import DatasetConfig, StalenessConfig
-from mlplatform.datamodule.samples import Samples
+from mlplatform.datamodule import Samples
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry.forecaster import Answers
+from mlplatform.registry import Answers
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.api import build_app

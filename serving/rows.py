@@ -18,11 +18,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, StalenessConfig
-from mlplatform.datamodule.panel import Int64, Panel
-from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.features.retrieval.freshness import judge
-from mlplatform.features.time_point import NOW
-from mlplatform.registry.forecaster import Contract
+from mlplatform.datamodule import Int64, Panel
+from mlplatform.features import NOW
+from mlplatform.features.retrieval import FeaturePanel, judge
+from mlplatform.registry import Contract
 from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, shown
 
 Rows = Sequence[dict[str, Any]]

@@ -78,10 +78,10 @@ def _step(step: str, folder: Path) -> None:
     """Run one step in this process and print what it took."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from feature_platform.readings import readings_dataset
-    from mlplatform.data.raw import ingest
-    from mlplatform.features.feast.repository import apply_dataset
-    from mlplatform.features.online.materialize import materialize_online
-    from mlplatform.features.tables.feature_table import update_feature_table
+    from mlplatform.data import ingest
+    from mlplatform.features.feast import apply_dataset
+    from mlplatform.features.online import materialize_online
+    from mlplatform.features.tables import update_feature_table
     from mlplatform.settings import Settings
 
     dataset = readings_dataset(folder / "source")

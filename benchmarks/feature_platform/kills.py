@@ -87,10 +87,10 @@ def _step(step: str, folder: Path) -> None:
     """Import everything, wait for the word, and run one step in this process."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from feature_platform.readings import readings_dataset
-    from mlplatform.data.raw import ingest
-    from mlplatform.features.feast.repository import apply_dataset, open_store
-    from mlplatform.features.online.materialize import materialize_online
-    from mlplatform.features.tables.feature_table import update_feature_table
+    from mlplatform.data import ingest
+    from mlplatform.features.feast import apply_dataset, open_store
+    from mlplatform.features.online import materialize_online
+    from mlplatform.features.tables import update_feature_table
     from mlplatform.settings import Settings
 
     dataset = readings_dataset(folder / "source")
@@ -109,10 +109,10 @@ def _step(step: str, folder: Path) -> None:
 
 
 def _verify(dataset: DatasetConfig, settings: Settings) -> dict[str, int]:
-    from mlplatform.data.raw_table import read_raw
-    from mlplatform.features.online.read import read_windows
+    from mlplatform.data import read_raw
+    from mlplatform.features.online import read_windows
     from mlplatform.features.retrieval import offline_windows
-    from mlplatform.features.tables.feature_table import entity_ranges
+    from mlplatform.features.tables import entity_ranges
 
     raw = read_raw(dataset, settings)
     ids = entity_ranges(dataset, settings)["entity_id"].to_numpy()

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.config import DatasetConfig
-from mlplatform.features.feast.repository import apply_dataset
-from mlplatform.features.online.materialize import materialize_online
-from mlplatform.features.tables.feature_table import write_feature_table
+from mlplatform.features.feast import apply_dataset
+from mlplatform.features.online import materialize_online
+from mlplatform.features.tables import write_feature_table
 from mlplatform.settings import Settings
 
 COLUMNS = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")

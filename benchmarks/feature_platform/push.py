@@ -13,13 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import DatasetConfig
-from mlplatform.features.feast.definitions import push_source_name, windows_view_name
-from mlplatform.features.feast.repository import open_store
-from mlplatform.features.online.push import push_rows
-from mlplatform.features.online.read import read_windows
-from mlplatform.features.retrieval.offline import offline_windows
-from mlplatform.features.tables.feature_table import write_feature_table
-from mlplatform.features.tables.windows import WINDOW_END, WINDOW_PREFIX
+from mlplatform.features.feast import open_store, push_source_name, windows_view_name
+from mlplatform.features.online import push_rows, read_windows
+from mlplatform.features.retrieval import offline_windows
+from mlplatform.features.tables import WINDOW_END, WINDOW_PREFIX, write_feature_table
 from mlplatform.settings import Settings
 
 ENTITIES = 1_000

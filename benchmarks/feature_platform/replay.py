@@ -115,10 +115,10 @@ def _send(producer: Any, messages: list[dict[str, Any]]) -> None:
 
 def _prepare(dataset: DatasetConfig, settings: Settings) -> None:
     """Bring the history into both stores, as the dataset's assets do."""
-    from mlplatform.data.raw import ingest
-    from mlplatform.features.feast.repository import apply_dataset
-    from mlplatform.features.online.materialize import materialize_online
-    from mlplatform.features.tables.feature_table import update_feature_table
+    from mlplatform.data import ingest
+    from mlplatform.features.feast import apply_dataset
+    from mlplatform.features.online import materialize_online
+    from mlplatform.features.tables import update_feature_table
 
     ingest(dataset, settings)
     update_feature_table(dataset, settings)
@@ -128,7 +128,7 @@ def _prepare(dataset: DatasetConfig, settings: Settings) -> None:
 
 def _kill_midway(dataset: DatasetConfig, settings: Settings, rows: int) -> int:
     """Start the program, kill it when so many rows are stored, and return how many there are then."""
-    from mlplatform.data.raw_table import read_raw
+    from mlplatform.data import read_raw
 
     environment = {"MLPLATFORM_HOME": str(settings.home), "MLPLATFORM_CONF_DIR": str(settings.conf_dir)}
     command = [sys.executable, "-m", "mlplatform.streaming", NAME]
@@ -145,7 +145,7 @@ def _kill_midway(dataset: DatasetConfig, settings: Settings, rows: int) -> int:
 
 def _consume(dataset: DatasetConfig, settings: Settings) -> float:
     """Take everything that is there in this process, and return the seconds."""
-    from mlplatform.features.online.push import push_rows
+    from mlplatform.features.online import push_rows
     from mlplatform.streaming import consume
 
     began = time.perf_counter()
@@ -157,7 +157,7 @@ def _compare(messages: list[dict[str, Any]], dataset: DatasetConfig, settings: S
     """Return how many messages are not in the raw table with their values, and how many rows are there twice."""
     import pandas as pd
 
-    from mlplatform.data.raw_table import read_raw
+    from mlplatform.data import read_raw
 
     keys, columns = ["entity_id", "event_timestamp"], list(dataset.columns)
     raw = read_raw(dataset, settings)
@@ -170,9 +170,9 @@ def _compare(messages: list[dict[str, Any]], dataset: DatasetConfig, settings: S
 
 
 def _windows_that_differ(dataset: DatasetConfig, settings: Settings) -> int:
-    from mlplatform.features.online.read import read_windows
+    from mlplatform.features.online import read_windows
     from mlplatform.features.retrieval import offline_windows
-    from mlplatform.features.tables.feature_table import update_feature_table
+    from mlplatform.features.tables import update_feature_table
 
     update_feature_table(dataset, settings)
     ids, columns = np.arange(1, ENTITIES + 1), tuple(dataset.columns)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.features.online.read import read_windows
+from mlplatform.features.online import read_windows
 from mlplatform.settings import Settings
 
 STEPS = 336

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.datamodule import ModelSpec, WindowSamples
 
 BORDERS = {"train": (0, 8640), "validation": (8640, 11520), "test": (11520, 14400)}
 

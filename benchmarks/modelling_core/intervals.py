@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from figures import report
 
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.models.base import FitOptions, Model, create_model
-from mlplatform.models.calibration import Calibration, Intervals
-from mlplatform.training.trainers import trainer_for
+from mlplatform.datamodule import WindowSamples
+from mlplatform.models import Calibration, FitOptions, Intervals, Model, create_model
+from mlplatform.training import trainer_for
 from modelling_core.configured import configured
 from modelling_core.etth1_data import BORDERS, parts, spec_of
 

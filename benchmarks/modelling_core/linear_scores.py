@@ -13,9 +13,9 @@ import time
 import numpy as np
 from figures import report
 
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.models.base import FitOptions, Model, create_model
-from mlplatform.training.trainers import trainer_for
+from mlplatform.datamodule import WindowSamples
+from mlplatform.models import FitOptions, Model, create_model
+from mlplatform.training import trainer_for
 from modelling_core.etth1_data import parts, spec_of
 
 LOOKBACK, SEEDS = 336, (0, 1, 2)

@@ -16,8 +16,7 @@ from pathlib import Path
 from figures import report
 
 from mlplatform.config import load_experiment
-from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.factory import create_data_module
+from mlplatform.datamodule import DataModule, create_data_module
 from mlplatform.settings import Settings
 
 BENCHMARK = "nested"
@@ -46,10 +45,10 @@ def main() -> None:
 
 def read(experiment: str, overrides: Sequence[str]) -> DataModule:
     """Return all rows of an experiment's dataset, read and put on their grid by a new installation."""
-    from mlplatform.data.raw import ingest
-    from mlplatform.features.feast.repository import apply_dataset
+    from mlplatform.data import ingest
+    from mlplatform.features.feast import apply_dataset
     from mlplatform.features.retrieval import load_history
-    from mlplatform.features.tables.feature_table import update_feature_table
+    from mlplatform.features.tables import update_feature_table
 
     with tempfile.TemporaryDirectory() as home:
         settings = Settings.from_env({"MLPLATFORM_HOME": home})
@@ -62,8 +61,7 @@ def read(experiment: str, overrides: Sequence[str]) -> DataModule:
 
 def audit(case: str, module: DataModule) -> None:
     """Report what the procedure read and what poison changed, over all outer folds of one module."""
-    from mlplatform.candidates.nested_cv import outer_folds
-    from mlplatform.candidates.row_audit import audit_rows
+    from mlplatform.candidates import audit_rows, outer_folds
 
     folds = outer_folds(module)
     started = time.perf_counter()
@@ -83,8 +81,7 @@ def audit(case: str, module: DataModule) -> None:
 
 def leaks(case: str, module: DataModule) -> None:
     """Report in how many folds of a splitter noise outside the fold changes what was learnt inside it."""
-    from mlplatform.training.cross_validation import fit_preprocessor
-    from mlplatform.training.leakage import find_leaks
+    from mlplatform.training import find_leaks, fit_preprocessor
 
     folds = module.folds()
     found = [leak for fold in folds for leak in find_leaks(module, fold, fit_preprocessor(module, fold.fit_rows))]

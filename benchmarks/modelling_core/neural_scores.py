@@ -10,10 +10,9 @@ import statistics
 
 import numpy as np
 
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.models.base import FitOptions, Model, create_model
-from mlplatform.models.calibration import Calibration
-from mlplatform.training.trainers import trainer_for
+from mlplatform.datamodule import WindowSamples
+from mlplatform.models import Calibration, FitOptions, Model, create_model
+from mlplatform.training import trainer_for
 
 LOOKBACK, HORIZON, SEEDS, COVERAGE = 168, 24, 3, 0.8
 QUANTILES = (0.1, 0.5, 0.9)

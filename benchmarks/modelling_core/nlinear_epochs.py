@@ -11,9 +11,9 @@ import statistics
 import time
 from typing import Any
 
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.models.base import FitOptions, create_model
-from mlplatform.training.trainers import trainer_for
+from mlplatform.datamodule import WindowSamples
+from mlplatform.models import FitOptions, create_model
+from mlplatform.training import trainer_for
 
 LOOKBACK, HORIZON = 336, 96
 CASES = ((7, 32), (7, 256), (1, 32), (1, 256))

@@ -57,10 +57,9 @@ def main() -> None:
 
 def _fit(family: str, entities: int) -> None:
     """Fit one case and print its figures; runs in a process of its own."""
-    from mlplatform.datamodule.samples import WindowSamples
-    from mlplatform.datamodule.spec import ModelSpec
-    from mlplatform.models.base import FitOptions, create_model
-    from mlplatform.training.trainers import trainer_for
+    from mlplatform.datamodule import ModelSpec, WindowSamples
+    from mlplatform.models import FitOptions, create_model
+    from mlplatform.training import trainer_for
 
     horizon = HORIZONS[family]
     spec = ModelSpec("forecast", ("load",), (0,), LOOKBACK, horizon, step_seconds=3600)

@@ -51,7 +51,7 @@ def main() -> None:
 
 def nested_scores(job: Job) -> dict[str, float]:
     """Return the mean over the outer folds of the procedure's score and of the linear baseline's."""
-    from mlplatform.candidates.nested_cv import outer_folds, score_outer_fold
+    from mlplatform.candidates import outer_folds, score_outer_fold
 
     experiment, trials, seed = job
     module = read(experiment, [f"tuning.trials={trials}", f"++nested.outer_folds={OUTER}", f"split.seed={seed}",

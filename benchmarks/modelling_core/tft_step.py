@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlplatform.datamodule.samples import WindowSamples
+from mlplatform.datamodule import WindowSamples
 
 LOOKBACK, HORIZON, BATCH, HIDDEN, HEADS, DROPOUT = 168, 24, 64, 16, 4, 0.1
 QUANTILES = (0.1, 0.5, 0.9)
@@ -45,8 +45,8 @@ def main() -> None:
 def _ours(samples: WindowSamples) -> Callable[[], None]:
     import torch
 
-    from mlplatform.models.base import create_model
-    from mlplatform.models.networks.model import TorchModel
+    from mlplatform.models import create_model
+    from mlplatform.models.networks import TorchModel
     from modelling_core.etth1_data import spec_of
 
     params = {"hidden": HIDDEN, "heads": HEADS, "dropout": DROPOUT}

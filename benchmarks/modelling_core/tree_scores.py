@@ -12,9 +12,9 @@ from typing import Any
 
 from figures import report
 
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.models.base import FitOptions, Model, create_model
-from mlplatform.training.trainers import trainer_for
+from mlplatform.datamodule import WindowSamples
+from mlplatform.models import FitOptions, Model, create_model
+from mlplatform.training import trainer_for
 from modelling_core.configured import configured
 from modelling_core.etth1_data import parts, spec_of
 

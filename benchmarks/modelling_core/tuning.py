@@ -24,22 +24,15 @@ import optuna
 from figures import report
 
 from mlplatform.config import ExperimentConfig, load_experiment
-from mlplatform.data.raw import ingest
-from mlplatform.data.raw_table import read_raw
-from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.factory import create_data_module
-from mlplatform.datamodule.splits import read_part, write_split
-from mlplatform.models.families.xgboost import XGBoostForecastParams
-from mlplatform.models.forecasting.lag_features import last_observed
-from mlplatform.models.forecasting.strategies import learning_table
+from mlplatform.data import ingest, read_raw
+from mlplatform.datamodule import DataModule, create_data_module, read_part, write_split
+from mlplatform.models.families import XGBoostForecastParams
+from mlplatform.models.forecasting import last_observed, learning_table
 from mlplatform.settings import Settings
-from mlplatform.testing.experiments import pump_settings
-from mlplatform.testing.search_process import slow_search, start_search, wait_for
-from mlplatform.training.cross_validation import FoldData, fit_preprocessor, prepare_fold
-from mlplatform.tuning.objective import fit_on_folds
-from mlplatform.tuning.study.study import load_study
-from mlplatform.tuning.trials import finished, interrupted, running
-from mlplatform.tuning.tuner import TuningResult, tune
+from mlplatform.testing import pump_settings, slow_search, start_search, wait_for
+from mlplatform.training import FoldData, fit_preprocessor, prepare_fold
+from mlplatform.tuning import TuningResult, finished, fit_on_folds, interrupted, running, tune
+from mlplatform.tuning.study import load_study
 
 BENCHMARK = "tuning"
 TRIALS, WORKERS, KILLED_TRIALS = 12, 2, 8

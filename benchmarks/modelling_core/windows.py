@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from mlplatform.datamodule.samples import WindowSamples
+from mlplatform.datamodule import WindowSamples
 
 LOOKBACK, HORIZON, BATCH = 168, 24, 64
 OUR_EPOCHS, PEER_BATCHES = 5, 20
@@ -56,7 +56,7 @@ def _measure(side: str) -> tuple[float, float]:
 def _ours(samples: WindowSamples) -> Callable[[], float]:
     import torch
 
-    from mlplatform.models.networks.windows import WindowTensors
+    from mlplatform.models.networks import WindowTensors
 
     def run() -> float:
         tensors = WindowTensors(samples, with_calendar=True)

@@ -1,1 +1,9 @@
-"""A whole training run: from folds to a fitted, scored candidate; nested cross-validation around it."""
+"""A whole training run: from prepared folds to a fitted, scored candidate beside its baselines.
+
+Here: the run, its plots, nested cross-validation around it, and the audit of the rows it reads.
+Not here: what becomes of a candidate (`registry`, `promotion`).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mlplatform.datamodule.samples import Samples, WindowSamples
+from mlplatform.datamodule import Samples, WindowSamples
 from mlplatform.figures import BLUE, GREY, ORANGE, new_figure, png_bytes
-from mlplatform.models.base import Model
-from mlplatform.models.families.tft import TFT, Interpretation
+from mlplatform.models import Model
+from mlplatform.models.families import TFT, Interpretation
 
 ROW_INCHES = 0.24
 MAX_VARIABLES = 20

@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.samples import Samples
-from mlplatform.datamodule.spec import ModelSpec
-from mlplatform.models.base import FitOptions, Iterations, Model, create_model, load_model, save_model
-from mlplatform.models.calibration import Calibration
+from mlplatform.datamodule import DataModule, ModelSpec, Samples
+from mlplatform.models import Calibration, FitOptions, Iterations, Model, create_model, load_model, save_model
 from mlplatform.plugins import METRICS
-from mlplatform.preprocessing.manager import TransformManager
-from mlplatform.training.cross_validation import FoldData, fit_preprocessor
-from mlplatform.training.evaluation import PartScores, score_part, seasonal_scale
-from mlplatform.training.run_checkpoints import RunCheckpoints
-from mlplatform.training.trainers import trainer_for
-from mlplatform.tuning.tuner import FittedTrial, fit_on_folds, tune
+from mlplatform.preprocessing import TransformManager
+from mlplatform.training import (
+    FoldData,
+    PartScores,
+    RunCheckpoints,
+    fit_preprocessor,
+    score_part,
+    seasonal_scale,
+    trainer_for,
+)
+from mlplatform.tuning import FittedTrial, fit_on_folds, tune
 
 REPORT_FILE = "report.json"
 

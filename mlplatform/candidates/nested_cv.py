@@ -20,13 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.candidates.candidate import Candidate, train_candidate
-from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.folds import Fold, Splitter
-from mlplatform.datamodule.panel import Int64
-from mlplatform.models.base import Iterations
+from mlplatform.datamodule import DataModule, Fold, Int64, Splitter
+from mlplatform.models import Iterations
 from mlplatform.plugins import SPLITTERS
-from mlplatform.training.cross_validation import fit_preprocessor, prepare_fold
-from mlplatform.training.run_checkpoints import RunCheckpoints
+from mlplatform.training import RunCheckpoints, fit_preprocessor, prepare_fold
 
 RESULT_FILE = "result.json"
 TEST = "outer_test"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlplatform.candidates.candidate import Candidate
-from mlplatform.datamodule.base import DataModule
+from mlplatform.datamodule import DataModule
 from mlplatform.figures import BLUE, GREY, ORANGE, new_figure, png_bytes
 
 
@@ -33,7 +33,7 @@ def scores_plot(candidate: Candidate) -> bytes:
 def training_plots(candidate: Candidate, reference: DataModule) -> dict[str, bytes]:
     """Return every plot of a training run by name: scores, forecast, errors per step, curves, study and attention."""
     from mlplatform.candidates.attention_plots import interpretation_plots
-    from mlplatform.tuning.plots import study_plots
+    from mlplatform.tuning import study_plots
 
     report, config = candidate.report, candidate.config
     plots = {"scores": scores_plot(candidate), "forecast": forecast_plot(candidate, reference)}

@@ -19,9 +19,7 @@ import numpy.typing as npt
 
 from mlplatform.candidates.candidate import REPORT_FILE, Candidate
 from mlplatform.candidates.nested_cv import run_procedure
-from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.folds import Fold
-from mlplatform.datamodule.panel import Int64, Panel
+from mlplatform.datamodule import DataModule, Fold, Int64, Panel
 
 HUGE = np.float32(1e30)
 

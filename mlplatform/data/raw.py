@@ -35,8 +35,7 @@ from mlplatform.data.raw_table import (
     raw_schema,
     raw_shape,
 )
-from mlplatform.data.sources import IncrementalSource, Source, open_source
-from mlplatform.data.sources.files import file_sha256
+from mlplatform.data.sources import IncrementalSource, Source, file_sha256, open_source
 from mlplatform.data.validation import REASON, ROW, Basis
 from mlplatform.settings import Settings
 from mlplatform.snapshots import Update, table_lock, update_table

@@ -15,14 +15,13 @@ import numpy.typing as npt
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter, row_groups
 from mlplatform.datamodule.panel import Float32, Int64, Panel
+from mlplatform.datamodule.preprocessor import Preprocessor
 from mlplatform.datamodule.samples import Samples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.plugins import SPLITTERS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from mlplatform.preprocessing.manager import TransformManager
 
 
 class DataModule(ABC):
@@ -51,19 +50,19 @@ class DataModule(ABC):
         """Return what a splitter needs to know."""
 
     @abstractmethod
-    def samples(self, manager: TransformManager, transformed: Panel, rows: Int64) -> Samples:
+    def samples(self, manager: Preprocessor, transformed: Panel, rows: Int64) -> Samples:
         """Return the samples at `rows` of the panel that `manager` transformed."""
 
     @abstractmethod
-    def truth(self, manager: TransformManager, rows: Int64) -> Float32:
+    def truth(self, manager: Preprocessor, rows: Int64) -> Float32:
         """Return what a forecast of the samples should have been, in original units (or class indices)."""
 
     @abstractmethod
-    def invert(self, manager: TransformManager, outputs: Float32) -> Float32:
+    def invert(self, manager: Preprocessor, outputs: Float32) -> Float32:
         """Return model outputs in original units; probabilities are returned as they are."""
 
     @abstractmethod
-    def spec(self, manager: TransformManager) -> ModelSpec:
+    def spec(self, manager: Preprocessor) -> ModelSpec:
         """Return the shape of the problem for the models."""
 
     def folds(self) -> tuple[Fold, ...]:

@@ -10,13 +10,12 @@ import numpy as np
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.folds import SampleIndex
 from mlplatform.datamodule.panel import Float32, Int64, Panel
+from mlplatform.datamodule.preprocessor import Preprocessor
 from mlplatform.datamodule.samples import TabularSamples
 from mlplatform.datamodule.spec import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from mlplatform.preprocessing.manager import TransformManager
 
 
 class TabularDataModule(DataModule):
@@ -35,12 +34,12 @@ class TabularDataModule(DataModule):
         labels = self.panel.columns[self.target] if self.config.task == "classification" else None
         return SampleIndex(self.rows, self.panel.timestamps, np.timedelta64(0), 0, labels, self.groups)
 
-    def samples(self, manager: TransformManager, transformed: Panel, rows: Int64) -> TabularSamples:
+    def samples(self, manager: Preprocessor, transformed: Panel, rows: Int64) -> TabularSamples:
         """Return the feature matrix of `rows`."""
         classes = len(manager.classes(self.target)) if self.config.task == "classification" else 0
         return tabular_samples(transformed, self.config.features.columns, self.target, classes, rows)
 
-    def truth(self, manager: TransformManager, rows: Int64) -> Float32:
+    def truth(self, manager: Preprocessor, rows: Int64) -> Float32:
         """Return targets in original units, or class indices, of shape (samples,).
 
         Raises:
@@ -58,11 +57,11 @@ class TabularDataModule(DataModule):
             return np.asarray([codes[label] for label in labels], dtype=np.float32)
         return self.panel.columns[self.target][rows].astype(np.float32)
 
-    def invert(self, manager: TransformManager, outputs: Float32) -> Float32:
+    def invert(self, manager: Preprocessor, outputs: Float32) -> Float32:
         """Return a regression in original units; probabilities as they are."""
         return outputs if self.config.task == "classification" else manager.invert(outputs, self.target)
 
-    def spec(self, manager: TransformManager) -> ModelSpec:
+    def spec(self, manager: Preprocessor) -> ModelSpec:
         """Return the shape of the problem."""
         classes = len(manager.classes(self.target)) if self.config.task == "classification" else 0
         return ModelSpec(

@@ -11,13 +11,13 @@ from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.folds import SampleIndex
 from mlplatform.datamodule.panel import Float32, Int64, Panel
+from mlplatform.datamodule.preprocessor import Preprocessor
 from mlplatform.datamodule.samples import WindowSamples, complete_origins
 from mlplatform.datamodule.spec import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlplatform.preprocessing.manager import TransformManager
 
 CONTEXT_COLUMN = "is_context"
 
@@ -52,22 +52,22 @@ class TimeSeriesDataModule(DataModule):
         step = np.timedelta64(self.config.dataset.step)
         return SampleIndex(self.rows, self.panel.timestamps, step, self.config.horizon, groups=self.groups)
 
-    def samples(self, manager: TransformManager, transformed: Panel, rows: Int64) -> WindowSamples:
+    def samples(self, manager: Preprocessor, transformed: Panel, rows: Int64) -> WindowSamples:
         """Return the windows whose origins are `rows`."""
         return window_samples(transformed, self.spec(manager), rows)
 
-    def truth(self, manager: TransformManager, rows: Int64) -> Float32:
+    def truth(self, manager: Preprocessor, rows: Int64) -> Float32:
         """Return targets in original units, of shape (samples, horizon, targets)."""
         del manager
         targets = self.panel.matrix(self.config.targets)
         windows = np.lib.stride_tricks.sliding_window_view(targets, self.config.horizon, axis=0)
         return np.ascontiguousarray(windows[rows + 1].transpose(0, 2, 1))
 
-    def invert(self, manager: TransformManager, outputs: Float32) -> Float32:
+    def invert(self, manager: Preprocessor, outputs: Float32) -> Float32:
         """Return a forecast of shape (samples, horizon, targets) in original units."""
         return invert_targets(manager, self.config.targets, outputs)
 
-    def spec(self, manager: TransformManager) -> ModelSpec:
+    def spec(self, manager: Preprocessor) -> ModelSpec:
         """Return the shape of the forecast."""
         config, features = self.config, self.config.features
         sizes = [
@@ -103,7 +103,7 @@ def window_samples(transformed: Panel, spec: ModelSpec, origins: Int64) -> Windo
     )
 
 
-def invert_targets(manager: TransformManager, targets: Sequence[str], outputs: Float32) -> Float32:
+def invert_targets(manager: Preprocessor, targets: Sequence[str], outputs: Float32) -> Float32:
     """Return a forecast of shape (samples, horizon, targets) in original units."""
     inverted = np.empty_like(outputs)
     for position, target in enumerate(targets):

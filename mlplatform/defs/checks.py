@@ -15,16 +15,15 @@ from dagster import (
     asset_check,
 )
 
-from mlplatform.candidates.candidate import Candidate
+from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.folds import StoredFold
-from mlplatform.defs.assets.inputs import load_part
-from mlplatform.defs.assets.promotion import gate_metadata
+from mlplatform.datamodule import StoredFold
+from mlplatform.defs.assets import gate_metadata, load_part
 from mlplatform.defs.io_managers import ArtifactIOManager
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, REGISTERED_PAIR, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
-from mlplatform.preprocessing.manager import TransformManager
+from mlplatform.preprocessing import TransformManager
 
 
 def experiment_checks(experiment: ExperimentConfig) -> list[AssetChecksDefinition]:
@@ -50,9 +49,9 @@ def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
     def leakage(
         platform: PlatformResource, training: TrainingResource, io_manager: ResourceParam[ArtifactIOManager]
     ) -> AssetCheckResult:
-        from mlplatform.datamodule.splits import TRAIN, read_manifest
-        from mlplatform.promotion.evidence import Evidence, keep_leakage
-        from mlplatform.training.leakage import find_leaks
+        from mlplatform.datamodule import TRAIN, read_manifest
+        from mlplatform.promotion import Evidence, keep_leakage
+        from mlplatform.training import find_leaks
 
         settings = platform.settings
         config = training.resolve(experiment.name, settings)
@@ -96,7 +95,7 @@ def serving_parity_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
         description="Online windows against offline windows, and short windows against the whole history, bit for bit.",
     )
     def serving_parity(platform: PlatformResource, tuned_model: Candidate) -> AssetCheckResult:
-        from mlplatform.promotion.checks import check_serving_parity
+        from mlplatform.promotion import check_serving_parity
         from mlplatform.registry.pairs import PairStore
 
         config = tuned_model.config
@@ -127,7 +126,7 @@ def pair_integrity_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
         description="A clean process loads the pair from the registry and reproduces its stored answer, bit for bit.",
     )
     def pair_integrity(platform: PlatformResource, tuned_model: Candidate) -> AssetCheckResult:
-        from mlplatform.promotion.checks import check_pair_integrity
+        from mlplatform.promotion import check_pair_integrity
         from mlplatform.registry.pairs import PairIntegrityError, PairStore
 
         store = PairStore(platform.settings)
@@ -156,7 +155,7 @@ def beats_baseline_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
         description="The candidate's score on the reference set beside each naive baseline's.",
     )
     def beats_baseline(tuned_model: Candidate) -> AssetCheckResult:
-        from mlplatform.promotion.checks import compare_with_baselines
+        from mlplatform.promotion import compare_with_baselines
 
         comparisons = compare_with_baselines(tuned_model)
         lost = [comparison.baseline for comparison in comparisons if not comparison.is_beaten]
@@ -189,7 +188,7 @@ def promotion_gate_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
         training: TrainingResource,
         tuned_model: Candidate,
     ) -> AssetCheckResult:
-        from mlplatform.promotion.checks import check_promotion_gate
+        from mlplatform.promotion import check_promotion_gate
         from mlplatform.registry.pairs import PairStore
 
         config = training.with_dry_run(tuned_model.config)

@@ -30,7 +30,7 @@ def picture(png: bytes, title: str) -> MarkdownMetadataValue:
 
 def run_link(settings: Settings, experiment: str, run_id: str) -> UrlMetadataValue:
     """Return a link to an MLflow run: on the tracking server, or on the page that `make mlflow` opens."""
-    from mlplatform.registry.tracking import experiment_id
+    from mlplatform.registry import experiment_id
 
     uri = settings.mlflow_tracking_uri
     server = uri.rstrip("/") if uri.startswith("http") else LOCAL_MLFLOW

@@ -12,7 +12,7 @@ from dagster import AssetExecutionContext, ConfigurableResource
 from pydantic import Field
 
 from mlplatform.config import VERSION_GROUPS, ConfigError, ExperimentConfig, apply_versions, load_experiment
-from mlplatform.promotion.active_config import ADVICE, active_config_path, read_active_versions
+from mlplatform.promotion import ADVICE, active_config_path, read_active_versions
 from mlplatform.settings import Settings
 
 
@@ -113,7 +113,7 @@ class MlflowResource(ConfigurableResource[None]):
         import mlflow
         from dagster_mlflow.resources import MlFlow
 
-        from mlplatform.registry.tracking import experiment_id, open_tracking
+        from mlplatform.registry import experiment_id, open_tracking
 
         open_tracking(settings)
         experiment_id(settings, experiment)

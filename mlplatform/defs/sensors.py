@@ -36,8 +36,7 @@ def drift_sensor(experiment: ExperimentConfig) -> SensorDefinition:
         description="Requests a training run when the drift report says so. Off by default.",
     )
     def drift(context: SensorEvaluationContext, platform: PlatformResource) -> SensorResult | SkipReason:
-        from mlplatform.monitoring.drift import read_report
-        from mlplatform.monitoring.retrain import RetrainState, decide_retrain
+        from mlplatform.monitoring import RetrainState, decide_retrain, read_report
 
         report = read_report(platform.settings, experiment.name)
         state = RetrainState.from_cursor(context.cursor)
@@ -74,9 +73,9 @@ def new_data_sensor(
         description="Requests an ingest when the source changed, or a materialisation when the raw table did.",
     )
     def new_data(context: SensorEvaluationContext, platform: PlatformResource) -> SensorResult | SkipReason:
-        from mlplatform.data.raw_table import open_raw
+        from mlplatform.data import open_raw
         from mlplatform.data.sources import open_source
-        from mlplatform.features.tables.feature_table import is_behind
+        from mlplatform.features.tables import is_behind
 
         settings = platform.settings
         raw = open_raw(dataset, settings)

@@ -19,9 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from mlplatform.config import SearchDimension, bound_levels
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples
-from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.datamodule import Float32, ModelSpec, Samples
 from mlplatform.models.calibration import Calibration, Intervals
 from mlplatform.plugins import MODELS
 

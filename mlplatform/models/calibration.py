@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, WindowSamples
+from mlplatform.datamodule import Float32, Samples, WindowSamples
 
 # In preprocessed units: the difficulty of a window in which nothing moves.
 LEAST_DIFFICULTY = 1e-3

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from mlplatform.datamodule.panel import Int64
+from mlplatform.datamodule import Int64
 
 Column = npt.NDArray[np.generic]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.config import ExperimentConfig, StepConfig
-from mlplatform.datamodule.panel import Panel
+from mlplatform.datamodule import Panel
 from mlplatform.plugins import TRANSFORMS
 from mlplatform.preprocessing.base import Transform
 

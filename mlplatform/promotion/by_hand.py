@@ -6,7 +6,7 @@ from mlplatform.config import ExperimentConfig
 from mlplatform.promotion.checks import check_pair_integrity, check_promotion_gate, check_serving_parity
 from mlplatform.promotion.promoter import Promotion, PromotionRefusedError, promote_pair
 from mlplatform.registry.pairs import LATEST, PairStore
-from mlplatform.registry.runs.record import read_record
+from mlplatform.registry.runs import read_record
 
 
 def promote_version(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlplatform.candidates.candidate import Candidate
+from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.splits import REFERENCE
+from mlplatform.datamodule import REFERENCE
 from mlplatform.plugins import METRICS, MODELS
 from mlplatform.promotion.evidence import (
     PAIR_INTEGRITY,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mlplatform.config import PromotionConfig
-from mlplatform.training.metrics import Metric
+from mlplatform.training import Metric
 
 Outcome = Literal[
     "first",

@@ -10,16 +10,22 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.factory import create_data_module
-from mlplatform.datamodule.panel import Float32, Panel
-from mlplatform.datamodule.splits import REFERENCE, SplitIntegrityError, read_manifest, read_part
-from mlplatform.datamodule.tabular import tabular_samples
+from mlplatform.datamodule import (
+    REFERENCE,
+    DataModule,
+    Float32,
+    Panel,
+    SplitIntegrityError,
+    create_data_module,
+    read_manifest,
+    read_part,
+    tabular_samples,
+)
 from mlplatform.plugins import METRICS, MODELS
 from mlplatform.promotion.decision import Contender, Decision, Reference, decide_promotion, refuse_damaged
-from mlplatform.registry.forecaster import Answers, Forecaster
+from mlplatform.registry import Answers, Forecaster
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairIntegrityError, PairStore
-from mlplatform.training.metrics import Bounds, evaluate
+from mlplatform.training import Bounds, evaluate
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def gate_plot(report: GateReport) -> bytes:
+def plot_gate(report: GateReport) -> bytes:
     """Return the scores of candidate, champion and naive baselines, and the error of every sample for both pairs."""
     figure = new_figure(8.0, 3.2)
     scores, errors = figure.subplots(1, 2)

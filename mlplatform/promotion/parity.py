@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.config import ENTITY, DatasetConfig
-from mlplatform.datamodule.panel import Panel
-from mlplatform.datamodule.samples import TabularSamples, WindowSamples
-from mlplatform.features.online.read import read_rows, read_windows
+from mlplatform.datamodule import Panel, TabularSamples, WindowSamples
+from mlplatform.features.online import read_rows, read_windows
 from mlplatform.features.retrieval import offline_windows
-from mlplatform.registry.forecaster import Answers, Contract, Forecaster
+from mlplatform.registry import Answers, Contract, Forecaster
 from mlplatform.settings import Settings
 
 

@@ -16,22 +16,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.factory import create_data_module
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.splits import REFERENCE, TRAIN, sha256_of, split_dir
-from mlplatform.datamodule.versioning import VersioningError, content
+from mlplatform.datamodule import (
+    REFERENCE,
+    TRAIN,
+    Float32,
+    VersioningError,
+    content,
+    create_data_module,
+    sha256_of,
+    split_dir,
+)
 from mlplatform.promotion.gate import answer_part
-from mlplatform.registry.forecaster import Contract, Forecaster
-from mlplatform.registry.pairs import PairInfo, PairStore
-from mlplatform.registry.pairs.artifacts import state_digests, write_folders
-from mlplatform.registry.runs.record import TrainingRecord, read_record
-from mlplatform.registry.tables import input_panel
+from mlplatform.registry import Contract, Forecaster, input_panel
+from mlplatform.registry.pairs import PairInfo, PairStore, state_digests, write_folders
+from mlplatform.registry.runs import TrainingRecord, read_record
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlplatform.candidates.candidate import Candidate
+    from mlplatform.candidates import Candidate
 
 
 SPLIT_FILE = "the split file"
@@ -145,8 +149,8 @@ def _recorded_part(settings: Settings, record: TrainingRecord, part: str, sha256
 
 
 def _train_again(config: ExperimentConfig, frames: dict[str, pd.DataFrame], log: logging.Logger) -> Candidate:
-    from mlplatform.candidates.candidate import train_candidate
-    from mlplatform.training.cross_validation import fit_preprocessor, prepare_fold
+    from mlplatform.candidates import train_candidate
+    from mlplatform.training import fit_preprocessor, prepare_fold
 
     modules = {part: create_data_module(config, frame) for part, frame in frames.items()}
     train = modules.pop(TRAIN)
@@ -213,6 +217,6 @@ def _changed_libraries(recorded: dict[str, str]) -> dict[str, tuple[str, str]]:
 
 
 def _current_commit() -> str | None:
-    from mlplatform.registry.pairs.card import git_commit
+    from mlplatform.registry.pairs import git_commit
 
     return git_commit()

@@ -13,12 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlplatform.config import ExperimentConfig, Task
-from mlplatform.datamodule.panel import Float32, Panel
-from mlplatform.datamodule.samples import Samples, WindowSamples, last_origins
-from mlplatform.datamodule.tabular import tabular_samples
-from mlplatform.datamodule.timeseries import invert_targets, window_samples
-from mlplatform.models.base import Model, load_model
-from mlplatform.preprocessing.manager import TransformManager
+from mlplatform.datamodule import (
+    Float32,
+    Panel,
+    Samples,
+    WindowSamples,
+    invert_targets,
+    last_origins,
+    tabular_samples,
+    window_samples,
+)
+from mlplatform.models import Model, load_model
+from mlplatform.preprocessing import TransformManager
 
 CONTRACT_FILE = "contract.json"
 

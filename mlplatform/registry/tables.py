@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP
-from mlplatform.datamodule.panel import Panel
-from mlplatform.preprocessing.manager import TransformManager
+from mlplatform.datamodule import Panel
+from mlplatform.preprocessing import TransformManager
 from mlplatform.registry.forecaster import Answers, Contract
 
 

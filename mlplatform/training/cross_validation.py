@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.folds import Fold
-from mlplatform.datamodule.panel import Float32, Int64
-from mlplatform.datamodule.samples import Samples
-from mlplatform.datamodule.spec import ModelSpec
-from mlplatform.models.calibration import Intervals
-from mlplatform.preprocessing.manager import TransformManager
+from mlplatform.datamodule import DataModule, Float32, Fold, Int64, ModelSpec, Samples
+from mlplatform.models import Intervals
+from mlplatform.preprocessing import TransformManager
 from mlplatform.training.evaluation import seasonal_scale
 from mlplatform.training.metrics import Bounds, evaluate
 

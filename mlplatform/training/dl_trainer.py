@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.models.base import FitOptions, FitResult
-from mlplatform.models.networks.model import TorchModel
-from mlplatform.models.networks.windows import WindowTensors
+from mlplatform.datamodule import WindowSamples
+from mlplatform.models import FitOptions, FitResult
+from mlplatform.models.networks import TorchModel, WindowTensors
 from mlplatform.training.checkpoints import claimed, read_checkpoint, remove_checkpoint, write_checkpoint
 from mlplatform.training.schedules import learning_rate
 

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.panel import Float32, Panel
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.models.base import Model
-from mlplatform.preprocessing.manager import TransformManager
+from mlplatform.datamodule import DataModule, Float32, Panel, WindowSamples
+from mlplatform.models import Model
+from mlplatform.preprocessing import TransformManager
 from mlplatform.training.metrics import Bounds, evaluate
 
 INTERVAL_METRICS = ("coverage", "interval_width", "pinball")

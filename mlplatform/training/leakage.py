@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.folds import Fold
-from mlplatform.datamodule.panel import Panel
+from mlplatform.datamodule import DataModule, Fold, Panel
 from mlplatform.plugins import SPLITTERS
-from mlplatform.preprocessing.manager import STATE_FILE, TransformManager
+from mlplatform.preprocessing import STATE_FILE, TransformManager
 from mlplatform.training.cross_validation import fit_preprocessor
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.models.base import FitOptions
+from mlplatform.models import FitOptions
 from mlplatform.settings import Settings
 from mlplatform.training.checkpoints import LOCK_SUFFIX, claimed, remove_checkpoint
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mlplatform.models.networks.model import TorchParams
+from mlplatform.models.networks import TorchParams
 
 ONE_CYCLE_RISE = 0.3
 ONE_CYCLE_START = 0.04

@@ -10,9 +10,9 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from mlplatform.datamodule.samples import Samples, WindowSamples
-from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, Model
-from mlplatform.models.networks.model import TorchModel
+from mlplatform.datamodule import Samples, WindowSamples
+from mlplatform.models import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, Model
+from mlplatform.models.networks import TorchModel
 from mlplatform.training.dl_trainer import fit_network
 
 MISSING = "missing values"

@@ -9,7 +9,7 @@ import numpy as np
 from mlplatform.config import ExperimentConfig
 from mlplatform.plugins import METRICS
 from mlplatform.tuning.objective import FittedTrial
-from mlplatform.tuning.study.outcome import from_json
+from mlplatform.tuning.study import from_json
 from mlplatform.tuning.trials import CONFIGURED, OUTCOME, best_of, finished
 
 if TYPE_CHECKING:

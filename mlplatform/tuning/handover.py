@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlplatform.training.cross_validation import FoldData
+from mlplatform.training import FoldData
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.models.base import DEFAULT_OPTIONS, FitOptions, FitResult, Iterations, Model, create_model
-from mlplatform.models.calibration import Intervals
+from mlplatform.models import DEFAULT_OPTIONS, FitOptions, FitResult, Intervals, Iterations, Model, create_model
 from mlplatform.plugins import METRICS
-from mlplatform.training.cross_validation import FoldData
-from mlplatform.training.run_checkpoints import RunCheckpoints
-from mlplatform.training.trainers import trainer_for
+from mlplatform.training import FoldData, RunCheckpoints, trainer_for
 
 # Steps reserved per fold, so that the pruner compares like with like: global step = fold * budget + iteration. A fold's
 # own score is reported at the last of its steps.

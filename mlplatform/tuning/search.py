@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.plugins import METRICS
-from mlplatform.training.cross_validation import FoldData
-from mlplatform.training.run_checkpoints import RunCheckpoints
+from mlplatform.training import FoldData, RunCheckpoints
 from mlplatform.tuning.choice import configured_of
 from mlplatform.tuning.limits import may_start, trial_budget
 from mlplatform.tuning.objective import FittedTrial, fit_on_folds
 from mlplatform.tuning.search_space import space_of, suggest
-from mlplatform.tuning.study.outcome import drop_arrays, save_arrays, to_json
-from mlplatform.tuning.study.study import interrupt
+from mlplatform.tuning.study import drop_arrays, interrupt, save_arrays, to_json
 from mlplatform.tuning.trials import CONFIGURED, FIT_SECONDS, OUTCOME, WORKER, best_of, finished, rank, running
 
 if TYPE_CHECKING:

@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.plugins import EXECUTORS
-from mlplatform.training.cross_validation import FoldData
-from mlplatform.training.run_checkpoints import RunCheckpoints
+from mlplatform.training import FoldData, RunCheckpoints
 from mlplatform.tuning.choice import chosen_of
 from mlplatform.tuning.objective import FOLD_BUDGET as FOLD_BUDGET
-from mlplatform.tuning.objective import FittedTrial as FittedTrial
-from mlplatform.tuning.objective import fit_on_folds as fit_on_folds
+from mlplatform.tuning.objective import FittedTrial, fit_on_folds
 from mlplatform.tuning.search import Executor, Search
-from mlplatform.tuning.study.outcome import drop_arrays, from_json, load_arrays
-from mlplatform.tuning.study.resume import adopt_study
-from mlplatform.tuning.study.study import open_study
+from mlplatform.tuning.study import adopt_study, drop_arrays, from_json, load_arrays, open_study
 from mlplatform.tuning.trials import FIT_SECONDS, OUTCOME, finished, row_of, saved_share
 
 if TYPE_CHECKING:
@@ -67,7 +63,7 @@ def tune(
         ValueError: if the journal holds the study of another configuration, or of other folds.
         RuntimeError: if no trial completed, or another process is searching with the same journal.
     """
-    from mlplatform.tuning.study.journal import only_search, part_of_search
+    from mlplatform.tuning.study import only_search, part_of_search
 
     log = log or logging.getLogger(__name__)
     journal.parent.mkdir(parents=True, exist_ok=True)

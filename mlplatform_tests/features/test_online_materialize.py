@@ -14,9 +14,9 @@ import redis
 from mlplatform.config import DatasetConfig
 from mlplatform.features.feast.definitions import features_view_name
 from mlplatform.features.feast.repository import apply_dataset, open_store
+from mlplatform.features.online import materialize as materialize_module
 from mlplatform.features.online.materialize import OnlineReport, materialize_online
 from mlplatform.features.online.push import push_rows
-from mlplatform.features.online.read import materialize as materialize_module
 from mlplatform.features.online.read import read_rows, read_windows
 from mlplatform.features.online.rows import write_windows
 from mlplatform.features.retrieval.offline import offline_windows

@@ -15,11 +15,11 @@ from mlplatform.config import DatasetConfig
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError, UnknownEntityError
 from mlplatform.features.feast.definitions import push_source_name
 from mlplatform.features.feast.repository import apply_dataset, open_store
+from mlplatform.features.online import push as push_module
+from mlplatform.features.online import rows as online_rows
 from mlplatform.features.online.materialize import materialize_online
 from mlplatform.features.online.push import PushReport, push_rows
-from mlplatform.features.online.read import push as push_module
 from mlplatform.features.online.read import read_rows, read_windows
-from mlplatform.features.online.read import rows as online_rows
 from mlplatform.features.retrieval.offline import offline_windows
 from mlplatform.features.tables.feature_table import write_feature_table
 from mlplatform.settings import Settings

@@ -7,7 +7,7 @@ import pytest
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.promotion.gate import naive_scores, run_gate
-from mlplatform.promotion.gate_plot import gate_plot
+from mlplatform.promotion.gate_plot import plot_gate
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform.testing.yard import EXPERIMENT, Yard
 from mlplatform_tests.fixtures.pairs import fit_forecaster
@@ -85,4 +85,4 @@ def test_a_report_holds_the_error_of_every_reference_sample(config: ExperimentCo
     assert report.champion == pair(stocked, 1)
     assert report.decision.reference is not None
     assert report.decision.reference.rows == 336
-    assert gate_plot(report).startswith(b"\x89PNG")
+    assert plot_gate(report).startswith(b"\x89PNG")

@@ -16,8 +16,9 @@ from mlplatform.testing.experiments import prepare_folds, pump_config, pump_modu
 from mlplatform.testing.search_process import searching
 from mlplatform.training.cross_validation import FoldData
 from mlplatform.tuning.choice import is_beyond_noise
+from mlplatform.tuning.objective import FittedTrial, fit_on_folds
 from mlplatform.tuning.study.pruner import MedianAtStep
-from mlplatform.tuning.tuner import FOLD_BUDGET, FittedTrial, fit_on_folds, tune
+from mlplatform.tuning.tuner import FOLD_BUDGET, tune
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

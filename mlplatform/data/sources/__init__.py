@@ -1,13 +1,9 @@
-"""Data sources: one plug-in per module, chosen by the scheme or file suffix of `source.uri`."""
+"""Data sources: one plug-in per module, chosen by the scheme or file suffix of `source.uri`.
 
-from mlplatform.data.sources.base import (
-    Batch,
-    IncrementalSource,
-    Position,
-    Source,
-    open_source,
-    read_source,
-    source_identity,
-)
+Here: the contract of a source, the plug-ins, and what several of them share (files, servers, messages, watermarks).
+Not here: what becomes of the rows; a source delivers cells as they are, and `data.validation` judges them.
+"""
 
-__all__ = ["Batch", "IncrementalSource", "Position", "Source", "open_source", "read_source", "source_identity"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -31,8 +31,8 @@ def feature_table_asset(dataset: DatasetConfig) -> AssetsDefinition:
         description=f"{dataset.name} on its regular time grid, gaps visible; applied to the Feast repository.",
     )
     def feature_table(platform: PlatformResource) -> MaterializeResult[None]:
-        from mlplatform.features.feast.repository import apply_dataset
-        from mlplatform.features.tables.feature_table import update_feature_table
+        from mlplatform.features.feast import apply_dataset
+        from mlplatform.features.tables import update_feature_table
 
         settings = platform.settings
         report = update_feature_table(dataset, settings)
@@ -67,7 +67,7 @@ def online_features_asset(dataset: DatasetConfig) -> AssetsDefinition:
         description=f"Latest values and windows of {dataset.name} in the online store.",
     )
     def online_features(config: MaterializeConfig, platform: PlatformResource) -> MaterializeResult[None]:
-        from mlplatform.features.online.materialize import materialize_online
+        from mlplatform.features.online import materialize_online
 
         report = materialize_online(dataset, platform.settings, mode=config.mode)
         return MaterializeResult(

@@ -3,13 +3,13 @@
 from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, BackfillPolicy, Output, asset
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.folds import StoredFold
+from mlplatform.datamodule import StoredFold
 from mlplatform.defs.assets.inputs import check_folds, load_part
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, SPLITS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.partitions import fold_partitions
 from mlplatform.defs.resources import PlatformResource, TrainingResource
-from mlplatform.preprocessing.manager import TransformManager
+from mlplatform.preprocessing import TransformManager
 
 
 def cv_folds_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -61,7 +61,7 @@ def fold_preprocessor_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     def fold_preprocessor(
         platform: PlatformResource, training: TrainingResource, cv_folds: dict[str, StoredFold]
     ) -> Output[dict[str, TransformManager]]:
-        from mlplatform.training.cross_validation import fit_preprocessor
+        from mlplatform.training import fit_preprocessor
 
         config = training.resolve(experiment.name, platform.settings)
         check_folds(config, cv_folds)

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dagster import AssetExecutionContext
 
 from mlplatform.config import ConfigError, ExperimentConfig
-from mlplatform.datamodule.base import DataModule
-from mlplatform.datamodule.folds import StoredFold
+from mlplatform.datamodule import DataModule, StoredFold
 from mlplatform.defs.resources import TrainingResource
 from mlplatform.settings import Settings
 
@@ -43,8 +42,7 @@ def log_versions(
 
 def load_part(config: ExperimentConfig, settings: Settings, part: str) -> DataModule:
     """Return the data module over one part of the experiment's split version."""
-    from mlplatform.datamodule.factory import create_data_module
-    from mlplatform.datamodule.splits import read_part
+    from mlplatform.datamodule import create_data_module, read_part
 
     return create_data_module(config, read_part(settings, config.dataset.name, config.split.version_id, part))
 

@@ -19,7 +19,7 @@ def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         description="Predictions as they were served, in long form.",
     )
     def prediction_log(platform: PlatformResource) -> MaterializeResult[None]:
-        from mlplatform.monitoring.prediction_log import read_predictions
+        from mlplatform.monitoring import read_predictions
 
         settings = platform.settings
         log = read_predictions(settings, experiment.name)
@@ -51,10 +51,9 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     def drift_report(
         context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
     ) -> MaterializeResult[None]:
-        from mlplatform.datamodule.splits import TRAIN, read_part
+        from mlplatform.datamodule import TRAIN, read_part
         from mlplatform.features.retrieval import load_history
-        from mlplatform.monitoring.drift import build_report, write_report
-        from mlplatform.monitoring.prediction_log import read_predictions
+        from mlplatform.monitoring import build_report, read_predictions, write_report
         from mlplatform.registry.pairs import PRODUCTION, PairStore
 
         settings = platform.settings

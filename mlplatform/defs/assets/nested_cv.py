@@ -4,7 +4,7 @@ from typing import Any
 
 from dagster import AssetExecutionContext, AssetsDefinition, BackfillPolicy, MetadataValue, Output, asset
 
-from mlplatform.candidates.nested_cv import OuterResult
+from mlplatform.candidates import OuterResult
 from mlplatform.config import ConfigError, ExperimentConfig
 from mlplatform.defs.assets.inputs import load_part, log_versions
 from mlplatform.defs.keys import NESTED_CV, SPLITS, asset_key
@@ -31,10 +31,10 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         training: TrainingResource,
         mlflow: MlflowResource,
     ) -> Output[dict[str, OuterResult]]:
-        from mlplatform.candidates.nested_cv import outer_folds, score_outer_fold
-        from mlplatform.datamodule.splits import TRAIN, read_manifest
-        from mlplatform.registry.runs.nested_cv import nested_cv_experiment, record_nested_cv
-        from mlplatform.training.run_checkpoints import RunCheckpoints
+        from mlplatform.candidates import outer_folds, score_outer_fold
+        from mlplatform.datamodule import TRAIN, read_manifest
+        from mlplatform.registry.runs import nested_cv_experiment, record_nested_cv
+        from mlplatform.training import RunCheckpoints
 
         settings = platform.settings
         config = log_versions(context, experiment.name, training, settings)
@@ -68,7 +68,7 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 
 
 def _metadata(config: ExperimentConfig, results: dict[str, OuterResult]) -> dict[str, Any]:
-    from mlplatform.candidates.nested_cv import summary
+    from mlplatform.candidates import summary
 
     metric, family = config.metric, config.model.family
     scores = [

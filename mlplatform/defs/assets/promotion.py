@@ -4,15 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
-from mlplatform.candidates.candidate import Candidate
+from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
 from mlplatform.defs.keys import PRODUCTION_ALIAS, REGISTERED_PAIR, SERVING_RELOAD, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import picture, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 
 if TYPE_CHECKING:
-    from mlplatform.promotion.gate import GateReport
-    from mlplatform.promotion.promoter import Promotion
+    from mlplatform.promotion import GateReport, Promotion
 
 
 def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -33,8 +32,7 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         mlflow: MlflowResource,
         tuned_model: Candidate,
     ) -> MaterializeResult[None]:
-        from mlplatform.promotion.promoter import promote_pair
-        from mlplatform.promotion.recording import record_decision
+        from mlplatform.promotion import promote_pair, record_decision
         from mlplatform.registry.pairs import PairStore
 
         settings, config = platform.settings, training.with_dry_run(tuned_model.config)
@@ -71,7 +69,7 @@ def promotion_metadata(promotion: "Promotion") -> dict[str, Any]:
 
 def gate_metadata(report: "GateReport") -> dict[str, Any]:
     """Return a gate's decision as metadata: its numbers as a table, and candidate against champion as a plot."""
-    from mlplatform.promotion.gate_plot import gate_plot
+    from mlplatform.promotion import plot_gate
 
     decision = report.decision
     rows: list[dict[str, Any]] = []
@@ -92,7 +90,7 @@ def gate_metadata(report: "GateReport") -> dict[str, Any]:
     if decision.reference is not None:
         metadata["reference"] = table([vars(decision.reference)])
     if report.errors:
-        metadata["plot"] = picture(gate_plot(report), "candidate against champion")
+        metadata["plot"] = picture(plot_gate(report), "candidate against champion")
     return metadata
 
 
@@ -107,7 +105,7 @@ def serving_reload_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         description="Best effort: a server that is not running, or serves another experiment, is not an error.",
     )
     def serving_reload(context: AssetExecutionContext, platform: PlatformResource) -> MaterializeResult[None]:
-        from mlplatform.promotion.notify import notify_servers
+        from mlplatform.promotion import notify_servers
 
         outcome = "; ".join(notice.outcome for notice in notify_servers(platform.settings))
         context.log.info(outcome)

@@ -30,7 +30,7 @@ def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -
     def raw(
         context: AssetExecutionContext, config: IngestConfig, platform: PlatformResource, training: TrainingResource
     ) -> MaterializeResult[None]:
-        from mlplatform.data.raw import ingest
+        from mlplatform.data import ingest
 
         check_run_config(context, experiments, training, platform.settings)
         report = ingest(dataset, platform.settings, full=config.full)

@@ -2,7 +2,7 @@
 
 from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
-from mlplatform.candidates.candidate import Candidate
+from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
 from mlplatform.defs.keys import ONLINE_FEATURES, REGISTERED_PAIR, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import run_link
@@ -24,11 +24,10 @@ def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     def registered_pair(
         context: AssetExecutionContext, platform: PlatformResource, mlflow: MlflowResource, tuned_model: Candidate
     ) -> MaterializeResult[None]:
-        from mlplatform.datamodule.splits import REFERENCE, read_part
-        from mlplatform.promotion.integrity import prepare_clean_process
-        from mlplatform.registry.forecaster import Contract, Forecaster
-        from mlplatform.registry.pairs import PairStore
-        from mlplatform.registry.pairs.example import example_rows
+        from mlplatform.datamodule import REFERENCE, read_part
+        from mlplatform.promotion import prepare_clean_process
+        from mlplatform.registry import Contract, Forecaster
+        from mlplatform.registry.pairs import PairStore, example_rows
 
         settings, config = platform.settings, tuned_model.config
         # The check pair_integrity comes next; its process imports while this one registers.

@@ -26,8 +26,7 @@ def splits_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]
     def splits(
         context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
     ) -> MaterializeResult[None]:
-        from mlplatform.datamodule.splits import split_dir, write_split
-        from mlplatform.datamodule.versioning import push, track
+        from mlplatform.datamodule import push, split_dir, track, write_split
         from mlplatform.features.retrieval import load_history
 
         settings = platform.settings

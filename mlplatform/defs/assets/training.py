@@ -5,15 +5,15 @@ from typing import Any
 
 from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MetadataValue, Output, asset
 
-from mlplatform.candidates.candidate import Candidate, ModelReport
+from mlplatform.candidates import Candidate, ModelReport
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.folds import StoredFold
+from mlplatform.datamodule import StoredFold
 from mlplatform.defs.assets.inputs import check_folds, load_part, log_versions
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import picture, run_link, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 from mlplatform.plugins import METRICS
-from mlplatform.preprocessing.manager import TransformManager
+from mlplatform.preprocessing import TransformManager
 from mlplatform.settings import Settings
 
 ENTITIES_SHOWN = 20
@@ -42,14 +42,11 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     ) -> Output[Candidate]:
         from dataclasses import replace
 
-        from mlplatform.candidates.candidate import train_candidate
-        from mlplatform.candidates.plots import training_plots
-        from mlplatform.datamodule.splits import TRAIN, read_manifest, split_dir
-        from mlplatform.datamodule.versioning import track
-        from mlplatform.promotion.evidence import LEAKAGE, find_leakage, tag_name
-        from mlplatform.registry.runs.candidate import record_candidate
-        from mlplatform.training.cross_validation import prepare_fold
-        from mlplatform.training.run_checkpoints import RunCheckpoints
+        from mlplatform.candidates import train_candidate, training_plots
+        from mlplatform.datamodule import TRAIN, read_manifest, split_dir, track
+        from mlplatform.promotion import LEAKAGE, find_leakage, tag_name
+        from mlplatform.registry.runs import record_candidate
+        from mlplatform.training import RunCheckpoints, prepare_fold
 
         settings = platform.settings
         config = log_versions(context, experiment.name, training, settings)

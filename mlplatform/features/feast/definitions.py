@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import ENTITY, TIMESTAMP, ColumnConfig, DatasetConfig
 from mlplatform.feast_import import import_feast
-from mlplatform.features.tables.feature_table import features_path, require_table, windows_path
-from mlplatform.features.tables.windows import WINDOW_END, WINDOW_PREFIX
+from mlplatform.features.tables import WINDOW_END, WINDOW_PREFIX, features_path, require_table, windows_path
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:

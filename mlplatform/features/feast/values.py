@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.features.tables.windows import MISSING_TEXT
+from mlplatform.features.tables import MISSING_TEXT
 
 if TYPE_CHECKING:
     from feast.protos.feast.types.Value_pb2 import Value

@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.datamodule.panel import column_array, to_utc_ns
-from mlplatform.features.feast.online_servers import Confirm
-from mlplatform.features.feast.repository import Registered
-from mlplatform.features.feast.values import stack_scalars
+from mlplatform.datamodule import column_array, to_utc_ns
+from mlplatform.features.feast import Confirm, Registered, stack_scalars
 from mlplatform.features.online.rows import read_stored, write_latest
-from mlplatform.features.tables.windows import as_stored, differing
+from mlplatform.features.tables import as_stored, differing
 from mlplatform.settings import Settings
 
 SECOND = 1_000_000_000

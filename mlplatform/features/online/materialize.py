@@ -18,16 +18,31 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.datamodule.panel import column_array, to_utc_ns
+from mlplatform.datamodule import column_array, to_utc_ns
 from mlplatform.features.errors import FeatureStoreError
-from mlplatform.features.feast.online_servers import Confirm, OnlineServer, online_server
-from mlplatform.features.feast.registry import registry_errors, registry_lock
-from mlplatform.features.feast.repository import Registered, registered
+from mlplatform.features.feast import (
+    Confirm,
+    OnlineServer,
+    Registered,
+    online_server,
+    registered,
+    registry_errors,
+    registry_lock,
+)
 from mlplatform.features.online.latest_rows import merge_latest_rows
 from mlplatform.features.online.rows import CHUNK, read_stored_windows, write_latest, write_windows
 from mlplatform.features.retry import call_store, online_access
-from mlplatform.features.tables.feature_table import entity_ranges, require_table, table_link, windows_path
-from mlplatform.features.tables.windows import REVISION, as_stored, choose, keep_later_steps, windows_from_table
+from mlplatform.features.tables import (
+    REVISION,
+    as_stored,
+    choose,
+    entity_ranges,
+    keep_later_steps,
+    require_table,
+    table_link,
+    windows_from_table,
+    windows_path,
+)
 from mlplatform.settings import Settings
 from mlplatform.snapshots import open_snapshot
 from mlplatform.storage import atomic_file

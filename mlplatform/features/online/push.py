@@ -16,14 +16,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.datamodule.panel import to_utc_ns
+from mlplatform.datamodule import to_utc_ns
 from mlplatform.features.errors import FeatureStoreError
-from mlplatform.features.feast.online_servers import online_server
-from mlplatform.features.feast.repository import Registered, registered
+from mlplatform.features.feast import Registered, online_server, registered
 from mlplatform.features.online.latest_rows import MergedRows, merge_latest_rows
 from mlplatform.features.online.read import check_entity_types
 from mlplatform.features.online.rows import CHUNK, read_stored_windows, write_windows
-from mlplatform.features.tables.windows import Merged, choose, merge_rows
+from mlplatform.features.tables import Merged, choose, merge_rows
 from mlplatform.settings import Settings
 
 logger = logging.getLogger(__name__)

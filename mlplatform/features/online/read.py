@@ -15,12 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import DatasetConfig
-from mlplatform.datamodule.panel import Int64, Panel
+from mlplatform.datamodule import Int64, Panel
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError, UnknownEntityError
-from mlplatform.features.feast.repository import Registered, registered
-from mlplatform.features.feast.values import StoredArrays, stack_scalars
+from mlplatform.features.feast import Registered, StoredArrays, registered, stack_scalars
 from mlplatform.features.online.rows import StoredRows, read_stored
-from mlplatform.features.tables.windows import WINDOW_END, WINDOW_PREFIX
+from mlplatform.features.tables import WINDOW_END, WINDOW_PREFIX
 from mlplatform.features.time_point import NOW, TimePoint, parse_time_point
 from mlplatform.settings import Settings
 

@@ -16,12 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.config import ENTITY, DatasetConfig
-from mlplatform.datamodule.panel import Int64
+from mlplatform.datamodule import Int64
 from mlplatform.features.errors import FeatureStoreError
-from mlplatform.features.feast.repository import Registered
-from mlplatform.features.feast.values import StoredArrays, array_values, key_values, scalar_values
+from mlplatform.features.feast import Registered, StoredArrays, array_values, key_values, scalar_values
 from mlplatform.features.retry import ONLINE_WRITES, call_store, online_access
-from mlplatform.features.tables.windows import WINDOW_END, WINDOW_PREFIX, Windows, no_windows
+from mlplatform.features.tables import WINDOW_END, WINDOW_PREFIX, Windows, no_windows
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,12 +1,9 @@
 """Retrieval: what training, batch scoring and serving ask of the feature store.
 
-`FeatureStoreFacade` is the way in: it finds a strategy by name, resolves what an experiment needs, and returns panels
-that say how old they are. `load_history` and `offline_windows` are the bulk reads of training and of the parity check.
+Here: `FeatureStoreFacade`, which finds a strategy by name and returns panels that say how old they are, and the bulk
+reads of training and of the parity check. Not here: how rows are stored.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from mlplatform.features.retrieval.facade import FeatureStoreFacade as FeatureStoreFacade
-from mlplatform.features.retrieval.freshness import FeaturePanel as FeaturePanel
-from mlplatform.features.retrieval.offline import load_history as load_history
-from mlplatform.features.retrieval.offline import offline_windows as offline_windows
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

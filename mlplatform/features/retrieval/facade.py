@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from mlplatform.config import DatasetConfig, ExperimentConfig, StalenessConfig, preprocessing_context
 from mlplatform.features.errors import FeatureStoreError
-from mlplatform.features.online.read import Entities, check_columns
+from mlplatform.features.online import Entities, check_columns
 from mlplatform.features.retrieval.freshness import FeaturePanel
-from mlplatform.features.retrieval.strategies.base import Request, RetrievalStrategy
+from mlplatform.features.retrieval.strategies import Request, RetrievalStrategy
 from mlplatform.features.time_point import NOW, TimePoint
 from mlplatform.plugins import RETRIEVALS, UnknownPluginError
 from mlplatform.settings import Settings

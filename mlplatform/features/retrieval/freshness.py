@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import StalenessConfig
-from mlplatform.datamodule.panel import Int64, Panel
+from mlplatform.datamodule import Int64, Panel
 from mlplatform.features.errors import StaleEntity, StaleFeaturesError
 from mlplatform.features.time_point import TimePoint, parse_time_point
 

@@ -16,13 +16,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.datamodule.panel import Int64, Panel, column_array, to_utc_ns
+from mlplatform.datamodule import Int64, Panel, column_array, to_utc_ns
 from mlplatform.features.errors import FeatureStoreError, UnknownEntityError
-from mlplatform.features.feast.definitions import features_view_name
-from mlplatform.features.feast.repository import registered
-from mlplatform.features.online.read import Entities, check_columns, check_entity_types
+from mlplatform.features.feast import features_view_name, registered
+from mlplatform.features.online import Entities, check_columns, check_entity_types
 from mlplatform.features.retry import call_store, offline_access
-from mlplatform.features.tables.feature_table import entity_ranges
+from mlplatform.features.tables import entity_ranges
 from mlplatform.features.time_point import TimePoint, parse_time_point
 from mlplatform.settings import Settings
 

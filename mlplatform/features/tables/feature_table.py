@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from mlplatform.config import ENTITY, DatasetConfig, Frozen
-from mlplatform.data.raw_table import FIRST, LAST, SPANS_FILE, open_raw
+from mlplatform.data import FIRST, LAST, SPANS_FILE, open_raw
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.tables.grid import affected_periods, period_table
 from mlplatform.features.tables.raw_rows import FrameRows, RawRows, StoredRows

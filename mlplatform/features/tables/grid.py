@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data.raw_table import FIRST, LAST
-from mlplatform.datamodule.panel import Int64, column_array, to_utc_ns
+from mlplatform.data import FIRST, LAST
+from mlplatform.datamodule import Int64, column_array, to_utc_ns
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.tables.windows import MISSING_TEXT
 from mlplatform.snapshots import period_bounds, periods_between

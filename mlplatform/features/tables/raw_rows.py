@@ -9,8 +9,8 @@ from typing import Protocol
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data.raw_table import entity_spans, require_raw
-from mlplatform.datamodule.panel import to_utc_ns
+from mlplatform.data import entity_spans, require_raw
+from mlplatform.datamodule import to_utc_ns
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.settings import Settings
 from mlplatform.snapshots import split_periods

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data.raw_table import FIRST, LAST
-from mlplatform.datamodule.panel import Int64
+from mlplatform.data import FIRST, LAST
+from mlplatform.datamodule import Int64
 from mlplatform.features.tables.windows import Windows, choose, merge_rows, windows_from_table, windows_to_table
 from mlplatform.snapshots import Update, periods_between
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.datamodule.panel import Int64, column_array, to_utc_ns
+from mlplatform.datamodule import Int64, column_array, to_utc_ns
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError
 
 if TYPE_CHECKING:

@@ -8,12 +8,17 @@ import numpy as np
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.models.forecasting.strategies import StrategyParams, Table
-from mlplatform.models.trees.catboost import fit_catboost, load_catboost, regression_loss, save_catboost
-from mlplatform.models.trees.fitted import Boosted
-from mlplatform.models.trees.forecast import BoostedForecast, Task
+from mlplatform.datamodule import Float32, WindowSamples
+from mlplatform.models.forecasting import StrategyParams, Table
+from mlplatform.models.trees import (
+    Boosted,
+    BoostedForecast,
+    Task,
+    fit_catboost,
+    load_catboost,
+    regression_loss,
+    save_catboost,
+)
 from mlplatform.plugins import MODELS
 
 # What CatBoost takes of a family's parameters, beside the number of trees.

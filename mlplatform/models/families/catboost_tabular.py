@@ -8,12 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import TabularSamples
+from mlplatform.datamodule import Float32, TabularSamples
 from mlplatform.models.base import FitOptions, ModelParams, as_float32
-from mlplatform.models.trees.catboost import fit_catboost, load_catboost, regression_loss, save_catboost
-from mlplatform.models.trees.fitted import Boosted
-from mlplatform.models.trees.tabular import BoostedTabular
+from mlplatform.models.trees import Boosted, BoostedTabular, fit_catboost, load_catboost, regression_loss, save_catboost
 from mlplatform.plugins import MODELS
 
 MODEL_FILE = "model.cbm"

@@ -8,8 +8,7 @@ from pydantic import Field
 
 from mlplatform.config import SearchDimension
 from mlplatform.models.families.nlinear import SEARCH_SPACE
-from mlplatform.models.networks.model import TorchModel, TorchParams
-from mlplatform.models.networks.windows import Batch
+from mlplatform.models.networks import Batch, TorchModel, TorchParams
 from mlplatform.plugins import MODELS
 
 if TYPE_CHECKING:

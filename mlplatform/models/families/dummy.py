@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, TabularSamples
+from mlplatform.datamodule import Float32, Samples, TabularSamples
 from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
 from mlplatform.plugins import MODELS
 

@@ -9,8 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, TabularSamples
+from mlplatform.datamodule import Float32, Samples, TabularSamples
 from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
 from mlplatform.plugins import MODELS
 

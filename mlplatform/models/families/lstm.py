@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.models.forecasting.lag_features import CALENDAR_FEATURES
-from mlplatform.models.networks.model import TorchModel, TorchParams
-from mlplatform.models.networks.quantiles import add_level, outputs_per_step, shape_outputs
-from mlplatform.models.networks.windows import Batch
+from mlplatform.models.forecasting import CALENDAR_FEATURES
+from mlplatform.models.networks import Batch, TorchModel, TorchParams, add_level, outputs_per_step, shape_outputs
 from mlplatform.plugins import MODELS
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ class LSTM(TorchModel):
         """Return a new module."""
         import torch
 
-        from mlplatform.models.networks.modules.categories import MixedColumns
+        from mlplatform.models.networks.modules import MixedColumns
 
         spec, params = self.spec, self.params
         counts = spec.cardinalities or (0,) * len(spec.channels)

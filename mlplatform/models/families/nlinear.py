@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.models.networks.model import TorchModel, TorchParams
-from mlplatform.models.networks.windows import Batch
+from mlplatform.models.networks import Batch, TorchModel, TorchParams
 from mlplatform.plugins import MODELS
 
 if TYPE_CHECKING:

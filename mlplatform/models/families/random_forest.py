@@ -7,11 +7,10 @@ from pathlib import Path
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, WindowSamples
+from mlplatform.datamodule import Float32, Samples, WindowSamples
 from mlplatform.models.base import DEFAULT_OPTIONS, FitOptions, FitResult
-from mlplatform.models.forecasting.strategies import StrategyForecast, StrategyParams
-from mlplatform.models.trees.random_forest import Forest, ForestParams
+from mlplatform.models.forecasting import StrategyForecast, StrategyParams
+from mlplatform.models.trees import Forest, ForestParams
 from mlplatform.plugins import MODELS
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, TabularSamples
+from mlplatform.datamodule import Float32, Samples, TabularSamples
 from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult
-from mlplatform.models.trees.random_forest import SEARCH_SPACE, Forest, ForestParams
+from mlplatform.models.trees import FOREST_SEARCH_SPACE, Forest, ForestParams
 from mlplatform.plugins import MODELS
 
 
@@ -31,7 +30,7 @@ class RandomForestTabular(DirectFitModel):
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the size of leaves and the shares of features and samples."""
         del task
-        return dict(SEARCH_SPACE)
+        return dict(FOREST_SEARCH_SPACE)
 
     def fit(
         self,

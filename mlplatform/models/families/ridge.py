@@ -10,8 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, WindowSamples
+from mlplatform.datamodule import Float32, Samples, WindowSamples
 from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
 from mlplatform.plugins import MODELS
 

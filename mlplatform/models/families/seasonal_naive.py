@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, WindowSamples
+from mlplatform.datamodule import Float32, Samples, WindowSamples
 from mlplatform.models.base import ModelParams
-from mlplatform.models.forecasting.rule import RuleModel
+from mlplatform.models.forecasting import RuleModel
 from mlplatform.plugins import MODELS
 
 

@@ -11,10 +11,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import WindowSamples
+from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import as_float32
-from mlplatform.models.networks.model import TorchModel, TorchParams
+from mlplatform.models.networks import TorchModel, TorchParams
 from mlplatform.plugins import MODELS
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class TFT(TorchModel):
 
     def build(self) -> torch.nn.Module:
         """Return a new module."""
-        from mlplatform.models.networks.modules.tft import TFTModule
+        from mlplatform.models.networks.modules import TFTModule
 
         params = self.params
         return TFTModule(self.spec, params.hidden, params.heads, params.dropout, params.normalisation)
@@ -100,7 +99,7 @@ class TFT(TorchModel):
         """
         import torch
 
-        from mlplatform.models.networks.modules.tft import TFTModule
+        from mlplatform.models.networks.modules import TFTModule
 
         if not len(samples):
             raise ValueError("there are no samples to interpret the forecasts of: give at least one")

@@ -9,15 +9,15 @@ import numpy as np
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import WindowSamples
+from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import as_float32
-from mlplatform.models.forecasting.strategies import StrategyParams, Table
-from mlplatform.models.trees.fitted import Boosted
-from mlplatform.models.trees.forecast import BoostedForecast, Task
-from mlplatform.models.trees.xgboost import (
-    SEARCH_SPACE,
+from mlplatform.models.forecasting import StrategyParams, Table
+from mlplatform.models.trees import (
+    BOOSTING_SEARCH_SPACE,
+    Boosted,
+    BoostedForecast,
     BoostingParams,
+    Task,
     fit_booster,
     load_boosters,
     quantile_matrix,
@@ -52,7 +52,7 @@ class XGBoostForecast(BoostedForecast):
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the boosting parameters."""
         del task
-        return dict(SEARCH_SPACE)
+        return dict(BOOSTING_SEARCH_SPACE)
 
     def _objective(self) -> dict[str, Any]:
         if self.spec.quantiles:

@@ -9,12 +9,11 @@ import numpy as np
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import TabularSamples
+from mlplatform.datamodule import Float32, TabularSamples
 from mlplatform.models.base import FitOptions
-from mlplatform.models.trees.fitted import Boosted
-from mlplatform.models.trees.tabular import BoostedTabular
-from mlplatform.models.trees.xgboost import (
+from mlplatform.models.trees import (
+    Boosted,
+    BoostedTabular,
     BoostingParams,
     fit_booster,
     load_boosters,

@@ -12,9 +12,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.datamodule import Float32, ModelSpec, WindowSamples
 from mlplatform.models.base import ModelParams, as_float32
 from mlplatform.models.sample_cache import keep_latest
 

@@ -14,9 +14,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mlplatform.datamodule.panel import Float32, Int64
-from mlplatform.datamodule.samples import Samples, WindowSamples
-from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.datamodule import Float32, Int64, ModelSpec, Samples, WindowSamples
 from mlplatform.models.base import DirectFitModel, as_float32
 from mlplatform.models.forecasting.lag_features import LagFeatureParams, last_observed, origin_features, step_features
 from mlplatform.models.sample_cache import keep_latest

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, WindowSamples
+from mlplatform.datamodule import Float32, Samples, WindowSamples
 from mlplatform.models.base import Model, ModelParams
 from mlplatform.models.networks.windows import WindowTensors
 

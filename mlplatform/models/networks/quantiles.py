@@ -12,7 +12,7 @@ START = 0.25
 if TYPE_CHECKING:
     import torch
 
-    from mlplatform.datamodule.spec import ModelSpec
+    from mlplatform.datamodule import ModelSpec
 
 
 def outputs_per_step(spec: ModelSpec) -> int:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.models.forecasting.lag_features import DAY_SECONDS, WEEK_SECONDS
+from mlplatform.datamodule import WindowSamples
+from mlplatform.models.forecasting import DAY_SECONDS, WEEK_SECONDS
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule import Float32
 from mlplatform.models.base import ProgressCallback
 from mlplatform.models.trees.fitted import Boosted
 

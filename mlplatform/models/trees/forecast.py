@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, WindowSamples
+from mlplatform.datamodule import Float32, Samples, WindowSamples
 from mlplatform.models.base import DEFAULT_OPTIONS, FitOptions, FitResult, ProgressCallback
-from mlplatform.models.forecasting.strategies import StrategyForecast, Table
+from mlplatform.models.forecasting import StrategyForecast, Table
 from mlplatform.models.trees.fitted import Boosted
 
 

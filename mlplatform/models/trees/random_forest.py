@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule import Float32
 from mlplatform.models.base import FitOptions, ModelParams, as_float32
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ForestParams(ModelParams):
         return {**own, "random_state": options.seed, "n_jobs": options.workers}
 
 
-SEARCH_SPACE = {
+FOREST_SEARCH_SPACE = {
     "min_samples_leaf": SearchDimension(type="int", low=1, high=30, log=True),
     "max_features": SearchDimension(type="float", low=0.1, high=1.0),
     "max_samples": SearchDimension(type="float", low=0.4, high=1.0),

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.datamodule.panel import Float32
-from mlplatform.datamodule.samples import Samples, TabularSamples
+from mlplatform.datamodule import Float32, Samples, TabularSamples
 from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, as_float32
 from mlplatform.models.trees.fitted import Boosted
 

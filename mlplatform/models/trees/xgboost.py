@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule import Float32
 from mlplatform.models.base import ModelParams, ProgressCallback
 from mlplatform.models.sample_cache import keep_latest
 from mlplatform.models.trees.fitted import Boosted
@@ -57,7 +57,7 @@ class BoostingParams(ModelParams):
         return {**own, "tree_method": "hist", "seed": seed, "verbosity": 1, "nthread": 1}
 
 
-SEARCH_SPACE: Mapping[str, SearchDimension] = {
+BOOSTING_SEARCH_SPACE: Mapping[str, SearchDimension] = {
     "learning_rate": SearchDimension(type="float", low=0.03, high=0.3, log=True),
     "max_depth": SearchDimension(type="int", low=3, high=7),
     "min_child_weight": SearchDimension(type="float", low=1.0, high=30.0, log=True),

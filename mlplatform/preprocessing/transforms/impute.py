@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from mlplatform.datamodule.panel import Int64
+from mlplatform.datamodule import Int64
 from mlplatform.plugins import TRANSFORMS
 from mlplatform.preprocessing.base import Column, Transform, TransformParams, finite
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.datamodule.panel import Int64
+from mlplatform.datamodule import Int64
 from mlplatform.plugins import TRANSFORMS
 from mlplatform.preprocessing.base import Column, Transform
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from mlplatform.datamodule.panel import Int64
+from mlplatform.datamodule import Int64
 from mlplatform.plugins import TRANSFORMS
 from mlplatform.preprocessing.base import Column, Transform, TransformParams, finite
 

@@ -9,37 +9,10 @@ number. Every change has one commit point, a single write to the registry:
   people and for plain MLflow, brought in line by the next write;
 - an entry of an alias's history: written before the alias moves, and void unless the alias did move.
 
-Nothing else in the platform reads aliases: `PairStore.resolve` is the one way from a name to a pair.
+Here: everything that writes or reads the registry; `PairStore.resolve` is the one way from a name to a pair.
+Not here: whether a pair deserves an alias (`promotion`), and what its training run recorded (`registry.runs`).
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from mlplatform.registry.pairs.aliases import AliasChange
-from mlplatform.registry.pairs.info import (
-    LATEST,
-    PREVIOUS,
-    PRODUCTION,
-    ROLES,
-    STAGING,
-    PairConflictError,
-    PairInfo,
-    PairIntegrityError,
-    PairNotFoundError,
-)
-from mlplatform.registry.pairs.repair import RepairReport
-from mlplatform.registry.pairs.store import PairStore
-
-__all__ = [
-    "LATEST",
-    "PREVIOUS",
-    "PRODUCTION",
-    "ROLES",
-    "STAGING",
-    "AliasChange",
-    "PairConflictError",
-    "PairInfo",
-    "PairIntegrityError",
-    "PairNotFoundError",
-    "PairStore",
-    "RepairReport",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from mlplatform.models.base import save_model
+from mlplatform.models import save_model
 from mlplatform.registry.digests import DIGESTS, combined_digest, file_digests, folder_digest, write_digests
 from mlplatform.registry.forecaster import CONTRACT_FILE, Forecaster
 from mlplatform.registry.pairs.example import differences, write_example

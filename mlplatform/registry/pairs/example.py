@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlplatform.config import ENTITY, TIMESTAMP
-from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule import Float32
 from mlplatform.registry.forecaster import Contract, Forecaster
 from mlplatform.registry.tables import input_panel
 

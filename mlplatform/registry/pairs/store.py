@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-    from mlplatform.datamodule.panel import Float32
+    from mlplatform.datamodule import Float32
 
 
 class PairStore:

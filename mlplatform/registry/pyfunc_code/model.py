@@ -12,7 +12,7 @@ class ModelPyFunc(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Check and read the fitted model and its contract."""
-        from mlplatform.models.base import load_model
+        from mlplatform.models import load_model
         from mlplatform.registry.digests import checked_folder
         from mlplatform.registry.forecaster import CONTRACT_FILE, Contract
 
@@ -23,9 +23,7 @@ class ModelPyFunc(PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         """Return the answer for the last row of every entity, or for every row of tabular data."""
         del context, params
-        from mlplatform.datamodule.samples import last_origins
-        from mlplatform.datamodule.tabular import tabular_samples
-        from mlplatform.datamodule.timeseries import window_samples
+        from mlplatform.datamodule import last_origins, tabular_samples, window_samples
         from mlplatform.registry.tables import input_panel
 
         contract = self.contract

@@ -12,7 +12,7 @@ class PreprocessorPyFunc(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Check and read the fitted state and its contract."""
-        from mlplatform.preprocessing.manager import TransformManager
+        from mlplatform.preprocessing import TransformManager
         from mlplatform.registry.digests import checked_folder
         from mlplatform.registry.forecaster import CONTRACT_FILE, Contract
 

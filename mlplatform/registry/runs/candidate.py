@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from mlplatform.candidates.candidate import Candidate
+from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.splits import SplitManifest
+from mlplatform.datamodule import SplitManifest
 
 # MLflow refuses longer parameter values.
 PARAM_LENGTH = 500

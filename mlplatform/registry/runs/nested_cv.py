@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from mlplatform.candidates.nested_cv import OuterResult, scores
+from mlplatform.candidates import OuterResult, scores
 from mlplatform.config import ExperimentConfig
 from mlplatform.registry.runs.candidate import PARAM_LENGTH, config_params
 from mlplatform.registry.runs.record import CONFIG_FILE

@@ -1,4 +1,5 @@
-"""Executors: where the trials of a search run. One module per executor, found by the name it is registered under.
+"""Executors: where the trials of a search run. One module each, found by name through `plugins.EXECUTORS`.
 
-They import the search inside functions: the configuration, which serving reads too, looks up their names.
+Here: processes and how trials reach them. They import the search inside functions, because configuration looks up
+their names. Not here: what a trial does (`tuning.objective`).
 """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from mlplatform.training.run_checkpoints import RunCheckpoints
+    from mlplatform.training import RunCheckpoints
     from mlplatform.tuning.handover import HandedFolds
     from mlplatform.tuning.search import Search
 
@@ -64,10 +64,10 @@ class Processes:
         Raises:
             RuntimeError: if a trial raised an error, or workers die one after another.
         """
-        from mlplatform.models.base import DEFAULT_OPTIONS
+        from mlplatform.models import DEFAULT_OPTIONS
         from mlplatform.tuning.handover import hand_over
         from mlplatform.tuning.limits import may_start, trial_budget
-        from mlplatform.tuning.study.study import interrupt
+        from mlplatform.tuning.study import interrupt
         from mlplatform.tuning.trials import running
 
         wanted = min(search.config.tuning.workers or DEFAULT_OPTIONS.workers, trial_budget(search.config))
@@ -133,7 +133,7 @@ class Pool:
         Raises:
             RuntimeError: as `Processes.run`.
         """
-        from mlplatform.tuning.study.study import interrupt
+        from mlplatform.tuning.study import interrupt
         from mlplatform.tuning.trials import running
 
         wait([process.sentinel for process in self._workers.values()], timeout=POLL_S)
@@ -189,8 +189,7 @@ def work(task: Task) -> None:
 
     from mlplatform.tuning.handover import take_over
     from mlplatform.tuning.search import Search, run_trials
-    from mlplatform.tuning.study.journal import KernelLock, part_of_search
-    from mlplatform.tuning.study.study import load_study
+    from mlplatform.tuning.study import KernelLock, load_study, part_of_search
 
     try:
         with part_of_search(task.journal):

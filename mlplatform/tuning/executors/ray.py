@@ -24,9 +24,9 @@ from mlplatform.plugins import EXECUTORS
 if TYPE_CHECKING:
     import optuna
 
-    from mlplatform.training.cross_validation import FoldData
+    from mlplatform.training import FoldData
     from mlplatform.tuning.search import Ended, Search
-    from mlplatform.tuning.study.pruner import Thresholds
+    from mlplatform.tuning.study import Thresholds
 
 ADDRESS = "RAY_ADDRESS"
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
@@ -72,7 +72,7 @@ class Driver:
     def start(self, wanted: int) -> bool:
         """Start trials until `wanted` run, or a limit is reached; return whether any runs."""
         from mlplatform.tuning.search import params_of, take
-        from mlplatform.tuning.study.pruner import MedianAtStep
+        from mlplatform.tuning.study import MedianAtStep
 
         while len(self._under_way) < wanted and (trial := take(self._study, self._search)) is not None:
             params = params_of(self._search.config, trial)
@@ -88,7 +88,7 @@ class Driver:
         from ray.exceptions import RayActorError
 
         from mlplatform.tuning.search import describe, record
-        from mlplatform.tuning.study.study import interrupt
+        from mlplatform.tuning.study import interrupt
         from mlplatform.tuning.trials import finished, running
 
         (answer, *_), _ = ray.wait(list(self._under_way))

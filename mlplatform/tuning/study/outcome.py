@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.models.calibration import Intervals
+from mlplatform.models import Intervals
 from mlplatform.tuning.objective import FittedTrial
 
 ARRAYS = re.compile(r"\.trial_(\d+)\.npz$")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.storage import atomic_file
-from mlplatform.training.cross_validation import FoldData
+from mlplatform.training import FoldData
 from mlplatform.tuning.study.study import load_study, study_digest
 from mlplatform.tuning.trials import ATTEMPT, ATTEMPTS, DIGEST, best_of, finished, running
 

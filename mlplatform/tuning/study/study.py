@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.samples import WindowSamples
-from mlplatform.training.cross_validation import FoldData
+from mlplatform.datamodule import WindowSamples
+from mlplatform.training import FoldData
 from mlplatform.tuning.search_space import space_of
 from mlplatform.tuning.trials import ATTEMPT, ATTEMPTS, CONFIGURED, DIGEST, RETRIES, interrupted, running
 

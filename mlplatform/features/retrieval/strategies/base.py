@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlplatform.config import DatasetConfig, StalenessConfig
-from mlplatform.datamodule.panel import Panel
+from mlplatform.datamodule import Panel
 from mlplatform.features.errors import FeatureStoreError
-from mlplatform.features.online.read import Entities
+from mlplatform.features.online import Entities
 from mlplatform.features.retrieval.freshness import FeaturePanel, judge
 from mlplatform.features.time_point import TimePoint
 from mlplatform.settings import Settings

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlplatform.config import ENTITY
 from mlplatform.features.errors import FeatureStoreError
-from mlplatform.features.online.read import Entities, read_rows, read_windows
+from mlplatform.features.online import Entities, read_rows, read_windows
 from mlplatform.features.retrieval.freshness import FeaturePanel
 from mlplatform.features.retrieval.offline import chosen_ranges
 from mlplatform.features.retrieval.strategies.base import Request, RetrievalStrategy, refuse_range

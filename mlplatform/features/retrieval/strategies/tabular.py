@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mlplatform.features.online.read import Entities
+from mlplatform.features.online import Entities
 from mlplatform.features.retrieval.freshness import FeaturePanel
 from mlplatform.features.retrieval.offline import rows_as_of
 from mlplatform.features.retrieval.strategies.base import Request, RetrievalStrategy, refuse_range

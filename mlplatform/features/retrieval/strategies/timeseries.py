@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlplatform.config import ENTITY
-from mlplatform.features.online.read import Entities
+from mlplatform.features.online import Entities
 from mlplatform.features.retrieval.freshness import FeaturePanel
 from mlplatform.features.retrieval.offline import chosen_ranges, offline_windows, read_range
 from mlplatform.features.retrieval.strategies.base import Request, RetrievalStrategy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.datamodule import ModelSpec
 from mlplatform.models.networks.modules.fusion_transformer import Embeddings, Fused, FusionTransformer
 from mlplatform.models.networks.quantiles import add_level, outputs_per_step, shape_outputs
 from mlplatform.models.networks.windows import Batch

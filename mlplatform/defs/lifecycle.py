@@ -19,7 +19,7 @@ from dagster import (
 from pydantic import Field
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.defs.assets.promotion import promotion_metadata
+from mlplatform.defs.assets import promotion_metadata
 from mlplatform.defs.keys import PRODUCTION_ALIAS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource
@@ -73,7 +73,7 @@ def rollback_op(experiment: ExperimentConfig) -> OpDefinition:
 
     @op(name=f"rollback_{experiment.name}_op")
     def rollback(context: OpExecutionContext, config: RollbackConfig, platform: PlatformResource) -> Output[None]:
-        from mlplatform.promotion.rollback import roll_back
+        from mlplatform.promotion import roll_back
         from mlplatform.registry.pairs import PairStore
 
         settings = platform.settings
@@ -104,7 +104,7 @@ def promote_op(experiment: ExperimentConfig) -> OpDefinition:
 
     @op(name=f"promote_{experiment.name}_op")
     def promote(context: OpExecutionContext, config: PromoteConfig, platform: PlatformResource) -> Output[None]:
-        from mlplatform.promotion.by_hand import promote_version
+        from mlplatform.promotion import promote_version
         from mlplatform.registry.pairs import PairStore
 
         settings = platform.settings
@@ -131,7 +131,7 @@ def repair_op(experiment: ExperimentConfig) -> OpDefinition:
 
     @op(name=f"repair_{experiment.name}_op")
     def repair_registry(context: OpExecutionContext, platform: PlatformResource) -> Output[None]:
-        from mlplatform.promotion.rollback import repair
+        from mlplatform.promotion import repair
         from mlplatform.registry.pairs import PairStore
 
         done = repair(PairStore(platform.settings), experiment.name, experiment.registered_name)
@@ -162,7 +162,7 @@ def reproduce_op(experiment: ExperimentConfig) -> OpDefinition:
 
     @op(name=f"reproduce_{experiment.name}_op")
     def reproduce(context: OpExecutionContext, config: ReproduceConfig, platform: PlatformResource) -> Output[None]:
-        from mlplatform.promotion.reproduce import reproduce_pair
+        from mlplatform.promotion import reproduce_pair
         from mlplatform.registry.pairs import PRODUCTION, PairStore
 
         store = PairStore(platform.settings)
@@ -205,7 +205,7 @@ def _job(experiment: ExperimentConfig, operation: OpDefinition, description: str
 
 def _tell_servers(context: OpExecutionContext, settings: Settings, version: int | None) -> str:
     """Tell the servers and return how it went; a server that serves another version is worth a warning."""
-    from mlplatform.promotion.notify import notify_servers
+    from mlplatform.promotion import notify_servers
 
     notices = notify_servers(settings)
     for notice in notices:

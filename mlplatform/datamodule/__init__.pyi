@@ -1,0 +1,54 @@
+from .base import DataModule
+from .factory import create_data_module
+from .folds import Fold, Splitter, StoredFold
+from .panel import Float32, Int64, Panel, column_array, to_utc_ns
+from .samples import Samples, TabularSamples, WindowSamples, last_origins
+from .spec import ModelSpec
+from .splits import (
+    REFERENCE,
+    TRAIN,
+    SplitIntegrityError,
+    SplitManifest,
+    read_manifest,
+    read_part,
+    sha256_of,
+    split_dir,
+    write_split,
+)
+from .tabular import tabular_samples
+from .timeseries import invert_targets, window_samples
+from .versioning import VersioningError, content, push, track
+
+__all__ = [
+    "REFERENCE",
+    "TRAIN",
+    "DataModule",
+    "Float32",
+    "Fold",
+    "Int64",
+    "ModelSpec",
+    "Panel",
+    "Samples",
+    "SplitIntegrityError",
+    "SplitManifest",
+    "Splitter",
+    "StoredFold",
+    "TabularSamples",
+    "VersioningError",
+    "WindowSamples",
+    "column_array",
+    "content",
+    "create_data_module",
+    "invert_targets",
+    "last_origins",
+    "push",
+    "read_manifest",
+    "read_part",
+    "sha256_of",
+    "split_dir",
+    "tabular_samples",
+    "to_utc_ns",
+    "track",
+    "window_samples",
+    "write_split",
+]

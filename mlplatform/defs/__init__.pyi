@@ -1,0 +1,25 @@
+from .checks import experiment_checks
+from .io_managers import ArtifactIOManager
+from .jobs import ingest_job, materialize_job, monitor_job, nested_cv_job, train_job
+from .lifecycle import lifecycle_jobs
+from .resources import MlflowResource, PlatformResource, TrainingResource
+from .schedules import materialize_schedule, monitor_schedule
+from .sensors import drift_sensor, new_data_sensor
+
+__all__ = [
+    "ArtifactIOManager",
+    "MlflowResource",
+    "PlatformResource",
+    "TrainingResource",
+    "drift_sensor",
+    "experiment_checks",
+    "ingest_job",
+    "lifecycle_jobs",
+    "materialize_job",
+    "materialize_schedule",
+    "monitor_job",
+    "monitor_schedule",
+    "nested_cv_job",
+    "new_data_sensor",
+    "train_job",
+]

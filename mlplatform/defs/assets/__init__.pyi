@@ -1,0 +1,29 @@
+from .features import feature_table_asset, online_features_asset
+from .folds import cv_folds_asset, fold_preprocessor_asset
+from .inputs import load_part
+from .monitoring import drift_report_asset, prediction_log_asset
+from .nested_cv import nested_cv_asset
+from .promotion import gate_metadata, production_alias_asset, promotion_metadata, serving_reload_asset
+from .raw import raw_asset
+from .registration import registered_pair_asset
+from .splits import splits_asset
+from .training import tuned_model_asset
+
+__all__ = [
+    "cv_folds_asset",
+    "drift_report_asset",
+    "feature_table_asset",
+    "fold_preprocessor_asset",
+    "gate_metadata",
+    "load_part",
+    "nested_cv_asset",
+    "online_features_asset",
+    "prediction_log_asset",
+    "production_alias_asset",
+    "promotion_metadata",
+    "raw_asset",
+    "registered_pair_asset",
+    "serving_reload_asset",
+    "splits_asset",
+    "tuned_model_asset",
+]

@@ -1,0 +1,13 @@
+from .materialize import materialize_online
+from .push import push_rows
+from .read import Entities, check_columns, check_entity_types, read_rows, read_windows
+
+__all__ = [
+    "Entities",
+    "check_columns",
+    "check_entity_types",
+    "materialize_online",
+    "push_rows",
+    "read_rows",
+    "read_windows",
+]

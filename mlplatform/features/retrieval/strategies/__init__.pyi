@@ -1,0 +1,3 @@
+from .base import Request, RetrievalStrategy
+
+__all__ = ["Request", "RetrievalStrategy"]

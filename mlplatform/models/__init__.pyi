@@ -1,0 +1,26 @@
+from .base import (
+    DEFAULT_OPTIONS,
+    DirectFitModel,
+    FitOptions,
+    FitResult,
+    Iterations,
+    Model,
+    create_model,
+    load_model,
+    save_model,
+)
+from .calibration import Calibration, Intervals
+
+__all__ = [
+    "DEFAULT_OPTIONS",
+    "Calibration",
+    "DirectFitModel",
+    "FitOptions",
+    "FitResult",
+    "Intervals",
+    "Iterations",
+    "Model",
+    "create_model",
+    "load_model",
+    "save_model",
+]

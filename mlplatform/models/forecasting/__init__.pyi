@@ -1,0 +1,15 @@
+from .lag_features import CALENDAR_FEATURES, DAY_SECONDS, WEEK_SECONDS, last_observed
+from .rule import RuleModel
+from .strategies import StrategyForecast, StrategyParams, Table, learning_table
+
+__all__ = [
+    "CALENDAR_FEATURES",
+    "DAY_SECONDS",
+    "WEEK_SECONDS",
+    "RuleModel",
+    "StrategyForecast",
+    "StrategyParams",
+    "Table",
+    "last_observed",
+    "learning_table",
+]

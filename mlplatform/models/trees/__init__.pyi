@@ -1,0 +1,26 @@
+from .catboost import fit_catboost, load_catboost, regression_loss, save_catboost
+from .fitted import Boosted
+from .forecast import BoostedForecast, Task
+from .random_forest import FOREST_SEARCH_SPACE, Forest, ForestParams
+from .tabular import BoostedTabular
+from .xgboost import BOOSTING_SEARCH_SPACE, BoostingParams, fit_booster, load_boosters, quantile_matrix, save_boosters
+
+__all__ = [
+    "BOOSTING_SEARCH_SPACE",
+    "FOREST_SEARCH_SPACE",
+    "Boosted",
+    "BoostedForecast",
+    "BoostedTabular",
+    "BoostingParams",
+    "Forest",
+    "ForestParams",
+    "Task",
+    "fit_booster",
+    "fit_catboost",
+    "load_boosters",
+    "load_catboost",
+    "quantile_matrix",
+    "regression_loss",
+    "save_boosters",
+    "save_catboost",
+]

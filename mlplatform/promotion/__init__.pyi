@@ -1,0 +1,38 @@
+from .active_config import ADVICE, active_config_path, read_active_versions
+from .by_hand import promote_version
+from .checks import check_pair_integrity, check_promotion_gate, check_serving_parity, compare_with_baselines
+from .evidence import LEAKAGE, Evidence, find_leakage, keep_leakage, tag_name
+from .gate import GateReport
+from .gate_plot import plot_gate
+from .integrity import prepare_clean_process
+from .notify import notify_servers
+from .promoter import Promotion, promote_pair
+from .recording import record_decision
+from .reproduce import reproduce_pair
+from .rollback import repair, roll_back
+
+__all__ = [
+    "ADVICE",
+    "LEAKAGE",
+    "Evidence",
+    "GateReport",
+    "Promotion",
+    "active_config_path",
+    "check_pair_integrity",
+    "check_promotion_gate",
+    "check_serving_parity",
+    "compare_with_baselines",
+    "find_leakage",
+    "keep_leakage",
+    "notify_servers",
+    "plot_gate",
+    "prepare_clean_process",
+    "promote_pair",
+    "promote_version",
+    "read_active_versions",
+    "record_decision",
+    "repair",
+    "reproduce_pair",
+    "roll_back",
+    "tag_name",
+]
