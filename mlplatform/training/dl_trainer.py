@@ -185,7 +185,7 @@ class _Fit:
         if not self.bfloat16:
             outputs: torch.Tensor = self.module(batch)
             return outputs
-        with torch.autocast(self.device, torch.bfloat16):
+        with torch.autocast(self.device, torch.bfloat16), _kernels_that_exist(self.device):
             outputs = self.module(batch)
         return outputs.float()
 
@@ -282,3 +282,15 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _kernels_that_exist(device: str) -> Iterator[None]:
+    """Keep oneDNN out of bfloat16 on processors that it has no recurrent kernels for: it would raise, not fall back."""
+    import torch
+
+    if device != "cpu" or "AVX512" in torch.backends.cpu.get_cpu_capability():
+        yield
+        return
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
