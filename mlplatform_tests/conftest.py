@@ -37,6 +37,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def no_clean_process_per_training_run() -> Iterator[None]:
     """Starting a process to load a pair takes seconds; only the tests of that process and of the command line do it."""
+    from mlplatform import promotion
     from mlplatform.promotion import checks as candidate_checks
     from mlplatform.promotion import integrity
     from mlplatform.registry.pairs import PairInfo, PairStore
@@ -46,7 +47,7 @@ def no_clean_process_per_training_run() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidate_checks, "check_in_clean_process", check_here)
-        patch.setattr(integrity, "prepare_clean_process", lambda _settings: None)
+        patch.setattr(promotion, "prepare_clean_process", lambda _settings: None)
         yield
 
 

@@ -20,7 +20,7 @@ from dagster import (
     in_process_executor,
 )
 
-from mlplatform.candidates import candidate as candidate_module
+from mlplatform import candidates, training
 from mlplatform.config import ConfigError
 from mlplatform.datamodule.folds import StoredFold
 from mlplatform.datamodule.splits import split_dir
@@ -34,7 +34,6 @@ from mlplatform.promotion.active_config import read_active_versions
 from mlplatform.registry.pairs import PRODUCTION, PairIntegrityError, PairNotFoundError, PairStore
 from mlplatform.registry.tracking import client_for
 from mlplatform.testing.yard import EXPERIMENT, MONITOR, ROLLBACK, TRAIN, Yard, checks_of, write_conf
-from mlplatform.training import cross_validation
 
 
 def run_config(**training: Any) -> dict[str, Any]:
@@ -99,7 +98,7 @@ class TestOneFold:
             del fit_rows
             return TransformManager.for_experiment(module.config).fit(module.panel)
 
-        monkeypatch.setattr(cross_validation, "fit_preprocessor", fit_on_everything)
+        monkeypatch.setattr(training, "fit_preprocessor", fit_on_everything)
         result = yard.materialize(FOLD_PREPROCESSOR, "tuned_model", partition="fold_1", raise_on_error=False)
         assert not result.success
         leakage = checks_of(result)["leakage"]
@@ -221,7 +220,7 @@ class TestFailures:
             raise RuntimeError("no luck")
 
         with monkeypatch.context() as patch:
-            patch.setattr(candidate_module, "train_candidate", fail)
+            patch.setattr(candidates, "train_candidate", fail)
             assert not yard.materialize("tuned_model", raise_on_error=False).success
         assert [run.info.status for run in mlflow_runs(yard)] == ["FAILED"]
         yard.materialize("tuned_model")
@@ -253,7 +252,7 @@ def test_scores_belong_to_their_fold_also_beyond_ten(yard: Yard, monkeypatch: py
         seen.extend(fold.name for fold in folds)
         raise RuntimeError("seen enough")
 
-    monkeypatch.setattr(candidate_module, "train_candidate", stop)
+    monkeypatch.setattr(candidates, "train_candidate", stop)
     assert "seen enough" in failure(yard.run(TRAIN, raise_on_error=False))
     assert seen == [f"fold_{k}" for k in range(11)]
 

@@ -12,7 +12,7 @@ import pytest
 from dagster import AssetKey
 from mlflow.entities import Run
 
-from mlplatform.candidates import nested_cv
+from mlplatform import candidates
 from mlplatform.candidates.nested_cv import OuterResult
 from mlplatform.config import ConfigError
 from mlplatform.defs.io_managers import ArtifactStore
@@ -139,7 +139,7 @@ def test_a_failure_is_recorded_as_one(nested_yard: Yard, monkeypatch: pytest.Mon
         raise RuntimeError("no luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr(nested_cv, "score_outer_fold", fail)
+        patch.setattr(candidates, "score_outer_fold", fail)
         assert not nested_yard.run(JOB, raise_on_error=False).success
     run = recorded(nested_yard)[0]
     assert run.info.status == "FAILED"

@@ -154,7 +154,7 @@ def test_history_needs_the_table_and_the_registration(dataset: DatasetConfig, se
 
 
 def test_the_package_does_not_import_feast_or_duckdb_by_itself() -> None:
-    modules = "retrieval online store definitions table asof_query"
+    modules = "retrieval online.read feast.repository feast.definitions tables.feature_table asof.query"
     code = (
         "import importlib, sys\n"
         f"[importlib.import_module('mlplatform.features.' + name) for name in '{modules}'.split()]\n"

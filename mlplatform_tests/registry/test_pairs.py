@@ -248,6 +248,7 @@ def test_nothing_else_reads_or_moves_aliases() -> None:
         path.relative_to(PACKAGE_ROOT.parent).as_posix()
         for package in ("mlplatform", "serving")
         for path in (PACKAGE_ROOT.parent / package).rglob("*.py")
-        if pattern.search(path.read_text())
+        # Fault injection names MLflow's tables.
+        if path.parent != PACKAGE_ROOT / "testing" and pattern.search(path.read_text())
     }
     assert readers == {"mlplatform/registry/pairs/aliases.py"}
