@@ -158,6 +158,36 @@ def test_every_top_level_module_has_its_floor(tree: Tree) -> None:
     assert found - known == set()
 
 
+def test_the_page_draws_every_room_and_only_arrows_that_exist(tree: Tree) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    picture = page.partition("```mermaid")[2].partition("```")[0]
+    graph, drawn = tree.graph(), set[str]()
+    for line in filter(lambda line: "-->" in line, picture.splitlines()):
+        start, _, ends = re.sub(r'\["[^]]*"\]', "", line).partition("-->")
+        for end in ends.split("&"):
+            above, below = _members(start.strip()), _members(end.strip())
+            drawn |= {*above, *below}
+            chains = (
+                graph.find_shortest_chains(importer=a, imported=b, as_packages=True) for a in above for b in below
+            )
+            assert any(len(chain) == 2 for found in chains for chain in found), (
+                f"{line.strip()}: there is no such import"
+            )
+    rooms = {room for layer in LAYERS for room in layer}
+    assert drawn == rooms
+
+
+def _members(name: str) -> tuple[str, ...]:
+    """Return the rooms that a box of the picture stands for."""
+    boxes = {
+        "config": ("mlplatform.config", "mlplatform.composition"),
+        "ground": LAYERS[-1],
+        "programs": ("mlplatform.demo", "mlplatform.streaming"),
+        "serving": ("serving",),
+    }
+    return boxes.get(name, (f"mlplatform.{name}",))
+
+
 def test_no_modules_import_each_other_in_a_circle(tree: Tree) -> None:
     assert circle(tree.graph()) == []
 
