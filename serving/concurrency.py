@@ -7,10 +7,11 @@ there are cores, because more would only take turns.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar, TypeVarTuple
+
+from mlplatform.cores import usable_cores
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -25,7 +26,7 @@ class Workers:
     """
 
     def __init__(self, size: int | None = None) -> None:
-        self._pool = ThreadPoolExecutor(size or max(2, len(os.sched_getaffinity(0))), thread_name_prefix="serving")
+        self._pool = ThreadPoolExecutor(size or max(2, usable_cores()), thread_name_prefix="serving")
 
     async def run(self, function: Callable[[*Args], T], *args: *Args) -> T:
         """Run a blocking function in a thread and return its result."""

@@ -8,7 +8,6 @@ stores itself without pickle. Fitting belongs to training, but the arithmetic of
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from mlplatform.config import SearchDimension, bound_levels
+from mlplatform.cores import usable_cores
 from mlplatform.datamodule import Float32, ModelSpec, Samples
 from mlplatform.models.calibration import Calibration, Intervals
 from mlplatform.plugins import MODELS
@@ -52,7 +52,7 @@ class FitOptions:
     iterations: Iterations = ()
     seed: int = 0
     on_progress: ProgressCallback | None = None
-    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    workers: int = field(default_factory=usable_cores)
     checkpoint: Path | None = None
     checkpoint_seconds: float = 0.0
 

@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.config",),
     ("mlplatform.composition",),
     (
+        "mlplatform.cores",
         "mlplatform.settings",
         "mlplatform.storage",
         "mlplatform.plugins",
