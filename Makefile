@@ -40,7 +40,7 @@ define install
 endef
 
 $(VENV)/.base: pyproject.toml constraints.txt dagster.yaml
-	$(call install,)
+	$(call install,[all])
 
 $(VENV)/.dev: pyproject.toml constraints.txt dagster.yaml
 	$(call install,[dev])
