@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.config import Period
-from mlplatform.storage import atomic_folder, exclusive
+from mlplatform.locks import FileLock
+from mlplatform.storage import atomic_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,7 +114,7 @@ def open_snapshot(link: Path) -> Snapshot | None:
 @contextlib.contextmanager
 def table_lock(link: Path) -> Iterator[None]:
     """Hold the right to update a table, between threads and processes."""
-    with exclusive(link.parent / f"{link.name}.lock"):
+    with FileLock(link.parent / f"{link.name}.lock"):
         yield
 
 

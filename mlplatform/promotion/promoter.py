@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlplatform.config import VERSION_GROUPS, ExperimentConfig
+from mlplatform.locks import FileLock
 from mlplatform.promotion.active_config import active_config_path, read_active_pair, write_active_config
 from mlplatform.promotion.decision import Decision, Outcome
 from mlplatform.promotion.evidence import (
@@ -27,7 +28,6 @@ from mlplatform.promotion.evidence import (
 from mlplatform.promotion.gate import GateReport, metric_name, run_gate
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairStore
 from mlplatform.settings import Settings
-from mlplatform.storage import exclusive
 
 REQUIRED_CHECKS = (LEAKAGE, PAIR_INTEGRITY, SERVING_PARITY)
 
@@ -124,7 +124,7 @@ def sync_active_config(store: PairStore, experiment: str, name: str, *, create: 
 @contextlib.contextmanager
 def promotion_lock(settings: Settings, name: str) -> Iterator[None]:
     """Hold off other promotions and rollbacks of an experiment, so that a decision is acted on while it is true."""
-    with exclusive(settings.home / "locks" / f"promotion-{name}.lock"):
+    with FileLock(settings.home / "locks" / f"promotion-{name}.lock"):
         yield
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlplatform.locks import FileLock
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,14 +22,13 @@ def _prepare(uri: str) -> None:
     """Create MLflow's SQLite database once; parallel first uses would race to migrate it."""
     if not uri.startswith(SQLITE):
         return
-    from filelock import FileLock
     from mlflow.tracking import MlflowClient
 
     path = Path(uri.removeprefix(SQLITE))
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with FileLock(f"{path}.lock"):
+    with FileLock(path.with_name(f"{path.name}.lock")):
         MlflowClient(uri).search_experiments(max_results=1)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from mlplatform.locks import FileLock
 
 logger = logging.getLogger(__name__)
 
@@ -25,16 +26,15 @@ def claimed(folder: Path) -> Iterator[bool]:
         Whether the folder could be had; if not, another fit is using it.
     """
     # Beside the folder, which exists only while there is a state in it.
-    lock = folder.with_name(f"{folder.name}{LOCK_SUFFIX}")
-    descriptor = _lock(lock)
-    if descriptor is None:
+    lock = FileLock(folder.with_name(f"{folder.name}{LOCK_SUFFIX}"), wait_s=0.0)
+    if not lock.acquire():
         yield False
         return
     try:
         yield True
     finally:
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
+        lock.path.unlink(missing_ok=True)
+        lock.release()
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -84,24 +84,3 @@ def remove_checkpoint(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     if folder.exists() and not any(folder.iterdir()):
         folder.rmdir()
-
-
-def _lock(path: Path) -> int | None:
-    """Return the descriptor that holds the lock, or None if another one does."""
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:
-            # Another run removed the empty parent in between.
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        # Its last holder may have removed the file after it was opened here: then nobody else would see this lock.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        os.close(descriptor)

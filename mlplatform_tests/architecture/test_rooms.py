@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.composition",),
     (
         "mlplatform.cores",
+        "mlplatform.locks",
         "mlplatform.settings",
         "mlplatform.storage",
         "mlplatform.plugins",

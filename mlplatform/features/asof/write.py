@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from mlplatform.features.asof.engine import BATCH_ROWS
 from mlplatform.features.asof.files import HIVE_NULL, SUFFIX, Place, partition_columns
-from mlplatform.storage import exclusive
+from mlplatform.locks import FileLock
 
 
 def append_rows(place: Place, rows: pa.Table) -> None:
@@ -38,7 +38,7 @@ def append_rows(place: Place, rows: pa.Table) -> None:
         append_files(place, rows, [name for name, _ in partition_columns(map(place.inside, place.files()))])
     elif place.filesystem is None:
         # Of two that rewrite a file at once, the second would drop the rows of the first.
-        with exclusive(Path(place.path).with_name(f".{Path(place.path).name}.lock")):
+        with FileLock(Path(place.path).with_name(f".{Path(place.path).name}.lock")):
             _rewrite(place, rows)
     else:
         _rewrite(place, rows)

@@ -20,8 +20,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.feast.secret import Secret
 from mlplatform.features.retry import StoreAccess, call_store, online_access
+from mlplatform.locks import FileLock
 from mlplatform.settings import Settings
-from mlplatform.storage import exclusive
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -83,7 +83,7 @@ class SqliteServer:
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[Confirm]:
         """Hold a file lock; the system frees it when its holder ends."""
-        with exclusive(self._folder / f"{name}.lock"):
+        with FileLock(self._folder / f"{name}.lock"):
             yield lambda: None
 
 

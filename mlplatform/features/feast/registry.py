@@ -14,8 +14,8 @@ from typing import Any
 
 from mlplatform.features.errors import FeatureStoreError, StoreUnavailableError
 from mlplatform.features.feast.secret import Secret
+from mlplatform.locks import FileLock
 from mlplatform.settings import Settings
-from mlplatform.storage import exclusive
 
 # How long a process goes on with what it read from a database. A file is looked at every time: that costs microseconds.
 DATABASE_TTL_S = 60
@@ -70,7 +70,7 @@ def registry_version(settings: Settings) -> tuple[int, ...]:
 @contextlib.contextmanager
 def registry_lock(settings: Settings) -> Iterator[None]:
     """Hold the right to change the registry, against other threads and processes, and machines if it is on a server."""
-    with exclusive(settings.feast_dir / "registry.lock"), contextlib.ExitStack() as stack:
+    with FileLock(settings.feast_dir / "registry.lock"), contextlib.ExitStack() as stack:
         if settings.feast_registry is not None:
             stack.enter_context(_database_lock(settings))
         yield

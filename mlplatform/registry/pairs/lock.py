@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlplatform.locks import FileLock
 from mlplatform.registry.pairs.info import PairConflictError, registered_model
 from mlplatform.settings import Settings
-from mlplatform.storage import exclusive
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -132,7 +132,7 @@ class Ticket:
 def only_writer(client: MlflowClient, settings: Settings, name: str) -> Iterator[Ticket]:
     """Be the only process that changes the pairs called `name`; the registered models must exist."""
     path = settings.home / "locks" / f"registry_{name}.lock"
-    with exclusive(path):
+    with FileLock(path):
         ticket = Ticket(client, registered_model(name, "model"), _origin(path))
         try:
             ticket.wait()

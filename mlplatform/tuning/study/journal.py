@@ -5,10 +5,7 @@ Import it inside functions: it loads Optuna.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,46 +14,17 @@ from typing import Any
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from mlplatform.locks import FileLock
+
 # How long a new search waits for the workers of a killed one to notice and leave.
 HANDOVER_S = 10.0
 
 
-class KernelLock(JournalFileOpenLock):
-    """An exclusive lock that the operating system takes back when its holder dies, at once.
+class KernelLock(FileLock, JournalFileOpenLock):
+    """The platform's file lock in the place of Optuna's own.
 
-    Optuna's own lock files stay behind when their holder is killed, and everyone waits for half a minute. The locked
-    file has to be on a file system of this machine, or one that passes `flock` on, as NFS 4 does.
-
-    Parameters:
-        path: file to lock; it is created, and nothing is written to it.
+    The lock files of that one stay behind when their holder is killed, and everyone waits for half a minute.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._held: int | None = None
-
-    def acquire(self) -> bool:
-        """Wait for the lock."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._held = descriptor
-        return True
-
-    def release(self) -> None:
-        """Give the lock back."""
-        assert self._held is not None
-        descriptor, self._held = self._held, None
-        os.close(descriptor)
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *raised: object) -> None:
-        self.release()
 
 
 class Journal(JournalFileBackend):
@@ -112,32 +80,23 @@ def only_search(journal: Path) -> Iterator[None]:
     Raises:
         RuntimeError: if one still does after some seconds.
     """
-    with _locked(session_file(journal), fcntl.LOCK_EX, journal):
+    with _session(journal, shared=False):
         yield
 
 
 @contextmanager
 def part_of_search(journal: Path) -> Iterator[None]:
     """Keep new searches off the journal while the context is open; several processes can at a time."""
-    with _locked(session_file(journal), fcntl.LOCK_SH, journal):
+    with _session(journal, shared=True):
         yield
 
 
 @contextmanager
-def _locked(path: Path, kind: int, journal: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _session(journal: Path, shared: bool) -> Iterator[None]:
+    lock = FileLock(session_file(journal), shared=shared, wait_s=HANDOVER_S)
+    if not lock.acquire():
+        raise RuntimeError(f"another process is searching with the journal {journal}; wait for it to end, or stop it")
     try:
-        deadline = time.monotonic() + HANDOVER_S
-        while True:
-            try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RuntimeError(
-                        f"another process is searching with the journal {journal}; wait for it to end, or stop it"
-                    ) from None
-                time.sleep(0.05)
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
