@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, wait_exponential
+from tenacity.wait import wait_base
 
 from mlplatform.config import ConfigError, DatasetConfig, load_dataset
 from mlplatform.data import DataError, SourceUnavailableError
@@ -28,24 +30,10 @@ if TYPE_CHECKING:
 
 STREAM_INTERVAL_S = 1.0
 OTHER_INTERVAL_S = 60.0
+# After failures in a row, each pause is twice as long as the one before.
+BACKOFF = wait_exponential(1.0, max=60.0)
 
 logger = logging.getLogger("mlplatform.streaming")
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """Pauses after failures in a row, each twice as long as the one before.
-
-    Attributes:
-        first_s, longest_s: the first pause, and the one that is not exceeded.
-    """
-
-    first_s: float = 1.0
-    longest_s: float = 60.0
-
-    def pause_s(self, failures: int) -> float:
-        """Return how long to wait after so many failures in a row, at least one."""
-        return min(self.first_s * 2.0 ** (failures - 1), self.longest_s)
 
 
 def consume(
@@ -56,7 +44,7 @@ def consume(
     push: Callable[[pd.DataFrame], object] | None,
     once: bool = False,
     interval_s: float | None = None,
-    backoff: Backoff | None = None,
+    backoff: wait_base = BACKOFF,
 ) -> None:
     """Ingest what is there and what arrives until `stop` is set; then the batch at hand is finished.
 
@@ -66,6 +54,7 @@ def consume(
         push: called with the good rows of a batch before they are committed; `None`: the raw table alone.
         once: return when everything that was there has been ingested.
         interval_s: seconds between two looks at the source; default: 1 for a stream, 60 for another source.
+        backoff: pauses after failures in a row.
 
     Raises:
         ConfigError, DataError: if the source cannot be used, or cannot tell what is new.
@@ -80,29 +69,39 @@ def consume(
             f"dataset {dataset.name!r}: {dataset.source.uri!r} with its options cannot tell what is new, so there is "
             "nothing to wait for; materialise its raw asset instead"
         )
-    pauses = backoff or Backoff()
     interval = interval_s or (STREAM_INTERVAL_S if source.is_stream else OTHER_INTERVAL_S)
     seen: str | None = None
-    failures = 0
+    asking = Retrying(
+        retry=retry_if_exception_type((SourceUnavailableError, StoreUnavailableError)),
+        wait=backoff,
+        sleep=sleep_using_event(stop),
+        before_sleep=_log_failure,
+    )
+
+    def look() -> None:
+        nonlocal seen
+        if stop.is_set():
+            return
+        # Taken before reading, so that whatever arrives meanwhile makes a difference.
+        found = source.fingerprint(dataset, settings)
+        if found is None or found != seen:
+            ingest(dataset, settings, on_rows=push and _timed(push), should_stop=stop.is_set)
+            seen = found
+
     while not stop.is_set():
-        try:
-            # Taken before reading, so that whatever arrives meanwhile makes a difference.
-            found = source.fingerprint(dataset, settings)
-            if found is None or found != seen:
-                ingest(dataset, settings, on_rows=push and _timed(push), should_stop=stop.is_set)
-                seen = found
-        except (SourceUnavailableError, StoreUnavailableError) as error:
-            failures += 1
-            pause = pauses.pause_s(failures)
-            logger.warning("Failure %d in a row, next try in %g s: %s", failures, pause, error)
-            stop.wait(pause)
-            continue
-        if failures:
+        asking(look)
+        failures = asking.statistics["attempt_number"] - 1
+        if failures and not stop.is_set():
             logger.info("Dataset %s: back after %d failures", dataset.name, failures)
-            failures = 0
         if once:
             return
         stop.wait(interval)
+
+
+def _log_failure(state: RetryCallState) -> None:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    logger.warning("Failure %d in a row, next try in %g s: %s", state.attempt_number, state.upcoming_sleep, error)
 
 
 def _timed(push: Callable[[pd.DataFrame], object]) -> Callable[[pd.DataFrame], None]:

@@ -17,6 +17,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from tenacity import RetryCallState, Retrying, wait_exponential
+from tenacity.wait import wait_base
 
 from mlplatform.config import DatasetConfig, load_dataset
 from mlplatform.data.errors import DataError, SourceUnavailableError
@@ -25,12 +27,12 @@ from mlplatform.data.raw_table import read_raw
 from mlplatform.data.sources.kafka import KafkaSource
 from mlplatform.features.errors import StoreUnavailableError
 from mlplatform.settings import Settings
-from mlplatform.streaming import Backoff, consume, main
+from mlplatform.streaming import BACKOFF, consume, main
 from mlplatform_tests.data.servers import Kafka, free_port, kafka_cluster
 
 ENTITIES = 10
 HOURS = 1_000
-SHORT = Backoff(first_s=0.01, longest_s=0.04)
+SHORT = wait_exponential(0.01, max=0.04)
 
 
 @pytest.fixture(scope="module")
@@ -254,12 +256,20 @@ def test_waiting_for_brokers_ends_with_the_signal(settings: Settings) -> None:
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
     began = time.monotonic()
-    consume(dataset, settings, stop, push=None, backoff=Backoff(first_s=30.0))
+    consume(dataset, settings, stop, push=None, backoff=wait_exponential(30.0))
     assert time.monotonic() - began < 5
 
 
 def test_the_pause_doubles_up_to_its_limit() -> None:
-    assert [Backoff(1.0, 10.0).pause_s(failures) for failures in (1, 2, 3, 4, 5, 1000)] == [1, 2, 4, 8, 10, 10]
+    def pauses(backoff: wait_base) -> list[float]:
+        state = RetryCallState(Retrying(), None, (), {})
+        paused = []
+        for state.attempt_number in (1, 2, 3, 4, 5, 1000):
+            paused.append(backoff(state))
+        return paused
+
+    assert pauses(wait_exponential(1.0, max=10.0)) == [1, 2, 4, 8, 10, 10]
+    assert pauses(BACKOFF) == [1, 2, 4, 8, 16, 60]
 
 
 def test_pushed_rows_equal_the_offline_windows(kafka: Kafka, settings: Settings) -> None:

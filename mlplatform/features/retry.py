@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential,
+)
 
 from mlplatform.features.errors import StoreUnavailableError
 from mlplatform.settings import Settings
@@ -98,25 +105,31 @@ def call_store(operation: Callable[[], T], access: StoreAccess) -> T:
     Raises:
         StoreUnavailableError: if the store does not answer. Errors that are not the store's pass through unchanged.
     """
-    began = time.monotonic()
-    tries = 0
-    while True:
-        tries += 1
-        try:
-            return operation()
-        except Exception as error:
-            failure = classify(error)
-            if failure is Failure.OTHER:
-                raise
-            passed = time.monotonic() - began
-            pause = _pause(access.policy, tries)
-            is_last = tries >= access.policy.tries or passed + pause >= access.policy.deadline_s
-            if failure is Failure.PERMANENT or is_last:
-                raise StoreUnavailableError(access.name, error, tries, passed, access.action) from error
-        time.sleep(pause)
+
+    def give_up(state: RetryCallState) -> NoReturn:
+        error, passed = _error(state), state.seconds_since_start
+        assert passed is not None
+        raise StoreUnavailableError(access.name, error, state.attempt_number, passed, access.action) from error
+
+    def pause(state: RetryCallState) -> float:
+        return doubling(state) * float(np.random.default_rng().uniform(0.5, 1.0))
+
+    def is_over(state: RetryCallState) -> bool:
+        return classify(_error(state)) is Failure.PERMANENT or is_bound_reached(state)
+
+    policy = access.policy
+    doubling = wait_exponential(policy.pause_s)
+    is_bound_reached = stop_after_attempt(policy.tries) | stop_before_delay(policy.deadline_s)
+    asking = Retrying(
+        retry=retry_if_exception(lambda error: classify(error) is not Failure.OTHER),
+        stop=is_over,
+        wait=pause,
+        retry_error_callback=give_up,
+    )
+    return asking(operation)
 
 
-def classify(error: Exception) -> Failure:
+def classify(error: BaseException) -> Failure:
     """Return what an exception says about the store that was asked."""
     if isinstance(error, OSError):
         return Failure.PERMANENT if isinstance(error, _OS_PERMANENT) else Failure.TRANSIENT
@@ -163,6 +176,8 @@ def _address(url: str) -> str:
         return ""
 
 
-def _pause(policy: RetryPolicy, tries: int) -> float:
-    longest: float = policy.pause_s * 2 ** (tries - 1)
-    return longest * float(np.random.default_rng().uniform(0.5, 1.0))
+def _error(state: RetryCallState) -> BaseException:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert error is not None
+    return error

@@ -119,7 +119,7 @@ def test_the_last_failure_tells_tries_time_and_cause() -> None:
 
 def test_no_try_begins_after_the_deadline() -> None:
     slept: list[float] = []
-    with mock.patch.object(retry.time, "sleep", slept.append):
+    with mock.patch.object(time, "sleep", slept.append):
         operation = Failing(*[TimeoutError() for _ in range(50)])
         with pytest.raises(StoreUnavailableError):
             call_store(operation, StoreAccess("s", "a", RetryPolicy(tries=50, deadline_s=0.2, pause_s=0.06)))
