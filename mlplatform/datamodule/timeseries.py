@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import override
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.base import DataModule
@@ -56,9 +57,9 @@ class TimeSeriesDataModule(DataModule):
         """Return the windows whose origins are `rows`."""
         return window_samples(transformed, self.spec(manager), rows)
 
+    @override
     def truth(self, manager: Preprocessor, rows: Int64) -> Float32:
         """Return targets in original units, of shape (samples, horizon, targets)."""
-        del manager
         targets = self.panel.matrix(self.config.targets)
         windows = np.lib.stride_tricks.sliding_window_view(targets, self.config.horizon, axis=0)
         return np.ascontiguousarray(windows[rows + 1].transpose(0, 2, 1))

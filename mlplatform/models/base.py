@@ -105,15 +105,13 @@ class Model(ABC):
         self.calibration: Calibration | None = None
 
     @classmethod
-    def search_space(cls, task: str) -> dict[str, SearchDimension]:
+    def search_space(cls, task: str) -> dict[str, SearchDimension]:  # noqa: ARG003 (for subclasses)
         """Return the default search space for a task; empty when there is nothing to tune."""
-        del task
         return {}
 
     @classmethod
-    def least_lookback(cls, params: Any) -> int:
+    def least_lookback(cls, params: Any) -> int:  # noqa: ARG003 (for subclasses)
         """Return the shortest lookback, in steps, that a forecast with these parameters can work with."""
-        del params
         return 1
 
     @abstractmethod
@@ -125,7 +123,7 @@ class Model(ABC):
             Classification: probabilities of shape (samples, classes).
         """
 
-    def predict_quantiles(self, samples: Samples) -> Float32:
+    def predict_quantiles(self, samples: Samples) -> Float32:  # noqa: ARG002 (for subclasses)
         """Predict the spec's quantiles in preprocessed space; they never cross.
 
         Returns:
@@ -135,7 +133,6 @@ class Model(ABC):
         Raises:
             ValueError: if the model was not fitted to quantiles.
         """
-        del samples
         raise ValueError(f"{type(self).__name__} was not fitted to quantiles: its spec has {self.spec.quantiles}")
 
     def predict_bounds(self, samples: Samples, coverage: float) -> Intervals:

@@ -140,16 +140,14 @@ def pinball_loss(truth: Values, prediction: Values, bounds: Bounds) -> float:
 
 
 @_metric("coverage", CONTINUOUS, reads="bounds", greater_is_better=True, decides=False)
-def interval_coverage(truth: Values, prediction: Values, bounds: Bounds) -> float:
+def interval_coverage(truth: Values, _prediction: Values, bounds: Bounds) -> float:
     """Share of the true values that lie inside their prediction interval."""
-    del prediction
     return float(np.mean((bounds.lower <= truth) & (truth <= bounds.upper)))
 
 
 @_metric("interval_width", CONTINUOUS, reads="bounds", decides=False)
-def interval_width(truth: Values, prediction: Values, bounds: Bounds) -> float:
+def interval_width(_truth: Values, _prediction: Values, bounds: Bounds) -> float:
     """Mean width of the prediction intervals."""
-    del truth, prediction
     return float(np.mean(bounds.upper - bounds.lower, dtype=np.float64))
 
 

@@ -94,8 +94,7 @@ class TestOneFold:
     def test_a_preprocessor_that_saw_later_rows_fails_the_run(
         self, yard: Yard, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fit_on_everything(module: Any, fit_rows: Any) -> TransformManager:
-            del fit_rows
+        def fit_on_everything(module: Any, _fit_rows: Any) -> TransformManager:
             return TransformManager.for_experiment(module.config).fit(module.panel)
 
         monkeypatch.setattr(training, "fit_preprocessor", fit_on_everything)

@@ -168,8 +168,8 @@ def test_a_run_beside_one_with_the_same_inputs_keeps_out_of_its_way(
     shutil.rmtree(state.parents[1])
 
 
-def test_what_nobody_repeats_goes_after_a_week(clean: Yard, trained_epochs: Counter[str]) -> None:
-    del trained_epochs
+@pytest.mark.usefixtures("trained_epochs")
+def test_what_nobody_repeats_goes_after_a_week(clean: Yard) -> None:
     kill_a_run(clean, "fold_0", 2)
     other = {"resources": {"training": {"config": {"overrides": ["seed=5"]}}}}
     for path in clean.settings.checkpoints_dir.rglob("*"):

@@ -93,8 +93,7 @@ def test_progress_reports_the_best_loss_of_every_tree_and_may_abandon_the_fit(fa
     assert [step for step, _ in seen] == list(range(len(result.history)))
     np.testing.assert_allclose([loss for _, loss in seen], np.minimum.accumulate(result.history))
 
-    def abandon(step: int, loss: float) -> None:
-        del loss
+    def abandon(step: int, _loss: float) -> None:
         if step == 3:
             raise AbandonedError
 

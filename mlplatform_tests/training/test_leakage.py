@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from typing_extensions import override
 
 from mlplatform.config import ExperimentConfig, load_experiment
 from mlplatform.datamodule.base import DataModule
@@ -41,10 +42,12 @@ def fold(module: DataModule) -> Fold:
 class FillBackward(Transform):
     """A transform that should not exist: it fills a hole with the value after it."""
 
-    def fit(self, column: Column, name: str) -> FillBackward:  # noqa: ARG002 - learns nothing
+    @override
+    def fit(self, column: Column, name: str) -> FillBackward:
         return self
 
-    def apply(self, column: Column, offsets: Int64) -> Column:  # noqa: ARG002 - ignores entities, too
+    @override
+    def apply(self, column: Column, offsets: Int64) -> Column:
         return pd.Series(column.astype(np.float32)).bfill().to_numpy()
 
     def state(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from mlplatform.config import SECRET_NAME, DatasetConfig
 from mlplatform.data.errors import DataError, SourceUnavailableError
@@ -79,10 +80,11 @@ class KafkaSource(IncrementalSource[KafkaParams]):
     operational = frozenset(KafkaParams.model_fields)  # the URI alone says which messages
     is_stream = True
 
+    @override
     def read_since(
         self,
         dataset: DatasetConfig,
-        settings: Settings,  # noqa: ARG002 (nothing stored is read)
+        settings: Settings,
         position: Position | None,
     ) -> Iterator[Batch]:
         """Read all partitions from the position's offsets to their ends as of now; see `IncrementalSource.read_since`.
@@ -104,7 +106,8 @@ class KafkaSource(IncrementalSource[KafkaParams]):
                 is_first = False
                 yield Batch(frame, {"offsets": {str(partition): offset for partition, offset in offsets.items()}})
 
-    def acknowledge(self, dataset: DatasetConfig, settings: Settings, position: Position) -> None:  # noqa: ARG002
+    @override
+    def acknowledge(self, dataset: DatasetConfig, settings: Settings, position: Position) -> None:
         """Commit the position's offsets to the broker, where they show the lag; see `IncrementalSource.acknowledge`."""
         from confluent_kafka import TopicPartition
 
@@ -118,7 +121,8 @@ class KafkaSource(IncrementalSource[KafkaParams]):
         except DataError as error:
             logger.warning("Dataset %s: the offsets were not reported to the broker: %s", dataset.name, error)
 
-    def fingerprint(self, dataset: DatasetConfig, settings: Settings) -> str:  # noqa: ARG002
+    @override
+    def fingerprint(self, dataset: DatasetConfig, settings: Settings) -> str:
         """Return the end offsets of all partitions; see `Source.fingerprint`."""
         with self._consumer(dataset) as consumer:
             limits = self._limits(consumer, dataset)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from mlplatform.config import DatasetConfig
 from mlplatform.data.errors import DataError, SourceUnavailableError
 from mlplatform.data.sources.base import Batch, IncrementalSource, Position
@@ -44,10 +46,11 @@ class RedisStreamSource(IncrementalSource[RedisStreamParams]):
     operational = frozenset(RedisStreamParams.model_fields) - {"field"}
     is_stream = True
 
+    @override
     def read_since(
         self,
         dataset: DatasetConfig,
-        settings: Settings,  # noqa: ARG002 (nothing stored is read)
+        settings: Settings,
         position: Position | None,
     ) -> Iterator[Batch]:
         """Read the entries after the position's id up to the last one as of now; see `IncrementalSource.read_since`."""
@@ -68,7 +71,8 @@ class RedisStreamSource(IncrementalSource[RedisStreamParams]):
                 yield Batch(rows_from_messages(messages, dataset, is_first=is_first), position)
                 is_first = False
 
-    def acknowledge(self, dataset: DatasetConfig, settings: Settings, position: Position) -> None:  # noqa: ARG002
+    @override
+    def acknowledge(self, dataset: DatasetConfig, settings: Settings, position: Position) -> None:
         """Move the consumer group, if there is one, to the position; see `IncrementalSource.acknowledge`."""
         if self.params.group is None:
             return
@@ -85,7 +89,8 @@ class RedisStreamSource(IncrementalSource[RedisStreamParams]):
         except DataError as error:
             logger.warning("Dataset %s: the position was not reported to Redis: %s", dataset.name, error)
 
-    def fingerprint(self, dataset: DatasetConfig, settings: Settings) -> str:  # noqa: ARG002
+    @override
+    def fingerprint(self, dataset: DatasetConfig, settings: Settings) -> str:
         """Return the id of the last entry that was added; see `Source.fingerprint`."""
         with self._client(dataset) as (client, stream):
             return str(_info(client, stream, dataset)["last-generated-id"])

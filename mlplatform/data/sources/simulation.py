@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from mlplatform.config import DatasetConfig
 from mlplatform.data.errors import DataError
 from mlplatform.data.simulation import FleetOptions, simulate_fleet
@@ -21,7 +23,8 @@ class SimulationSource(Source[FleetOptions]):
 
     Params = FleetOptions
 
-    def read(self, dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:  # noqa: ARG002 (nothing stored is read)
+    @override
+    def read(self, dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
         """Simulate the fleet; see `Source.read`."""
         if dataset.source.uri != "simulation://fleet":
             raise DataError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from typing_extensions import override
+
 from mlplatform.config import DatasetConfig
 from mlplatform.data.errors import DataError
 from mlplatform.data.sources.base import NoOptions, Source
@@ -39,7 +41,8 @@ READERS: dict[str, Callable[[], pd.DataFrame]] = {"diabetes": read_diabetes, "br
 class SklearnSource(Source[NoOptions]):
     """A bundled data set; column names are scikit-learn's in snake case."""
 
-    def read(self, dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:  # noqa: ARG002 (nothing stored is read)
+    @override
+    def read(self, dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
         """Read the data set that `source.uri` names; see `Source.read`."""
         name = dataset.source.uri.partition("://")[2]
         if name not in READERS:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from mlplatform.config import DatasetConfig, Frozen, time_step
 from mlplatform.data.columns import require_columns, source_columns
@@ -98,19 +99,22 @@ class SqlSource(IncrementalSource[SqlParams]):
     def is_transient(self, error: BaseException) -> bool:
         """Return whether the driver's error may go away by itself, as after a restart of the server."""
 
-    def is_incremental(self, dataset: DatasetConfig, settings: Settings) -> bool:  # noqa: ARG002 (options decide)
+    @override
+    def is_incremental(self, dataset: DatasetConfig, settings: Settings) -> bool:
         """Return whether there is a watermark column."""
         return self.params.watermark_column is not None
 
-    def read_batches(self, dataset: DatasetConfig, settings: Settings) -> Iterator[pd.DataFrame]:  # noqa: ARG002
+    @override
+    def read_batches(self, dataset: DatasetConfig, settings: Settings) -> Iterator[pd.DataFrame]:
         """Read everything, `chunk_rows` rows at a time; see `Source.read_batches`."""
         for frame, _ in self._frames(dataset, None):
             yield frame
 
+    @override
     def read_since(
         self,
         dataset: DatasetConfig,
-        settings: Settings,  # noqa: ARG002 (nothing stored is read)
+        settings: Settings,
         position: Position | None,
     ) -> Iterator[Batch]:
         """Read the rows from the position's watermark on, less the overlap; see `IncrementalSource.read_since`."""
@@ -120,7 +124,8 @@ class SqlSource(IncrementalSource[SqlParams]):
         for frame, watermark in self._frames(dataset, start):
             yield Batch(frame, encode_watermark(watermark, dataset))
 
-    def fingerprint(self, dataset: DatasetConfig, settings: Settings) -> str | None:  # noqa: ARG002
+    @override
+    def fingerprint(self, dataset: DatasetConfig, settings: Settings) -> str | None:
         """Return the highest watermark and how many rows are within the overlap of it; `None` without a watermark."""
         import sqlalchemy as sa
 

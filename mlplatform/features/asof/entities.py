@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 import pyarrow as pa
+from typing_extensions import override
 
 from mlplatform.features.asof.engine import Engine
 from mlplatform.features.asof.query import ViewJoin, entities_sql, time_range_sql
@@ -53,7 +54,8 @@ class FrameRows(EntityRows):
         self.time_column = _time_column(self.columns, [str(name) for name in times])
         self._frame = frame
 
-    def read(self, engine: Engine, views: Sequence[ViewJoin]) -> pa.Table:  # noqa: ARG002  (they are here already)
+    @override
+    def read(self, engine: Engine, views: Sequence[ViewJoin]) -> pa.Table:
         rows = pa.Table.from_pandas(self._frame, preserve_index=False)
         position = rows.column_names.index(self.time_column)
         return rows.set_column(position, self.time_column, pa.array(self._times()))
@@ -91,7 +93,8 @@ class QueryRows(EntityRows):
         times = [row["column_name"] for row in description if row["column_type"].startswith("TIMESTAMP")]
         self.time_column = _time_column(self.columns, times)
 
-    def read(self, engine: Engine, views: Sequence[ViewJoin]) -> pa.Table:  # noqa: ARG002  (the query says it all)
+    @override
+    def read(self, engine: Engine, views: Sequence[ViewJoin]) -> pa.Table:
         rows = engine.table(self._sql)
         position = rows.column_names.index(self.time_column)
         return rows.set_column(position, self.time_column, rows.column(position).cast(TIME_TYPE))

@@ -13,6 +13,7 @@ from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.saved_dataset import SavedDatasetStorage
+from typing_extensions import override
 
 from mlplatform.features.asof.files import place
 from mlplatform.features.asof.write import write_dataset
@@ -46,7 +47,8 @@ class AsOfRetrievalJob(RetrievalJob):
         self._on_demand_feature_views = list(on_demand_feature_views)
         self._metadata = metadata
 
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002  (Feast's signature)
+    @override
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         return self._query.table()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
@@ -60,11 +62,12 @@ class AsOfRetrievalJob(RetrievalJob):
         """
         return self.to_arrow().to_reader() if self._on_demand_feature_views else self._query.stream()
 
+    @override
     def persist(
         self,
         storage: SavedDatasetStorage,
         allow_overwrite: bool = False,
-        timeout: int | None = None,  # noqa: ARG002  (Feast's signature)
+        timeout: int | None = None,
     ) -> None:
         """Write the result to a Parquet file, or to a folder if the name does not end in `.parquet`, batch by batch.
 

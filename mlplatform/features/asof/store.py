@@ -31,6 +31,7 @@ from feast.utils import (
     compute_non_entity_date_range,
 )
 from pydantic import PositiveInt, StrictStr
+from typing_extensions import override
 
 from mlplatform.features.asof.engine import Engine
 from mlplatform.features.asof.entities import EntityRows, FrameRows, QueryRows, SnapshotRows
@@ -201,12 +202,13 @@ class AsOfOfflineStore(OfflineStore):
             progress(table.num_rows)
 
     @staticmethod
+    @override
     def write_logged_features(
         config: RepoConfig,
         data: pa.Table | Path,
-        source: LoggingSource,  # noqa: ARG004  (Feast's signature)
+        source: LoggingSource,
         logging_config: LoggingConfig,
-        registry: BaseRegistry,  # noqa: ARG004  (Feast's signature)
+        registry: BaseRegistry,
     ) -> None:
         """Add logged features to the Parquet folder that `logging_config` names.
 

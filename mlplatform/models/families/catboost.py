@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, WindowSamples
@@ -49,9 +50,9 @@ class CatBoostForecast(BoostedForecast):
     params: CatBoostForecastParams
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the learning rate, the depth, the share of features per level and the two regularisers."""
-        del task
         return {
             "learning_rate": SearchDimension(type="float", low=0.03, high=0.3, log=True),
             "depth": SearchDimension(type="int", low=2, high=6),
@@ -60,11 +61,11 @@ class CatBoostForecast(BoostedForecast):
             "rsm": SearchDimension(type="float", low=0.3, high=1.0),
         }
 
+    @override
     def workspaces(
         self, table: Table, held_out: Table | None, samples: list[WindowSamples], count: int
     ) -> list[tuple[Float32, Float32 | None]]:
         """Return the features: CatBoost copies them for every model."""
-        del samples
         return [(table.features, None if held_out is None else held_out.features)] * count
 
     def fit_one(self, workspace: tuple[Float32, Float32 | None], task: Task) -> Boosted:

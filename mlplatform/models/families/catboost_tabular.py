@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, TabularSamples
@@ -43,13 +44,13 @@ class CatBoostTabular(BoostedTabular):
     params: CatBoostTabularParams
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search from single splits, which small noisy tables want, to deep trees, and all regularisers.
 
         The learning rate stays as configured: early stopping finds the number of trees that goes with it, and the loss
         of a fast, uneven fit at its best tree flatters it.
         """
-        del task
         return {
             "depth": SearchDimension(type="int", low=1, high=6),
             "l2_leaf_reg": SearchDimension(type="float", low=0.5, high=30.0, log=True),

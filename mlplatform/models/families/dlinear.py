@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.models.families.nlinear import SEARCH_SPACE
@@ -33,9 +34,9 @@ class DLinear(TorchModel):
     reads_targets_only = True
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search step size, batch size, penalty and whether targets share their layers."""
-        del task
         return {**SEARCH_SPACE, "individual": SearchDimension(type="categorical", choices=(False, True))}
 
     def build(self) -> torch.nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from mlplatform.datamodule import Float32, Samples, TabularSamples
 from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
@@ -19,6 +20,7 @@ class Dummy(DirectFitModel):
     Params = ModelParams
     is_naive = True
 
+    @override
     def fit(
         self,
         train: Samples,
@@ -26,7 +28,6 @@ class Dummy(DirectFitModel):
         options: FitOptions = DEFAULT_OPTIONS,
     ) -> FitResult:
         """Learn the mean, or the share of every class."""
-        del validation, options
         assert isinstance(train, TabularSamples)
         if self.spec.task == "classification":
             counts = np.bincount(train.labels.astype(np.int64), minlength=self.spec.classes)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, Samples, TabularSamples
@@ -29,11 +30,12 @@ class Linear(DirectFitModel):
     params: LinearParams
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the penalty."""
-        del task
         return {"alpha": SearchDimension(type="float", low=1e-3, high=1e3, log=True)}
 
+    @override
     def fit(
         self,
         train: Samples,
@@ -45,7 +47,6 @@ class Linear(DirectFitModel):
         Raises:
             ValueError: if a feature has missing values; the message names it.
         """
-        del validation, options
         assert isinstance(train, TabularSamples)
         missing = np.flatnonzero(~np.isfinite(train.values).all(axis=0))
         if len(missing):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.models.forecasting import CALENDAR_FEATURES
@@ -54,9 +55,9 @@ class LSTM(TorchModel):
     predict_batch = 1024
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search step size, width, dropout and normalisation."""
-        del task
         return {
             "learning_rate": SearchDimension(type="float", low=5e-4, high=1e-2, log=True),
             "hidden": SearchDimension(type="categorical", choices=(16, 32, 64)),

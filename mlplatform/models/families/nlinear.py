@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.models.networks import Batch, TorchModel, TorchParams
@@ -42,9 +43,9 @@ class NLinear(TorchModel):
     reads_targets_only = True
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search step size, batch size and penalty."""
-        del task
         return dict(SEARCH_SPACE)
 
     def build(self) -> torch.nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, Samples, WindowSamples
@@ -31,15 +32,16 @@ class RandomForestForecast(StrategyForecast):
     params: RandomForestForecastParams
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the size of the leaves and the randomness of the trees."""
-        del task
         return {
             "min_samples_leaf": SearchDimension(type="int", low=2, high=50, log=True),
             "max_features": SearchDimension(type="float", low=0.1, high=1.0),
             "max_samples": SearchDimension(type="float", low=0.2, high=1.0),
         }
 
+    @override
     def fit(
         self,
         train: Samples,
@@ -49,7 +51,6 @@ class RandomForestForecast(StrategyForecast):
         """Fit the forest, with `options.workers` trees at a time; a forest needs no early stopping."""
         from sklearn.ensemble import RandomForestRegressor
 
-        del validation
         assert isinstance(train, WindowSamples)
         table = self.table(train)
         forest = RandomForestRegressor(**self.params.forest_params(options))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, Samples, TabularSamples
@@ -27,11 +28,12 @@ class RandomForestTabular(DirectFitModel):
     params: ForestParams
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the size of leaves and the shares of features and samples."""
-        del task
         return dict(FOREST_SEARCH_SPACE)
 
+    @override
     def fit(
         self,
         train: Samples,
@@ -41,7 +43,6 @@ class RandomForestTabular(DirectFitModel):
         """Grow the trees; the result does not depend on the number of workers."""
         from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-        del validation
         assert isinstance(train, TabularSamples)
         params = self.params.forest_params(options)
         if self.spec.task == "regression":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, Samples, WindowSamples
@@ -46,9 +47,9 @@ class Ridge(DirectFitModel):
     params: RidgeParams
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the penalty."""
-        del task
         return {"alpha": SearchDimension(type="float", low=1e-4, high=10.0, log=True)}
 
     def fit(

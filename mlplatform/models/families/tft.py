@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, WindowSamples
@@ -74,9 +75,9 @@ class TFT(TorchModel):
     predict_batch = 256
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search step size, width, heads and dropout."""
-        del task
         return {
             "learning_rate": SearchDimension(type="float", low=3e-4, high=1e-2, log=True),
             "hidden": SearchDimension(type="categorical", choices=(8, 16, 32, 64)),

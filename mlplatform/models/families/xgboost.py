@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, WindowSamples
@@ -49,9 +50,9 @@ class XGBoostForecast(BoostedForecast):
     params: XGBoostForecastParams
 
     @classmethod
+    @override
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the boosting parameters."""
-        del task
         return dict(BOOSTING_SEARCH_SPACE)
 
     def _objective(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from typing_extensions import override
+
 from mlplatform.datamodule import Samples
 from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult
 
@@ -14,6 +16,7 @@ class RuleModel(DirectFitModel):
     tasks = frozenset({"forecast"})
     is_naive = True
 
+    @override
     def fit(
         self,
         train: Samples,
@@ -21,7 +24,6 @@ class RuleModel(DirectFitModel):
         options: FitOptions = DEFAULT_OPTIONS,
     ) -> FitResult:
         """A rule learns nothing."""
-        del train, validation, options
         return FitResult()
 
     def save(self, folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32
@@ -141,8 +142,8 @@ def _progress_callbacks(report: ProgressCallback | None) -> list[xgboost.callbac
     tell: ProgressCallback = report
 
     class Progress(TrainingCallback):
+        @override
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-            del model
             (losses,) = evals_log["validation"].values()
             tell(epoch, float(min(losses)))
             return False

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from mlplatform.datamodule import Int64
 from mlplatform.plugins import TRANSFORMS
@@ -25,7 +26,8 @@ class LabelEncoding(Transform):
             raise ValueError(f"column {name!r} has no observed category in the training rows, so it cannot be encoded")
         return self
 
-    def apply(self, column: Column, offsets: Int64) -> Column:  # noqa: ARG002 - elementwise
+    @override
+    def apply(self, column: Column, offsets: Int64) -> Column:
         """Return the codes as float32."""
         codes = {label: code for code, label in enumerate(self.classes_)}
         return np.fromiter(

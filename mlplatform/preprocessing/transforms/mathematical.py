@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from mlplatform.datamodule import Int64
 from mlplatform.plugins import TRANSFORMS
@@ -37,7 +38,8 @@ class Log(Transform):
             )
         return self
 
-    def apply(self, column: Column, offsets: Int64) -> Column:  # noqa: ARG002 - elementwise
+    @override
+    def apply(self, column: Column, offsets: Int64) -> Column:
         """Return log(column + shift)."""
         shifted = column.astype(np.float32, copy=False) + np.float32(self.params.shift)
         return np.asarray(np.log(np.where(shifted > 0, shifted, np.float32(np.nan))), dtype=np.float32)
@@ -80,7 +82,8 @@ class Clip(Transform):
         self.low_, self.high_ = float(low), float(high)
         return self
 
-    def apply(self, column: Column, offsets: Int64) -> Column:  # noqa: ARG002 - elementwise
+    @override
+    def apply(self, column: Column, offsets: Int64) -> Column:
         """Return the clipped column; missing values stay missing."""
         values = column.astype(np.float32, copy=False)
         return np.clip(values, np.float32(self.low_), np.float32(self.high_))

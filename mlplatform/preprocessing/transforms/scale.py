@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from mlplatform.datamodule import Int64
 from mlplatform.plugins import TRANSFORMS
@@ -43,7 +44,8 @@ class Scale(Transform):
         self.width_ = float(width) if width > smallest else 1.0
         return self
 
-    def apply(self, column: Column, offsets: Int64) -> Column:  # noqa: ARG002 - elementwise
+    @override
+    def apply(self, column: Column, offsets: Int64) -> Column:
         """Return (column - centre) / width in single precision."""
         values = column.astype(np.float32, copy=False)
         return np.asarray((values - np.float32(self.centre_)) / np.float32(self.width_))

@@ -5,6 +5,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel
+from typing_extensions import override
 
 
 class ForecasterPyFunc(PythonModel):
@@ -18,6 +19,7 @@ class ForecasterPyFunc(PythonModel):
         folders = [checked_folder(context.artifacts, role) for role in ("preprocessor", "model")]
         self.forecaster = Forecaster.load(*folders)
 
+    @override
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         """Return answers as a table.
 
@@ -25,7 +27,6 @@ class ForecasterPyFunc(PythonModel):
         model adds the bounds of the prediction interval as `<target>_lower` and `<target>_upper`. Classification: a
         column `probability_<class>` per class.
         """
-        del context, params
         from mlplatform.registry.tables import answer_table, input_panel
 
         panel = input_panel(self.forecaster.contract, model_input)

@@ -5,6 +5,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel
+from typing_extensions import override
 
 
 class ModelPyFunc(PythonModel):
@@ -20,9 +21,9 @@ class ModelPyFunc(PythonModel):
         self.contract = Contract.from_json((folder / CONTRACT_FILE).read_text())
         self.model = load_model(folder)
 
+    @override
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         """Return the answer for the last row of every entity, or for every row of tabular data."""
-        del context, params
         from mlplatform.datamodule import last_origins, tabular_samples, window_samples
         from mlplatform.registry.tables import input_panel
 

@@ -5,6 +5,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel
+from typing_extensions import override
 
 
 class PreprocessorPyFunc(PythonModel):
@@ -20,9 +21,9 @@ class PreprocessorPyFunc(PythonModel):
         self.contract = Contract.from_json((folder / CONTRACT_FILE).read_text())
         self.manager = TransformManager.load(folder)
 
+    @override
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         """Return entity, time and the preprocessed columns, one row per input row: what the registered model reads."""
-        del context, params
         from mlplatform.registry.tables import prepared_table
 
         return prepared_table(self.contract, self.manager, model_input)

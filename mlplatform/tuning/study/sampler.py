@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
+from typing_extensions import override
 
 from mlplatform.tuning.trials import position_of
 
@@ -27,16 +28,16 @@ class RepeatableTPE(optuna.samplers.BaseSampler):
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
+    @override
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return nothing: dimensions are drawn one by one, because conditional ones may be absent."""
-        del study, trial
         return {}
 
+    @override
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return nothing."""
-        del study, trial, search_space
         return {}
 
     def sample_independent(
