@@ -171,10 +171,9 @@ def train_candidate(
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
     # Transformed and cut once, for the candidate and every baseline.
     samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
-    spent = [tuning.fit_seconds]
-
     scale = seasonal_scale(train.panel, config.targets, config.season) if "mase" in config.metrics else None
-    model, refit_curves = _refit(config, samples, spec, config.model.family, tuning.best, spent, checkpoints)
+    model, refit_curves, seconds = _refit(config, samples, spec, config.model.family, tuning.best, checkpoints)
+    seconds += tuning.fit_seconds
     calibrate(config, model, folds, tuning.best, log)
     scores = {part: score_part(module, manager, model, scale) for part, module in held_out.items()}
     log.info(f"{config.model.family}: {_describe(config, tuning.best.mean(config.metric), scores)}")
@@ -182,8 +181,9 @@ def train_candidate(
     baselines = {}
     for baseline in config.baselines:
         params = dict(baseline.params)
-        trial = fit_on_folds(config, folds, baseline.name, params, spent=spent, checkpoints=checkpoints)
-        fitted, _ = _refit(config, samples, spec, baseline.name, trial, spent, checkpoints)
+        trial = fit_on_folds(config, folds, baseline.name, params, checkpoints=checkpoints)
+        fitted, _, refit_seconds = _refit(config, samples, spec, baseline.name, trial, checkpoints)
+        seconds += trial.fit_seconds + refit_seconds
         calibrate(config, fitted, folds, trial, log)
         parts = {part: score_part(module, manager, fitted, scale) for part, module in held_out.items()}
         baselines[baseline.name] = ModelReport.of(trial.fold_scores, parts)
@@ -195,7 +195,7 @@ def train_candidate(
         candidate=ModelReport.of(tuning.best.fold_scores, scores),
         baselines=baselines,
         trials=tuning.trials,
-        fit_seconds=spent[0],
+        fit_seconds=seconds,
         curves={"refit": refit_curves, **_fold_curves(tuning.best)},
     )
     for line in report.losses(config.metric):
@@ -209,18 +209,17 @@ def _refit(
     spec: ModelSpec,
     family: str,
     trial: FittedTrial,
-    spent: list[float],
     checkpoints: RunCheckpoints | None,
-) -> tuple[Model, dict[str, list[float]]]:
-    """Fit on all training rows for the number of iterations that cross-validation found; return model and curves."""
+) -> tuple[Model, dict[str, list[float]], float]:
+    """Fit on all training rows for the iterations that cross-validation found; return model, curves and seconds."""
     model = create_model(family, trial.params, spec)
     started = time.perf_counter()
     options = FitOptions(iterations=trial.iterations(), seed=config.seed)
     if checkpoints is not None:
         options = checkpoints.of_fit(options, "refit", family, trial.params)
     result = trainer_for(model).fit(model, samples, None, options)
-    spent[0] += time.perf_counter() - started
-    return model, {name: list(values) for name, values in result.curves.items()}
+    seconds = time.perf_counter() - started
+    return model, {name: list(values) for name, values in result.curves.items()}, seconds
 
 
 def calibrate(

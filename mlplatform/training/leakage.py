@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from pathlib import Path
@@ -28,11 +29,9 @@ def find_leaks(module: DataModule, fold: Fold, stored: TransformManager, seed: i
     leaks = _overlaps(module, fold)
     outside = ~module.row_mask(fold.fit_rows)
     original, perturbed = module.panel, _perturb(module.panel, outside, seed)
-    module.panel = perturbed
-    try:
-        refitted = fit_preprocessor(module, fold.fit_rows)
-    finally:
-        module.panel = original
+    changed = copy.copy(module)
+    changed.panel = perturbed
+    refitted = fit_preprocessor(changed, fold.fit_rows)
     if _state(refitted) != _state(stored):
         leaks.append("the fitted preprocessor changes with rows after the cut-off")
     if _separates(module) == "time" and len(fold.fit_rows):

@@ -70,13 +70,30 @@ class FittedTrial:
         return float(METRICS.get(metric).loss(self.mean(metric)))
 
 
+class Stopwatch:
+    """Adds up the time spent inside its context.
+
+    Attributes:
+        seconds: so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *raised: object) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+
 def fit_on_folds(
     config: ExperimentConfig,
     folds: Sequence[FoldData],
     family: str,
     params: dict[str, Any],
     trial: Reports | None = None,
-    spent: list[float] | None = None,
+    watch: Stopwatch | None = None,
     workers: int | None = None,
     checkpoints: RunCheckpoints | None = None,
 ) -> FittedTrial:
@@ -84,15 +101,14 @@ def fit_on_folds(
 
     Parameters:
         folds: prepared folds, earliest first.
-        spent: its only element is increased by the seconds spent fitting, also when the trial is pruned.
+        watch: runs while a model is fitted, so that its holder knows the time of a trial that is pruned, too.
         workers: threads that a fit may use; by default all cores.
         checkpoints: where a fit keeps its state, so that a killed run does not lose it; nowhere by default.
 
     Raises:
         optuna.TrialPruned: if `trial` says so.
     """
-    spent = [0.0] if spent is None else spent
-    before = spent[0]
+    watch = watch or Stopwatch()
     workers = DEFAULT_OPTIONS.workers if workers is None else workers
     metric = METRICS.get(config.metric)
     scores: list[dict[str, float]] = []
@@ -106,18 +122,11 @@ def fit_on_folds(
                 _report(trial, loss, base + min(step, FOLD_BUDGET - 2))
 
         model = create_model(family, params, fold.spec)
-        started = time.perf_counter()
-        try:
-            options = FitOptions(
-                seed=config.seed,
-                on_progress=progress if trial else None,
-                workers=workers,
-            )
-            if checkpoints is not None:
-                options = checkpoints.of_fit(options, fold.name, family, params)
+        options = FitOptions(seed=config.seed, on_progress=progress if trial else None, workers=workers)
+        if checkpoints is not None:
+            options = checkpoints.of_fit(options, fold.name, family, params)
+        with watch:
             result = trainer_for(model).fit(model, fold.train, fold.validation, options)
-        finally:
-            spent[0] += time.perf_counter() - started
         intervals = _bounds(config, model, fold)
         scores.append(_score(config, model, fold, intervals))
         bounds += [] if intervals is None else [intervals]
@@ -127,7 +136,7 @@ def fit_on_folds(
             running = float(np.mean([metric.loss(score[config.metric]) for score in scores]))
             _report(trial, running, (position + 1) * FOLD_BUDGET - 1)
     return FittedTrial(
-        params, tuple(scores), tuple(iterations), spent[0] - before, bounds=tuple(bounds), curves=tuple(curves)
+        params, tuple(scores), tuple(iterations), watch.seconds, bounds=tuple(bounds), curves=tuple(curves)
     )
 
 

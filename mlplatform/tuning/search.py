@@ -15,7 +15,7 @@ from mlplatform.plugins import METRICS
 from mlplatform.training import FoldData, RunCheckpoints
 from mlplatform.tuning.choice import configured_of
 from mlplatform.tuning.limits import may_start, trial_budget
-from mlplatform.tuning.objective import FittedTrial, fit_on_folds
+from mlplatform.tuning.objective import FittedTrial, Stopwatch, fit_on_folds
 from mlplatform.tuning.search_space import space_of, suggest
 from mlplatform.tuning.study import drop_arrays, interrupt, save_arrays, to_json
 from mlplatform.tuning.trials import CONFIGURED, FIT_SECONDS, OUTCOME, WORKER, best_of, finished, rank, running
@@ -104,7 +104,7 @@ def evaluate(study: optuna.Study, search: Search, trial: optuna.Trial, workers: 
     import optuna
 
     config = search.config
-    spent = [0.0]
+    watch = Stopwatch()
     try:
         ended: Ended = fit_on_folds(
             config,
@@ -112,7 +112,7 @@ def evaluate(study: optuna.Study, search: Search, trial: optuna.Trial, workers: 
             config.model.family,
             params_of(config, trial),
             trial,
-            spent,
+            watch,
             workers,
             search.checkpoints,
         )
@@ -121,7 +121,7 @@ def evaluate(study: optuna.Study, search: Search, trial: optuna.Trial, workers: 
     except FloatingPointError as error:
         search.log.warning(f"trial {trial.number} failed: {error}")
         ended = "FAIL"
-    record(study, search, trial, ended, spent[0])
+    record(study, search, trial, ended, watch.seconds)
 
 
 def record(study: optuna.Study, search: Search, trial: optuna.Trial, ended: Ended, seconds: float) -> None:

@@ -72,6 +72,28 @@ class _Limits:
     high: int
 
 
+class _Reading:
+    """How far a call has come: where to go on in every partition, and the ends of those not yet read to theirs."""
+
+    def __init__(self, offsets: dict[int, int], ends: dict[int, int]) -> None:
+        self.offsets = dict(offsets)
+        self.ends = dict(ends)
+
+    def pass_by(self, partition: int, offset: int) -> bool:
+        """Go past a message; return whether it lies before the end, and so is one to read."""
+        is_before = partition in self.ends and offset < self.ends[partition]
+        if is_before:
+            self.offsets[partition] = offset + 1
+        # What arrived since the beginning of this call is left for the next one.
+        if not is_before or offset + 1 >= self.ends[partition]:
+            self.leave(partition)
+        return is_before
+
+    def leave(self, partition: int) -> None:
+        """Expect no more of a partition."""
+        self.ends.pop(partition, None)
+
+
 @SOURCES.register("kafka")
 class KafkaSource(IncrementalSource[KafkaParams]):
     """A topic whose messages are JSON objects, one row each."""
@@ -101,10 +123,10 @@ class KafkaSource(IncrementalSource[KafkaParams]):
             waiting = [partition for partition, limit in limits.items() if offsets[partition] < limit.high]
             consumer.assign([TopicPartition(topic, partition, offsets[partition]) for partition in waiting])
             is_first = position is None
-            for messages in self._messages(consumer, dataset, offsets, {p: limits[p].high for p in waiting}):
+            for messages, reached in self._messages(consumer, dataset, offsets, {p: limits[p].high for p in waiting}):
                 frame = rows_from_messages(messages, dataset, is_first=is_first)
                 is_first = False
-                yield Batch(frame, {"offsets": {str(partition): offset for partition, offset in offsets.items()}})
+                yield Batch(frame, {"offsets": {str(partition): offset for partition, offset in reached.items()}})
 
     @override
     def acknowledge(self, dataset: DatasetConfig, settings: Settings, position: Position) -> None:
@@ -130,32 +152,23 @@ class KafkaSource(IncrementalSource[KafkaParams]):
 
     def _messages(
         self, consumer: Consumer, dataset: DatasetConfig, offsets: dict[int, int], ends: dict[int, int]
-    ) -> Iterator[list[bytes | None]]:
-        """Yield batches of message values until every partition in `ends` has been read to its end.
-
-        `offsets` is kept up to date: with every batch it says where to go on after it.
-        """
+    ) -> Iterator[tuple[list[bytes | None], dict[int, int]]]:
+        """Yield batches of message values, with the offsets to go on from, until every partition is read to its end."""
         batch: list[bytes | None] = []
-        waiting, heard = dict(ends), time.monotonic()
-        while waiting:
+        reading, heard = _Reading(offsets, ends), time.monotonic()
+        while reading.ends:
             received = consumer.consume(self.params.batch_rows - len(batch), SLICE_S)
             if received:
                 heard = time.monotonic()
             elif time.monotonic() - heard > self.params.poll_timeout_s:
-                self._refuse_silence(dataset, waiting, offsets)
-            for message in received:
-                partition = self._advance(message, waiting, offsets, dataset)
-                if partition is not None:
-                    batch.append(message.value())
-                    _leave_if_done(partition, waiting, offsets)
-            if len(batch) >= self.params.batch_rows or (batch and not waiting):
-                yield batch
+                self._refuse_silence(dataset, reading)
+            batch += [message.value() for message in received if self._take(message, reading, dataset)]
+            if len(batch) >= self.params.batch_rows or (batch and not reading.ends):
+                yield batch, dict(reading.offsets)
                 batch, heard = [], time.monotonic()
 
-    def _advance(
-        self, message: Message, waiting: dict[int, int], offsets: dict[int, int], dataset: DatasetConfig
-    ) -> int | None:
-        """Take note of what the client delivered; return the partition if it is a message to read."""
+    def _take(self, message: Message, reading: _Reading, dataset: DatasetConfig) -> bool:
+        """Take note of what the client delivered; return whether it is a message to read."""
         from confluent_kafka import KafkaError
 
         partition, offset = message.partition(), message.offset()
@@ -165,17 +178,15 @@ class KafkaSource(IncrementalSource[KafkaParams]):
             if error.code() != KafkaError._PARTITION_EOF:
                 self._raise(dataset, error)
             # The end of what can be read: before the high watermark if a transaction is open or markers are last.
-            waiting.pop(partition, None)
-            return None
+            reading.leave(partition)
+            return False
         assert offset is not None
-        if partition not in waiting or offset >= waiting[partition]:
-            waiting.pop(partition, None)  # arrived since the beginning of this call: left for the next one
-            return None
-        offsets[partition] = offset + 1
-        return partition
+        return reading.pass_by(partition, offset)
 
-    def _refuse_silence(self, dataset: DatasetConfig, waiting: dict[int, int], offsets: dict[int, int]) -> NoReturn:
-        left = ", ".join(f"{partition}: {offsets[partition]} of {end}" for partition, end in waiting.items())
+    def _refuse_silence(self, dataset: DatasetConfig, reading: _Reading) -> NoReturn:
+        left = ", ".join(
+            f"{partition}: {reading.offsets[partition]} of {end}" for partition, end in reading.ends.items()
+        )
         raise SourceUnavailableError(
             f"dataset {dataset.name!r}: {dataset.source.uri} delivered nothing for {self.params.poll_timeout_s:g} s, "
             f"but has messages that are not read yet (partition: offset of end): {left}. Check the brokers, or raise "
@@ -299,11 +310,6 @@ def _known_offsets(position: Position | None, dataset: DatasetConfig) -> dict[in
         raise DataError(
             f"dataset {dataset.name!r}: the stored position {position} does not hold offsets; read the dataset in full"
         ) from error
-
-
-def _leave_if_done(partition: int, waiting: dict[int, int], offsets: dict[int, int]) -> None:
-    if offsets[partition] >= waiting[partition]:
-        del waiting[partition]
 
 
 def _is_transient(error: KafkaError) -> bool:

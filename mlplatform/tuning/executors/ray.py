@@ -153,17 +153,17 @@ class TrialActor:
         """Fit one parameter set on every fold."""
         import optuna
 
-        from mlplatform.tuning.objective import fit_on_folds
+        from mlplatform.tuning.objective import Stopwatch, fit_on_folds
 
-        reports, spent = LocalReports(thresholds), [0.0]
+        reports, watch = LocalReports(thresholds), Stopwatch()
         try:
             family = self._config.model.family
-            ended: Ended = fit_on_folds(self._config, self._folds, family, params, reports, spent, workers=1)
+            ended: Ended = fit_on_folds(self._config, self._folds, family, params, reports, watch, workers=1)
         except optuna.TrialPruned:
             ended = "PRUNED"
         except FloatingPointError:
             ended = "FAIL"
-        return Fitted(ended, reports.reports, spent[0])
+        return Fitted(ended, reports.reports, watch.seconds)
 
 
 def _actor_class() -> Any:

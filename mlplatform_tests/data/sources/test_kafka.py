@@ -98,8 +98,7 @@ def test_later_messages_are_left_and_the_end_of_a_partition_ends_it() -> None:
     offsets = {0: 0, 1: 5, 2: 7}
     # The last offsets of partition 1 hold no message, as after a transaction.
     batches = list(source_of(dataset)._messages(ScriptedConsumer(*portions), dataset, offsets, {0: 2, 1: 8}))  # type: ignore[arg-type]
-    assert batches == [[b"0-0", b"0-1", b"1-5"]]
-    assert offsets == {0: 2, 1: 6, 2: 7}
+    assert batches == [([b"0-0", b"0-1", b"1-5"], {0: 2, 1: 6, 2: 7})]
 
 
 def test_a_partition_whose_next_messages_were_just_deleted_is_an_error() -> None:
