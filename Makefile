@@ -25,7 +25,7 @@ help: ## Show the targets
 
 # $(call install,<extras>): uv if it can be had, because it is many times faster; otherwise pip.
 define install
-	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"Python 3.11 is needed, but {sys.executable} is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"Python 3.11 to 3.13 is needed, but {sys.executable} is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
 	echo "Installing mlplatform$(1) into $(VENV)"
