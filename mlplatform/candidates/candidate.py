@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.config import ExperimentConfig
+from mlplatform.config import ExperimentConfig, parse_experiment
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.samples import Samples
 from mlplatform.datamodule.spec import ModelSpec
@@ -22,6 +22,7 @@ from mlplatform.plugins import METRICS
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.training.cross_validation import FoldData, fit_preprocessor
 from mlplatform.training.evaluation import PartScores, score_part, seasonal_scale
+from mlplatform.training.metrics import reading
 from mlplatform.training.run_checkpoints import RunCheckpoints
 from mlplatform.training.trainers import trainer_for
 from mlplatform.tuning.tuner import FittedTrial, fit_on_folds, tune
@@ -135,7 +136,7 @@ class Candidate:
         """Read what `save` wrote."""
         document = json.loads((folder / REPORT_FILE).read_text())
         return cls(
-            config=ExperimentConfig.model_validate(document["config"]),
+            config=parse_experiment(document["config"]),
             manager=TransformManager.load(folder / "preprocessor"),
             model=load_model(folder / "model"),
             report=_report_from(document["report"]),
@@ -171,7 +172,7 @@ def train_candidate(
     samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
     spent = [tuning.fit_seconds]
 
-    scale = seasonal_scale(train.panel, config.targets, config.season) if "mase" in config.metrics else None
+    scale = seasonal_scale(train.panel, config.targets, config.season) if reading(config.metrics, "scale") else None
     model, refit_curves = _refit(config, samples, spec, config.model.family, tuning.best, spent, checkpoints)
     calibrate(config, model, folds, tuning.best, log)
     scores = {part: score_part(module, manager, model, scale) for part, module in held_out.items()}
