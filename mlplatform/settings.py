@@ -14,6 +14,7 @@ from pathlib import Path
 
 PACKAGE_ROOT = Path(__file__).resolve().parent
 PACKAGED_CONF = PACKAGE_ROOT / "conf"
+PLUGINS_VARIABLE = "MLPLATFORM_PLUGINS"
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,15 @@ class Settings:
     def conf_dirs(self) -> tuple[Path, ...]:
         """Configuration folders, most specific first."""
         return (*([self.conf_dir] if self.conf_dir else []), PACKAGED_CONF)
+
+
+def plugin_modules() -> tuple[str, ...]:
+    """Return the dotted names of the plug-in modules that `MLPLATFORM_PLUGINS` names, separated by commas.
+
+    Not one of the settings: plug-ins belong to the process, and so does its environment, which child processes inherit.
+    """
+    names = (name.strip() for name in os.environ.get(PLUGINS_VARIABLE, "").split(","))
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def secret_from_env(name: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.config import ExperimentConfig
+from mlplatform.config import ExperimentConfig, parse_experiment
 from mlplatform.datamodule import DataModule, ModelSpec, Samples
 from mlplatform.models import Calibration, FitOptions, Iterations, Model, create_model, load_model, save_model
 from mlplatform.plugins import METRICS
@@ -22,6 +22,7 @@ from mlplatform.training import (
     PartScores,
     RunCheckpoints,
     fit_preprocessor,
+    reading,
     score_part,
     seasonal_scale,
     trainer_for,
@@ -137,7 +138,7 @@ class Candidate:
         """Read what `save` wrote."""
         document = json.loads((folder / REPORT_FILE).read_text())
         return cls(
-            config=ExperimentConfig.model_validate(document["config"]),
+            config=parse_experiment(document["config"]),
             manager=TransformManager.load(folder / "preprocessor"),
             model=load_model(folder / "model"),
             report=_report_from(document["report"]),
@@ -171,7 +172,7 @@ def train_candidate(
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
     # Transformed and cut once, for the candidate and every baseline.
     samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
-    scale = seasonal_scale(train.panel, config.targets, config.season) if "mase" in config.metrics else None
+    scale = seasonal_scale(train.panel, config.targets, config.season) if reading(config.metrics, "scale") else None
     model, refit_curves, seconds = _refit(config, samples, spec, config.model.family, tuning.best, checkpoints)
     seconds += tuning.fit_seconds
     calibrate(config, model, folds, tuning.best, log)

@@ -77,14 +77,12 @@ def outer_folds(module: DataModule) -> tuple[Fold, ...]:
         ValueError: if nested cross-validation is off, or there are too few samples.
     """
     config = module.config
-    count, (name, params) = config.nested.outer_folds, (config.split.cv.name, config.split.cv.params)
+    count, scheme = config.nested.outer_folds, config.split.cv
     if not count:
         raise ValueError(f"nested.outer_folds of {config.name!r} is 0; set it to the number of outer folds")
-    if SPLITTERS.get(name).separates == "time":
-        name, params = "expanding", {key: params[key] for key in ("validation_steps", "gap") if key in params}
-    plugin = SPLITTERS.get(name)
-    splitter: Splitter = plugin(plugin.Params.model_validate(params), count, config.split.seed)
-    return splitter.split(module.index())
+    plugin = SPLITTERS.get(scheme.name)
+    splitter: Splitter = plugin(plugin.Params.model_validate(scheme.params), count, config.split.seed)
+    return splitter.outer().split(module.index())
 
 
 def outer_training(module: Module, fold: Fold) -> Module:

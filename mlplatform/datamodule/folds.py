@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from mlplatform.config import ENTITY, PluginConfig
+from mlplatform.config import ENTITY, ExperimentConfig, PluginConfig
 from mlplatform.datamodule.panel import Int64
+from mlplatform.plugins import SPLITTERS, PluginUse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,6 +127,29 @@ class Splitter(ABC):
         self.folds = folds
         self.seed = seed
 
+    @classmethod
+    def group_column(cls, params: Any) -> str | None:  # noqa: ARG003 (for subclasses)
+        """Return the dataset column whose values are the groups of the rows; `None` if every entity is a group."""
+        return None
+
+    @classmethod
+    def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:  # noqa: ARG003 (for subclasses)
+        """Yield what keeps the scheme from splitting an experiment's training rows.
+
+        A scheme with further demands yields them after these.
+        """
+        if config.split.folds < cls.min_folds:
+            yield f"split.folds {config.split.folds} is too few for {use.name!r}; allowed: at least {cls.min_folds}"
+        if 0 < config.nested.outer_folds < cls.min_folds:
+            yield (
+                f"nested.outer_folds {config.nested.outer_folds} is too few for {use.name!r}; "
+                f"allowed: 0 for none, or at least {cls.min_folds}"
+            )
+
+    def outer(self) -> Splitter:
+        """Return the scheme of the outer folds of nested cross-validation whose inner folds this one cuts."""
+        return self
+
     @abstractmethod
     def split(self, index: SampleIndex) -> tuple[Fold, ...]:
         """Return the folds.
@@ -140,7 +165,8 @@ def row_groups(scheme: PluginConfig, frame: pd.DataFrame) -> npt.NDArray[np.gene
     Raises:
         ValueError: if rows lack a group.
     """
-    column = scheme.params.get("column") or ENTITY
+    plugin = SPLITTERS.get(scheme.name)
+    column = plugin.group_column(plugin.Params.model_validate(scheme.params)) or ENTITY
     if column not in frame:
         raise ValueError(f"the rows have no column {column!r}, which split.cv.params.column names")
     missing = int(frame[column].isna().sum())

@@ -1,11 +1,10 @@
 from .errors import EntityTypeError, FeatureStoreError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
-from .retrieval import FeaturePanel, FeatureStoreFacade
+from .retrieval import FeatureStoreFacade
 from .time_point import NOW
 
 __all__ = [
     "NOW",
     "EntityTypeError",
-    "FeaturePanel",
     "FeatureStoreError",
     "FeatureStoreFacade",
     "StaleFeaturesError",

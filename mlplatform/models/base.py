@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from mlplatform.config import SearchDimension, bound_levels
+from mlplatform.config import ExperimentConfig, SearchDimension, bound_levels
 from mlplatform.cores import usable_cores
 from mlplatform.datamodule import Float32, ModelSpec, Samples
 from mlplatform.models.calibration import Calibration, Intervals
-from mlplatform.plugins import MODELS
+from mlplatform.plugins import MODELS, PluginUse
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -113,6 +113,38 @@ class Model(ABC):
     def least_lookback(cls, params: Any) -> int:  # noqa: ARG003 (for subclasses)
         """Return the shortest lookback, in steps, that a forecast with these parameters can work with."""
         return 1
+
+    @classmethod
+    def season(cls, params: Any) -> int | None:  # noqa: ARG003 (for subclasses)
+        """Return the length of the season, in steps, that the parameters state; `None` for a family without one.
+
+        That of an experiment's first baseline with a season is the season of the experiment.
+        """
+        return None
+
+    @classmethod
+    def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:
+        """Yield what keeps the family from being used in an experiment, as its model or as a baseline.
+
+        A family with further demands yields them after these.
+        """
+        least = cls.least_lookback(params)
+        if config.task == "forecast" and 1 <= config.lookback < least:
+            yield f"{use.section}: {use.name!r} needs a lookback of at least {least}, but lookback is {config.lookback}"
+        if use.section != "model":
+            return  # a baseline may leave inputs and quantiles to the model
+        for kind, names in (("known", config.features.known_future), ("static", config.features.static)):
+            if names and kind not in cls.covariates:
+                yield (
+                    f"model.family {use.name!r} does not read {kind} inputs, but features version "
+                    f"{config.features.version!r} has {', '.join(names)}; families that do: "
+                    f"{', '.join(name for name, family in MODELS if kind in family.covariates) or 'none'}"
+                )
+        if config.uncertainty.quantiles and not cls.has_quantiles:
+            yield (
+                f"model.family {use.name!r} has no quantile outputs, so uncertainty.quantiles must be empty; "
+                f"families that have: {', '.join(name for name, family in MODELS if family.has_quantiles) or 'none'}"
+            )
 
     @abstractmethod
     def predict(self, samples: Samples) -> Float32:

@@ -8,14 +8,16 @@ elementwise or looks back a bounded number of rows (`context`). That bound is wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import Int64
+from mlplatform.plugins import PluginUse
 
 Column = npt.NDArray[np.generic]
 
@@ -39,6 +41,21 @@ class Transform(ABC):
 
     def __init__(self, **params: Any) -> None:
         self.params = self.Params.model_validate(params)
+
+    @classmethod
+    def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:  # noqa: ARG003 (for subclasses)
+        """Yield what keeps the transform from being applied to a step's columns.
+
+        A transform with further demands yields them after these.
+        """
+        for name in use.columns:
+            column = config.dataset.columns.get(name)
+            # Categories become numbers on the way, but numbers never become categories.
+            if cls.accepts == "category" and column is not None and column.type == "float":
+                yield (
+                    f"{use.owner}.columns names {name!r} of type float, but {use.name!r} applies to categories; "
+                    f"allowed: {', '.join(config.dataset.category_columns) or 'none'}"
+                )
 
     @property
     def context(self) -> int:

@@ -16,6 +16,8 @@ from mlplatform.plugins import TRANSFORMS
 from mlplatform.preprocessing.base import Transform
 
 STATE_FILE = "preprocessor.json"
+# What categories are turned into numbers by where no step says how.
+DEFAULT_ENCODING = "label_encoding"
 
 
 class TransformManager:
@@ -38,15 +40,16 @@ class TransformManager:
     def for_experiment(cls, config: ExperimentConfig) -> TransformManager:
         """Return an unfitted manager for an experiment's features and targets.
 
-        A step without columns applies to every feature of the type it accepts. Categorical columns that no
-        label-encoding step covers are label-encoded first, because models read numbers.
+        A step without columns applies to every feature of the type it accepts. Categorical columns that no step turns
+        into numbers are label-encoded first, because models read numbers.
         """
         names = (*config.features.columns, *(t for t in config.targets if t not in config.features.columns))
         columns = {name: config.dataset.columns[name].type for name in names}
         steps = [_with_columns(step, config.features.columns, columns) for step in config.preprocessing.steps]
-        encoded = {name for step in steps if step.transform == "label_encoding" for name in step.columns or ()}
+        encoding = [step for step in steps if TRANSFORMS.get(step.transform).accepts == "category"]
+        encoded = {name for step in encoding for name in step.columns or ()}
         rest = tuple(name for name in names if columns[name] == "category" and name not in encoded)
-        steps.insert(0, StepConfig(transform="label_encoding", columns=rest))
+        steps.insert(0, StepConfig(transform=DEFAULT_ENCODING, columns=rest))
         return cls([step for step in steps if step.columns], columns)
 
     @property

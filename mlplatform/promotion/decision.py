@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mlplatform.config import PromotionConfig
-from mlplatform.training import Metric
+from mlplatform.plugin_kinds import MetricPlugin
 
 Outcome = Literal[
     "first",
@@ -101,7 +101,7 @@ class Case:
     champion: Contender | None
     baselines: Mapping[str, float]
     metric_name: str
-    metric: Metric
+    metric: MetricPlugin
     policy: PromotionConfig
     now: dt.datetime
     reference: Reference | None = None
@@ -123,7 +123,7 @@ def decide_promotion(
     champion: Contender | None,
     baselines: Mapping[str, float],
     metric_name: str,
-    metric: Metric,
+    metric: MetricPlugin,
     policy: PromotionConfig,
     now: dt.datetime,
     reference: Reference | None = None,

@@ -1,20 +1,20 @@
 from .cross_validation import FoldData, fit_preprocessor, prepare_fold
 from .evaluation import PartScores, score_part, seasonal_scale
 from .leakage import find_leaks
-from .metrics import Bounds, Metric, evaluate
+from .metrics import Bounds, evaluate, reading
 from .run_checkpoints import RunCheckpoints
 from .trainers import trainer_for
 
 __all__ = [
     "Bounds",
     "FoldData",
-    "Metric",
     "PartScores",
     "RunCheckpoints",
     "evaluate",
     "find_leaks",
     "fit_preprocessor",
     "prepare_fold",
+    "reading",
     "score_part",
     "seasonal_scale",
     "trainer_for",

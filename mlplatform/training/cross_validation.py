@@ -8,7 +8,7 @@ from mlplatform.datamodule import DataModule, Float32, Fold, Int64, ModelSpec, S
 from mlplatform.models import Intervals
 from mlplatform.preprocessing import TransformManager
 from mlplatform.training.evaluation import seasonal_scale
-from mlplatform.training.metrics import Bounds, evaluate
+from mlplatform.training.metrics import Bounds, evaluate, reading
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def prepare_fold(name: str, module: DataModule, fold: Fold, manager: TransformMa
 
 
 def _scale(module: DataModule, fold: Fold) -> Float32 | None:
-    if "mase" not in module.config.metrics:
+    if not reading(module.config.metrics, "scale"):
         return None
     return seasonal_scale(
         module.panel.take(module.row_mask(fold.fit_rows)), module.config.targets, module.config.season

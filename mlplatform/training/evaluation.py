@@ -8,10 +8,9 @@ import numpy as np
 
 from mlplatform.datamodule import DataModule, Float32, Panel, WindowSamples
 from mlplatform.models import Model
+from mlplatform.plugins import METRICS
 from mlplatform.preprocessing import TransformManager
-from mlplatform.training.metrics import Bounds, evaluate
-
-INTERVAL_METRICS = ("coverage", "interval_width", "pinball")
+from mlplatform.training.metrics import Bounds, evaluate, reading
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,14 @@ def score_part(module: DataModule, manager: TransformManager, model: Model, scal
         outputs, lower, upper = model.predict_intervals(samples)
         scaled_bounds = Bounds(lower, upper, model.calibration.coverage)
         bounds = Bounds(module.invert(manager, lower), module.invert(manager, upper), model.calibration.coverage)
-    names = config.metrics if bounds is None else tuple(dict.fromkeys((*config.metrics, *INTERVAL_METRICS)))
+    of_intervals = () if bounds is None else reading(METRICS.names(), "bounds")
+    names = tuple(dict.fromkeys((*config.metrics, *of_intervals)))
     answers = _Answers(truth, module.invert(manager, outputs), bounds)
     scores = answers.scores(names, scale)
     if not isinstance(samples, WindowSamples):
         return PartScores(scores)
     scaled = _Answers(samples.outputs(), outputs, scaled_bounds)
-    # In scaled space values are relative already, and may be negative.
-    scaled_names = tuple(name for name in names if name not in ("mase", "rmsle", "smape"))
+    scaled_names = tuple(name for name in names if not METRICS.get(name).is_relative)
     scores |= {f"{name}_scaled": value for name, value in scaled.scores(scaled_names, None).items()}
     entities = module.panel.row_entities[module.rows]
     return PartScores(scores, _by_step(answers, names, scale), _by_entity(answers, names, scale, entities))

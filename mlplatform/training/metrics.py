@@ -7,15 +7,15 @@ units; a metric computed in preprocessed space is named with the suffix `_scaled
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.config import bound_levels
-from mlplatform.plugins import METRICS
+from mlplatform.config import ExperimentConfig, bound_levels
+from mlplatform.plugins import METRICS, PluginUse
 
 Values = npt.NDArray[np.float32]
 CONTINUOUS = frozenset({"forecast", "regression"})
@@ -42,6 +42,9 @@ class Metric:
         greater_is_better: direction.
         reads: what else it needs: `bounds` (a `Bounds`) or `scale` (of shape (targets,) or (), in original units).
         decides: whether it can be the metric of an experiment; the others describe.
+        always: the tasks whose experiments report it also where they do not name it.
+        is_relative: whether it divides by the size of the values, so that it means nothing in preprocessed space, where
+            values are relative already and may be negative.
     """
 
     score: Callable[..., float]
@@ -49,53 +52,72 @@ class Metric:
     greater_is_better: bool = False
     reads: str | None = None
     decides: bool = True
+    always: frozenset[str] = frozenset()
+    is_relative: bool = False
+
+    def __post_init__(self) -> None:
+        # A registry tells by these which module a plug-in comes from.
+        for name in ("__module__", "__qualname__", "__doc__"):
+            object.__setattr__(self, name, getattr(self.score, name, getattr(type(self), name)))
+
+    def check(self, use: PluginUse, params: None, config: ExperimentConfig) -> Iterator[str]:  # noqa: ARG002 (as all)
+        """Yield what keeps the metric from being reported, or from deciding, in an experiment."""
+        if use.section == "metric" and not self.decides:
+            yield f"metric {use.name!r} describes a model, but cannot decide; name it in extra_metrics"
+        if self.reads == "bounds" and config.uncertainty.coverage is None:
+            yield f"{use.key} {use.name!r} reads prediction intervals, but uncertainty.coverage is null"
 
     def loss(self, value: float) -> float:
         """Return the value with its sign turned so that smaller is better."""
         return -value if self.greater_is_better else value
 
 
-def _metric(
+def metric(
     name: str,
     tasks: frozenset[str],
     *,
     greater_is_better: bool = False,
     reads: str | None = None,
     decides: bool = True,
+    always: frozenset[str] = frozenset(),
+    is_relative: bool = False,
 ) -> Callable[[Callable[..., float]], Callable[..., float]]:
+    """Return a decorator that makes a function the metric called `name`; parameters as the attributes of `Metric`."""
+
     def add(score: Callable[..., float]) -> Callable[..., float]:
-        METRICS.register(name)(Metric(score, tasks, greater_is_better, reads, decides))
+        METRICS.register(name)(Metric(score, tasks, greater_is_better, reads, decides, always, is_relative))
         return score
 
     return add
 
 
-@_metric("mae", CONTINUOUS)
+# Drift is judged by the errors that this one reports.
+@metric("mae", CONTINUOUS, always=frozenset({"forecast"}))
 def mean_absolute_error(truth: Values, prediction: Values) -> float:
     """Mean absolute error."""
     return float(np.mean(np.abs(truth - prediction), dtype=np.float64))
 
 
-@_metric("mse", CONTINUOUS)
+@metric("mse", CONTINUOUS)
 def mean_squared_error(truth: Values, prediction: Values) -> float:
     """Mean squared error."""
     return float(np.mean(np.square(truth - prediction), dtype=np.float64))
 
 
-@_metric("rmse", CONTINUOUS)
+@metric("rmse", CONTINUOUS)
 def root_mean_squared_error(truth: Values, prediction: Values) -> float:
     """Root of the mean squared error."""
     return float(np.sqrt(mean_squared_error(truth, prediction)))
 
 
-@_metric("r2", CONTINUOUS, greater_is_better=True)
+@metric("r2", CONTINUOUS, greater_is_better=True)
 def coefficient_of_determination(truth: Values, prediction: Values) -> float:
     """Share of the variance explained; 0 where the truth is constant."""
     variance = float(np.var(truth, dtype=np.float64))
     return 1.0 - mean_squared_error(truth, prediction) / variance if variance > 0 else 0.0
 
 
-@_metric("rmsle", CONTINUOUS)
+@metric("rmsle", CONTINUOUS, is_relative=True)
 def root_mean_squared_logarithmic_error(truth: Values, prediction: Values) -> float:
     """Root of the mean squared difference of log(1 + value); predictions below 0 count as 0.
 
@@ -108,7 +130,7 @@ def root_mean_squared_logarithmic_error(truth: Values, prediction: Values) -> fl
     return float(np.sqrt(np.mean(np.square(logs))))
 
 
-@_metric("smape", CONTINUOUS)
+@metric("smape", CONTINUOUS, is_relative=True)
 def symmetric_mean_absolute_percentage_error(truth: Values, prediction: Values) -> float:
     """Mean of 200 |truth - prediction| / (|truth| + |prediction|), percent (Makridakis, 1993); 0 where both are 0."""
     size = np.abs(truth, dtype=np.float64) + np.abs(prediction, dtype=np.float64)
@@ -116,7 +138,7 @@ def symmetric_mean_absolute_percentage_error(truth: Values, prediction: Values) 
     return float(np.mean(200 * np.divide(error, size, out=np.zeros_like(size), where=size > 0)))
 
 
-@_metric("mase", CONTINUOUS, reads="scale", decides=False)
+@metric("mase", CONTINUOUS, reads="scale", decides=False, is_relative=True)
 def mean_absolute_scaled_error(truth: Values, prediction: Values, scale: Values) -> float:
     """Mean absolute error in units of the seasonal naive forecast's error on the training rows.
 
@@ -125,7 +147,7 @@ def mean_absolute_scaled_error(truth: Values, prediction: Values, scale: Values)
     return float(np.mean(np.abs(truth - prediction) / scale, dtype=np.float64))
 
 
-@_metric("pinball", CONTINUOUS, reads="bounds")
+@metric("pinball", CONTINUOUS, reads="bounds")
 def pinball_loss(truth: Values, prediction: Values, bounds: Bounds) -> float:
     """Mean quantile loss of the lower bound, the point prediction as median, and the upper bound.
 
@@ -139,19 +161,19 @@ def pinball_loss(truth: Values, prediction: Values, bounds: Bounds) -> float:
     return float(np.mean(losses))
 
 
-@_metric("coverage", CONTINUOUS, reads="bounds", greater_is_better=True, decides=False)
+@metric("coverage", CONTINUOUS, reads="bounds", greater_is_better=True, decides=False)
 def interval_coverage(truth: Values, _prediction: Values, bounds: Bounds) -> float:
     """Share of the true values that lie inside their prediction interval."""
     return float(np.mean((bounds.lower <= truth) & (truth <= bounds.upper)))
 
 
-@_metric("interval_width", CONTINUOUS, reads="bounds", decides=False)
+@metric("interval_width", CONTINUOUS, reads="bounds", decides=False)
 def interval_width(_truth: Values, _prediction: Values, bounds: Bounds) -> float:
     """Mean width of the prediction intervals."""
     return float(np.mean(bounds.upper - bounds.lower, dtype=np.float64))
 
 
-@_metric("f1", CLASSES, greater_is_better=True)
+@metric("f1", CLASSES, greater_is_better=True)
 def f1_score(truth: Values, prediction: Values) -> float:
     """Mean over the classes of the harmonic mean of precision and recall; 0 for a class that is never right."""
     chosen = np.argmax(prediction, axis=1)
@@ -164,20 +186,20 @@ def f1_score(truth: Values, prediction: Values) -> float:
     return float(np.mean(scores))
 
 
-@_metric("accuracy", CLASSES, greater_is_better=True)
+@metric("accuracy", CLASSES, greater_is_better=True)
 def accuracy(truth: Values, prediction: Values) -> float:
     """Share of samples whose most probable class is the true one."""
     return float(np.mean(np.argmax(prediction, axis=1) == truth))
 
 
-@_metric("log_loss", CLASSES)
+@metric("log_loss", CLASSES)
 def log_loss(truth: Values, prediction: Values) -> float:
     """Mean negative log-probability of the true class, clipped at 1e-7."""
     chosen = prediction[np.arange(len(truth)), truth.astype(np.int64)]
     return float(-np.mean(np.log(np.clip(chosen, 1e-7, 1.0)), dtype=np.float64))
 
 
-@_metric("roc_auc", CLASSES, greater_is_better=True)
+@metric("roc_auc", CLASSES, greater_is_better=True)
 def roc_auc(truth: Values, prediction: Values) -> float:
     """Area under the ROC curve; one-versus-rest average for more than two classes."""
     from sklearn.metrics import roc_auc_score
@@ -185,6 +207,11 @@ def roc_auc(truth: Values, prediction: Values) -> float:
     if prediction.shape[1] == 2:
         return float(roc_auc_score(truth, prediction[:, 1]))
     return float(roc_auc_score(truth, prediction, multi_class="ovr"))
+
+
+def reading(names: Collection[str], extra: str) -> tuple[str, ...]:
+    """Return those of the named metrics that read `extra`."""
+    return tuple(name for name in names if METRICS.get(name).reads == extra)
 
 
 def evaluate(
@@ -207,7 +234,7 @@ def evaluate(
         raise ValueError("there are no samples to score")
     if len(truth) != len(prediction):
         raise ValueError(f"{len(truth)} true values cannot be compared with {len(prediction)} predictions")
-    metrics: dict[str, Metric] = {name: METRICS.get(name) for name in names}
+    metrics = {name: METRICS.get(name) for name in names}
     if truth.shape != prediction.shape and any(metric.tasks & CONTINUOUS for metric in metrics.values()):
         # Broadcasting would compare every value with every other.
         raise ValueError(f"true values of shape {truth.shape} cannot be compared with shape {prediction.shape}")

@@ -16,8 +16,7 @@ def space_of(config: ExperimentConfig) -> dict[str, SearchDimension]:
     """Return the experiment's search space: its own if configured, otherwise the model family's."""
     if config.model.search_space is not None:
         return config.model.search_space
-    space: dict[str, SearchDimension] = MODELS.get(config.model.family).search_space(config.task)
-    return space
+    return MODELS.get(config.model.family).search_space(config.task)
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, SearchDimension]) -> dict[str, Any]:

@@ -30,13 +30,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.datamodule",),
     ("mlplatform.snapshots",),
     ("mlplatform.config",),
-    ("mlplatform.composition",),
+    ("mlplatform.plugins",),
     (
         "mlplatform.cores",
         "mlplatform.locks",
         "mlplatform.settings",
         "mlplatform.storage",
-        "mlplatform.plugins",
+        "mlplatform.plugin_kinds",
         "mlplatform.figures",
         "mlplatform.feast_import",
     ),
@@ -182,8 +182,7 @@ def test_the_page_draws_every_room_and_only_arrows_that_exist(tree: Tree) -> Non
 def _members(name: str) -> tuple[str, ...]:
     """Return the rooms that a box of the picture stands for."""
     boxes = {
-        "config": ("mlplatform.config", "mlplatform.composition"),
-        "ground": LAYERS[-1],
+        "ground": (*LAYERS[-2], *LAYERS[-1]),
         "programs": ("mlplatform.demo", "mlplatform.streaming"),
         "serving": ("serving",),
     }

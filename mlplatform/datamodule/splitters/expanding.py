@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter
-from mlplatform.datamodule.splitters.time_blocks import BlockParams, block_folds
+from mlplatform.datamodule.folds import Fold, SampleIndex
+from mlplatform.datamodule.splitters.time_blocks import BlockParams, BlockSplitter, block_folds
 from mlplatform.plugins import SPLITTERS
 
 
@@ -16,11 +16,9 @@ class ExpandingParams(BlockParams):
 
 
 @SPLITTERS.register("expanding")
-class ExpandingSplitter(Splitter):
+class ExpandingSplitter(BlockSplitter):
     """Validate on consecutive blocks at the end of the training rows, each time training on everything before."""
 
-    tasks = frozenset({"forecast"})
-    separates = "time"
     Params = ExpandingParams
     params: ExpandingParams
 

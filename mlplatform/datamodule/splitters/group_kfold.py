@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.folds import Fold, GroupParams, SampleIndex, Splitter
 from mlplatform.datamodule.panel import Int64
 from mlplatform.datamodule.splitters.kfold import check_classes
-from mlplatform.plugins import SPLITTERS
+from mlplatform.plugins import SPLITTERS, PluginUse
+
+
+class GroupSplitter(Splitter):
+    """A scheme by groups: the values of a column, or entities."""
+
+    separates = "groups"
+    Params = GroupParams
+    min_folds = 2
+
+    @classmethod
+    def group_column(cls, params: GroupParams) -> str | None:
+        """The column that the parameters name."""
+        return params.column
+
+    @classmethod
+    def check(cls, use: PluginUse, params: GroupParams, config: ExperimentConfig) -> Iterator[str]:
+        """Yield also a column that cannot group the rows."""
+        yield from super().check(use, params, config)
+        groups = [name for name in config.dataset.columns if name not in config.targets]
+        if params.column is not None and params.column not in groups:
+            yield (
+                f"{use.params_key}.column names {params.column!r}, which cannot group the rows of dataset "
+                f"{config.dataset.name!r}; allowed: {', '.join(groups)}, or null for the entity"
+            )
 
 
 @SPLITTERS.register("group_kfold")
-class GroupKFoldSplitter(Splitter):
+class GroupKFoldSplitter(GroupSplitter):
     """Shuffled K-fold over groups, with about as many samples in every fold.
 
     Of forecasts it holds out whole entities, over all time: it measures how a model does on entities it has not met.
     """
 
     tasks = frozenset({"forecast", "regression", "classification"})
-    separates = "groups"
-    Params = GroupParams
-    min_folds = 2
 
     def split(self, index: SampleIndex) -> tuple[Fold, ...]:
         """Return the folds."""
@@ -42,13 +66,10 @@ class GroupKFoldSplitter(Splitter):
 
 
 @SPLITTERS.register("stratified_group_kfold")
-class StratifiedGroupKFoldSplitter(Splitter):
+class StratifiedGroupKFoldSplitter(GroupSplitter):
     """Shuffled K-fold over groups that keeps the share of every class as nearly as whole groups allow."""
 
     tasks = frozenset({"classification"})
-    separates = "groups"
-    Params = GroupParams
-    min_folds = 2
 
     def split(self, index: SampleIndex) -> tuple[Fold, ...]:
         """Return the folds."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter
-from mlplatform.datamodule.splitters.time_blocks import BlockParams, block_folds
+from mlplatform.datamodule.folds import Fold, SampleIndex
+from mlplatform.datamodule.splitters.time_blocks import BlockParams, BlockSplitter, block_folds
 from mlplatform.plugins import SPLITTERS
 
 
@@ -16,14 +16,12 @@ class SlidingParams(BlockParams):
 
 
 @SPLITTERS.register("sliding")
-class SlidingSplitter(Splitter):
+class SlidingSplitter(BlockSplitter):
     """Validate on consecutive blocks at the end of the training rows, each time training on as many steps before.
 
     For series whose old behaviour says little about the present, and where folds must not differ in training size.
     """
 
-    tasks = frozenset({"forecast"})
-    separates = "time"
     Params = SlidingParams
     params: SlidingParams
 

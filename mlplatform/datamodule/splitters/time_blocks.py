@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
-from mlplatform.datamodule.folds import Fold, SampleIndex, SplitterParams
+from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter, SplitterParams
+from mlplatform.plugins import PluginUse
 
 
 class BlockParams(SplitterParams):
@@ -13,6 +18,34 @@ class BlockParams(SplitterParams):
 
     validation_steps: int = Field(ge=1)
     gap: int = Field(default=0, ge=0)
+
+
+class BlockSplitter(Splitter):
+    """Validate on consecutive blocks at the end of the training rows, each time training on all that is before."""
+
+    tasks = frozenset({"forecast"})
+    separates = "time"
+    Params: ClassVar[type[BlockParams]] = BlockParams
+    params: BlockParams
+
+    @classmethod
+    def check(cls, use: PluginUse, params: BlockParams, config: ExperimentConfig) -> Iterator[str]:
+        """Yield also a block that is too short for one forecast."""
+        yield from super().check(use, params, config)
+        if config.horizon > params.validation_steps:
+            yield (
+                f"horizon {config.horizon} is longer than {use.params_key}.validation_steps {params.validation_steps}; "
+                f"allowed: 1 to {params.validation_steps}"
+            )
+
+    def outer(self) -> Splitter:
+        """Outer folds always expand: they train on all that is known, whatever windows inner folds choose from it."""
+        block = BlockParams(validation_steps=self.params.validation_steps, gap=self.params.gap)
+        return BlockSplitter(block, self.folds, self.seed)
+
+    def split(self, index: SampleIndex) -> tuple[Fold, ...]:
+        """Return the folds, earliest first."""
+        return block_folds(index, self.folds, self.params, None)
 
 
 def block_folds(index: SampleIndex, folds: int, params: BlockParams, train_steps: int | None) -> tuple[Fold, ...]:

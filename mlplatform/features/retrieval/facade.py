@@ -10,7 +10,7 @@ from mlplatform.features.online import Entities, check_columns
 from mlplatform.features.retrieval.freshness import FeaturePanel
 from mlplatform.features.retrieval.strategies import Request, RetrievalStrategy
 from mlplatform.features.time_point import NOW, TimePoint
-from mlplatform.plugins import RETRIEVALS, UnknownPluginError
+from mlplatform.plugins import RETRIEVALS, PluginError
 from mlplatform.settings import Settings
 
 
@@ -94,15 +94,16 @@ def create_strategy(
         FeatureStoreError: if there is none, or it does not read datasets of this kind.
     """
     try:
-        strategy: type[RetrievalStrategy] = RETRIEVALS.get(mode)
-    except UnknownPluginError as error:
+        mode_plugin = RETRIEVALS.get(mode)
+    except PluginError as error:
         raise FeatureStoreError(str(error)) from error
-    if dataset.kind not in strategy.kinds:
+    if dataset.kind not in mode_plugin.kinds:
         raise FeatureStoreError(
             f"mode {mode!r} does not fit dataset {dataset.name!r} of kind {dataset.kind}; it reads: "
-            f"{', '.join(strategy.kinds)}"
+            f"{', '.join(mode_plugin.kinds)}"
         )
-    return strategy(dataset, settings, staleness)
+    strategy: RetrievalStrategy = mode_plugin(dataset, settings, staleness)
+    return strategy
 
 
 def _needed_steps(config: ExperimentConfig) -> int | None:

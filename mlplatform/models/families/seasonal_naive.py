@@ -29,6 +29,11 @@ class SeasonalNaive(RuleModel):
         """A whole season must lie inside the window."""
         return params.season
 
+    @classmethod
+    def season(cls, params: SeasonalNaiveParams) -> int:
+        """The season that is repeated."""
+        return params.season
+
     def predict(self, samples: Samples) -> Float32:
         """Return the last season of each target, repeated over the horizon.
 

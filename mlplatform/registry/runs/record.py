@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from mlplatform.config import ExperimentConfig
+from mlplatform.config import ConfigError, ExperimentConfig, parse_experiment
 from mlplatform.registry.pairs import PairInfo, PairStore
 
 CONFIG_FILE = "config.yaml"
@@ -42,7 +42,6 @@ def read_record(store: PairStore, info: PairInfo) -> TrainingRecord:
     """
     import mlflow
     from mlflow.exceptions import MlflowException
-    from pydantic import ValidationError
 
     run = store.client.get_run(info.run_id)
     where = f"MLflow run {info.run_id} of {info.name} version {info.version}"
@@ -51,8 +50,8 @@ def read_record(store: PairStore, info: PairInfo) -> TrainingRecord:
     except (MlflowException, OSError) as error:
         raise RecordError(f"{where} has no {CONFIG_FILE}: {error}") from error
     try:
-        config = ExperimentConfig.model_validate(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError) as error:
+        config = parse_experiment(yaml.safe_load(text))
+    except (ConfigError, yaml.YAMLError) as error:
         raise RecordError(f"{where} has a {CONFIG_FILE} that this code does not understand: {error}") from error
     tags = run.data.tags
     return TrainingRecord(

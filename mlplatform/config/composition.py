@@ -12,9 +12,9 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from mlplatform.config.base import ConfigError
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
@@ -23,20 +23,17 @@ ROOT_CONFIG = "mlplatform_root"
 VERSIONED_GROUPS = ("split", "features", "model")
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used. The message names the key, the value and what is allowed."""
-
-
-def compose(experiment: str, overrides: Sequence[str], settings: Settings) -> dict[str, Any]:
+def compose(experiment: str, overrides: Sequence[str], settings: Settings, state: str | None = None) -> dict[str, Any]:
     """Return the composed values of an experiment.
+
+    Parameters:
+        state: of the files, as `state_of_files` returned it, for a caller that composes many experiments at once.
 
     Raises:
         ConfigError: if the groups or overrides do not compose.
     """
-    for folder in settings.conf_dirs:
-        if not folder.is_dir():
-            raise ConfigError(f"configuration folder {folder} does not exist; check MLPLATFORM_CONF_DIR")
-    cached = _cache_path(experiment, overrides, settings)
+    digest = hashlib.sha256(f"{json.dumps([experiment, *overrides])}{state or state_of_files(settings)}".encode())
+    cached = settings.home / "cache" / "config" / f"{experiment}-{digest.hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError):
         remembered: dict[str, Any] = json.loads(cached.read_text())
         return remembered
@@ -50,17 +47,23 @@ def compose(experiment: str, overrides: Sequence[str], settings: Settings) -> di
     return composed
 
 
-def _cache_path(experiment: str, overrides: Sequence[str], settings: Settings) -> Path:
-    """Return a path that names everything the composed values depend on."""
-    digest = hashlib.sha256(json.dumps([experiment, *overrides]).encode())
+def state_of_files(settings: Settings) -> str:
+    """Return a digest of everything in the configuration folders that composed values depend on.
+
+    Raises:
+        ConfigError: if a folder does not exist.
+    """
+    digest = hashlib.sha256()
     for folder in settings.conf_dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"configuration folder {folder} does not exist; check MLPLATFORM_CONF_DIR")
         # `rglob` does not follow a group folder that is a link; an editor's lock file is a link to nothing.
         for path in sorted({*folder.rglob("*.yaml"), *folder.glob("*/*.yaml")}):
             if not path.is_file():
                 continue
             status = path.stat()
             digest.update(f"{path}\0{status.st_mtime_ns}\0{status.st_size}\n".encode())
-    return settings.home / "cache" / "config" / f"{experiment}-{digest.hexdigest()[:32]}.json"
+    return digest.hexdigest()
 
 
 def _compose(experiment: str, overrides: Sequence[str], settings: Settings) -> tuple[str, bool]:
@@ -90,7 +93,7 @@ def _compose(experiment: str, overrides: Sequence[str], settings: Settings) -> t
             _check_version(group, choices.get(group), settings)
         reads_environment = re.search(r"\$\{\s*oc\.env", OmegaConf.to_yaml(composed)) is not None
         values = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeError) as error:
         given = f" with overrides {list(overrides)}" if overrides else ""
         raise ConfigError(f"experiment {experiment!r}{given} does not compose: {error}") from error
     return json.dumps(values), reads_environment

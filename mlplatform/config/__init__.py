@@ -1,0 +1,82 @@
+"""Experiment configuration: Hydra groups composed into frozen, validated pydantic models.
+
+Here: one module per group with the rules about it, loading, and versions. Code that receives an `ExperimentConfig` never
+has to check it again.
+Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths and addresses (`settings`); any data.
+"""
+
+from mlplatform.config.base import (
+    ENTITY,
+    TIMESTAMP,
+    ConfigError,
+    Frozen,
+    Period,
+    PluginConfig,
+    Task,
+    UtcDatetime,
+    time_step,
+)
+from mlplatform.config.dataset import ColumnConfig, DatasetConfig, SourceConfig, check_source, source_scheme
+from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
+from mlplatform.config.features import FeaturesConfig
+from mlplatform.config.loading import (
+    experiment_names,
+    load_all_datasets,
+    load_all_experiments,
+    load_dataset,
+    load_experiment,
+    options,
+)
+from mlplatform.config.messages import SECRET_NAME
+from mlplatform.config.model import ModelConfig, SearchDimension, check_conditions
+from mlplatform.config.monitoring import DriftConfig, StalenessConfig
+from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, preprocessing_context
+from mlplatform.config.promotion import PromotionConfig
+from mlplatform.config.split import SplitConfig
+from mlplatform.config.tuning import NestedConfig, TuningConfig
+from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
+from mlplatform.config.versions import VERSION_GROUPS, apply_versions
+
+__all__ = [
+    "ENTITY",
+    "SECRET_NAME",
+    "TIMESTAMP",
+    "VERSION_GROUPS",
+    "AllowedVersions",
+    "ColumnConfig",
+    "ConfigError",
+    "DatasetConfig",
+    "DriftConfig",
+    "ExperimentConfig",
+    "FeaturesConfig",
+    "Frozen",
+    "ModelConfig",
+    "NestedConfig",
+    "Period",
+    "PluginConfig",
+    "PreprocessingConfig",
+    "PromotionConfig",
+    "SearchDimension",
+    "SourceConfig",
+    "SplitConfig",
+    "StalenessConfig",
+    "StepConfig",
+    "Task",
+    "TuningConfig",
+    "UncertaintyConfig",
+    "UtcDatetime",
+    "apply_versions",
+    "bound_levels",
+    "check_conditions",
+    "check_source",
+    "experiment_names",
+    "load_all_datasets",
+    "load_all_experiments",
+    "load_dataset",
+    "load_experiment",
+    "options",
+    "parse_experiment",
+    "preprocessing_context",
+    "source_scheme",
+    "time_step",
+]

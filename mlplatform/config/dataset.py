@@ -1,0 +1,167 @@
+"""A dataset: its source, its columns, and for time series its grid."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mlplatform.config.base import ENTITY, NAME_PATTERN, TIMESTAMP, ConfigError, Frozen, Period, time_step
+from mlplatform.config.rules import params_mistakes, plugin_mistakes
+from mlplatform.plugins import SOURCES, PluginUse, failures_note
+
+# A user and password before the host, or a query parameter that is called like a secret.
+CREDENTIALS_IN_URI = re.compile(
+    r"://[^@]*:[^@]*@|[?&][^=&]*(password|passwd|pwd|secret|token|credential)[^=&]*=", re.IGNORECASE
+)
+
+
+class ColumnConfig(Frozen):
+    """One data column. `min` and `max` are physical limits: rows beyond them are quarantined."""
+
+    type: Literal["float", "category"] = "float"
+    min: float | None = None
+    max: float | None = None
+    nullable: bool = True
+    unit: str = ""
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _limits(self) -> ColumnConfig:
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError(f"min must be below max, but min={self.min} and max={self.max}")
+        if self.type == "category" and (self.min is not None or self.max is not None):
+            raise ValueError("min and max apply to columns of type float only")
+        return self
+
+
+class SourceConfig(Frozen):
+    """Where a dataset is read from; the URI's scheme or file suffix selects the source plug-in."""
+
+    uri: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    download_url: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _downloads_are_checked(self) -> SourceConfig:
+        if self.download_url and not self.sha256:
+            raise ValueError("a source with download_url needs sha256, so that the download can be checked")
+        return self
+
+    @model_validator(mode="after")
+    def _holds_no_credentials(self) -> SourceConfig:
+        for key in ("uri", "download_url"):
+            if CREDENTIALS_IN_URI.search(getattr(self, key) or ""):
+                raise ValueError(
+                    f"{key} holds credentials (it is not repeated here); leave them out, set them as environment "
+                    "variables and name those in source.options, for example user_env and password_env"
+                )
+        return self
+
+
+class DatasetConfig(Frozen):
+    """A dataset: its source, its columns, and for time series its grid.
+
+    `window_steps` is the length of the window kept in the online store, in steps of `frequency`; it bounds the lookback
+    that an experiment on this dataset can ask for. `partition` is the stretch of time that one file of the raw and the
+    feature table holds: what an increment rewrites; by default it follows from the frequency.
+    """
+
+    name: str = Field(pattern=NAME_PATTERN)
+    kind: Literal["timeseries", "tabular"] = "timeseries"
+    source: SourceConfig
+    time_column: str | None = None
+    entity_column: str | None = None
+    frequency: str | None = None
+    window_steps: int = Field(default=720, ge=0)
+    partition: Period | None = None
+    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
+    columns: dict[str, ColumnConfig] = Field(min_length=1)
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetConfig:
+        if self.kind == "timeseries":
+            for key in ("time_column", "frequency"):
+                if getattr(self, key) is None:
+                    raise ValueError(f"{key} is missing; a dataset of kind timeseries needs it")
+            if self.window_steps < 1:
+                raise ValueError(f"window_steps must be at least 1 for kind timeseries, but is {self.window_steps}")
+            time_step(self.frequency)
+        reserved = {ENTITY, TIMESTAMP} & set(self.columns)
+        if reserved:
+            raise ValueError(f"columns must not use the reserved names {sorted(reserved)}")
+        for key in ("time_column", "entity_column"):
+            if getattr(self, key) in self.columns:
+                raise ValueError(f"columns must not repeat the {key} {getattr(self, key)!r}")
+        return self
+
+    @property
+    def step(self) -> dt.timedelta:
+        """Length of one time step."""
+        return time_step(self.frequency)
+
+    @property
+    def step_ns(self) -> int:
+        """Length of one time step in nanoseconds, the unit that times are calculated in."""
+        return self.step // dt.timedelta(microseconds=1) * 1000
+
+    @property
+    def period(self) -> Period:
+        """The stretch of time that one file of the raw and the feature table holds."""
+        if self.partition is not None:
+            return self.partition
+        if self.kind != "timeseries" or self.step >= dt.timedelta(hours=6):
+            return "year"
+        return "month" if self.step >= dt.timedelta(minutes=5) else "day"
+
+    @property
+    def float_columns(self) -> tuple[str, ...]:
+        """Names of the numeric columns, in configuration order."""
+        return tuple(name for name, column in self.columns.items() if column.type == "float")
+
+    @property
+    def category_columns(self) -> tuple[str, ...]:
+        """Names of the categorical columns, in configuration order."""
+        return tuple(name for name, column in self.columns.items() if column.type == "category")
+
+
+def check_source(config: DatasetConfig) -> None:
+    """Raise `ConfigError` if no source plug-in reads the dataset's URI, or the plug-in refuses the options."""
+    mistakes = tuple(source_mistakes(config))
+    if mistakes:
+        raise ConfigError("; ".join(mistakes), mistakes)
+
+
+def source_mistakes(config: DatasetConfig) -> Iterator[str]:
+    """Yield what is wrong with a dataset's source: nothing reads it, or what does refuses its options."""
+    scheme = source_scheme(config.source.uri)
+    if scheme not in SOURCES.names():
+        yield (
+            f"dataset {config.name!r}: no source reads source.uri {config.source.uri!r} (scheme {scheme!r}); "
+            f"known schemes: {', '.join(SOURCES.names())}{failures_note()}"
+        )
+        return
+    use = PluginUse(SOURCES, "source.uri", scheme, "source.options", config.source.options)
+    refused = params_mistakes(use)
+    if refused:
+        yield f"dataset {config.name!r}: {config.source.uri!r} does not take its options: {'; '.join(refused)}"
+    else:
+        yield from (f"dataset {config.name!r}: {mistake}" for mistake in plugin_mistakes([use], config))
+
+
+def source_scheme(uri: str) -> str:
+    """Return the name of the plug-in for a URI: its scheme, or the lower-case file suffix of a path.
+
+    A scheme that no plug-in has, such as `s3`, is an address of files, whose suffix decides if a plug-in reads it.
+    """
+    scheme, separator, path = uri.partition("://")
+    suffix = Path(path if separator else uri).suffix.lower().lstrip(".")
+    if not separator:
+        return suffix
+    return suffix if scheme not in SOURCES.names() and suffix in SOURCES.names() else scheme

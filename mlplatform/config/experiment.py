@@ -1,0 +1,200 @@
+"""An experiment: all groups together, the rules between them, and the one way from values to a checked one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from mlplatform.config.base import NAME_PATTERN, ConfigError, Frozen, PluginConfig, Task
+from mlplatform.config.dataset import DatasetConfig, source_mistakes
+from mlplatform.config.features import FeaturesConfig, column_mistakes
+from mlplatform.config.messages import lines_of
+from mlplatform.config.model import ModelConfig, search_space_mistakes
+from mlplatform.config.monitoring import DriftConfig, StalenessConfig
+from mlplatform.config.preprocessing import PreprocessingConfig, preprocessing_context, step_column_mistakes, step_uses
+from mlplatform.config.promotion import PromotionConfig
+from mlplatform.config.rules import plugin_mistakes
+from mlplatform.config.split import SplitConfig, forecast_split_mistakes, tabular_split_mistakes
+from mlplatform.config.tuning import NestedConfig, TuningConfig
+from mlplatform.config.uncertainty import UncertaintyConfig
+from mlplatform.plugins import DRIFT_TESTS, EXECUTORS, METRICS, MODELS, SPLITTERS, PluginUse
+
+
+class AllowedVersions(Frozen):
+    """Versions, beyond the experiment's own, that a training run may ask for."""
+
+    split: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+
+
+class ExperimentConfig(Frozen):
+    """Everything that defines one experiment."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    description: str = ""
+    task: Task
+    dataset: DatasetConfig
+    features: FeaturesConfig
+    split: SplitConfig
+    preprocessing: PreprocessingConfig
+    model: ModelConfig
+    tuning: TuningConfig
+    promotion: PromotionConfig
+    drift: DriftConfig
+    staleness: StalenessConfig = StalenessConfig()
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
+    nested: NestedConfig = NestedConfig()
+    targets: tuple[str, ...] = Field(min_length=1)
+    metric: str
+    extra_metrics: tuple[str, ...] = ()
+    baselines: tuple[PluginConfig, ...] = Field(min_length=1)
+    lookback: int = Field(default=0, ge=0)
+    horizon: int = Field(default=0, ge=0)
+    seed: int = 0
+    allowed: AllowedVersions = AllowedVersions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_columns(cls, values: Any) -> Any:
+        """Spell out `features.columns: null`."""
+        match values:
+            case {"features": {"columns": None} as features, "dataset": {"columns": {} as columns}, **rest}:
+                read = str(rest.get("task")) == "forecast"
+                chosen = [name for name in columns if read or [name] != rest.get("targets")]
+                return {**values, "features": {**features, "columns": chosen}}
+        return values
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The deciding metric first, then the extra ones, then those that every experiment of the task reports."""
+        always = (name for name, metric in METRICS if self.task in metric.always)
+        return tuple(dict.fromkeys((self.metric, *self.extra_metrics, *always)))
+
+    @property
+    def season(self) -> int:
+        """Length of the season in steps, as the first baseline that has one knows it; 1 without one."""
+        for baseline in self.baselines:
+            family = MODELS.get(baseline.name)
+            season = family.season(family.Params.model_validate(baseline.params))
+            if season is not None:
+                return season
+        return 1
+
+    @property
+    def registered_name(self) -> str:
+        """Stem of the registered models' names."""
+        return self.name
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions that name this configuration in `active_config.yaml`, run config and tags."""
+        return {
+            "split_version": self.split.version_id,
+            "feature_version": self.features.version,
+            "model_version": self.model.version,
+        }
+
+    def fold_digest(self) -> str:
+        """SHA-256 of the parts that folds and fold preprocessors depend on."""
+        parts = {"dataset", "features", "split", "preprocessing", "targets", "task", "lookback", "horizon"}
+        text = json.dumps(self.model_dump(mode="json", include=parts), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_experiment(values: Any, name: str | None = None) -> ExperimentConfig:
+    """Return the checked configuration that plain values describe: the only way to one that can be relied on.
+
+    Parameters:
+        values: of an experiment, composed from YAML or as a run stored them.
+        name: what errors call it; default: by its own name.
+
+    Raises:
+        ConfigError: with everything that is wrong. Rules between groups are judged once all groups are sound.
+    """
+    name = name or (values.get("name") if isinstance(values, Mapping) else None)
+    try:
+        config = ExperimentConfig.model_validate(values)
+        mistakes = list(experiment_mistakes(config))
+    except ValidationError as error:
+        mistakes = lines_of(error, ExperimentConfig)
+    if mistakes:
+        raise ConfigError.of(f"experiment {name!r}", mistakes)
+    return config
+
+
+def experiment_mistakes(config: ExperimentConfig) -> Iterator[str]:
+    """Yield what contradicts each other in an experiment whose groups are sound, each on its own."""
+    dataset = config.dataset
+    yield from source_mistakes(dataset)
+    yield from column_mistakes(config.features, config.targets, config.task, dataset.columns, dataset.name)
+    yield from step_column_mistakes(config.preprocessing, dataset)
+    yield from plugin_mistakes(plugin_uses(config), config, config.task)
+    yield from search_space_mistakes(config.model)
+    yield from _forecast_mistakes(config) if config.task == "forecast" else _tabular_mistakes(config)
+    if config.name == dataset.name:
+        yield f"name {config.name!r} is also the name of its dataset; asset keys would collide"
+
+
+def plugin_uses(config: ExperimentConfig) -> Iterator[PluginUse]:
+    """Yield every plug-in that an experiment names, beside its dataset's source."""
+    model, cv = config.model, config.split.cv
+    yield PluginUse(MODELS, "model.family", model.family, "model.params", model.params)
+    yield PluginUse(EXECUTORS, "tuning.executor", config.tuning.executor)
+    for baseline in config.baselines:
+        yield PluginUse(MODELS, "baselines", baseline.name, f"baselines.{baseline.name}.params", baseline.params)
+    yield PluginUse(METRICS, "metric", config.metric)
+    for metric in config.extra_metrics:
+        yield PluginUse(METRICS, "extra_metrics", metric)
+    yield PluginUse(SPLITTERS, "split.cv.name", cv.name, "split.cv.params", cv.params)
+    yield from step_uses(config.preprocessing)
+    yield PluginUse(DRIFT_TESTS, "drift.test", config.drift.test)
+
+
+def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
+    dataset = config.dataset
+    if dataset.kind != "timeseries":
+        yield f"task 'forecast' needs a dataset of kind timeseries, but {dataset.name!r} is {dataset.kind}"
+    for key in ("lookback", "horizon"):
+        if getattr(config, key) < 1:
+            yield f"{key} must be at least 1 for task 'forecast', but is {getattr(config, key)}"
+    for target in dict.fromkeys(config.targets):
+        if target not in dataset.columns:
+            continue
+        if dataset.columns[target].type != "float":
+            yield f"targets names {target!r}, which is categorical; a forecast target must be of type float"
+        if target not in config.features.columns:
+            yield (
+                f"targets names {target!r}, which is not among features.columns "
+                f"({', '.join(config.features.columns)}); a forecast reads the history of its targets"
+            )
+    try:
+        context = preprocessing_context(config.preprocessing)
+    except ValueError:
+        context = 0  # a step that cannot be made is told of by the rules of plug-ins
+    if config.lookback + context > dataset.window_steps:
+        yield (
+            f"lookback {config.lookback} and {context} steps of preprocessing context exceed "
+            f"dataset.window_steps {dataset.window_steps} of {dataset.name!r}"
+        )
+    yield from forecast_split_mistakes(config.split, config.lookback, context, config.horizon)
+
+
+def _tabular_mistakes(config: ExperimentConfig) -> Iterator[str]:
+    dataset = config.dataset
+    if dataset.kind != "tabular":
+        yield f"task {config.task!r} needs a dataset of kind tabular, but {dataset.name!r} is timeseries"
+    if len(config.targets) != 1:
+        yield f"targets must name one column for task {config.task!r}, but names {', '.join(config.targets)}"
+    wanted = "category" if config.task == "classification" else "float"
+    for target in config.targets if len(config.targets) == 1 else ():
+        found = dataset.columns[target].type if target in dataset.columns else wanted
+        if found != wanted:
+            yield f"targets names {target!r} of type {found}; task {config.task!r} needs a target of type {wanted}"
+        if target in config.features.columns:
+            yield f"features.columns contains the target {target!r}; the model would read its own answer"
+    yield from tabular_split_mistakes(config.split, config.task, dataset)

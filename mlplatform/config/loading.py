@@ -1,0 +1,133 @@
+"""From YAML files to checked experiments and datasets, one or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from mlplatform.config.base import ConfigError
+from mlplatform.config.composition import compose, state_of_files
+from mlplatform.config.dataset import DatasetConfig, source_mistakes
+from mlplatform.config.experiment import ExperimentConfig, parse_experiment
+from mlplatform.config.messages import lines_of
+from mlplatform.settings import Settings
+
+Loaded = TypeVar("Loaded", ExperimentConfig, DatasetConfig)
+
+
+def experiment_names(settings: Settings | None = None) -> tuple[str, ...]:
+    """Return the names of all experiments in the configuration folders, sorted."""
+    return options("experiment", settings)
+
+
+def options(group: str, settings: Settings | None = None) -> tuple[str, ...]:
+    """Return the options of a configuration group, sorted."""
+    folders = (settings or Settings.from_env()).conf_dirs
+    paths = (path for folder in folders for path in (folder / group).glob("*.yaml"))
+    # Editors leave hidden files beside the one they have open.
+    return tuple(sorted({path.stem for path in paths if not path.name.startswith(".")}))
+
+
+def load_experiment(name: str, overrides: Sequence[str] = (), settings: Settings | None = None) -> ExperimentConfig:
+    """Compose and validate the experiment `name`.
+
+    Parameters:
+        name: file name, without suffix, under `conf/experiment/`.
+        overrides: Hydra overrides, for example `["horizon=48", "model=nlinear_v1"]`.
+        settings: where configuration is looked up; default: from the environment.
+
+    Raises:
+        ConfigError: if the experiment is unknown or any part of it cannot be used.
+    """
+    settings = settings or Settings.from_env()
+    known = experiment_names(settings)
+    if name not in known:
+        raise ConfigError(f"unknown experiment {name!r}; known: {', '.join(known)}")
+    return _experiment(name, compose(name, overrides, settings))
+
+
+def load_all_experiments(
+    settings: Settings | None = None,
+) -> tuple[dict[str, ExperimentConfig], dict[str, ConfigError]]:
+    """Load every experiment in the configuration folders.
+
+    Returns:
+        The sound ones by name, and of the others, by file name without suffix, what is wrong with them.
+
+    Raises:
+        ConfigError: if a configuration folder does not exist, because then nothing would be what it seems.
+    """
+    settings = settings or Settings.from_env()
+    state = state_of_files(settings)
+    return _load_all(
+        experiment_names(settings), lambda name: _experiment(name, compose(name, (), settings, state)), "experiment"
+    )
+
+
+def load_all_datasets(settings: Settings | None = None) -> tuple[dict[str, DatasetConfig], dict[str, ConfigError]]:
+    """Load every dataset in the configuration folders, also those that no experiment uses.
+
+    Returns:
+        The sound ones by name, and of the others, by file name without suffix, what is wrong with them.
+    """
+    settings = settings or Settings.from_env()
+    return _load_all(options("dataset", settings), lambda name: load_dataset(name, settings), "dataset")
+
+
+def _load_all(
+    names: Iterable[str], load: Callable[[str], Loaded], kind: str
+) -> tuple[dict[str, Loaded], dict[str, ConfigError]]:
+    loaded: dict[str, Loaded] = {}
+    broken: dict[str, ConfigError] = {}
+    for name in names:
+        try:
+            loaded[name] = load(name)
+        except ConfigError as error:
+            broken[name] = error
+        except Exception as error:  # whatever one file does, the others are loaded
+            reason = f"{kind} {name!r} cannot be loaded: {type(error).__name__}: {error}"
+            broken[name] = ConfigError(reason)
+            broken[name].__cause__ = error
+    return loaded, broken
+
+
+def _experiment(name: str, values: Any) -> ExperimentConfig:
+    """Check composed values, and that they are those of the file that was asked for."""
+    own = values.get("name", name) if isinstance(values, dict) else name
+    other_name = () if own == name else (f"name is {own!r}, but must equal the file's name",)
+    try:
+        config = parse_experiment(values, name)
+    except ConfigError as error:
+        raise ConfigError.of(f"experiment {name!r}", [*error.mistakes, *other_name]) from error
+    if other_name:
+        raise ConfigError(f"experiment {name!r}: {other_name[0]}", other_name)
+    return config
+
+
+def load_dataset(name: str, settings: Settings | None = None) -> DatasetConfig:
+    """Read and validate the dataset `name` on its own, outside of any experiment.
+
+    Raises:
+        ConfigError: if the dataset is unknown or its file cannot be used.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    settings = settings or Settings.from_env()
+    paths = [path for folder in settings.conf_dirs if (path := folder / "dataset" / f"{name}.yaml").is_file()]
+    if not paths:
+        raise ConfigError(f"unknown dataset {name!r}; known: {', '.join(options('dataset', settings))}")
+    try:
+        config = DatasetConfig.model_validate(OmegaConf.to_container(OmegaConf.load(paths[0]), resolve=True))
+    except ValidationError as error:
+        raise ConfigError.of(f"dataset {name!r}", lines_of(error, DatasetConfig)) from error
+    except (OmegaConfBaseException, YAMLError, OSError, UnicodeError) as error:
+        raise ConfigError(f"dataset {name!r}: {paths[0]} cannot be read: {error}") from error
+    other_name = f"dataset {name!r}: name is {config.name!r}, but must equal the file's name"
+    mistakes = [*([] if config.name == name else [other_name]), *source_mistakes(config)]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes), mistakes)
+    return config

@@ -1,0 +1,44 @@
+"""When the world has drifted, and when features are too old to be read."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mlplatform.config.base import Frozen, time_step
+
+
+class DriftConfig(Frozen):
+    """When recent data counts as drifted, and how often that may start a training run."""
+
+    test: str = "wasserstein"
+    recent_steps: int = Field(default=168, ge=2)
+    quantile: float = Field(default=0.99, gt=0.5, lt=1)
+    error_ratio: float = Field(default=1.5, gt=1)
+    min_predictions: int = Field(default=24, ge=1)
+    cooldown_hours: float = Field(default=24.0, ge=0)
+
+
+class StalenessConfig(Frozen):
+    """How old features may be when they are read, and what happens to older ones.
+
+    The age of an entity's features is the present of the read (the time point, or the clock for "now") minus the event
+    time of its newest row. Without `max_age` no age is too old, so that data of the past stays usable. `refuse` raises
+    an error that names the entities; `flag` answers and marks them.
+    """
+
+    max_age: str | None = None
+    action: Literal["refuse", "flag"] = "refuse"
+
+    @model_validator(mode="after")
+    def _length(self) -> StalenessConfig:
+        if self.max_age is not None:
+            time_step(self.max_age, "max_age")
+        return self
+
+    @property
+    def limit(self) -> dt.timedelta | None:
+        """The greatest age that is not too old; `None` for any."""
+        return None if self.max_age is None else time_step(self.max_age, "max_age")

@@ -1,0 +1,51 @@
+"""The search for hyperparameters, and the nested cross-validation of the whole procedure."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mlplatform.config.base import Frozen
+
+
+class TuningConfig(Frozen):
+    """How many trials, for how long, where they run, and when to prune one.
+
+    The search ends when `trials` have finished, when `timeout_s` has passed since it started or was resumed (trials
+    under way end first), or when `patience_trials` in a row finished without one whose loss is smaller than the best
+    before by `min_improvement`, a share of that best loss.
+
+    `executor`: `inline` runs trials one after another, each on all cores; `process` runs one per worker process; `ray`
+    runs them on the cluster that RAY_ADDRESS names, or on this machine. `workers` is the number of trials at a time, by
+    default one per core.
+
+    A trial reports after every epoch (networks) or booster (direct multi-horizon XGBoost) and after every fold.
+    `pruner_startup_trials` run to the end before any is pruned, and none is pruned in its first `warmup_steps` reports.
+
+    The configuration itself is kept unless the best trial gains more than `standard_errors` standard errors of the gain
+    over the folds; with 0 the best trial is always chosen.
+    """
+
+    trials: int = Field(default=1, ge=1)
+    timeout_s: float | None = Field(default=None, gt=0)
+    patience_trials: int | None = Field(default=None, ge=1)
+    min_improvement: float = Field(default=0.0, ge=0, lt=1)
+    executor: str = "inline"
+    workers: int | None = Field(default=None, ge=1)
+    pruner_startup_trials: int = Field(default=3, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    standard_errors: float = Field(default=0.0, ge=0)
+
+
+class NestedConfig(Frozen):
+    """Nested cross-validation: how good is the training procedure, tuning included, on rows it never saw?
+
+    `outer_folds: 0` does without. Tables and forecasts of whole entities are split by the experiment's own scheme,
+    other forecasts by expanding windows with its `validation_steps` and `gap`.
+    """
+
+    outer_folds: int = Field(default=0, ge=0, le=50)
+
+    @property
+    def fold_names(self) -> tuple[str, ...]:
+        """Partition keys of the outer folds."""
+        return tuple(f"outer_{k}" for k in range(self.outer_folds))
