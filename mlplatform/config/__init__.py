@@ -1,7 +1,7 @@
 """Experiment configuration: Hydra groups composed into frozen, validated pydantic models.
 
-Here: one module per group with the rules about it, loading, and versions. Code that receives an `ExperimentConfig` never
-has to check it again.
+Here: one module per group with the rules about it, loading, and versions. Code that receives an `ExperimentConfig`
+never has to check it again.
 Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths and addresses (`settings`); any data.
 """
 
