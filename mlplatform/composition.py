@@ -27,15 +27,24 @@ class ConfigError(ValueError):
     """A configuration that cannot be used. The message names the key, the value and what is allowed."""
 
 
+def require_folders(settings: Settings) -> None:
+    """Check that there is something to compose from.
+
+    Raises:
+        ConfigError: if a configuration folder is not there.
+    """
+    for folder in settings.conf_dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"configuration folder {folder} does not exist; check MLPLATFORM_CONF_DIR")
+
+
 def compose(experiment: str, overrides: Sequence[str], settings: Settings) -> dict[str, Any]:
     """Return the composed values of an experiment.
 
     Raises:
         ConfigError: if the groups or overrides do not compose.
     """
-    for folder in settings.conf_dirs:
-        if not folder.is_dir():
-            raise ConfigError(f"configuration folder {folder} does not exist; check MLPLATFORM_CONF_DIR")
+    require_folders(settings)
     cached = _cache_path(experiment, overrides, settings)
     with contextlib.suppress(OSError, ValueError):
         remembered: dict[str, Any] = json.loads(cached.read_text())

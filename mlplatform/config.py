@@ -12,15 +12,16 @@ import datetime as dt
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mlplatform.composition import ConfigError as ConfigError
-from mlplatform.composition import compose
+from mlplatform.composition import compose, require_folders
+from mlplatform.dagster_formats import check_cron, check_owner, check_tag_key, check_tag_value
 from mlplatform.plugins import (
     DRIFT_TESTS,
     EXECUTORS,
@@ -37,6 +38,11 @@ Task = Literal["forecast", "regression", "classification"]
 Period = Literal["day", "month", "year"]
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Owners = tuple[Annotated[str, AfterValidator(check_owner)], ...]
+Tags = dict[Annotated[str, AfterValidator(check_tag_key)], Annotated[str, AfterValidator(check_tag_value)]]
+Cron = Annotated[str, AfterValidator(check_cron)]
+# Sensors are looked at every few seconds; more often than this is not possible.
+IntervalSeconds = Annotated[int, Field(ge=5)]
 VERSION_GROUPS = {"split_version": "split", "feature_version": "features", "model_version": "model"}
 
 # A user and password before the host, or a query parameter that is called like a secret.
@@ -44,6 +50,8 @@ CREDENTIALS_IN_URI = re.compile(
     r"://[^@]*:[^@]*@|[?&][^=&]*(password|passwd|pwd|secret|token|credential)[^=&]*=", re.IGNORECASE
 )
 SECRET_NAME = re.compile(r"password|passwd|pwd|secret|token|credential|access_key|private_key", re.IGNORECASE)
+
+Loaded = TypeVar("Loaded")
 
 ENTITY = "entity_id"
 TIMESTAMP = "event_timestamp"
@@ -100,6 +108,20 @@ class SourceConfig(Frozen):
         return self
 
 
+class DatasetAutomation(Frozen):
+    """When the schedule and the sensor of a dataset run, once they are turned on. Crons are in UTC."""
+
+    materialize_cron: Cron = "5 * * * *"
+    new_data_interval_s: IntervalSeconds = 60
+
+
+class ExperimentAutomation(Frozen):
+    """When the schedule and the sensor of an experiment run, once they are turned on. Crons are in UTC."""
+
+    monitor_cron: Cron = "15 4 * * *"
+    drift_interval_s: IntervalSeconds = 60
+
+
 class DatasetConfig(Frozen):
     """A dataset: its source, its columns, and for time series its grid.
 
@@ -119,6 +141,9 @@ class DatasetConfig(Frozen):
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
     columns: dict[str, ColumnConfig] = Field(min_length=1)
     description: str = ""
+    owners: Owners = ()
+    tags: Tags = {}
+    automation: DatasetAutomation = DatasetAutomation()
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetConfig:
@@ -492,6 +517,9 @@ class ExperimentConfig(Frozen):
     horizon: int = Field(default=0, ge=0)
     seed: int = 0
     allowed: AllowedVersions = AllowedVersions()
+    owners: Owners = ()
+    tags: Tags = {}
+    automation: ExperimentAutomation = ExperimentAutomation()
 
     @model_validator(mode="before")
     @classmethod
@@ -545,7 +573,10 @@ class ExperimentConfig(Frozen):
     def fold_digest(self) -> str:
         """SHA-256 of the parts that folds and fold preprocessors depend on."""
         parts = {"dataset", "features", "split", "preprocessing", "targets", "task", "lookback", "horizon"}
-        text = json.dumps(self.model_dump(mode="json", include=parts), sort_keys=True, separators=(",", ":"))
+        # What is only said about a dataset changes no fold.
+        said = {"dataset": {"owners", "tags", "automation"}}
+        values = self.model_dump(mode="json", include=parts, exclude=said)
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -869,6 +900,41 @@ def load_dataset(name: str, settings: Settings | None = None) -> DatasetConfig:
         raise ConfigError(f"dataset {name!r}: name is {config.name!r}, but must equal the file's name")
     check_source(config)
     return config
+
+
+def load_all_experiments(settings: Settings) -> tuple[dict[str, ExperimentConfig], dict[str, ConfigError]]:
+    """Return every experiment that can be used, and for every other one what is wrong with it.
+
+    Raises:
+        ConfigError: if a configuration folder is not there, so that nothing can be told about any experiment.
+    """
+    return _load_all(settings, "experiment", lambda name: load_experiment(name, settings=settings))
+
+
+def load_all_datasets(settings: Settings) -> tuple[dict[str, DatasetConfig], dict[str, ConfigError]]:
+    """Return every dataset with a file of its own that can be used, and for every other one what is wrong with it.
+
+    Raises:
+        ConfigError: if a configuration folder is not there.
+    """
+    return _load_all(settings, "dataset", lambda name: load_dataset(name, settings))
+
+
+def _load_all(
+    settings: Settings, group: str, load: Callable[[str], Loaded]
+) -> tuple[dict[str, Loaded], dict[str, ConfigError]]:
+    require_folders(settings)
+    loaded, broken = dict[str, Loaded](), dict[str, ConfigError]()
+    for name in options(group, settings):
+        try:
+            loaded[name] = load(name)
+        except ConfigError as error:
+            broken[name] = error
+        except Exception as error:
+            # A file that is no text, a plug-in that fails: whatever it is, it must not take the others along.
+            broken[name] = ConfigError(f"{group} {name!r} cannot be loaded: {type(error).__name__}: {error}")
+            broken[name].__cause__ = error
+    return loaded, broken
 
 
 def apply_versions(name: str, versions: Mapping[str, str], settings: Settings | None = None) -> list[str]:
