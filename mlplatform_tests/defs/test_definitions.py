@@ -173,13 +173,12 @@ def test_all_experiments_of_both_configuration_folders_are_found(
     assert {EXPERIMENT, SECOND, "yard", "fleet", "fleet_xgboost", "etth1_nlinear"} <= groups
 
 
-def test_an_experiment_that_cannot_work_stops_the_code_location(
+def test_a_configuration_folder_that_is_not_there_stops_the_code_location(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_conf(tmp_path / "conf", experiment={"horizon": 9999})
     monkeypatch.setenv("MLPLATFORM_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MLPLATFORM_CONF_DIR", str(tmp_path / "conf"))
-    with pytest.raises(ConfigError, match="'yard_xgboost' is not valid"):
+    monkeypatch.setenv("MLPLATFORM_CONF_DIR", str(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match="absent does not exist; check MLPLATFORM_CONF_DIR"):
         build_defs()
 
 
