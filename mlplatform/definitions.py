@@ -91,7 +91,7 @@ def build_defs(
             *(drift_sensor(experiment) for experiment in experiments),
             *(new_data_sensor(dataset, *dataset_jobs[name][:2]) for name, dataset in datasets.items()),
         ],
-        # Steps share heavy imports; a process for each would pay them again.
+        # Of all jobs: their steps share heavy imports, and a process for each would pay them again.
         executor=in_process_executor,
         resources={
             "platform": PlatformResource(),

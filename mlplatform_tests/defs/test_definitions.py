@@ -147,6 +147,12 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
     }
 
 
+def test_the_steps_of_every_job_share_one_process(defs: Definitions) -> None:
+    jobs = defs.get_repository_def().get_all_jobs()
+    assert {job.executor_def.name for job in jobs} == {"in_process"}
+    assert len(jobs) > 6
+
+
 def test_sensors_and_schedules_are_there_and_off_until_asked_for(defs: Definitions) -> None:
     repository = defs.get_repository_def()
     assert {sensor.name for sensor in repository.sensor_defs} == {
