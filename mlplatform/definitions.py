@@ -5,28 +5,27 @@ This is the only place of assembly. The Dagster page, the command line and every
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dagster import Definitions, in_process_executor
 
-from mlplatform.config import (
-    DatasetConfig,
-    ExperimentConfig,
-    experiment_names,
-    load_dataset,
-    load_experiment,
-    options,
-)
+from mlplatform.config import DatasetConfig, ExperimentConfig, load_all_datasets, load_all_experiments
 from mlplatform.defs import (
     ArtifactIOManager,
+    Broken,
     MlflowResource,
     PlatformResource,
     TrainingResource,
+    configuration_asset,
     drift_sensor,
     experiment_checks,
+    failing_jobs,
     ingest_job,
+    is_valid_check,
     lifecycle_jobs,
+    list_broken,
     materialize_job,
     materialize_schedule,
     monitor_job,
@@ -52,11 +51,16 @@ from mlplatform.defs.assets import (
 )
 from mlplatform.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 
 def build_defs(
     *, experiments: Sequence[ExperimentConfig] | None = None, resources: Mapping[str, Any] | None = None
 ) -> Definitions:
     """Return the definitions of a code location.
+
+    An experiment or dataset that cannot be loaded takes nothing else along: it stays visible as an asset whose check
+    fails with the reason, which is logged as a warning, too.
 
     Parameters:
         experiments: what to build assets for, with their datasets; default: every experiment and every dataset in the
@@ -64,30 +68,40 @@ def build_defs(
         resources: replacements for `platform`, `training`, `mlflow` or `io_manager`.
 
     Raises:
-        ConfigError: if an experiment's configuration cannot be used.
+        ConfigError: if a configuration folder is not there.
     """
     settings = Settings.from_env()
     datasets: dict[str, DatasetConfig] = {}
+    broken: dict[str, list[Broken]] = {}
     if experiments is None:
-        experiments = [load_experiment(name, settings=settings) for name in experiment_names(settings)]
-        datasets = {name: load_dataset(name, settings) for name in options("dataset", settings)}
+        loaded, broken_experiments = load_all_experiments(settings)
+        datasets, broken_datasets = load_all_datasets(settings)
+        experiments = list(loaded.values())
+        broken = list_broken({"experiment": broken_experiments, "dataset": broken_datasets})
+    for each in (each for group in broken.values() for each in group):
+        logger.warning("%s %s is not loaded: %s", each.group, each.name, each.error)
     datasets |= {experiment.dataset.name: experiment.dataset for experiment in experiments}
     dataset_jobs = {
         name: (ingest_job(dataset), materialize_job(dataset, full=False), materialize_job(dataset, full=True))
         for name, dataset in datasets.items()
     }
-    assets = [
-        *(asset for dataset in datasets.values() for asset in _dataset_assets(dataset, experiments)),
-        *(asset for experiment in experiments for asset in _experiment_assets(experiment)),
-    ]
+    job_names = {job.name for jobs in dataset_jobs.values() for job in jobs}
     return Definitions(
-        assets=assets,
-        asset_checks=[check for experiment in experiments for check in experiment_checks(experiment)],
+        assets=[
+            *(asset for dataset in datasets.values() for asset in _dataset_assets(dataset, experiments)),
+            *(asset for experiment in experiments for asset in _experiment_assets(experiment)),
+            *(configuration_asset(name, group) for name, group in broken.items()),
+        ],
+        asset_checks=[
+            *(check for experiment in experiments for check in experiment_checks(experiment)),
+            *(is_valid_check(name, group) for name, group in broken.items()),
+        ],
         jobs=[
             *(job for jobs in dataset_jobs.values() for job in jobs),
             *(make(experiment) for experiment in experiments for make in (train_job, monitor_job)),
             *(job for experiment in experiments for job in lifecycle_jobs(experiment)),
             *(nested_cv_job(experiment) for experiment in experiments if experiment.nested.outer_folds),
+            *(job for group in broken.values() for job in failing_jobs(group, taken=job_names)),
         ],
         schedules=[
             *(monitor_schedule(experiment) for experiment in experiments),
@@ -97,7 +111,7 @@ def build_defs(
             *(drift_sensor(experiment) for experiment in experiments),
             *(new_data_sensor(dataset, *dataset_jobs[name][:2]) for name, dataset in datasets.items()),
         ],
-        # Steps share heavy imports; a process for each would pay them again.
+        # Of all jobs: their steps share heavy imports, and a process for each would pay them again.
         executor=in_process_executor,
         resources={
             "platform": PlatformResource(),

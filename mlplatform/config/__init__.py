@@ -5,8 +5,10 @@ never has to check it again.
 Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths and addresses (`settings`); any data.
 """
 
+from mlplatform.config.automation import DatasetAutomation, ExperimentAutomation
 from mlplatform.config.base import (
     ENTITY,
+    NAME_PATTERN,
     TIMESTAMP,
     ConfigError,
     Frozen,
@@ -39,14 +41,17 @@ from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
     "ENTITY",
+    "NAME_PATTERN",
     "SECRET_NAME",
     "TIMESTAMP",
     "VERSION_GROUPS",
     "AllowedVersions",
     "ColumnConfig",
     "ConfigError",
+    "DatasetAutomation",
     "DatasetConfig",
     "DriftConfig",
+    "ExperimentAutomation",
     "ExperimentConfig",
     "FeaturesConfig",
     "Frozen",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from mlplatform.config.automation import DatasetAutomation, Owners, Tags
 from mlplatform.config.base import ENTITY, NAME_PATTERN, TIMESTAMP, ConfigError, Frozen, Period, time_step
 from mlplatform.config.rules import params_mistakes, plugin_mistakes
 from mlplatform.plugins import SOURCES, PluginUse, failures_note
@@ -83,6 +84,9 @@ class DatasetConfig(Frozen):
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
     columns: dict[str, ColumnConfig] = Field(min_length=1)
     description: str = ""
+    owners: Owners = ()
+    tags: Tags = Field(default_factory=dict)
+    automation: DatasetAutomation = DatasetAutomation()
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetConfig:

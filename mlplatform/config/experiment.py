@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from mlplatform.config.automation import ExperimentAutomation, Owners, Tags
 from mlplatform.config.base import NAME_PATTERN, ConfigError, Frozen, PluginConfig, Task
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
 from mlplatform.config.features import FeaturesConfig, column_mistakes
@@ -57,6 +58,9 @@ class ExperimentConfig(Frozen):
     horizon: int = Field(default=0, ge=0)
     seed: int = 0
     allowed: AllowedVersions = AllowedVersions()
+    owners: Owners = ()
+    tags: Tags = Field(default_factory=dict)
+    automation: ExperimentAutomation = ExperimentAutomation()
 
     @model_validator(mode="before")
     @classmethod
@@ -102,7 +106,10 @@ class ExperimentConfig(Frozen):
     def fold_digest(self) -> str:
         """SHA-256 of the parts that folds and fold preprocessors depend on."""
         parts = {"dataset", "features", "split", "preprocessing", "targets", "task", "lookback", "horizon"}
-        text = json.dumps(self.model_dump(mode="json", include=parts), sort_keys=True, separators=(",", ":"))
+        # What is only said about a dataset changes no fold.
+        said = {"dataset": {"owners", "tags", "automation"}}
+        values = self.model_dump(mode="json", include=parts, exclude=said)
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,3 +1,4 @@
+from .broken import Broken, configuration_asset, failing_jobs, is_valid_check, list_broken
 from .checks import experiment_checks
 from .io_managers import ArtifactIOManager
 from .jobs import ingest_job, materialize_job, monitor_job, nested_cv_job, train_job
@@ -8,13 +9,18 @@ from .sensors import drift_sensor, new_data_sensor
 
 __all__ = [
     "ArtifactIOManager",
+    "Broken",
     "MlflowResource",
     "PlatformResource",
     "TrainingResource",
+    "configuration_asset",
     "drift_sensor",
     "experiment_checks",
+    "failing_jobs",
     "ingest_job",
+    "is_valid_check",
     "lifecycle_jobs",
+    "list_broken",
     "materialize_job",
     "materialize_schedule",
     "monitor_job",

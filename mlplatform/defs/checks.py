@@ -5,6 +5,10 @@
 without a promotion. What a check finds is kept with the pair, for the promoter and for later runs.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
 from dagster import (
     AssetCheckExecutionContext,
     AssetCheckResult,
@@ -25,16 +29,138 @@ from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
 from mlplatform.preprocessing import TransformManager
 
+if TYPE_CHECKING:
+    from mlplatform.registry.pairs import PairStore
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found; `severity` is that of a check that did not pass."""
+
+    passed: bool
+    summary: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    severity: AssetCheckSeverity = AssetCheckSeverity.ERROR
+
+    def result(self) -> AssetCheckResult:
+        """Return the finding as Dagster takes it."""
+        return AssetCheckResult(
+            passed=self.passed, severity=self.severity, description=self.summary, metadata=self.metadata
+        )
+
+
+def find_parity(candidate: Candidate, store: "PairStore") -> Finding:
+    """Find whether serving computes what training computes."""
+    from mlplatform.promotion import check_serving_parity
+
+    pair = store.of_run(candidate.config.registered_name, candidate.run_id)
+    evidence, report = check_serving_parity(candidate.config, pair, store)
+    metadata = {
+        "online_reads": report.online_windows,
+        "cutoffs": report.cutoffs,
+        "differences": len(report.differences),
+    }
+    return Finding(evidence.passed, evidence.summary, metadata)
+
+
+def find_integrity(candidate: Candidate, store: "PairStore") -> Finding:
+    """Find whether the registered pair is whole and answers elsewhere what it answered when it was made."""
+    from mlplatform.promotion import check_pair_integrity
+    from mlplatform.registry.pairs import PairIntegrityError
+
+    try:
+        info = store.of_run(candidate.config.registered_name, candidate.run_id)
+    except PairIntegrityError as error:
+        return Finding(False, str(error))
+    evidence, report = check_pair_integrity(info, store)
+    metadata = {"version": info.version, "pair_id": info.pair_id, "values_compared": report.values}
+    return Finding(evidence.passed, evidence.summary, metadata)
+
+
+def find_baselines(candidate: Candidate, _store: "PairStore") -> Finding:
+    """Find which naive baselines the candidate does not beat."""
+    from mlplatform.promotion import compare_with_baselines
+
+    comparisons = compare_with_baselines(candidate)
+    lost = [comparison.baseline for comparison in comparisons if not comparison.is_beaten]
+    metric = f"reference_{candidate.config.metric}"
+    won = f"{metric} beats {len(comparisons)} naive baselines"
+    return Finding(
+        not lost,
+        f"{metric} does not beat {', '.join(lost)}" if lost else won,
+        {metric: table([vars(comparison) for comparison in comparisons])},
+        AssetCheckSeverity.WARN,
+    )
+
+
+def find_decision(candidate: Candidate, store: "PairStore") -> Finding:
+    """Find what the gate decides about the newest pair."""
+    from mlplatform.promotion import check_promotion_gate
+
+    pair = store.of_run(candidate.config.registered_name, candidate.run_id)
+    report = check_promotion_gate(candidate.config, pair, store)
+    severity = AssetCheckSeverity.ERROR if report.decision.is_error else AssetCheckSeverity.WARN
+    return Finding(report.decision.promote, report.decision.reason, gate_metadata(report), severity)
+
+
+@dataclass(frozen=True)
+class PairCheck:
+    """A check on the registered pair of a candidate."""
+
+    find: Callable[[Candidate, "PairStore"], Finding]
+    description: str
+    blocking: bool = True
+
+
+PAIR_CHECKS: Mapping[str, PairCheck] = {
+    "serving_parity": PairCheck(
+        find_parity,
+        "Online windows against offline windows, and short windows against the whole history, bit for bit.",
+    ),
+    "pair_integrity": PairCheck(
+        find_integrity,
+        "A clean process loads the pair from the registry and reproduces its stored answer, bit for bit.",
+    ),
+    "beats_baseline": PairCheck(
+        find_baselines, "The candidate's score on the reference set beside each naive baseline's.", blocking=False
+    ),
+    # With the severity WARN it stops nothing, but the alias waits for it.
+    "promotion_gate": PairCheck(
+        find_decision,
+        "Candidate and champion scored again on the same reference set, and against the naive baselines.",
+    ),
+}
+
 
 def experiment_checks(experiment: ExperimentConfig) -> list[AssetChecksDefinition]:
     """Return all checks of an experiment."""
-    return [
-        leakage_check(experiment),
-        serving_parity_check(experiment),
-        pair_integrity_check(experiment),
-        beats_baseline_check(experiment),
-        promotion_gate_check(experiment),
-    ]
+    return [leakage_check(experiment), *(_pair_check(experiment, name, check) for name, check in PAIR_CHECKS.items())]
+
+
+def _pair_check(experiment: ExperimentConfig, name: str, check: PairCheck) -> AssetChecksDefinition:
+    @asset_check(
+        asset=asset_key(experiment.name, REGISTERED_PAIR),
+        name=name,
+        blocking=check.blocking,
+        additional_ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
+        description=check.description,
+    )
+    def pair_check(
+        context: AssetCheckExecutionContext,
+        platform: PlatformResource,
+        training: TrainingResource,
+        tuned_model: Candidate,
+    ) -> AssetCheckResult:
+        from dataclasses import replace
+
+        from mlplatform.registry.pairs import PairStore
+
+        candidate = replace(tuned_model, config=training.with_dry_run(tuned_model.config))
+        finding = check.find(candidate, PairStore(platform.settings))
+        context.log.info(f"{name}: {finding.summary}")
+        return finding.result()
+
+    return pair_check
 
 
 def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
@@ -74,133 +200,6 @@ def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
         summary = "; ".join(leaks) or f"no leak in {', '.join(checked)}"
         manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
         keep_leakage(settings, config, manifest.parts[TRAIN].sha256, checked, Evidence(not leaks, summary))
-        return AssetCheckResult(
-            passed=not leaks,
-            severity=AssetCheckSeverity.ERROR,
-            description=summary,
-            metadata={"folds": ", ".join(checked)},
-        )
+        return Finding(not leaks, summary, {"folds": ", ".join(checked)}).result()
 
     return leakage
-
-
-def serving_parity_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
-    """Return the check that serving computes what training computes."""
-
-    @asset_check(
-        asset=asset_key(experiment.name, REGISTERED_PAIR),
-        name="serving_parity",
-        blocking=True,
-        additional_ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
-        description="Online windows against offline windows, and short windows against the whole history, bit for bit.",
-    )
-    def serving_parity(platform: PlatformResource, tuned_model: Candidate) -> AssetCheckResult:
-        from mlplatform.promotion import check_serving_parity
-        from mlplatform.registry.pairs import PairStore
-
-        config = tuned_model.config
-        store = PairStore(platform.settings)
-        evidence, report = check_serving_parity(config, store.of_run(config.registered_name, tuned_model.run_id), store)
-        return AssetCheckResult(
-            passed=evidence.passed,
-            severity=AssetCheckSeverity.ERROR,
-            description=evidence.summary,
-            metadata={
-                "online_reads": report.online_windows,
-                "cutoffs": report.cutoffs,
-                "differences": len(report.differences),
-            },
-        )
-
-    return serving_parity
-
-
-def pair_integrity_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
-    """Return the check that the registered pair is whole and answers elsewhere what it answered when it was made."""
-
-    @asset_check(
-        asset=asset_key(experiment.name, REGISTERED_PAIR),
-        name="pair_integrity",
-        blocking=True,
-        additional_ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
-        description="A clean process loads the pair from the registry and reproduces its stored answer, bit for bit.",
-    )
-    def pair_integrity(platform: PlatformResource, tuned_model: Candidate) -> AssetCheckResult:
-        from mlplatform.promotion import check_pair_integrity
-        from mlplatform.registry.pairs import PairIntegrityError, PairStore
-
-        store = PairStore(platform.settings)
-        try:
-            info = store.of_run(tuned_model.config.registered_name, tuned_model.run_id)
-        except PairIntegrityError as error:
-            return AssetCheckResult(passed=False, severity=AssetCheckSeverity.ERROR, description=str(error))
-        evidence, report = check_pair_integrity(info, store)
-        return AssetCheckResult(
-            passed=evidence.passed,
-            severity=AssetCheckSeverity.ERROR,
-            description=evidence.summary,
-            metadata={"version": info.version, "pair_id": info.pair_id, "values_compared": report.values},
-        )
-
-    return pair_integrity
-
-
-def beats_baseline_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
-    """Return the check that shows the candidate beside each naive baseline."""
-
-    @asset_check(
-        asset=asset_key(experiment.name, REGISTERED_PAIR),
-        name="beats_baseline",
-        additional_ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
-        description="The candidate's score on the reference set beside each naive baseline's.",
-    )
-    def beats_baseline(tuned_model: Candidate) -> AssetCheckResult:
-        from mlplatform.promotion import compare_with_baselines
-
-        comparisons = compare_with_baselines(tuned_model)
-        lost = [comparison.baseline for comparison in comparisons if not comparison.is_beaten]
-        metric = f"reference_{tuned_model.config.metric}"
-        won = f"{metric} beats {len(comparisons)} naive baselines"
-        return AssetCheckResult(
-            passed=not lost,
-            severity=AssetCheckSeverity.WARN,
-            description=f"{metric} does not beat {', '.join(lost)}" if lost else won,
-            metadata={metric: table([vars(comparison) for comparison in comparisons])},
-        )
-
-    return beats_baseline
-
-
-def promotion_gate_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
-    """Return the check that shows the gate's decision on the newest pair."""
-
-    @asset_check(
-        asset=asset_key(experiment.name, REGISTERED_PAIR),
-        name="promotion_gate",
-        # With the severity WARN it stops nothing, but the alias waits for it.
-        blocking=True,
-        additional_ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
-        description="Candidate and champion scored again on the same reference set, and against the naive baselines.",
-    )
-    def promotion_gate(
-        context: AssetCheckExecutionContext,
-        platform: PlatformResource,
-        training: TrainingResource,
-        tuned_model: Candidate,
-    ) -> AssetCheckResult:
-        from mlplatform.promotion import check_promotion_gate
-        from mlplatform.registry.pairs import PairStore
-
-        config = training.with_dry_run(tuned_model.config)
-        store = PairStore(platform.settings)
-        candidate = store.of_run(config.registered_name, tuned_model.run_id)
-        report = check_promotion_gate(config, candidate, store)
-        context.log.info(f"promotion gate: {report.decision.reason}")
-        return AssetCheckResult(
-            passed=report.decision.promote,
-            severity=AssetCheckSeverity.ERROR if report.decision.is_error else AssetCheckSeverity.WARN,
-            description=report.decision.reason,
-            metadata=gate_metadata(report),
-        )
-
-    return promotion_gate

@@ -1,21 +1,14 @@
 """The jobs of a model's life after training: promote, roll back, repair and reproduce a registered pair.
 
-Each is one op; its result is in the run's page as the op's output metadata, and in the log.
+Each is one op, called as the job's first word; what it did is in the run's page as the op's output metadata, and in
+the log.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from dagster import (
-    AssetMaterialization,
-    Config,
-    JobDefinition,
-    OpDefinition,
-    OpExecutionContext,
-    Output,
-    in_process_executor,
-    job,
-    op,
-)
+from dagster import AssetMaterialization, Config, JobDefinition, OpExecutionContext, Output, job, op
 from pydantic import Field
 
 from mlplatform.config import ExperimentConfig
@@ -23,7 +16,9 @@ from mlplatform.defs.assets import promotion_metadata
 from mlplatform.defs.keys import PRODUCTION_ALIAS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource
-from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    from mlplatform.registry.pairs import PairStore
 
 
 class AskedBy(Config):
@@ -31,10 +26,6 @@ class AskedBy(Config):
 
     who: str = Field(default="", description="Default: the Dagster run.")
     why: str = Field(default="", description="Default: what the job does.")
-
-    def asker(self, context: OpExecutionContext) -> str:
-        """Return who asks."""
-        return self.who or f"Dagster run {context.run_id}"
 
 
 class RollbackConfig(AskedBy):
@@ -56,159 +47,158 @@ class ReproduceConfig(Config):
     version: int | None = Field(default=None, ge=1, description="Default: the pair in production.")
 
 
-def lifecycle_jobs(experiment: ExperimentConfig) -> list[JobDefinition]:
-    """Return the lifecycle jobs of an experiment; the only op of each is called as the job's first word."""
-    name = experiment.name
-    described = {
-        promote_op: f"Promote a given version of {name} through the promotion gate.",
-        rollback_op: f"Put an earlier pair of {name} back into production, and tell the servers.",
-        repair_op: f"Put right what runs of {name} that were cut off left in the registry.",
-        reproduce_op: f"Build a pair of {name} again from its record, and compare it bit for bit.",
+@dataclass(frozen=True)
+class Asked:
+    """One run of a lifecycle job: on what, and by whom."""
+
+    experiment: ExperimentConfig
+    store: "PairStore"
+    context: OpExecutionContext
+
+    def who(self, config: AskedBy) -> str:
+        """Return who asks."""
+        return config.who or f"Dagster run {self.context.run_id}"
+
+    def announce(self, version: int | None, metadata: dict[str, Any]) -> dict[str, Any]:
+        """Tell the servers and Dagster about a change of the production pair; return the metadata with how it went."""
+        from mlplatform.promotion import notify_servers
+
+        notices = notify_servers(self.store.settings)
+        for notice in notices:
+            # A server that serves another version is worth a warning.
+            log = self.context.log.info if notice.version in (None, version) else self.context.log.warning
+            log(notice.outcome)
+        metadata = {**metadata, "servers": "; ".join(notice.outcome for notice in notices)}
+        key = asset_key(self.experiment.name, PRODUCTION_ALIAS)
+        self.context.log_event(AssetMaterialization(key, metadata=metadata))
+        return metadata
+
+
+def promote(asked: Asked, config: PromoteConfig) -> dict[str, Any]:
+    """Promote a given version through the gate."""
+    from mlplatform.promotion import promote_version
+
+    promotion = promote_version(
+        asked.experiment,
+        asked.store,
+        config.version,
+        who=asked.who(config),
+        why=config.why,
+        dry_run=config.dry_run,
+    )
+    asked.context.log.info(f"{'promoted' if promotion.promoted else 'not promoted'}: {promotion.reason}")
+    metadata = promotion_metadata(promotion)
+    return asked.announce(promotion.production, metadata) if promotion.promoted else metadata
+
+
+def rollback(asked: Asked, config: RollbackConfig) -> dict[str, Any]:
+    """Put an earlier pair back into production."""
+    from mlplatform.promotion import roll_back
+
+    done = roll_back(
+        asked.store,
+        asked.experiment.name,
+        asked.experiment.registered_name,
+        to=config.version,
+        who=asked.who(config),
+        why=config.why or f"the job {asked.context.job_name}",
+    )
+    asked.context.log.info(f"{done.pair.name} version {done.pair.version} is in production again")
+    metadata = {
+        "production": done.pair.version,
+        "replaced": done.replaced or "none",
+        "pair_id": done.pair.pair_id,
+        "checked": f"{done.integrity.values} values of the stored answer agree bit for bit",
     }
-    return [_job(experiment, make(experiment), description) for make, description in described.items()]
+    return asked.announce(done.pair.version, metadata)
 
 
-def rollback_op(experiment: ExperimentConfig) -> OpDefinition:
-    """Return the op that puts an earlier pair back into production."""
+def repair(asked: Asked, _config: Config) -> dict[str, Any]:
+    """Repair an experiment's registry and `active_config.yaml`."""
+    from mlplatform.promotion import repair as repair_all
 
-    @op(name=f"rollback_{experiment.name}_op")
-    def rollback(context: OpExecutionContext, config: RollbackConfig, platform: PlatformResource) -> Output[None]:
-        from mlplatform.promotion import roll_back
+    done = repair_all(asked.store, asked.experiment.name, asked.experiment.registered_name)
+    repaired, log = [*done.registry.repaired], asked.context.log
+    if done.wrote_active_config:
+        repaired.append(f"wrote active_config.yaml for version {done.production}")
+    for line in repaired:
+        log.info(f"repaired: {line}")
+    for line in done.registry.damaged:
+        log.warning(f"cannot be repaired: {line}")
+    if not repaired and not done.registry.damaged:
+        log.info("everything was in order")
+    return {
+        "repaired": table([{"what": line} for line in repaired]),
+        "damaged": table([{"what": line} for line in done.registry.damaged]),
+        "production": done.production or "none",
+        "latest": done.registry.latest or "none",
+    }
+
+
+def reproduce(asked: Asked, config: ReproduceConfig) -> dict[str, Any]:
+    """Build a registered pair again and compare it."""
+    from mlplatform.promotion import reproduce_pair
+    from mlplatform.registry.pairs import PRODUCTION
+
+    ref = PRODUCTION if config.version is None else str(config.version)
+    info = asked.store.resolve(asked.experiment.registered_name, ref)
+    result = reproduce_pair(asked.store, info, asked.context.log)
+    for comparison in result.comparisons:
+        state = "equal" if comparison.agrees else "DIFFERENT"
+        asked.context.log.info(f"{comparison.what}: {state} ({comparison.detail})")
+    for difference in result.differences:
+        asked.context.log.info(f"different since: {difference}")
+    return {
+        "version": info.version,
+        "pair_id": info.pair_id,
+        "agrees_bit_for_bit": result.agrees,
+        "comparisons": table([vars(comparison) for comparison in result.comparisons]),
+        "differences": table([{"what": line} for line in result.differences]),
+        "data": table([{"part": part, "rows from": origin} for part, origin in result.data.items()]),
+    }
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """A lifecycle job: what its op does, the op's configuration, and a description with {} for the experiment."""
+
+    act: Callable[[Asked, Any], dict[str, Any]]
+    config: type[Config]
+    description: str
+
+
+LIFECYCLE: Mapping[str, Lifecycle] = {
+    "promote": Lifecycle(promote, PromoteConfig, "Promote a given version of {} through the promotion gate."),
+    "rollback": Lifecycle(
+        rollback, RollbackConfig, "Put an earlier pair of {} back into production, and tell the servers."
+    ),
+    "repair": Lifecycle(repair, Config, "Put right what runs of {} that were cut off left in the registry."),
+    "reproduce": Lifecycle(
+        reproduce, ReproduceConfig, "Build a pair of {} again from its record, and compare it bit for bit."
+    ),
+}
+
+
+def lifecycle_jobs(experiment: ExperimentConfig) -> list[JobDefinition]:
+    """Return the lifecycle jobs of an experiment."""
+    return [_job(experiment, verb, lifecycle) for verb, lifecycle in LIFECYCLE.items()]
+
+
+def _job(experiment: ExperimentConfig, verb: str, lifecycle: Lifecycle) -> JobDefinition:
+    @op(name=f"{verb}_{experiment.name}_op", config_schema=lifecycle.config.to_fields_dict())
+    def act(context: OpExecutionContext, platform: PlatformResource) -> Output[None]:
         from mlplatform.registry.pairs import PairStore
 
-        settings = platform.settings
-        done = roll_back(
-            PairStore(settings),
-            experiment.name,
-            experiment.registered_name,
-            to=config.version,
-            who=config.asker(context),
-            why=config.why or f"the job {context.job_name}",
-        )
-        context.log.info(f"{done.pair.name} version {done.pair.version} is in production again")
-        metadata = {
-            "production": done.pair.version,
-            "replaced": done.replaced or "none",
-            "pair_id": done.pair.pair_id,
-            "checked": f"{done.integrity.values} values of the stored answer agree bit for bit",
-            "servers": _tell_servers(context, settings, done.pair.version),
-        }
-        context.log_event(AssetMaterialization(asset_key(experiment.name, PRODUCTION_ALIAS), metadata=metadata))
-        return Output(None, metadata=metadata)
-
-    return rollback
-
-
-def promote_op(experiment: ExperimentConfig) -> OpDefinition:
-    """Return the op that promotes a given version through the gate."""
-
-    @op(name=f"promote_{experiment.name}_op")
-    def promote(context: OpExecutionContext, config: PromoteConfig, platform: PlatformResource) -> Output[None]:
-        from mlplatform.promotion import promote_version
-        from mlplatform.registry.pairs import PairStore
-
-        settings = platform.settings
-        promotion = promote_version(
-            experiment,
-            PairStore(settings),
-            config.version,
-            who=config.asker(context),
-            why=config.why,
-            dry_run=config.dry_run,
-        )
-        context.log.info(f"{'promoted' if promotion.promoted else 'not promoted'}: {promotion.reason}")
-        metadata = promotion_metadata(promotion)
-        if promotion.promoted:
-            metadata["servers"] = _tell_servers(context, settings, promotion.production)
-            context.log_event(AssetMaterialization(asset_key(experiment.name, PRODUCTION_ALIAS), metadata=metadata))
-        return Output(None, metadata=metadata)
-
-    return promote
-
-
-def repair_op(experiment: ExperimentConfig) -> OpDefinition:
-    """Return the op that repairs an experiment's registry and `active_config.yaml`."""
-
-    @op(name=f"repair_{experiment.name}_op")
-    def repair_registry(context: OpExecutionContext, platform: PlatformResource) -> Output[None]:
-        from mlplatform.promotion import repair
-        from mlplatform.registry.pairs import PairStore
-
-        done = repair(PairStore(platform.settings), experiment.name, experiment.registered_name)
-        repaired = [*done.registry.repaired]
-        if done.wrote_active_config:
-            repaired.append(f"wrote active_config.yaml for version {done.production}")
-        for line in repaired:
-            context.log.info(f"repaired: {line}")
-        for line in done.registry.damaged:
-            context.log.warning(f"cannot be repaired: {line}")
-        if not repaired and not done.registry.damaged:
-            context.log.info("everything was in order")
-        return Output(
-            None,
-            metadata={
-                "repaired": table([{"what": line} for line in repaired]),
-                "damaged": table([{"what": line} for line in done.registry.damaged]),
-                "production": done.production or "none",
-                "latest": done.registry.latest or "none",
-            },
-        )
-
-    return repair_registry
-
-
-def reproduce_op(experiment: ExperimentConfig) -> OpDefinition:
-    """Return the op that builds a registered pair again and compares it."""
-
-    @op(name=f"reproduce_{experiment.name}_op")
-    def reproduce(context: OpExecutionContext, config: ReproduceConfig, platform: PlatformResource) -> Output[None]:
-        from mlplatform.promotion import reproduce_pair
-        from mlplatform.registry.pairs import PRODUCTION, PairStore
-
-        store = PairStore(platform.settings)
-        ref = PRODUCTION if config.version is None else str(config.version)
-        info = store.resolve(experiment.registered_name, ref)
-        result = reproduce_pair(store, info, context.log)
-        for comparison in result.comparisons:
-            state = "equal" if comparison.agrees else "DIFFERENT"
-            context.log.info(f"{comparison.what}: {state} ({comparison.detail})")
-        for difference in result.differences:
-            context.log.info(f"different since: {difference}")
-        metadata: dict[str, Any] = {
-            "version": info.version,
-            "pair_id": info.pair_id,
-            "agrees_bit_for_bit": result.agrees,
-            "comparisons": table([vars(comparison) for comparison in result.comparisons]),
-            "differences": table([{"what": line} for line in result.differences]),
-            "data": table([{"part": part, "rows from": origin} for part, origin in result.data.items()]),
-        }
-        return Output(None, metadata=metadata)
-
-    return reproduce
-
-
-def _job(experiment: ExperimentConfig, operation: OpDefinition, description: str) -> JobDefinition:
-    verb = operation.name.partition("_")[0]
+        asked = Asked(experiment, PairStore(platform.settings), context)
+        return Output(None, metadata=lifecycle.act(asked, lifecycle.config(**context.op_config)))
 
     @job(
         name=f"{verb}_{experiment.name}",
-        description=description,
+        description=lifecycle.description.format(experiment.name),
         tags={"experiment": experiment.name},
-        executor_def=in_process_executor,
     )
-    def run_operation() -> None:
+    def run_op() -> None:
         # Names of ops are unique in a code location; the alias is what a run configuration says.
-        operation.alias(verb)()
+        act.alias(verb)()
 
-    return run_operation
-
-
-def _tell_servers(context: OpExecutionContext, settings: Settings, version: int | None) -> str:
-    """Tell the servers and return how it went; a server that serves another version is worth a warning."""
-    from mlplatform.promotion import notify_servers
-
-    notices = notify_servers(settings)
-    for notice in notices:
-        log = context.log.info if notice.version in (None, version) else context.log.warning
-        log(notice.outcome)
-    return "; ".join(notice.outcome for notice in notices)
+    return run_op

@@ -147,6 +147,12 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
     }
 
 
+def test_the_steps_of_every_job_share_one_process(defs: Definitions) -> None:
+    jobs = defs.get_repository_def().get_all_jobs()
+    assert {job.executor_def.name for job in jobs} == {"in_process"}
+    assert len(jobs) > 6
+
+
 def test_sensors_and_schedules_are_there_and_off_until_asked_for(defs: Definitions) -> None:
     repository = defs.get_repository_def()
     assert {sensor.name for sensor in repository.sensor_defs} == {
@@ -173,13 +179,12 @@ def test_all_experiments_of_both_configuration_folders_are_found(
     assert {EXPERIMENT, SECOND, "yard", "fleet", "fleet_xgboost", "etth1_nlinear"} <= groups
 
 
-def test_an_experiment_that_cannot_work_stops_the_code_location(
+def test_a_configuration_folder_that_is_not_there_stops_the_code_location(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_conf(tmp_path / "conf", experiment={"horizon": 9999})
     monkeypatch.setenv("MLPLATFORM_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MLPLATFORM_CONF_DIR", str(tmp_path / "conf"))
-    with pytest.raises(ConfigError, match="'yard_xgboost' is not valid"):
+    monkeypatch.setenv("MLPLATFORM_CONF_DIR", str(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match="absent does not exist; check MLPLATFORM_CONF_DIR"):
         build_defs()
 
 

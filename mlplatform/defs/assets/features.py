@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from dagster import AssetsDefinition, Config, MaterializeResult, MetadataValue, asset
+from dagster import AssetsDefinition, Config, MaterializeResult, MetadataValue
 from pydantic import Field
 
 from mlplatform.config import DatasetConfig
+from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import FEATURE_TABLE, ONLINE_FEATURES, RAW, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource
@@ -23,10 +24,10 @@ class MaterializeConfig(Config):
 def feature_table_asset(dataset: DatasetConfig) -> AssetsDefinition:
     """Return the feature-table asset of a dataset."""
 
-    @asset(
-        key=asset_key(dataset.name, FEATURE_TABLE),
-        deps=[asset_key(dataset.name, RAW)],
-        group_name=dataset.name,
+    @owned_asset(
+        dataset,
+        FEATURE_TABLE,
+        after=[asset_key(dataset.name, RAW)],
         kinds={"feast", "parquet"},
         description=f"{dataset.name} on its regular time grid, gaps visible; applied to the Feast repository.",
     )
@@ -59,10 +60,10 @@ def feature_table_asset(dataset: DatasetConfig) -> AssetsDefinition:
 def online_features_asset(dataset: DatasetConfig) -> AssetsDefinition:
     """Return the online-features asset of a dataset."""
 
-    @asset(
-        key=asset_key(dataset.name, ONLINE_FEATURES),
-        deps=[asset_key(dataset.name, FEATURE_TABLE)],
-        group_name=dataset.name,
+    @owned_asset(
+        dataset,
+        ONLINE_FEATURES,
+        after=[asset_key(dataset.name, FEATURE_TABLE)],
         kinds={"feast"},
         description=f"Latest values and windows of {dataset.name} in the online store.",
     )

@@ -1,13 +1,13 @@
 """Cross-validation folds and the preprocessor fitted on each: one partition per fold."""
 
-from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, BackfillPolicy, Output, asset
+from dagster import AssetExecutionContext, AssetsDefinition, Output
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import StoredFold
 from mlplatform.defs.assets.inputs import check_folds, load_part
+from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, SPLITS, asset_key
 from mlplatform.defs.metadata import table
-from mlplatform.defs.partitions import fold_partitions
 from mlplatform.defs.resources import PlatformResource, TrainingResource
 from mlplatform.preprocessing import TransformManager
 
@@ -15,12 +15,11 @@ from mlplatform.preprocessing import TransformManager
 def cv_folds_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     """Return the folds asset of an experiment."""
 
-    @asset(
-        key=asset_key(experiment.name, CV_FOLDS),
-        deps=[asset_key(experiment.dataset.name, SPLITS)],
-        group_name=experiment.name,
-        partitions_def=fold_partitions(experiment),
-        backfill_policy=BackfillPolicy.single_run(),
+    @owned_asset(
+        experiment,
+        CV_FOLDS,
+        after=[asset_key(experiment.dataset.name, SPLITS)],
+        folds=experiment.split.fold_names,
         kinds={"parquet"},
         description="Row numbers of each fold: what preprocessing may see, training samples, validation samples.",
     )
@@ -50,12 +49,12 @@ def cv_folds_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 def fold_preprocessor_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     """Return the fold-preprocessor asset of an experiment."""
 
-    @asset(
-        key=asset_key(experiment.name, FOLD_PREPROCESSOR),
-        ins={"cv_folds": AssetIn(key=asset_key(experiment.name, CV_FOLDS))},
-        group_name=experiment.name,
-        partitions_def=fold_partitions(experiment),
-        backfill_policy=BackfillPolicy.single_run(),
+    @owned_asset(
+        experiment,
+        FOLD_PREPROCESSOR,
+        reads=(CV_FOLDS,),
+        folds=experiment.split.fold_names,
+        kinds={"json"},
         description="The TransformManager fitted on each fold's own training rows.",
     )
     def fold_preprocessor(

@@ -1,8 +1,9 @@
 """Served predictions and the drift report."""
 
-from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue
 
 from mlplatform.config import ExperimentConfig
+from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import DRIFT_REPORT, FEATURE_TABLE, PREDICTION_LOG, PRODUCTION_ALIAS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
@@ -11,10 +12,10 @@ from mlplatform.defs.resources import PlatformResource, TrainingResource
 def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     """Return the asset that sums up what the servers logged."""
 
-    @asset(
-        key=asset_key(experiment.name, PREDICTION_LOG),
-        deps=[asset_key(experiment.name, PRODUCTION_ALIAS)],
-        group_name=experiment.name,
+    @owned_asset(
+        experiment,
+        PREDICTION_LOG,
+        after=[asset_key(experiment.name, PRODUCTION_ALIAS)],
         kinds={"parquet"},
         description="Predictions as they were served, in long form.",
     )
@@ -39,13 +40,11 @@ def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     """Return the asset that compares recent rows and served errors with what training saw."""
 
-    @asset(
-        key=asset_key(experiment.name, DRIFT_REPORT),
-        deps=[
-            asset_key(experiment.name, PREDICTION_LOG),
-            asset_key(experiment.dataset.name, FEATURE_TABLE),
-        ],
-        group_name=experiment.name,
+    @owned_asset(
+        experiment,
+        DRIFT_REPORT,
+        after=[asset_key(experiment.name, PREDICTION_LOG), asset_key(experiment.dataset.name, FEATURE_TABLE)],
+        kinds={"report", "json"},
         description="Recent features and served errors against the training rows of the production pair.",
     )
     def drift_report(

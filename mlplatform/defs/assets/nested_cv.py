@@ -2,26 +2,25 @@
 
 from typing import Any
 
-from dagster import AssetExecutionContext, AssetsDefinition, BackfillPolicy, MetadataValue, Output, asset
+from dagster import AssetExecutionContext, AssetsDefinition, MetadataValue, Output
 
 from mlplatform.candidates import OuterResult
 from mlplatform.config import ConfigError, ExperimentConfig
 from mlplatform.defs.assets.inputs import load_part, log_versions
+from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import NESTED_CV, SPLITS, asset_key
 from mlplatform.defs.metadata import run_link, table
-from mlplatform.defs.partitions import outer_fold_partitions
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 
 
 def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     """Return the nested cross-validation asset of an experiment whose `nested.outer_folds` is not 0."""
 
-    @asset(
-        key=asset_key(experiment.name, NESTED_CV),
-        deps=[asset_key(experiment.dataset.name, SPLITS)],
-        group_name=experiment.name,
-        partitions_def=outer_fold_partitions(experiment),
-        backfill_policy=BackfillPolicy.single_run(),
+    @owned_asset(
+        experiment,
+        NESTED_CV,
+        after=[asset_key(experiment.dataset.name, SPLITS)],
+        folds=experiment.nested.fold_names,
         kinds={"optuna", "mlflow"},
         description="The training procedure, tuning included, scored on outer folds that its search never sees.",
     )

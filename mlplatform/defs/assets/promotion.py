@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MaterializeResult, MetadataValue, asset
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue
 
 from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
+from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import PRODUCTION_ALIAS, REGISTERED_PAIR, SERVING_RELOAD, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import picture, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     """Return the asset that points `production` at the newest pair if every check and the gate say so."""
 
-    @asset(
-        key=asset_key(experiment.name, PRODUCTION_ALIAS),
-        ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
-        deps=[asset_key(experiment.name, REGISTERED_PAIR)],
-        group_name=experiment.name,
+    @owned_asset(
+        experiment,
+        PRODUCTION_ALIAS,
+        reads=(TUNED_MODEL,),
+        after=[asset_key(experiment.name, REGISTERED_PAIR)],
         kinds={"mlflow"},
         description="The pair behind the alias `production`; it changes only if the promotion gate decides for it.",
     )
@@ -97,10 +98,10 @@ def gate_metadata(report: "GateReport") -> dict[str, Any]:
 def serving_reload_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     """Return the asset that tells the prediction servers about the production pair."""
 
-    @asset(
-        key=asset_key(experiment.name, SERVING_RELOAD),
-        deps=[asset_key(experiment.name, PRODUCTION_ALIAS)],
-        group_name=experiment.name,
+    @owned_asset(
+        experiment,
+        SERVING_RELOAD,
+        after=[asset_key(experiment.name, PRODUCTION_ALIAS)],
         kinds={"fastapi"},
         description="Best effort: a server that is not running, or serves another experiment, is not an error.",
     )

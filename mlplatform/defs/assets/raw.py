@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from dagster import AssetExecutionContext, AssetsDefinition, Config, MaterializeResult, MetadataValue, asset
+from dagster import AssetExecutionContext, AssetsDefinition, Config, MaterializeResult, MetadataValue
 from pydantic import Field
 
 from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.assets.inputs import check_run_config
-from mlplatform.defs.keys import RAW, asset_key
+from mlplatform.defs.assets.owned import owned_asset
+from mlplatform.defs.keys import RAW
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
 
@@ -24,9 +25,7 @@ class IngestConfig(Config):
 def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -> AssetsDefinition:
     """Return the raw asset of a dataset. It is the first step of its experiments' jobs and checks their run config."""
 
-    @asset(
-        key=asset_key(dataset.name, RAW), group_name=dataset.name, kinds={"parquet"}, description=dataset.description
-    )
+    @owned_asset(dataset, RAW, kinds={"parquet"}, description=dataset.description)
     def raw(
         context: AssetExecutionContext, config: IngestConfig, platform: PlatformResource, training: TrainingResource
     ) -> MaterializeResult[None]:

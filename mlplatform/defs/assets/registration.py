@@ -1,9 +1,10 @@
 """The registered pair: preprocessor, model and forecaster under one MLflow version, behind the alias `staging`."""
 
-from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MaterializeResult, MetadataValue, asset
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue
 
 from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
+from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import ONLINE_FEATURES, REGISTERED_PAIR, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import run_link
 from mlplatform.defs.resources import MlflowResource, PlatformResource
@@ -12,12 +13,12 @@ from mlplatform.defs.resources import MlflowResource, PlatformResource
 def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     """Return the registered-pair asset of an experiment."""
 
-    @asset(
-        key=asset_key(experiment.name, REGISTERED_PAIR),
-        ins={"tuned_model": AssetIn(key=asset_key(experiment.name, TUNED_MODEL))},
+    @owned_asset(
+        experiment,
+        REGISTERED_PAIR,
+        reads=(TUNED_MODEL,),
         # Not read here, but the check serving_parity on this asset compares with what is online.
-        deps=[asset_key(experiment.dataset.name, ONLINE_FEATURES)],
-        group_name=experiment.name,
+        after=[asset_key(experiment.dataset.name, ONLINE_FEATURES)],
         kinds={"mlflow"},
         description="Preprocessor, model and forecaster registered under one version number.",
     )

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue
 
 from mlplatform.config import DatasetConfig, ExperimentConfig, SplitConfig
 from mlplatform.defs.assets.inputs import check_run_config
+from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import FEATURE_TABLE, SPLITS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
@@ -16,10 +17,10 @@ from mlplatform.settings import Settings
 def splits_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -> AssetsDefinition:
     """Return the asset that writes every split version the dataset's experiments use."""
 
-    @asset(
-        key=asset_key(dataset.name, SPLITS),
-        deps=[asset_key(dataset.name, FEATURE_TABLE)],
-        group_name=dataset.name,
+    @owned_asset(
+        dataset,
+        SPLITS,
+        after=[asset_key(dataset.name, FEATURE_TABLE)],
         kinds={"parquet", "dvc"},
         description=f"Train, reference and test rows of {dataset.name}; reference and test rows never change.",
     )

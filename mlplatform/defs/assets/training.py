@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetExecutionContext, AssetIn, AssetsDefinition, MetadataValue, Output, asset
+from dagster import AssetExecutionContext, AssetsDefinition, MetadataValue, Output
 
 from mlplatform.candidates import Candidate, ModelReport
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import StoredFold
 from mlplatform.defs.assets.inputs import check_folds, load_part, log_versions
-from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL, asset_key
+from mlplatform.defs.assets.owned import owned_asset
+from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL
 from mlplatform.defs.metadata import picture, run_link, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 from mlplatform.plugins import METRICS
@@ -22,13 +23,10 @@ ENTITIES_SHOWN = 20
 def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     """Return the tuned-model asset of an experiment."""
 
-    @asset(
-        key=asset_key(experiment.name, TUNED_MODEL),
-        ins={
-            "cv_folds": AssetIn(key=asset_key(experiment.name, CV_FOLDS)),
-            "fold_preprocessor": AssetIn(key=asset_key(experiment.name, FOLD_PREPROCESSOR)),
-        },
-        group_name=experiment.name,
+    @owned_asset(
+        experiment,
+        TUNED_MODEL,
+        reads=(CV_FOLDS, FOLD_PREPROCESSOR),
         kinds={"optuna", "mlflow"},
         description=experiment.description,
     )

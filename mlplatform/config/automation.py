@@ -1,0 +1,30 @@
+"""What stands beside an asset in Dagster's page: owners, tags, and when schedules and sensors run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from mlplatform.config.base import Frozen
+from mlplatform.config.dagster_formats import check_cron, check_owner, check_tag_key, check_tag_value
+
+Owners = tuple[Annotated[str, AfterValidator(check_owner)], ...]
+Tags = dict[Annotated[str, AfterValidator(check_tag_key)], Annotated[str, AfterValidator(check_tag_value)]]
+Cron = Annotated[str, AfterValidator(check_cron)]
+# Sensors are looked at every few seconds; more often than this is not possible.
+IntervalSeconds = Annotated[int, Field(ge=5)]
+
+
+class DatasetAutomation(Frozen):
+    """When the schedule and the sensor of a dataset run, once they are turned on. Crons are in UTC."""
+
+    materialize_cron: Cron = "5 * * * *"
+    new_data_interval_s: IntervalSeconds = 60
+
+
+class ExperimentAutomation(Frozen):
+    """When the schedule and the sensor of an experiment run, once they are turned on. Crons are in UTC."""
+
+    monitor_cron: Cron = "15 4 * * *"
+    drift_interval_s: IntervalSeconds = 60
