@@ -2,7 +2,7 @@
 
 A model sees preprocessed samples only and answers in preprocessed space; units are the preprocessor's business. It
 stores itself without pickle. Fitting belongs to training, but the arithmetic of a family's fit lives with the family
-(`fit`), except for neural networks, whose loop is shared by the deep-learning trainer.
+(`_fit`), except for neural networks, whose loop is shared by the deep-learning trainer.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypeVar
 
 from mlplatform.config import ExperimentConfig, SearchDimension, bound_levels
 from mlplatform.cores import usable_cores
-from mlplatform.datamodule import Float32, ModelSpec, Samples
+from mlplatform.datamodule import Float32, ModelSpec, Samples, TabularSamples, WindowSamples
 from mlplatform.models.calibration import Calibration, Intervals
 from mlplatform.plugins import MODELS, PluginUse
 
 CALIBRATION_FILE = "calibration.json"
+MISSING = "missing values"
 
 Iterations = tuple[int, ...]
 ProgressCallback = Callable[[int, float], None]
+S = TypeVar("S", bound=Samples, default=Any)
 
 
 class ModelParams(BaseModel):
@@ -75,8 +78,8 @@ class FitResult:
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
-class Model(ABC):
-    """A model family.
+class Model(ABC, Generic[S]):
+    """A model family, by the kind of samples that it reads.
 
     Class attributes:
         tasks: what the family can be used for.
@@ -85,7 +88,7 @@ class Model(ABC):
         covariates: the kinds of input it reads beside the history of its columns: `known` (columns whose values over
             the horizon are known) and `static` (columns that are constant per entity).
         has_quantiles: whether it can be fitted to the quantiles of the spec.
-        reads_missing: whether it reads NaN as it is; the trainer refuses NaN for the others.
+        reads_missing: whether it reads NaN as it is; a fit of the others refuses it.
 
     Attributes:
         calibration: what turns its answers into prediction intervals; part of the stored model. `None` while there is
@@ -146,8 +149,26 @@ class Model(ABC):
                 f"families that have: {', '.join(name for name, family in MODELS if family.has_quantiles) or 'none'}"
             )
 
+    def check_samples(self, *samples: Samples | None) -> None:
+        """Make sure that the model can be fitted to these samples; `None` is skipped.
+
+        Raises:
+            TypeError: if they are not of the kind that its task has.
+            ValueError: if it does not read missing values and is given some. Naive rules may read them.
+        """
+        kind = WindowSamples if self.spec.task == "forecast" else TabularSamples
+        for part in (each for each in samples if each is not None):
+            if not isinstance(part, kind):
+                raise TypeError(f"{type(self).__name__} is fitted to {kind.__name__}, but got {type(part).__name__}")
+            missing = "" if self.reads_missing or self.is_naive else _missing(part)
+            if missing:
+                raise ValueError(
+                    f"{type(self).__name__} cannot read missing values, found in {missing}; add an impute step to the "
+                    "preprocessing, or use a family that reads them"
+                )
+
     @abstractmethod
-    def predict(self, samples: Samples) -> Float32:
+    def predict(self, samples: S) -> Float32:
         """Predict in preprocessed space.
 
         Returns:
@@ -155,7 +176,7 @@ class Model(ABC):
             Classification: probabilities of shape (samples, classes).
         """
 
-    def predict_quantiles(self, samples: Samples) -> Float32:  # noqa: ARG002 (for subclasses)
+    def predict_quantiles(self, samples: S) -> Float32:  # noqa: ARG002 (for subclasses)
         """Predict the spec's quantiles in preprocessed space; they never cross.
 
         Returns:
@@ -167,7 +188,7 @@ class Model(ABC):
         """
         raise ValueError(f"{type(self).__name__} was not fitted to quantiles: its spec has {self.spec.quantiles}")
 
-    def predict_bounds(self, samples: Samples, coverage: float) -> Intervals:
+    def predict_bounds(self, samples: S, coverage: float) -> Intervals:
         """Return the point prediction and the model's own bounds for `coverage`, before any calibration.
 
         Without quantiles both bounds are the point prediction. One pass over the model gives all three.
@@ -179,7 +200,7 @@ class Model(ABC):
         lower, upper = bound_levels(coverage)
         return Intervals(*(quantiles[..., self.spec.quantile_position(level)] for level in (0.5, lower, upper)))
 
-    def predict_intervals(self, samples: Samples) -> Intervals:
+    def predict_intervals(self, samples: S) -> Intervals:
         """Predict in preprocessed space, with calibrated prediction intervals.
 
         Raises:
@@ -198,21 +219,24 @@ class Model(ABC):
         """Read the fitted state that `save` wrote."""
 
 
-class DirectFitModel(Model):
+class DirectFitModel(Model[S]):
     """A family that fits itself (boosted trees, closed forms, naive rules); run by the machine-learning trainer."""
 
-    @abstractmethod
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
+    def fit(self, train: S, validation: S | None, options: FitOptions = DEFAULT_OPTIONS) -> FitResult:
         """Fit on `train`.
 
         Parameters:
             validation: stops early where the family can; `None` fits the full budget.
+
+        Raises:
+            TypeError, ValueError: if the family cannot be fitted to these samples.
         """
+        self.check_samples(train, validation)
+        return self._fit(train, validation, options)
+
+    @abstractmethod
+    def _fit(self, train: S, validation: S | None, options: FitOptions) -> FitResult:
+        """Fit on samples that were checked; see `fit`."""
 
 
 def create_model(family: str, params: Mapping[str, Any], spec: ModelSpec) -> Model:
@@ -244,6 +268,14 @@ def load_model(folder: Path) -> Model:
     if (folder / CALIBRATION_FILE).exists():
         model.calibration = Calibration.from_json((folder / CALIBRATION_FILE).read_text())
     return model
+
+
+def _missing(samples: Samples) -> str:
+    """Return the names of the columns with missing values, joined; looked up once per samples."""
+    if MISSING not in samples.cache:
+        columns = np.flatnonzero(np.isnan(samples.values).any(axis=0))
+        samples.cache[MISSING] = ", ".join(samples.channels[column] for column in columns)
+    return str(samples.cache[MISSING])
 
 
 def as_float32(values: Any) -> Float32:

@@ -53,8 +53,10 @@ def fit_network(
     A fit that ends, or that `on_progress` abandons, leaves no checkpoint; any other error leaves the latest one.
 
     Raises:
+        TypeError, ValueError: if the network cannot be fitted to these samples.
         FloatingPointError: if the loss is no longer a number.
     """
+    model.check_samples(train, validation)
     with _threads(model.params.threads):
         if options.checkpoint is None:
             return _Fit(model, train, validation, options).run()

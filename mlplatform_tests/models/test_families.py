@@ -79,6 +79,14 @@ def test_the_linear_model_names_the_columns_with_missing_values() -> None:
         direct("linear", spec_for("regression")).fit(samples, None)
 
 
+@pytest.mark.parametrize(("family", "task"), [("ridge", "forecast"), ("linear", "regression")])
+def test_samples_of_another_kind_are_refused(family: str, task: str) -> None:
+    model = direct(family, spec_for(task))
+    wrong = table("regression") if task == "forecast" else windows()
+    with pytest.raises(TypeError, match=r"is fitted to (Window|Tabular)Samples, but got (Tabular|Window)Samples"):
+        model.fit(wrong, None)
+
+
 def test_gradient_boosting_reads_missing_values() -> None:
     samples = table("regression")
     samples.values[3, [1, 2]] = np.nan

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import override
 
-from mlplatform.datamodule import Float32, Samples, TabularSamples
-from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
+from mlplatform.datamodule import Float32, TabularSamples
+from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
 from mlplatform.plugins import MODELS
 
 
 @MODELS.register("dummy")
-class Dummy(DirectFitModel):
+class Dummy(DirectFitModel[TabularSamples]):
     """Ignore the features."""
 
     tasks = frozenset({"regression", "classification"})
@@ -21,14 +21,8 @@ class Dummy(DirectFitModel):
     is_naive = True
 
     @override
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
+    def _fit(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> FitResult:
         """Learn the mean, or the share of every class."""
-        assert isinstance(train, TabularSamples)
         if self.spec.task == "classification":
             counts = np.bincount(train.labels.astype(np.int64), minlength=self.spec.classes)
             self.answer_ = as_float32(counts / counts.sum())
@@ -36,7 +30,7 @@ class Dummy(DirectFitModel):
             self.answer_ = as_float32([np.mean(train.labels, dtype=np.float64)])
         return FitResult()
 
-    def predict(self, samples: Samples) -> Float32:
+    def predict(self, samples: TabularSamples) -> Float32:
         """Return the same answer for every sample."""
         shape = (len(samples), self.spec.classes) if self.spec.task == "classification" else (len(samples),)
         return np.array(np.broadcast_to(self.answer_, shape))

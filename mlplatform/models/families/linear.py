@@ -10,8 +10,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule import Float32, Samples, TabularSamples
-from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
+from mlplatform.datamodule import Float32, TabularSamples
+from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
 from mlplatform.plugins import MODELS
 
 
@@ -22,7 +22,7 @@ class LinearParams(ModelParams):
 
 
 @MODELS.register("linear")
-class Linear(DirectFitModel):
+class Linear(DirectFitModel[TabularSamples]):
     """scikit-learn's Ridge or LogisticRegression on imputed, scaled features; stored as coefficients."""
 
     tasks = frozenset({"regression", "classification"})
@@ -36,22 +36,8 @@ class Linear(DirectFitModel):
         return {"alpha": SearchDimension(type="float", low=1e-3, high=1e3, log=True)}
 
     @override
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
-        """Fit the coefficients.
-
-        Raises:
-            ValueError: if a feature has missing values; the message names it.
-        """
-        assert isinstance(train, TabularSamples)
-        missing = np.flatnonzero(~np.isfinite(train.values).all(axis=0))
-        if len(missing):
-            names = ", ".join(train.channels[i] for i in missing)
-            raise ValueError(f"the linear model cannot read missing values, found in {names}; add an impute step")
+    def _fit(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> FitResult:
+        """Fit the coefficients."""
         estimator = self._estimator().fit(train.values.astype(np.float64), train.labels)
         coefficients = np.atleast_2d(estimator.coef_)
         intercepts = np.atleast_1d(estimator.intercept_)
@@ -69,9 +55,8 @@ class Linear(DirectFitModel):
             return LogisticRegression(C=1.0 / self.params.alpha, max_iter=2000)
         return Ridge(alpha=self.params.alpha)
 
-    def predict(self, samples: Samples) -> Float32:
+    def predict(self, samples: TabularSamples) -> Float32:
         """Return values, or the softmax of the logits."""
-        assert isinstance(samples, TabularSamples)
         # In double precision, so that the rounding of BLAS, which differs between batches, is not seen in float32.
         scores = samples.values.astype(np.float64) @ self.coefficients_.T.astype(np.float64) + self.intercepts_
         if self.spec.task == "regression":

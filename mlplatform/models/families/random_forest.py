@@ -8,8 +8,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule import Float32, Samples, WindowSamples
-from mlplatform.models.base import DEFAULT_OPTIONS, FitOptions, FitResult
+from mlplatform.datamodule import Float32, WindowSamples
+from mlplatform.models.base import FitOptions, FitResult
 from mlplatform.models.forecasting import StrategyForecast, StrategyParams
 from mlplatform.models.trees import Forest, ForestParams
 from mlplatform.plugins import MODELS
@@ -42,16 +42,10 @@ class RandomForestForecast(StrategyForecast):
         }
 
     @override
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
+    def _fit(self, train: WindowSamples, validation: WindowSamples | None, options: FitOptions) -> FitResult:
         """Fit the forest, with `options.workers` trees at a time; a forest needs no early stopping."""
         from sklearn.ensemble import RandomForestRegressor
 
-        assert isinstance(train, WindowSamples)
         table = self.table(train)
         forest = RandomForestRegressor(**self.params.forest_params(options))
         forest.fit(table.features, table.labels if self.models > 1 else table.labels[:, 0])

@@ -9,14 +9,14 @@ import numpy as np
 from typing_extensions import override
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule import Float32, Samples, TabularSamples
-from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult
+from mlplatform.datamodule import Float32, TabularSamples
+from mlplatform.models.base import DirectFitModel, FitOptions, FitResult
 from mlplatform.models.trees import FOREST_SEARCH_SPACE, Forest, ForestParams
 from mlplatform.plugins import MODELS
 
 
 @MODELS.register("random_forest_tabular")
-class RandomForestTabular(DirectFitModel):
+class RandomForestTabular(DirectFitModel[TabularSamples]):
     """Random forest (Breiman, Random Forests, Machine Learning 2001), grown by scikit-learn.
 
     Missing values are read as they are. A forest has no iterations to stop early: more trees do not overfit.
@@ -34,16 +34,10 @@ class RandomForestTabular(DirectFitModel):
         return dict(FOREST_SEARCH_SPACE)
 
     @override
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
+    def _fit(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> FitResult:
         """Grow the trees; the result does not depend on the number of workers."""
         from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-        assert isinstance(train, TabularSamples)
         params = self.params.forest_params(options)
         if self.spec.task == "regression":
             regressor = RandomForestRegressor(**params).fit(train.values, train.labels)
@@ -57,9 +51,8 @@ class RandomForestTabular(DirectFitModel):
         self.forest_ = replace(forest, leaves=leaves)
         return FitResult()
 
-    def predict(self, samples: Samples) -> Float32:
+    def predict(self, samples: TabularSamples) -> Float32:
         """Return values, or probabilities."""
-        assert isinstance(samples, TabularSamples)
         answers = self.forest_.predict(samples.values)
         return answers[:, 0] if self.spec.task == "regression" else answers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlplatform.datamodule import Float32, Samples, WindowSamples
+from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import ModelParams
 from mlplatform.models.forecasting import RuleModel
 from mlplatform.plugins import MODELS
@@ -16,8 +16,7 @@ class RepeatLast(RuleModel):
 
     Params = ModelParams
 
-    def predict(self, samples: Samples) -> Float32:
+    def predict(self, samples: WindowSamples) -> Float32:
         """Return the last value of each target, repeated over the horizon."""
-        assert isinstance(samples, WindowSamples)
         last = samples.values[samples.origins][:, list(self.spec.targets)]
         return np.repeat(last[:, None, :], self.spec.horizon, axis=1)

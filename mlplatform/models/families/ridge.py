@@ -11,8 +11,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule import Float32, Samples, WindowSamples
-from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
+from mlplatform.datamodule import Float32, WindowSamples
+from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
 from mlplatform.plugins import MODELS
 
 Float64 = npt.NDArray[np.float64]
@@ -34,7 +34,7 @@ class RidgeParams(ModelParams):
 
 
 @MODELS.register("ridge")
-class Ridge(DirectFitModel):
+class Ridge(DirectFitModel[WindowSamples]):
     """The linear map of NLinear (Zeng et al., Are Transformers Effective for Time Series Forecasting?, AAAI 2023).
 
     The last value is subtracted from window and target, one (lookback, horizon) matrix with intercept is shared by all
@@ -52,18 +52,12 @@ class Ridge(DirectFitModel):
         """Search the penalty."""
         return {"alpha": SearchDimension(type="float", low=1e-4, high=10.0, log=True)}
 
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
+    def _fit(self, train: WindowSamples, validation: WindowSamples | None, options: FitOptions) -> FitResult:
         """Solve (X'X + n alpha I) W = X'Y, with the intercept left out of the penalty.
 
         Raises:
             ValueError: if `alpha` is to be chosen, but there are neither validation samples nor an earlier choice.
         """
-        assert isinstance(train, WindowSamples)
         equations = _equations(train)
         if self.params.alpha is not None:
             self._keep(*equations.solve(self.params.alpha))
@@ -74,7 +68,6 @@ class Ridge(DirectFitModel):
             return FitResult(options.iterations)
         if validation is None:
             raise ValueError("ridge: alpha is null, which chooses it on validation samples, but there are none; set it")
-        assert isinstance(validation, WindowSamples)
         held_out = _equations(validation)
         losses = [held_out.mean_squared_error(*equations.solve(float(alpha))) for alpha in ALPHAS]
         best = int(np.argmin(losses))
@@ -84,9 +77,8 @@ class Ridge(DirectFitModel):
     def _keep(self, weights: Float64, intercept: Float64) -> None:
         self.weights_, self.intercept_ = as_float32(weights), as_float32(intercept)
 
-    def predict(self, samples: Samples) -> Float32:
+    def predict(self, samples: WindowSamples) -> Float32:
         """Return the forecast."""
-        assert isinstance(samples, WindowSamples)
         weights, intercept = self.weights_.astype(np.float64), self.intercept_
         out = np.empty((len(samples), self.spec.horizon, len(self.spec.targets)), dtype=np.float32)
         for position, target in enumerate(self.spec.targets):

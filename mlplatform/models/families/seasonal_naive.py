@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from mlplatform.datamodule import Float32, Samples, WindowSamples
+from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import ModelParams
 from mlplatform.models.forecasting import RuleModel
 from mlplatform.plugins import MODELS
@@ -34,13 +34,12 @@ class SeasonalNaive(RuleModel):
         """The season that is repeated."""
         return params.season
 
-    def predict(self, samples: Samples) -> Float32:
+    def predict(self, samples: WindowSamples) -> Float32:
         """Return the last season of each target, repeated over the horizon.
 
         Raises:
             ValueError: if the season is longer than the lookback.
         """
-        assert isinstance(samples, WindowSamples)
         season = self.params.season
         if season > self.spec.lookback:
             raise ValueError(f"season {season} is longer than the lookback {self.spec.lookback}")

@@ -6,23 +6,18 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from mlplatform.datamodule import Samples
-from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult
+from mlplatform.datamodule import WindowSamples
+from mlplatform.models.base import DirectFitModel, FitOptions, FitResult
 
 
-class RuleModel(DirectFitModel):
+class RuleModel(DirectFitModel[WindowSamples]):
     """A forecast rule without fitted state."""
 
     tasks = frozenset({"forecast"})
     is_naive = True
 
     @override
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
+    def _fit(self, train: WindowSamples, validation: WindowSamples | None, options: FitOptions) -> FitResult:
         """A rule learns nothing."""
         return FitResult()
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mlplatform.datamodule import Float32, Int64, ModelSpec, Samples, WindowSamples
+from mlplatform.datamodule import Float32, Int64, ModelSpec, WindowSamples
 from mlplatform.models.base import DirectFitModel, as_float32
 from mlplatform.models.forecasting.lag_features import LagFeatureParams, last_observed, origin_features, step_features
 from mlplatform.models.sample_cache import keep_latest
@@ -51,7 +51,7 @@ class Table:
     labels: Float32
 
 
-class StrategyForecast(DirectFitModel):
+class StrategyForecast(DirectFitModel[WindowSamples]):
     """A forecasting family made of models that answer one number per row of a table."""
 
     tasks = frozenset({"forecast"})
@@ -83,18 +83,16 @@ class StrategyForecast(DirectFitModel):
             of shape (rows, models, levels); `levels` is 1 without quantiles.
         """
 
-    def predict(self, samples: Samples) -> Float32:
+    def predict(self, samples: WindowSamples) -> Float32:
         """Return the forecast."""
         if self.spec.quantiles:
             return as_float32(self.predict_quantiles(samples)[..., self.spec.quantile_position(0.5)])
-        assert isinstance(samples, WindowSamples)
         return as_float32(forecast(samples, self.spec, self.params, self.changes)[..., 0])
 
-    def predict_quantiles(self, samples: Samples) -> Float32:
+    def predict_quantiles(self, samples: WindowSamples) -> Float32:
         """Return the sorted quantiles, of shape (samples, horizon, targets, quantiles)."""
         if not self.spec.quantiles:
             return super().predict_quantiles(samples)
-        assert isinstance(samples, WindowSamples)
         return np.sort(forecast(samples, self.spec, self.params, self.changes), axis=-1)
 
 

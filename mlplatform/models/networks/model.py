@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from mlplatform.datamodule import Float32, Samples, WindowSamples
+from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import Model, ModelParams
 from mlplatform.models.networks.windows import WindowTensors
 
@@ -45,7 +45,7 @@ class TorchParams(ModelParams):
     threads: int = Field(default=1, ge=1)
 
 
-class TorchModel(Model):
+class TorchModel(Model[WindowSamples]):
     """A neural network; the deep-learning trainer runs its loop over `module`.
 
     Class attributes:
@@ -72,21 +72,20 @@ class TorchModel(Model):
         """Return the batches of samples, with no more in them than the network asks for."""
         return WindowTensors(samples, self.reads_calendar, device, self.reads_targets_only, self.covariates)
 
-    def predict(self, samples: Samples) -> Float32:
+    def predict(self, samples: WindowSamples) -> Float32:
         """Return the forecast; with quantiles, their median."""
         outputs = self._forward(samples)
         if not self.spec.quantiles:
             return outputs
         return np.ascontiguousarray(outputs[..., self.spec.quantile_position(0.5)])
 
-    def predict_quantiles(self, samples: Samples) -> Float32:
+    def predict_quantiles(self, samples: WindowSamples) -> Float32:
         """Return the forecast's quantiles."""
         return self._forward(samples) if self.spec.quantiles else super().predict_quantiles(samples)
 
-    def _forward(self, samples: Samples) -> Float32:
+    def _forward(self, samples: WindowSamples) -> Float32:
         import torch
 
-        assert isinstance(samples, WindowSamples)
         shape: tuple[int, ...] = (len(samples), self.spec.horizon, len(self.spec.targets))
         out = np.empty(shape + ((len(self.spec.quantiles),) if self.spec.quantiles else ()), dtype=np.float32)
         if not len(samples):

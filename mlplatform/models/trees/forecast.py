@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.datamodule import Float32, Samples, WindowSamples
-from mlplatform.models.base import DEFAULT_OPTIONS, FitOptions, FitResult, ProgressCallback
+from mlplatform.datamodule import Float32, WindowSamples
+from mlplatform.models.base import FitOptions, FitResult, ProgressCallback
 from mlplatform.models.forecasting import StrategyForecast, Table
 from mlplatform.models.trees.fitted import Boosted
 
@@ -52,19 +52,12 @@ class BoostedForecast(StrategyForecast):
     def fit_one(self, workspace: Any, task: Task) -> Boosted:
         """Fit one model on one thread."""
 
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
+    def _fit(self, train: WindowSamples, validation: WindowSamples | None, options: FitOptions) -> FitResult:
         """Fit the models target by target, step by step, at most `options.workers` of them at a time.
 
         The result does not depend on how many run at a time. Progress is told after every iteration of a single model,
         otherwise after every model, with the mean of the losses so far.
         """
-        assert isinstance(train, WindowSamples)
-        assert validation is None or isinstance(validation, WindowSamples)
         table = self.table(train)
         held_out = None if validation is None else self.table(validation)
         samples = [train] if validation is None else [train, validation]

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.datamodule import Float32, Samples, TabularSamples
-from mlplatform.models.base import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, as_float32
+from mlplatform.datamodule import Float32, TabularSamples
+from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, as_float32
 from mlplatform.models.trees.fitted import Boosted
 
 
-class BoostedTabular(DirectFitModel):
+class BoostedTabular(DirectFitModel[TabularSamples]):
     """A family with one booster; missing values are read as they are.
 
     With quantiles, the booster fits all levels; its answers are sorted, so that they never cross.
@@ -34,34 +34,26 @@ class BoostedTabular(DirectFitModel):
             of shape (samples, outputs): the value or the quantiles, or the probability of every class.
         """
 
-    def fit(
-        self,
-        train: Samples,
-        validation: Samples | None,
-        options: FitOptions = DEFAULT_OPTIONS,
-    ) -> FitResult:
+    def _fit(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> FitResult:
         """Fit one model, cut to its best number of trees unless `options.iterations` fixes it."""
-        assert isinstance(train, TabularSamples)
-        assert validation is None or isinstance(validation, TabularSamples)
         boosted = self.boost(train, validation, options)
         self.booster_: Any = boosted.model
         return FitResult((boosted.iterations,), boosted.history)
 
-    def predict(self, samples: Samples) -> Float32:
+    def predict(self, samples: TabularSamples) -> Float32:
         """Return values, or probabilities; with quantiles, their median."""
         if self.spec.quantiles:
             return as_float32(self.predict_quantiles(samples)[:, self.spec.quantile_position(0.5)])
         answers = self._answers(samples)
         return answers if self.spec.task == "classification" else answers[:, 0]
 
-    def predict_quantiles(self, samples: Samples) -> Float32:
+    def predict_quantiles(self, samples: TabularSamples) -> Float32:
         """Return the sorted quantiles, of shape (samples, quantiles)."""
         if not self.spec.quantiles:
             return super().predict_quantiles(samples)
         return np.sort(self._answers(samples), axis=1)
 
-    def _answers(self, samples: Samples) -> Float32:
-        assert isinstance(samples, TabularSamples)
+    def _answers(self, samples: TabularSamples) -> Float32:
         if not len(samples):
             # The libraries refuse a table without rows, or answer it in another shape.
             return np.zeros((0, max(1, len(self.spec.quantiles), self.spec.classes)), dtype=np.float32)
