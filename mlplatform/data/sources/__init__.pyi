@@ -1,4 +1,4 @@
-from .base import Batch, IncrementalSource, Position, Source, open_source, read_source, source_identity
+from .base import Batch, IncrementalSource, Position, Source, open_source, source_identity
 from .files import file_sha256
 
 __all__ = [
@@ -8,6 +8,5 @@ __all__ = [
     "Source",
     "file_sha256",
     "open_source",
-    "read_source",
     "source_identity",
 ]
