@@ -13,8 +13,8 @@ import pandas as pd
 from mlplatform.config import DatasetConfig
 from mlplatform.features.feast import apply_dataset
 from mlplatform.features.online import materialize_online
-from mlplatform.features.tables import write_feature_table
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 
 COLUMNS = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
 START = pd.Timestamp("2024-01-01", tz="UTC")

@@ -16,8 +16,9 @@ from mlplatform.config import DatasetConfig
 from mlplatform.features.feast import open_store, push_source_name, windows_view_name
 from mlplatform.features.online import push_rows, read_windows
 from mlplatform.features.retrieval import offline_windows
-from mlplatform.features.tables import WINDOW_END, WINDOW_PREFIX, write_feature_table
+from mlplatform.features.tables import WINDOW_END, WINDOW_PREFIX
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 
 ENTITIES = 1_000
 WINDOW = 720

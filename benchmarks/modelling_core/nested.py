@@ -61,7 +61,8 @@ def read(experiment: str, overrides: Sequence[str]) -> DataModule:
 
 def audit(case: str, module: DataModule) -> None:
     """Report what the procedure read and what poison changed, over all outer folds of one module."""
-    from mlplatform.candidates import audit_rows, outer_folds
+    from mlplatform.candidates import outer_folds
+    from mlplatform.testing import audit_rows
 
     folds = outer_folds(module)
     started = time.perf_counter()

@@ -1,6 +1,6 @@
 """A whole training run: from prepared folds to a fitted, scored candidate beside its baselines.
 
-Here: the run, its plots, nested cross-validation around it, and the audit of the rows it reads.
+Here: the run, its plots and nested cross-validation around it.
 Not here: what becomes of a candidate (`registry`, `promotion`).
 """
 

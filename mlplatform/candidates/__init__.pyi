@@ -1,13 +1,11 @@
 from .candidate import Candidate, ModelReport, train_candidate
 from .nested_cv import OuterResult, outer_folds, score_outer_fold, scores, summary
 from .plots import training_plots
-from .row_audit import audit_rows
 
 __all__ = [
     "Candidate",
     "ModelReport",
     "OuterResult",
-    "audit_rows",
     "outer_folds",
     "score_outer_fold",
     "scores",

@@ -21,7 +21,6 @@ from mlplatform.candidates.nested_cv import (
     score_outer_fold,
     summary,
 )
-from mlplatform.candidates.row_audit import RecordedPanel, audit_rows, poison
 from mlplatform.config import ConfigError, load_experiment
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.factory import create_data_module
@@ -30,6 +29,7 @@ from mlplatform.plugins import METRICS
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import pump_config, pump_frame, pump_settings
+from mlplatform.testing.row_audit import RecordedPanel, audit_rows, poison
 from mlplatform.training.cross_validation import fit_preprocessor, prepare_fold
 from mlplatform.training.evaluation import score_part
 from mlplatform.training.leakage import find_leaks

@@ -9,9 +9,10 @@ import pytest
 
 from mlplatform.config import DatasetConfig
 from mlplatform.data.errors import DataError
-from mlplatform.data.sources import read_source
+from mlplatform.data.raw import ingest
 from mlplatform.data.validation import Validated, validate
 from mlplatform.settings import Settings
+from mlplatform.testing import read_source
 from mlplatform_tests.data.conftest import hourly_dataset
 
 GOOD = """time,flow,pressure,state
@@ -111,8 +112,9 @@ def test_a_file_that_is_not_csv_is_refused_by_what_it_is(content: bytes, found: 
 
 
 def test_a_header_alone_is_refused(settings: Settings) -> None:
-    with pytest.raises(DataError, match="columns but no rows"):
-        read(GOOD.splitlines()[0] + "\n", settings)
+    assert read(GOOD.splitlines()[0] + "\n", settings).rows_read == 0
+    with pytest.raises(DataError, match="the source has no rows; at least one is needed"):
+        ingest(hourly_dataset(), settings)
 
 
 def test_a_line_with_too_many_fields_is_refused_by_number(settings: Settings) -> None:

@@ -23,9 +23,9 @@ from mlplatform.features.tables.feature_table import (
     is_behind,
     update_feature_table,
     windows_path,
-    write_feature_table,
 )
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 
 START = pd.Timestamp("2024-01-30", tz="UTC")
 

@@ -15,10 +15,11 @@ from mlplatform.config import ConfigError, DatasetConfig, Frozen
 from mlplatform.data.errors import DataError
 from mlplatform.data.raw import ingest
 from mlplatform.data.raw_table import read_raw
-from mlplatform.data.sources import IncrementalSource, Source, open_source, read_source
+from mlplatform.data.sources import IncrementalSource, Source, open_source
 from mlplatform.data.validation import validate
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
+from mlplatform.testing import read_source
 from mlplatform_tests.data.conftest import hourly_dataset, hourly_frame
 from mlplatform_tests.data.servers import Database
 from mlplatform_tests.data.sources.test_feast import make_repository

@@ -7,8 +7,8 @@ import pandas as pd
 from mlplatform.config import DatasetConfig
 from mlplatform.features.feast.repository import apply_dataset
 from mlplatform.features.online.materialize import materialize_online
-from mlplatform.features.tables.feature_table import write_feature_table
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 
 
 def fill_offline(raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings) -> None:

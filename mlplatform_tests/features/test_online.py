@@ -16,8 +16,9 @@ from mlplatform.features.errors import EntityTypeError, FeatureStoreError, Unkno
 from mlplatform.features.feast.repository import apply_dataset, open_store
 from mlplatform.features.online.materialize import materialize_online
 from mlplatform.features.online.read import read_rows, read_windows
-from mlplatform.features.tables.feature_table import features_path, write_feature_table
+from mlplatform.features.tables.feature_table import features_path
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 from mlplatform_tests.features.conftest import STEPS, raw_frame, tabular, tabular_frame, timeseries
 
 NAN_PATTERN = np.uint32(0x7FC00000)

@@ -20,8 +20,9 @@ from mlplatform.features.online.push import push_rows
 from mlplatform.features.online.read import read_rows, read_windows
 from mlplatform.features.online.rows import write_windows
 from mlplatform.features.retrieval.offline import offline_windows
-from mlplatform.features.tables.feature_table import table_link, write_feature_table
+from mlplatform.features.tables.feature_table import table_link
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 from mlplatform_tests.features.conftest import STEPS, raw_frame, tabular, tabular_frame, timeseries
 
 START = pd.Timestamp("2024-03-01", tz="UTC")

@@ -21,8 +21,8 @@ from mlplatform.features.online.materialize import materialize_online
 from mlplatform.features.online.push import PushReport, push_rows
 from mlplatform.features.online.read import read_rows, read_windows
 from mlplatform.features.retrieval.offline import offline_windows
-from mlplatform.features.tables.feature_table import write_feature_table
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 from mlplatform_tests.features.conftest import STEPS, raw_frame, tabular, tabular_frame, timeseries
 
 COLUMNS = ["load", "oil", "mode"]

@@ -17,8 +17,8 @@ from mlplatform.features.feast.repository import apply_dataset, open_store, repo
 from mlplatform.features.online.materialize import materialize_online
 from mlplatform.features.online.push import push_rows
 from mlplatform.features.online.read import read_windows
-from mlplatform.features.tables.feature_table import write_feature_table
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 from mlplatform_tests.features.conftest import raw_frame, timeseries
 
 DEFAULTS = "socket_timeout=10.0,socket_connect_timeout=3.0,retry=null"

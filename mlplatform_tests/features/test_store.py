@@ -26,8 +26,9 @@ from mlplatform.features.feast.repository import apply_dataset, open_store, regi
 from mlplatform.features.online.materialize import materialize_online
 from mlplatform.features.online.read import read_windows
 from mlplatform.features.retrieval.offline import offline_windows
-from mlplatform.features.tables.feature_table import features_path, write_feature_table
+from mlplatform.features.tables.feature_table import features_path
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 from mlplatform_tests.features.conftest import raw_frame, tabular, tabular_frame, timeseries
 
 REPOSITORY = Path(__file__).parents[2] / "feature_repo"

@@ -15,9 +15,9 @@ from mlplatform.features.tables.feature_table import (
     entity_ranges,
     features_path,
     windows_path,
-    write_feature_table,
 )
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 from mlplatform_tests.features.conftest import STEPS, tabular, tabular_frame
 
 

@@ -12,10 +12,11 @@ from mlplatform.config import ENTITY, ExperimentConfig, load_experiment
 from mlplatform.features.feast.repository import apply_dataset
 from mlplatform.features.online.materialize import materialize_online
 from mlplatform.features.retrieval import load_history
-from mlplatform.features.tables.feature_table import features_path, windows_path, write_feature_table
+from mlplatform.features.tables.feature_table import features_path, windows_path
 from mlplatform.preprocessing.transforms.impute import Impute
 from mlplatform.promotion.parity import ParityReport, check_parity
 from mlplatform.registry.forecaster import Contract, Forecaster
+from mlplatform.testing import write_feature_table
 from mlplatform.testing.yard import Yard, write_conf
 from mlplatform_tests.fixtures.pairs import fit_forecaster
 

@@ -18,7 +18,6 @@ from mlplatform.datamodule.samples import complete_origins
 from mlplatform.datamodule.tabular import tabular_samples
 from mlplatform.features.feast.repository import apply_dataset
 from mlplatform.features.online.materialize import materialize_online
-from mlplatform.features.tables.feature_table import write_feature_table
 from mlplatform.models.base import DirectFitModel, ModelSpec, create_model
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry.forecaster import Contract, Forecaster
@@ -26,6 +25,7 @@ from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform.registry.pairs.example import example_rows
 from mlplatform.registry.tracking import client_for, experiment_id
 from mlplatform.settings import Settings
+from mlplatform.testing import write_feature_table
 
 TOKEN = "a-token-for-tests"
 HOURS = 120

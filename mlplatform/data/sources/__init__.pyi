@@ -1,13 +1,4 @@
-from .base import Batch, IncrementalSource, Position, Source, open_source, read_source, source_identity
+from .base import Batch, IncrementalSource, Position, Source, open_source, source_identity
 from .files import file_sha256
 
-__all__ = [
-    "Batch",
-    "IncrementalSource",
-    "Position",
-    "Source",
-    "file_sha256",
-    "open_source",
-    "read_source",
-    "source_identity",
-]
+__all__ = ["Batch", "IncrementalSource", "Position", "Source", "file_sha256", "open_source", "source_identity"]

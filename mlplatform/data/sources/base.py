@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from mlplatform.config import DatasetConfig, Frozen, check_source, source_scheme
-from mlplatform.data.columns import require_columns, source_columns
-from mlplatform.data.errors import DataError
+from mlplatform.data.columns import source_columns
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
 
@@ -142,22 +141,3 @@ def source_identity(dataset: DatasetConfig) -> dict[str, Any]:
     operational = open_source(dataset).operational
     options = {name: value for name, value in dataset.source.options.items() if name not in operational}
     return {"uri": dataset.source.uri, "options": options}
-
-
-def read_source(dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
-    """Read a dataset through the source that its URI names.
-
-    Returns:
-        A frame that has at least the dataset's time, entity and data columns and at least one row.
-
-    Raises:
-        ConfigError: if no source reads the URI, or the source refuses `source.options`.
-        DataError: if the source is not there, is not what it claims to be, lacks a column or has no rows.
-    """
-    frame = open_source(dataset).read(dataset, settings)
-    require_columns(frame.columns, dataset, repr(dataset.source.uri))
-    if frame.empty:
-        raise DataError(
-            f"dataset {dataset.name!r}: {dataset.source.uri!r} has columns but no rows; at least one is needed"
-        )
-    return frame

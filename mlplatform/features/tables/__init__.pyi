@@ -6,7 +6,6 @@ from .feature_table import (
     table_link,
     update_feature_table,
     windows_path,
-    write_feature_table,
 )
 from .windows import (
     MISSING_TEXT,
@@ -45,5 +44,4 @@ __all__ = [
     "update_feature_table",
     "windows_from_table",
     "windows_path",
-    "write_feature_table",
 ]

@@ -20,7 +20,7 @@ from mlplatform.config import ENTITY, DatasetConfig, Frozen
 from mlplatform.data import FIRST, LAST, SPANS_FILE, open_raw
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.tables.grid import affected_periods, period_table
-from mlplatform.features.tables.raw_rows import FrameRows, RawRows, StoredRows
+from mlplatform.features.tables.raw_rows import RawRows, StoredRows
 from mlplatform.features.tables.window_table import WINDOWS_FILE, update_windows
 from mlplatform.settings import Settings
 from mlplatform.snapshots import ROWS_FOLDER, Snapshot, Update, open_snapshot, table_lock, update_table
@@ -115,19 +115,7 @@ def update_feature_table(dataset: DatasetConfig, settings: Settings) -> TableRep
         DataError: if there is no raw table, or it has other columns than the dataset now.
         FeatureStoreError: if the raw table has no rows.
     """
-    return _update(StoredRows(dataset, settings), dataset, settings)
-
-
-def write_feature_table(raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings) -> TableReport:
-    """Write the feature table of a dataset from a raw frame instead of the stored raw table.
-
-    Parameters:
-        raw: with `entity_id` (whole numbers or text), `event_timestamp` and the dataset's columns.
-
-    Raises:
-        FeatureStoreError: if `raw` is empty, lacks a column, or has rows off the grid or twice.
-    """
-    return _update(FrameRows(raw, dataset), dataset, settings)
+    return update_from(StoredRows(dataset, settings), dataset, settings)
 
 
 def is_behind(dataset: DatasetConfig, settings: Settings) -> bool:
@@ -150,7 +138,8 @@ def entity_ranges(dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
     return pd.DataFrame({ENTITY: spans[ENTITY], **times})
 
 
-def _update(raw: RawRows, dataset: DatasetConfig, settings: Settings) -> TableReport:
+def update_from(raw: RawRows, dataset: DatasetConfig, settings: Settings) -> TableReport:
+    """Bring the feature table and the windows of a dataset up to date with raw rows; see `update_feature_table`."""
     link = table_link(dataset, settings)
     with table_lock(link):
         base = open_snapshot(link)

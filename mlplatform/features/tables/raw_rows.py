@@ -1,19 +1,16 @@
-"""The raw rows that a feature table is made from: the stored raw table, or a frame."""
+"""The raw rows that a feature table is made from."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from typing import Protocol
 
 import pandas as pd
 
-from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data import entity_spans, require_raw
-from mlplatform.datamodule import to_utc_ns
+from mlplatform.config import DatasetConfig
+from mlplatform.data import require_raw
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.settings import Settings
-from mlplatform.snapshots import split_periods
 
 
 class RawRows(Protocol):
@@ -53,31 +50,3 @@ class StoredRows:
     def read(self, period: str) -> pd.DataFrame:
         """Return the rows of a period, ordered by entity and time."""
         return self._table.read(period)
-
-
-class FrameRows:
-    """The rows of a frame with `entity_id`, `event_timestamp` and the dataset's columns, in any order.
-
-    Raises:
-        FeatureStoreError: if the frame is empty or lacks a column.
-    """
-
-    def __init__(self, frame: pd.DataFrame, dataset: DatasetConfig) -> None:
-        missing = [name for name in (ENTITY, TIMESTAMP, *dataset.columns) if name not in frame.columns]
-        if missing:
-            raise FeatureStoreError(
-                f"dataset {dataset.name!r}: the raw frame lacks {missing}; it has {list(frame.columns)}"
-            )
-        if frame.empty:
-            raise FeatureStoreError(f"dataset {dataset.name!r}: the raw frame has no rows; ingest the dataset first")
-        rows = frame.sort_values([ENTITY, TIMESTAMP], kind="stable", ignore_index=True)
-        self._periods = {
-            name: rows.iloc[positions] for name, positions in split_periods(to_utc_ns(rows[TIMESTAMP]), dataset.period)
-        }
-        self.digests = {name: uuid.uuid4().hex for name in self._periods}
-        self.count = len(rows)
-        self.spans = entity_spans(rows)
-
-    def read(self, period: str) -> pd.DataFrame:
-        """Return the rows of a period, ordered by entity and time."""
-        return self._periods[period]

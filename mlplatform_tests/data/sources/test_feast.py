@@ -11,9 +11,10 @@ import pytest
 
 from mlplatform.config import ConfigError, DatasetConfig, check_source
 from mlplatform.data.errors import DataError
-from mlplatform.data.sources import IncrementalSource, Position, open_source, read_source
+from mlplatform.data.sources import IncrementalSource, Position, open_source
 from mlplatform.data.validation import validate
 from mlplatform.settings import Settings
+from mlplatform.testing import read_source
 from mlplatform_tests.data.conftest import hourly_dataset
 
 AS_OF = "mlplatform.features.asof.store.AsOfOfflineStore"

@@ -16,8 +16,9 @@ import pytest
 
 from mlplatform.config import ConfigError, DatasetConfig, check_source
 from mlplatform.data.errors import DataError
-from mlplatform.data.sources import IncrementalSource, open_source, read_source
+from mlplatform.data.sources import IncrementalSource, open_source
 from mlplatform.settings import Settings
+from mlplatform.testing import read_source
 from mlplatform_tests.data.conftest import hourly_dataset, hourly_frame
 
 
