@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -20,8 +21,6 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception,
-    stop_after_attempt,
-    stop_before_delay,
     wait_exponential,
 )
 
@@ -106,27 +105,47 @@ def call_store(operation: Callable[[], T], access: StoreAccess) -> T:
         StoreUnavailableError: if the store does not answer. Errors that are not the store's pass through unchanged.
     """
 
-    def give_up(state: RetryCallState) -> NoReturn:
-        error, passed = _error(state), state.seconds_since_start
-        assert passed is not None
-        raise StoreUnavailableError(access.name, error, state.attempt_number, passed, access.action) from error
+    began = time.monotonic()
+    try:
+        # Nearly always all there is to do: what follows costs more than many a read.
+        return operation()
+    except Exception as error:
+        failure = classify(error)
+        if failure is Failure.OTHER:
+            raise
+        return _ask_again(operation, access, error, began)
+
+
+def _ask_again(operation: Callable[[], T], access: StoreAccess, first: Exception, began: float) -> T:
+    """Go on after a first try, which began at `began` and failed."""
+    policy = access.policy
+    failed = [first]
+    doubling = wait_exponential(policy.pause_s)
+
+    def ask() -> T:
+        if failed:
+            raise failed.pop()
+        return operation()
 
     def pause(state: RetryCallState) -> float:
         return doubling(state) * float(np.random.default_rng().uniform(0.5, 1.0))
 
     def is_over(state: RetryCallState) -> bool:
-        return classify(_error(state)) is Failure.PERMANENT or is_bound_reached(state)
+        next_try_s = time.monotonic() - began + state.upcoming_sleep
+        is_last = state.attempt_number >= policy.tries or next_try_s >= policy.deadline_s
+        return is_last or classify(_error(state)) is Failure.PERMANENT
 
-    policy = access.policy
-    doubling = wait_exponential(policy.pause_s)
-    is_bound_reached = stop_after_attempt(policy.tries) | stop_before_delay(policy.deadline_s)
+    def give_up(state: RetryCallState) -> NoReturn:
+        error, passed = _error(state), time.monotonic() - began
+        raise StoreUnavailableError(access.name, error, state.attempt_number, passed, access.action) from error
+
     asking = Retrying(
         retry=retry_if_exception(lambda error: classify(error) is not Failure.OTHER),
         stop=is_over,
         wait=pause,
         retry_error_callback=give_up,
     )
-    return asking(operation)
+    return asking(ask)
 
 
 def classify(error: BaseException) -> Failure:
