@@ -79,6 +79,10 @@ MAY_LOAD = {
     "mlplatform.tuning.study.pruner": "optuna",
     "mlplatform.tuning.study.sampler": "optuna",
 }  # fmt: skip
+# Paths that stand in files of users and in stored pairs.
+FORWARDING = {
+    f"mlplatform.features.{name}" for name in ("asof_store", "sqlite_store", "registry_store", "definitions", "table")
+}
 IMPORTS_DAGSTER = ("mlplatform.defs", "mlplatform.definitions", "mlplatform.testing")
 NOT_FOR_SERVING = ("mlplatform.training", "mlplatform.tuning", "mlplatform.candidates", "mlplatform.promotion")
 
@@ -128,8 +132,7 @@ def _reaches_behind(found: Import, tree: Tree) -> bool:
     # `mlplatform` itself is no room, and fault injection has to reach into what it breaks.
     if package == "mlplatform" or is_in(found.importer, package, "mlplatform.testing"):
         return False
-    is_forwarding = found.importer in MAY_LOAD and found.importer.startswith("mlplatform.features.")
-    return not is_forwarding
+    return found.importer not in FORWARDING
 
 
 def loads_when_imported(tree: Tree) -> Iterator[str]:
