@@ -44,6 +44,12 @@ class CatBoostTabular(BoostedTabular):
 
     Params = CatBoostTabularParams
     params: CatBoostTabularParams
+    is_exact = True
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"iterations": 6, "patience": 2, "depth": 2}
 
     @classmethod
     def search_space(cls, task: str) -> dict[str, SearchDimension]:

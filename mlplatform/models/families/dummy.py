@@ -19,6 +19,7 @@ class Dummy(DirectFitModel):
     tasks = frozenset({"regression", "classification"})
     Params = ModelParams
     is_naive = True
+    is_exact = True
 
     def fit(
         self,
