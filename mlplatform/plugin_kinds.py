@@ -52,6 +52,10 @@ class SplitterPlugin(Parametrised, Protocol):
         """The smallest number of folds."""
         ...
 
+    def example_params(self) -> dict[str, Any]:
+        """Return parameters to try it with."""
+        ...
+
     def group_column(self, params: Any) -> str | None:
         """Return the column that groups rows."""
         ...
@@ -67,6 +71,10 @@ class TransformPlugin(Parametrised, Protocol):
     @property
     def accepts(self) -> Literal["float", "category"]:
         """The column type that it can be applied to."""
+        ...
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Return parameters to try it with."""
         ...
 
     def __call__(self, **params: Any) -> Any:
@@ -95,6 +103,10 @@ class ModelFamily(Parametrised, Protocol):
     @property
     def has_quantiles(self) -> bool:
         """Whether it can be fitted to quantiles."""
+        ...
+
+    def example_params(self) -> dict[str, Any]:
+        """Return parameters to try it with."""
         ...
 
     def search_space(self, task: str) -> dict[str, Any]:

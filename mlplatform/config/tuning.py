@@ -14,9 +14,8 @@ class TuningConfig(Frozen):
     under way end first), or when `patience_trials` in a row finished without one whose loss is smaller than the best
     before by `min_improvement`, a share of that best loss.
 
-    `executor`: `inline` runs trials one after another, each on all cores; `process` runs one per worker process; `ray`
-    runs them on the cluster that RAY_ADDRESS names, or on this machine. `workers` is the number of trials at a time, by
-    default one per core.
+    `executor` names what runs the trials; by default one after another, each on all cores. Of an executor that runs
+    several at a time, `workers` is their number, by default one per core.
 
     A trial reports after every epoch (networks) or booster (direct multi-horizon XGBoost) and after every fold.
     `pruner_startup_trials` run to the end before any is pruned, and none is pruned in its first `warmup_steps` reports.

@@ -128,6 +128,11 @@ class Splitter(ABC):
         self.seed = seed
 
     @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Return parameters for the contract tests, which cut three folds of 100 time steps (horizon 4) or 60 rows."""
+        return {}
+
+    @classmethod
     def group_column(cls, params: Any) -> str | None:  # noqa: ARG003 (for subclasses)
         """Return the dataset column whose values are the groups of the rows; `None` if every entity is a group."""
         return None

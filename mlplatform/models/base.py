@@ -89,6 +89,7 @@ class Model(ABC, Generic[S]):
             the horizon are known) and `static` (columns that are constant per entity).
         has_quantiles: whether it can be fitted to the quantiles of the spec.
         reads_missing: whether it reads NaN as it is; a fit of the others refuses it.
+        is_exact: whether the answer to a sample is the same to the last bit, whatever samples stand beside it.
 
     Attributes:
         calibration: what turns its answers into prediction intervals; part of the stored model. `None` while there is
@@ -101,11 +102,17 @@ class Model(ABC, Generic[S]):
     covariates: ClassVar[frozenset[str]] = frozenset()
     has_quantiles: ClassVar[bool] = False
     reads_missing: ClassVar[bool] = False
+    is_exact: ClassVar[bool] = False
 
     def __init__(self, params: ModelParams, spec: ModelSpec) -> None:
         self.params = params
         self.spec = spec
         self.calibration: Calibration | None = None
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Return parameters with which a fit is quick; the contract tests fit with a lookback of 12."""
+        return {}
 
     @classmethod
     def search_space(cls, task: str) -> dict[str, SearchDimension]:  # noqa: ARG003 (for subclasses)

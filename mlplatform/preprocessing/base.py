@@ -34,13 +34,22 @@ class Transform(ABC):
     Class attributes:
         accepts: the column type it can be applied to.
         Params: its parameters.
+        is_invertible: whether `invert` gives back the values that were given, and not only their units.
+        fills_missing: whether no value is missing in what it returns.
     """
 
     accepts: ClassVar[Literal["float", "category"]] = "float"
     Params: ClassVar[type[TransformParams]] = TransformParams
+    is_invertible: ClassVar[bool] = False
+    fills_missing: ClassVar[bool] = False
 
     def __init__(self, **params: Any) -> None:
         self.params = self.Params.model_validate(params)
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Return parameters to try the transform with; the contract tests take them one after another."""
+        return [{}]
 
     @classmethod
     def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:  # noqa: ARG003 (for subclasses)

@@ -12,13 +12,14 @@ from mlplatform.candidates.attention_plots import attention_plot, interpretation
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.models.base import FitOptions, Model, create_model
 from mlplatform.models.families.tft import Interpretation
+from mlplatform.plugins import MODELS
+from mlplatform.testing.model_samples import spec_for, windows
 from mlplatform.training.trainers import trainer_for
-from mlplatform_tests.models.test_models import QUICK, spec_for, windows
 
 
 def fitted(family: str) -> tuple[Model, WindowSamples]:
     samples = windows()
-    model = create_model(family, QUICK[family], spec_for("forecast"))
+    model = create_model(family, MODELS.get(family).example_params(), spec_for("forecast"))
     trainer_for(model).fit(model, samples, None, FitOptions(iterations=(1,)))
     return model, samples
 

@@ -7,19 +7,24 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from redis import Redis
 
-from mlplatform.config import ConfigError, DatasetConfig, Frozen
+from mlplatform.config import ConfigError, DatasetConfig
 from mlplatform.data.errors import DataError
-from mlplatform.data.raw import ingest
-from mlplatform.data.raw_table import read_raw
-from mlplatform.data.sources import IncrementalSource, Source, open_source
 from mlplatform.data.validation import validate
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
 from mlplatform.testing import read_source
+from mlplatform.testing.contracts.test_sources import (  # noqa: F401 - tried here on sources that need servers
+    test_a_missing_column_is_named_with_those_found,
+    test_a_source_delivers_rows_that_validate,
+    test_a_source_reads_the_same_twice,
+    test_an_unknown_option_is_named,
+    test_going_on_at_a_stored_position_delivers_every_row,
+    test_ingesting_twice_stores_every_row_once,
+    test_the_fingerprint_stays_while_nothing_is_new,
+)
 from mlplatform_tests.data.conftest import hourly_dataset, hourly_frame
 from mlplatform_tests.data.servers import Database
 from mlplatform_tests.data.sources.test_feast import make_repository
@@ -116,65 +121,6 @@ def dataset(request: pytest.FixtureRequest, settings: Settings) -> DatasetConfig
     assert request.param in EXAMPLES, f"add the smallest data set of source {request.param!r} to EXAMPLES"
     assert settings.data_dir is not None
     return EXAMPLES[request.param](settings.data_dir, request)
-
-
-@pytest.mark.parametrize("name", SOURCES.names())
-def test_a_source_declares_strict_options(name: str) -> None:
-    plugin = SOURCES.get(name)
-    assert issubclass(plugin, Source)
-    assert issubclass(plugin.Params, Frozen)
-    assert plugin.Params.model_config["extra"] == "forbid"
-    assert plugin.operational <= set(plugin.Params.model_fields)
-
-
-def test_a_source_delivers_rows_that_validate(dataset: DatasetConfig, settings: Settings) -> None:
-    frame = read_source(dataset, settings)
-    result = validate(frame, dataset)
-    assert len(result.rows) > 0
-    assert len(result.rows) + len(result.quarantine) == len(frame)
-
-
-def test_a_source_reads_the_same_twice(dataset: DatasetConfig, settings: Settings) -> None:
-    pd.testing.assert_frame_equal(read_source(dataset, settings), read_source(dataset, settings))
-
-
-def test_the_fingerprint_stays_while_nothing_is_new(dataset: DatasetConfig, settings: Settings) -> None:
-    source = open_source(dataset)
-    assert source.fingerprint(dataset, settings) == source.fingerprint(dataset, settings)
-
-
-def test_going_on_at_a_stored_position_delivers_every_row(dataset: DatasetConfig, settings: Settings) -> None:
-    source = open_source(dataset)
-    if not isinstance(source, IncrementalSource):
-        pytest.skip("this source is read whole")
-    first, *others = source.read_since(dataset, settings, None)
-    stored = json.loads(json.dumps(first.position))
-    rest = [batch.frame for batch in source.read_since(dataset, settings, stored)]
-    rows = pd.concat([first.frame, *rest], ignore_index=True).drop_duplicates(ignore_index=True)
-    whole = pd.concat([first.frame, *(batch.frame for batch in others)], ignore_index=True)
-    pd.testing.assert_frame_equal(rows, whole.drop_duplicates(ignore_index=True))
-    source.acknowledge(dataset, settings, stored)
-
-
-def test_ingesting_twice_stores_every_row_once(dataset: DatasetConfig, settings: Settings) -> None:
-    ingest(dataset, settings)
-    rows = read_raw(dataset, settings)
-    assert not rows.duplicated(["entity_id", "event_timestamp"]).any()
-    ingest(dataset, settings)
-    pd.testing.assert_frame_equal(read_raw(dataset, settings), rows)
-
-
-def test_a_missing_column_is_named_with_those_found(dataset: DatasetConfig, settings: Settings) -> None:
-    present = next(iter(dataset.columns))
-    wrong = dataset.model_copy(update={"columns": {**dataset.columns, "nowhere": dataset.columns[present]}})
-    with pytest.raises(DataError, match=rf"lacks the data column 'nowhere'; columns found: .*{present}"):
-        read_source(wrong, settings)
-
-
-def test_an_unknown_option_is_named(dataset: DatasetConfig, settings: Settings) -> None:
-    source = dataset.source.model_copy(update={"options": {"colour": 1}})
-    with pytest.raises(ConfigError, match=r"source\.options.*colour.*allowed: "):
-        read_source(dataset.model_copy(update={"source": source}), settings)
 
 
 def test_an_unknown_scheme_lists_the_known_ones(settings: Settings) -> None:

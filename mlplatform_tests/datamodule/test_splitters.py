@@ -1,8 +1,7 @@
-"""The contract every splitter keeps, over the registry, and what each one promises beyond it."""
+"""What single splitters promise beyond the contract."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,51 +14,14 @@ from hypothesis import strategies as st
 
 from mlplatform.config import ConfigError, ExperimentConfig
 from mlplatform.datamodule.factory import create_data_module
-from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter, SplitterParams, StoredFold
+from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter, StoredFold
 from mlplatform.plugins import SPLITTERS
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import pump_config, pump_frame, pump_module, pump_settings
+from mlplatform.testing.sample_indices import HOUR, fleet_index, series_index, table_index
 from mlplatform.training.cross_validation import fit_preprocessor
 from mlplatform.training.leakage import find_leaks
 
-HOUR = np.timedelta64(1, "h")
-
-
-def series_index(hours: int = 100, entities: int = 2, lookback: int = 6, horizon: int = 4) -> SampleIndex:
-    """Origins of hourly series; the second entity starts ten hours later."""
-    times, samples, offset = [], [], 0
-    for entity in range(entities):
-        steps = np.arange(10 * entity, hours)
-        times.append(np.datetime64("2024-01-01", "ns") + steps * HOUR)
-        samples.append(offset + np.arange(lookback - 1, len(steps) - horizon))
-        offset += len(steps)
-    groups = np.repeat([f"unit {entity}" for entity in range(entities)], [len(each) for each in times]).astype(object)
-    return SampleIndex(np.concatenate(samples), np.concatenate(times), HOUR, horizon, groups=groups)
-
-
-def fleet_index() -> SampleIndex:
-    """Six series, for splitters that hold out whole ones."""
-    return series_index(entities=6)
-
-
-def table_index(rows: int = 60) -> SampleIndex:
-    """Every row but every seventh is a sample; a third of the labels are `rare`; twelve groups of five rows."""
-    samples = np.array([row for row in range(rows) if row % 7])
-    labels = np.array(["rare" if row % 3 == 0 else "common" for row in range(rows)], dtype=object)
-    times = np.full(rows, np.datetime64("2000-01-01", "ns"))
-    groups = np.array([f"site {row % 12}" for row in range(rows)], dtype=object)
-    return SampleIndex(samples, times, np.timedelta64(0), 0, labels, groups)
-
-
-# A new splitter adds its parameters and the samples it is tried on here.
-EXAMPLES: dict[str, tuple[dict[str, Any], Callable[[], SampleIndex]]] = {
-    "expanding": ({"validation_steps": 12, "gap": 2}, series_index),
-    "sliding": ({"train_steps": 30, "validation_steps": 12, "gap": 2}, series_index),
-    "kfold": ({}, table_index),
-    "stratified_kfold": ({}, table_index),
-    "group_kfold": ({}, fleet_index),
-    "stratified_group_kfold": ({}, table_index),
-}
 BY_TIME = ("expanding", "sliding")
 KFOLDS = ("kfold", "stratified_kfold")
 BY_GROUP = ("group_kfold", "stratified_group_kfold")
@@ -67,58 +29,8 @@ BY_GROUP = ("group_kfold", "stratified_group_kfold")
 
 def make(name: str, folds: int = 3, seed: int = 0, **params: Any) -> Splitter:
     plugin = SPLITTERS.get(name)
-    splitter: Splitter = plugin(plugin.Params.model_validate(params or EXAMPLES[name][0]), folds, seed)
+    splitter: Splitter = plugin(plugin.Params.model_validate(params or plugin.example_params()), folds, seed)
     return splitter
-
-
-@pytest.fixture(params=SPLITTERS.names())
-def name(request: pytest.FixtureRequest) -> str:
-    assert request.param in EXAMPLES, f"add parameters and samples for splitter {request.param!r} to EXAMPLES"
-    return str(request.param)
-
-
-def test_a_splitter_declares_tasks_and_strict_parameters(name: str) -> None:
-    plugin = SPLITTERS.get(name)
-    assert issubclass(plugin, Splitter)
-    assert plugin.tasks <= {"forecast", "regression", "classification"}
-    assert plugin.tasks
-    assert issubclass(plugin.Params, SplitterParams)
-    assert plugin.Params.model_config["extra"] == "forbid"
-
-
-def test_training_and_validation_are_samples_and_disjoint(name: str) -> None:
-    index = EXAMPLES[name][1]()
-    folds = make(name).split(index)
-    assert len(folds) == 3
-    for fold in folds:
-        assert len(fold.train)
-        assert len(fold.validation)
-        assert set(fold.train) <= set(index.samples)
-        assert set(fold.validation) <= set(index.samples)
-        assert not set(fold.train) & set(fold.validation)
-
-
-def test_preprocessing_never_sees_what_a_fold_is_validated_on(name: str) -> None:
-    index = EXAMPLES[name][1]()
-    for fold in make(name).split(index):
-        ahead = range(1, index.horizon + 1) if index.horizon else [0]
-        validated = {row + step for row in fold.validation for step in ahead}
-        assert not set(fold.fit_rows) & validated
-        assert set(fold.train) <= set(fold.fit_rows)
-
-
-def test_the_same_seed_gives_the_same_folds(name: str) -> None:
-    index = EXAMPLES[name][1]()
-    for first, second in zip(make(name).split(index), make(name).split(index), strict=True):
-        for part in ("fit_rows", "train", "validation"):
-            np.testing.assert_array_equal(getattr(first, part), getattr(second, part))
-
-
-def test_too_few_samples_are_refused_with_numbers(name: str) -> None:
-    index = EXAMPLES[name][1]()
-    few = replace(index, samples=index.samples[:2])
-    with pytest.raises(ValueError, match=r"\d+ .*(samples|folds)"):
-        make(name, folds=5).split(few)
 
 
 @pytest.mark.parametrize("scheme", BY_TIME)

@@ -13,7 +13,7 @@ from mlplatform.datamodule.samples import TabularSamples, WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import create_model, load_model, save_model
 from mlplatform.models.calibration import LEAST_DIFFICULTY, Calibration, Intervals, difficulty
-from mlplatform_tests.models.test_models import spec_for, windows
+from mlplatform.testing.model_samples import spec_for, windows
 
 LOOKBACK, HORIZON = 24, 4
 

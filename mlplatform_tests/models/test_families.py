@@ -12,7 +12,7 @@ from mlplatform.datamodule.samples import TabularSamples, WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import DirectFitModel, create_model
 from mlplatform.models.forecasting.lag_features import LagFeatureParams, origin_features
-from mlplatform_tests.models.test_models import HORIZON, LOOKBACK, spec_for, table, windows
+from mlplatform.testing.model_samples import HORIZON, LOOKBACK, spec_for, table, windows
 
 
 def direct(family: str, spec: ModelSpec, **params: object) -> DirectFitModel:

@@ -11,8 +11,8 @@ import pytest
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import FitOptions, Model, create_model, load_model, save_model
+from mlplatform.testing.model_samples import spec_for, windows
 from mlplatform.training.trainers import trainer_for
-from mlplatform_tests.models.test_models import spec_for, windows
 
 QUANTILES = (0.1, 0.25, 0.5, 0.9)
 FAMILIES = ["lstm", "tft"]

@@ -7,7 +7,7 @@ import pytest
 
 from mlplatform.models.base import FitOptions, create_model
 from mlplatform.models.families.ridge import ALPHAS, Ridge
-from mlplatform_tests.models.test_models import spec_for, windows
+from mlplatform.testing.model_samples import spec_for, windows
 
 TARGETS = (0, 2)
 

@@ -15,11 +15,11 @@ import pytest
 
 from mlplatform.models.base import FitOptions, FitResult, create_model
 from mlplatform.models.networks.model import TorchModel, TorchParams
+from mlplatform.testing.model_samples import spec_for, windows
 from mlplatform.training import dl_trainer
 from mlplatform.training.checkpoints import claimed, read_checkpoint, write_checkpoint
 from mlplatform.training.schedules import learning_rate
 from mlplatform.training.trainers import trainer_for
-from mlplatform_tests.models.test_models import spec_for, windows
 
 PARAMS = {"batch_size": 16, "max_epochs": 8, "patience": 8, "schedule": "cosine", "clip_norm": 1.0}
 KILLED = """

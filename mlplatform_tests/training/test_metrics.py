@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlplatform.plugins import METRICS
-from mlplatform.training.metrics import Bounds, Metric, evaluate
+from mlplatform.training.metrics import Bounds, evaluate
 
 TRUTH = np.array([1, 2, 3, 6], dtype=np.float32)
 PREDICTION = np.array([1, 4, 3, 2], dtype=np.float32)
@@ -52,7 +52,7 @@ def test_a_metric_equals_its_value_by_hand(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, metric in METRICS if metric.decides])
 def test_a_better_answer_has_a_smaller_loss(name: str) -> None:
-    metric: Metric = METRICS.get(name)
+    metric = METRICS.get(name)
     truth, prediction, _ = BY_HAND[name]
     perfect = truth if truth.shape == prediction.shape else np.eye(2, dtype=np.float32)[truth.astype(int)]
     narrow = Bounds(perfect, perfect, 0.8)

@@ -11,8 +11,8 @@ from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.models.base import FitOptions, create_model
 from mlplatform.models.networks.model import TorchModel
 from mlplatform.models.networks.windows import WindowTensors
+from mlplatform.testing.model_samples import spec_for, windows
 from mlplatform.training.trainers import DLTrainer, MLTrainer, trainer_for
-from mlplatform_tests.models.test_models import spec_for, windows
 
 
 def network(**params: object) -> TorchModel:

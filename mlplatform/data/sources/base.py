@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from mlplatform.config import DatasetConfig, Frozen, check_source, source_scheme
@@ -52,6 +53,18 @@ class Source(ABC, Generic[P]):
 
     def __init__(self, params: P) -> None:
         self.params = params
+
+    @classmethod
+    def example(cls, folder: Path) -> DatasetConfig:
+        """Make the smallest data set that the source can read, for the contract tests.
+
+        Parameters:
+            folder: empty; relative URIs are resolved against it.
+
+        Returns:
+            A dataset with at least two columns and a few rows, most of them good.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no example")
 
     @abstractmethod
     def read(self, dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mlplatform.config import DatasetConfig, Frozen
+from mlplatform.config import ColumnConfig, DatasetConfig, Frozen, SourceConfig
 from mlplatform.data.columns import require_columns, source_columns
 from mlplatform.data.errors import DataError
 from mlplatform.data.sources.base import Source
@@ -50,6 +50,19 @@ class CsvSource(Source[CsvParams]):
     """A delimited text file with a header line."""
 
     Params = CsvParams
+
+    @classmethod
+    def example(cls, folder: Path) -> DatasetConfig:
+        """Three hours of a pump."""
+        lines = ["time,flow,state", *(f"2024-01-01 0{hour}:00,{hour}.5,open" for hour in range(3))]
+        (folder / "pump.csv").write_text("\n".join(lines))
+        return DatasetConfig(
+            name="pump",
+            source=SourceConfig(uri="pump.csv"),
+            time_column="time",
+            frequency="1h",
+            columns={"flow": ColumnConfig(), "state": ColumnConfig(type="category")},
+        )
 
     def read(self, dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
         """Read the file that `source.uri` names; see `Source.read`."""

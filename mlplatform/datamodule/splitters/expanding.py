@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from mlplatform.datamodule.folds import Fold, SampleIndex
@@ -21,6 +23,11 @@ class ExpandingSplitter(BlockSplitter):
 
     Params = ExpandingParams
     params: ExpandingParams
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Blocks of half a day, with a gap."""
+        return {"validation_steps": 12, "gap": 2}
 
     def split(self, index: SampleIndex) -> tuple[Fold, ...]:
         """Return the folds, earliest first."""

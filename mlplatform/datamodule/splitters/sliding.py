@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from mlplatform.datamodule.folds import Fold, SampleIndex
@@ -24,6 +26,11 @@ class SlidingSplitter(BlockSplitter):
 
     Params = SlidingParams
     params: SlidingParams
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Blocks of half a day, with a gap."""
+        return {"train_steps": 30, "validation_steps": 12, "gap": 2}
 
     def split(self, index: SampleIndex) -> tuple[Fold, ...]:
         """Return the folds, earliest first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -48,6 +49,12 @@ class CatBoostForecast(BoostedForecast):
 
     Params = CatBoostForecastParams
     params: CatBoostForecastParams
+    is_exact = True
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"iterations": 4, "patience": 2, "depth": 2, "target_lags": [1, 3, 11, 12]}
 
     @classmethod
     @override

@@ -42,6 +42,12 @@ class CatBoostTabular(BoostedTabular):
 
     Params = CatBoostTabularParams
     params: CatBoostTabularParams
+    is_exact = True
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"iterations": 6, "patience": 2, "depth": 2}
 
     @classmethod
     @override

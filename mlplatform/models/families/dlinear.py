@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -32,6 +32,11 @@ class DLinear(TorchModel):
     Params = DLinearParams
     params: DLinearParams
     reads_targets_only = True
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"max_epochs": 3, "batch_size": 16}
 
     @classmethod
     @override

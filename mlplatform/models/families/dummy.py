@@ -19,6 +19,7 @@ class Dummy(DirectFitModel[TabularSamples]):
     tasks = frozenset({"regression", "classification"})
     Params = ModelParams
     is_naive = True
+    is_exact = True
 
     @override
     def _fit(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> FitResult:

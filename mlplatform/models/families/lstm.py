@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -53,6 +53,11 @@ class LSTM(TorchModel):
     has_quantiles = True
     reads_calendar = True
     predict_batch = 1024
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"max_epochs": 3, "batch_size": 16, "hidden": 8}
 
     @classmethod
     @override

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -41,6 +41,11 @@ class NLinear(TorchModel):
     Params = NLinearParams
     params: NLinearParams
     reads_targets_only = True
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"max_epochs": 3, "batch_size": 16}
 
     @classmethod
     @override

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -30,6 +31,12 @@ class RandomForestForecast(StrategyForecast):
 
     Params = RandomForestForecastParams
     params: RandomForestForecastParams
+    is_exact = True
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"n_estimators": 3, "max_depth": 3, "target_lags": [1, 3, 11, 12]}
 
     @classmethod
     @override

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
@@ -26,6 +27,12 @@ class RandomForestTabular(DirectFitModel[TabularSamples]):
     Params = ForestParams
     reads_missing = True
     params: ForestParams
+    is_exact = True
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"n_estimators": 7}
 
     @classmethod
     @override

@@ -15,6 +15,7 @@ class RepeatLast(RuleModel):
     """Every future step equals the last observed one."""
 
     Params = ModelParams
+    is_exact = True
 
     def predict(self, samples: WindowSamples) -> Float32:
         """Return the last value of each target, repeated over the horizon."""

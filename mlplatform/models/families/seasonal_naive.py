@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from pydantic import Field
 
@@ -23,6 +25,12 @@ class SeasonalNaive(RuleModel):
 
     Params = SeasonalNaiveParams
     params: SeasonalNaiveParams
+    is_exact = True
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"season": 6}
 
     @classmethod
     def least_lookback(cls, params: SeasonalNaiveParams) -> int:

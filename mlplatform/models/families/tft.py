@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,11 @@ class TFT(TorchModel):
     has_quantiles = True
     reads_calendar = True
     predict_batch = 256
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"max_epochs": 2, "batch_size": 32, "hidden": 8}
 
     @classmethod
     @override

@@ -48,6 +48,12 @@ class XGBoostForecast(BoostedForecast):
 
     Params = XGBoostForecastParams
     params: XGBoostForecastParams
+    is_exact = True
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"num_boost_round": 4, "patience": 2, "max_depth": 2, "subsample": 0.8, "target_lags": [1, 3, 11, 12]}
 
     @classmethod
     @override

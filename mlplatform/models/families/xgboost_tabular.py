@@ -48,6 +48,12 @@ class XGBoostTabular(BoostedTabular):
 
     Params = XGBoostTabularParams
     params: XGBoostTabularParams
+    is_exact = True
+
+    @classmethod
+    def example_params(cls) -> dict[str, Any]:
+        """Few and small: quick to fit."""
+        return {"num_boost_round": 6, "patience": 2, "max_depth": 2, "subsample": 0.8}
 
     @classmethod
     def search_space(cls, task: str) -> dict[str, SearchDimension]:

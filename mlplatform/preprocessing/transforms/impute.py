@@ -30,6 +30,12 @@ class Impute(Transform):
 
     Params = ImputeParams
     params: ImputeParams
+    fills_missing = True
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Every kind of parameter once."""
+        return [{}, {"strategy": "mean", "limit": 3}, {"strategy": "constant", "fill_value": -1.0, "limit": 1}]
 
     @property
     def context(self) -> int:

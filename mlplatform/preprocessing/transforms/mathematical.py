@@ -27,6 +27,12 @@ class Log(Transform):
 
     Params = LogParams
     params: LogParams
+    is_invertible = True
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Every kind of parameter once."""
+        return [{}, {"shift": 0.5}]
 
     def fit(self, column: Column, name: str) -> Log:
         """Check that the training rows have logarithms."""
@@ -75,6 +81,11 @@ class Clip(Transform):
 
     Params = ClipParams
     params: ClipParams
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Every kind of parameter once."""
+        return [{"lower": 0.1, "upper": 0.9}]
 
     def fit(self, column: Column, name: str) -> Clip:
         """Learn the limits."""

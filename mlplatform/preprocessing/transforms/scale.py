@@ -26,6 +26,12 @@ class Scale(Transform):
 
     Params = ScaleParams
     params: ScaleParams
+    is_invertible = True
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Every kind of parameter once."""
+        return [{"method": "standard"}, {"method": "robust"}, {"method": "minmax"}]
 
     def fit(self, column: Column, name: str) -> Scale:
         """Learn centre and width."""

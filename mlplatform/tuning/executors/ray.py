@@ -3,7 +3,7 @@
 The process that started the search asks the study for values and tells it the results; the cluster never sees the
 journal. Folds are put into Ray's object store once. Every actor keeps them, with their quantised matrices, and fits on
 one core. An actor decides about pruning by the medians at the time its trial started. The cluster's machines need this
-package, at the same version.
+package, at the same version, and the plug-in modules from outside.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.plugins import EXECUTORS
+from mlplatform.settings import PLUGINS_VARIABLE, plugin_modules
 
 if TYPE_CHECKING:
     import optuna
@@ -186,7 +187,13 @@ def connected() -> Iterator[None]:
     mine = not ray.is_initialized()
     try:
         if mine and folder is None:
-            ray.init(address=os.environ[ADDRESS], logging_level=logging.WARNING)
+            # Processes on this machine inherit the environment, those of a cluster do not.
+            variables = {PLUGINS_VARIABLE: ",".join(plugin_modules())} if plugin_modules() else {}
+            ray.init(
+                address=os.environ[ADDRESS],
+                logging_level=logging.WARNING,
+                runtime_env={"env_vars": variables} if variables else None,
+            )
         elif mine:
             ray.init(
                 address="local",

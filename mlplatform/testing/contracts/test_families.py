@@ -1,0 +1,168 @@
+"""The contract every model family keeps: shapes, storage without pickle, and the same bits twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from mlplatform.config import check_conditions
+from mlplatform.datamodule.panel import Float32
+from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.models.base import Model, ModelParams, load_model, save_model
+from mlplatform.plugins import MODELS
+from mlplatform.testing.model_samples import LOOKBACK, fitted, samples_for, shape_of, spec_for, table, windows
+
+REGISTRY = MODELS
+CASES = [(name, task) for name, family in MODELS for task in sorted(family.tasks)]
+# Formats that cannot run code when they are read.
+SAFE = {".json", ".npy", ".ubj", ".safetensors", ".cbm"}
+SAFE_ELSEWHERE = {".txt", ".onnx"}
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_a_family_declares_tasks_strict_parameters_and_a_valid_search_space(name: str) -> None:
+    family = MODELS.get(name)
+    assert isinstance(family, type)
+    assert issubclass(family, Model)
+    assert family.tasks
+    assert family.tasks <= {"forecast", "regression", "classification"}
+    assert issubclass(family.Params, ModelParams)
+    with pytest.raises(ValidationError, match="nonsense"):
+        family.Params.model_validate({"nonsense": 1})
+    for task in family.tasks:
+        for key, dimension in family.search_space(task).items():
+            for value in dimension.choices or (dimension.low, dimension.high):
+                family.Params.model_validate({key: value})
+        check_conditions(family.search_space(task), name)
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_a_family_knows_its_lookback_and_season(name: str) -> None:
+    family = MODELS.get(name)
+    assert isinstance(family, type)
+    assert issubclass(family, Model)
+    params = family.Params.model_validate(family.example_params())
+    assert 1 <= family.least_lookback(params) <= LOOKBACK
+    season = family.season(params)
+    assert season is None or season >= 1
+
+
+@pytest.mark.parametrize("targets", [(1,), (0, 2), (0, 1, 2), (2, 0)], ids=str)
+@pytest.mark.parametrize("name", [name for name, task in CASES if task == "forecast"])
+def test_a_forecast_has_the_shape_of_horizon_and_targets(name: str, targets: tuple[int, ...]) -> None:
+    spec = spec_for("forecast", targets)
+    samples = windows(2, targets)
+    outputs = fitted(name, spec)[0].predict(samples)
+    check_outputs(outputs, spec, len(samples))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", [name for name, task in CASES if task == "classification"])
+def test_a_classification_is_probabilities(name: str, classes: int) -> None:
+    spec = spec_for("classification", classes=classes)
+    outputs = fitted(name, spec)[0].predict(table("classification", 2, classes))
+    check_outputs(outputs, spec, 60)
+    assert (outputs >= 0).all()
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, task in CASES if task == "regression"])
+def test_a_regression_is_one_number_per_sample(name: str) -> None:
+    spec = spec_for("regression")
+    check_outputs(fitted(name, spec)[0].predict(table("regression", 2)), spec, 60)
+
+
+def check_outputs(outputs: Float32, spec: ModelSpec, count: int) -> None:
+    """Check shape and type of a prediction, and that every value is a number."""
+    assert outputs.shape == shape_of(spec, count)
+    assert outputs.dtype == np.float32
+    assert np.isfinite(outputs).all()
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_a_stored_model_answers_with_the_same_bits_and_holds_no_pickle(name: str, task: str, tmp_path: Path) -> None:
+    spec = spec_for(task)
+    model, _ = fitted(name, spec)
+    save_model(model, name, tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    samples = samples_for(spec, 2)
+    assert (loaded.spec, loaded.params) == (model.spec, model.params)
+    assert loaded.predict(samples).tobytes() == model.predict(samples).tobytes()
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= SAFE | (SAFE_ELSEWHERE if name in MODELS.outside() else set())
+    for path in files:
+        assert not path.read_bytes().startswith(b"\x80"), f"{path} starts like a pickle"
+        if path.suffix == ".npy":
+            np.load(path, allow_pickle=False)
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_the_same_seed_gives_the_same_bits(name: str, task: str) -> None:
+    spec = spec_for(task)
+    (first, one), (second, two) = fitted(name, spec, seed=5), fitted(name, spec, seed=5)
+    assert one == two
+    samples = samples_for(spec, 2)
+    assert first.predict(samples).tobytes() == second.predict(samples).tobytes()
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_a_refit_runs_for_the_iterations_it_is_given(name: str, task: str) -> None:
+    spec = spec_for(task)
+    count = len(fitted(name, spec)[1].iterations)
+    wanted = (2, 1, 3)[:count]
+    for validation in (None, samples_for(spec, 1)):
+        _, result = fitted(name, spec, iterations=wanted, validation=validation)
+        assert result.iterations == wanted
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_validation_data_never_change_a_model_of_fixed_length(name: str, task: str) -> None:
+    spec = spec_for(task)
+    count = len(fitted(name, spec)[1].iterations)
+    samples = samples_for(spec, 2)
+    answers = {
+        fitted(name, spec, iterations=(2,) * count, validation=validation)[0].predict(samples).tobytes()
+        for validation in (None, samples_for(spec, 1))
+    }
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_an_answer_does_not_depend_on_the_batch(name: str, task: str) -> None:
+    spec = spec_for(task)
+    model, _ = fitted(name, spec)
+    samples = samples_for(spec, 2)
+    together = model.predict(samples)
+    for size in (1, 7):
+        parts = [np.arange(start, min(start + size, len(samples))) for start in range(0, len(samples), size)]
+        apart = np.concatenate([model.predict(samples.select(part)) for part in parts])
+        if model.is_exact:
+            assert apart.tobytes() == together.tobytes()
+        else:
+            np.testing.assert_allclose(apart, together, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_no_samples_are_answered_with_nothing(name: str, task: str) -> None:
+    spec = spec_for(task)
+    model, _ = fitted(name, spec)
+    nothing = samples_for(spec).select(np.zeros(0, dtype=np.int64))
+    assert model.predict(nothing).shape == shape_of(spec, 0)
+
+
+@pytest.mark.parametrize("name", [name for name, task in CASES if task == "forecast"])
+def test_a_forecast_looks_at_its_window_only(name: str) -> None:
+    spec = spec_for("forecast")
+    model, _ = fitted(name, spec)
+    samples = windows(2)
+    origin = 40
+    one = replace(samples, origins=np.array([origin]), cache={})
+    changed = samples.values.copy()
+    changed[: origin - LOOKBACK + 1] = 1e6
+    changed[origin + 1 :] = -1e6
+    elsewhere = replace(one, values=changed, cache={})
+    assert model.predict(elsewhere).tobytes() == model.predict(one).tobytes()
