@@ -12,13 +12,16 @@ export DAGSTER_HOME ?= $(MLPLATFORM_HOME)/dagster
 EXPERIMENT ?= fleet_xgboost
 export MLPLATFORM_EXPERIMENT ?= $(EXPERIMENT)
 export DATASET ?=
+# Tests that start no server and train nothing.
+QUICK := architecture config datamodule preprocessing monitoring promotion/test_decision.py \
+	test_cores.py test_locks.py test_plugins.py test_settings.py test_storage.py
 # uv reads a comma-separated list where pip reads a space-separated one.
 empty :=
 space := $(empty) $(empty)
 comma := ,
 export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
 
-.PHONY: help setup demo test lint format ui mlflow serve serve-ray stream bench clean
+.PHONY: help setup demo test test-quick lint format ui mlflow serve serve-ray stream bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -56,6 +59,9 @@ demo: setup ## Train, promote, serve and query a model, offline
 
 test: $(VENV)/.dev ## Run all tests
 	@$(BIN)/python -m pytest
+
+test-quick: $(VENV)/.dev ## Run the tests of a minute, without servers and training runs
+	@$(BIN)/python -m pytest -q $(addprefix mlplatform_tests/,$(QUICK))
 
 lint: $(VENV)/.dev ## Check style and types
 	@$(BIN)/ruff check --no-cache .

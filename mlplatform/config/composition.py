@@ -47,16 +47,26 @@ def compose(experiment: str, overrides: Sequence[str], settings: Settings, state
     return composed
 
 
+def require_folders(settings: Settings) -> None:
+    """Check that there is something to compose from.
+
+    Raises:
+        ConfigError: if a configuration folder does not exist.
+    """
+    for folder in settings.conf_dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"configuration folder {folder} does not exist; check MLPLATFORM_CONF_DIR")
+
+
 def state_of_files(settings: Settings) -> str:
     """Return a digest of everything in the configuration folders that composed values depend on.
 
     Raises:
         ConfigError: if a folder does not exist.
     """
+    require_folders(settings)
     digest = hashlib.sha256()
     for folder in settings.conf_dirs:
-        if not folder.is_dir():
-            raise ConfigError(f"configuration folder {folder} does not exist; check MLPLATFORM_CONF_DIR")
         # `rglob` does not follow a group folder that is a link; an editor's lock file is a link to nothing.
         for path in sorted({*folder.rglob("*.yaml"), *folder.glob("*/*.yaml")}):
             if not path.is_file():

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mlplatform.config.base import ConfigError
-from mlplatform.config.composition import compose, state_of_files
+from mlplatform.config.composition import compose, require_folders, state_of_files
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
 from mlplatform.config.experiment import ExperimentConfig, parse_experiment
 from mlplatform.config.messages import lines_of
@@ -71,8 +71,12 @@ def load_all_datasets(settings: Settings | None = None) -> tuple[dict[str, Datas
 
     Returns:
         The sound ones by name, and of the others, by file name without suffix, what is wrong with them.
+
+    Raises:
+        ConfigError: as `load_all_experiments` does.
     """
     settings = settings or Settings.from_env()
+    require_folders(settings)
     return _load_all(options("dataset", settings), lambda name: load_dataset(name, settings), "dataset")
 
 

@@ -14,6 +14,7 @@ from mlplatform.models import Intervals
 from mlplatform.tuning.objective import FittedTrial
 
 ARRAYS = re.compile(r"\.trial_(\d+)\.npz$")
+PARTIAL = re.compile(r"\.(\d+)\.partial$")
 
 
 def to_json(outcome: FittedTrial) -> dict[str, Any]:
@@ -88,8 +89,22 @@ def load_arrays(outcome: FittedTrial, journal: Path, number: int) -> FittedTrial
 
 
 def drop_arrays(journal: Path, kept: Collection[int]) -> None:
-    """Delete the files of all trials but some, and files that a killed process left half written."""
+    """Delete the files of all trials but some, and files that a killed process of this machine left half written."""
     for path in journal.parent.glob(f"{journal.name}.trial_*"):
-        found = ARRAYS.search(path.name)
-        if found is None or int(found.group(1)) not in kept:
-            path.unlink(missing_ok=True)
+        whole, half = ARRAYS.search(path.name), PARTIAL.search(path.name)
+        if whole is not None and int(whole.group(1)) in kept:
+            continue
+        # Another worker may be writing at this moment.
+        if half is not None and _is_running(int(half.group(1))):
+            continue
+        path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
