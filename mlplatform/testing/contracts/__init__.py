@@ -1,5 +1,7 @@
 """The contract that every plug-in of a kind keeps, as pytest modules over the registries; only these need pytest.
 
-`python -m mlplatform.testing.contracts` runs them on the plug-ins from outside. What a single plug-in promises beyond
-the contract of its kind is tested elsewhere.
+`python -m mlplatform.testing.contracts` runs them on the plug-ins from outside.
+
+Here: what every plug-in of a kind keeps, whoever wrote it.
+Not here: what one plug-in promises beyond that; its own tests say so.
 """
