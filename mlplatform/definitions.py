@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dagster import Definitions, in_process_executor
+from dagster import Definitions, IOManager, in_process_executor
 
 from mlplatform.config import DatasetConfig, ExperimentConfig, load_all_datasets, load_all_experiments
 from mlplatform.defs import (
@@ -18,6 +18,7 @@ from mlplatform.defs import (
     MlflowResource,
     PlatformResource,
     TrainingResource,
+    as_reader,
     configuration_asset,
     drift_sensor,
     experiment_checks,
@@ -65,11 +66,17 @@ def build_defs(
     Parameters:
         experiments: what to build assets for, with their datasets; default: every experiment and every dataset in the
             configuration folders.
-        resources: replacements for `platform`, `training`, `mlflow` or `io_manager`.
+        resources: replacements for `platform`, `training`, `mlflow` or `io_manager`; an IO manager also offers what
+            `ValueReader` asks for.
 
     Raises:
         ConfigError: if a configuration folder is not there.
+        TypeError: if an IO manager does not offer that.
     """
+    given = dict(resources or {})
+    # One that a definition makes later is looked at when it is used.
+    if isinstance(given.get("io_manager"), IOManager):
+        as_reader(given["io_manager"])
     settings = Settings.from_env()
     datasets: dict[str, DatasetConfig] = {}
     broken: dict[str, list[Broken]] = {}
@@ -118,14 +125,14 @@ def build_defs(
             "training": TrainingResource.configure_at_launch(),
             "mlflow": MlflowResource(),
             "io_manager": ArtifactIOManager(root=str(settings.assets_dir)),
-            **(resources or {}),
+            **given,
         },
     )
 
 
 def _dataset_assets(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -> list[Any]:
     own = [experiment for experiment in experiments if experiment.dataset.name == dataset.name]
-    assets = [raw_asset(dataset, own), feature_table_asset(dataset), online_features_asset(dataset)]
+    assets = [raw_asset(dataset, own), feature_table_asset(dataset), online_features_asset(dataset, own)]
     return [*assets, splits_asset(dataset, own)] if own else assets
 
 

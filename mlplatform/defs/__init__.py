@@ -13,6 +13,7 @@ from dagster import BetaWarning
 
 # Known to be beta, and relied on by the design; a line for each of them in every run would bury real warnings.
 warnings.filterwarnings("ignore", category=BetaWarning, message=".*`backfill_policy`.*")
+warnings.filterwarnings("ignore", category=BetaWarning, message=".*`data_version`.*")
 warnings.filterwarnings("ignore", category=BetaWarning, message=".*(`MlFlow`|`_create_mlflow_run_hook`).*")
 
 # A process that ran a job holds a million objects of imported libraries. Python would search them for cycles once more

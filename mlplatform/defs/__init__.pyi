@@ -1,6 +1,6 @@
 from .broken import Broken, configuration_asset, failing_jobs, is_valid_check, list_broken
 from .checks import experiment_checks
-from .io_managers import ArtifactIOManager
+from .io_managers import ArtifactIOManager, as_reader
 from .jobs import ingest_job, materialize_job, monitor_job, nested_cv_job, train_job
 from .lifecycle import lifecycle_jobs
 from .resources import MlflowResource, PlatformResource, TrainingResource
@@ -13,6 +13,7 @@ __all__ = [
     "MlflowResource",
     "PlatformResource",
     "TrainingResource",
+    "as_reader",
     "configuration_asset",
     "drift_sensor",
     "experiment_checks",

@@ -23,7 +23,7 @@ from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import StoredFold
 from mlplatform.defs.assets import gate_metadata, load_part
-from mlplatform.defs.io_managers import ArtifactIOManager
+from mlplatform.defs.io_managers import as_reader
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, REGISTERED_PAIR, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
@@ -173,7 +173,7 @@ def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
         description="Replaces all rows a fold may not see by noise and compares what was fitted, bit for bit.",
     )
     def leakage(
-        platform: PlatformResource, training: TrainingResource, io_manager: ResourceParam[ArtifactIOManager]
+        platform: PlatformResource, training: TrainingResource, io_manager: ResourceParam[Any]
     ) -> AssetCheckResult:
         from mlplatform.datamodule import TRAIN, read_manifest
         from mlplatform.promotion import Evidence, keep_leakage
@@ -182,18 +182,18 @@ def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
         settings = platform.settings
         config = training.resolve(experiment.name, settings)
         module = load_part(config, settings, TRAIN)
-        # Read from the store rather than as inputs: when a single fold is materialised, the others may not exist yet.
-        store = io_manager.store
+        # Read by name rather than as inputs: when a single fold is materialised, the others may not exist yet.
+        stored_values = as_reader(io_manager)
         folds_key, fitted_key = asset_key(experiment.name, CV_FOLDS), asset_key(experiment.name, FOLD_PREPROCESSOR)
         checked, leaks = [], []
         for name in config.split.fold_names:
-            if not store.folder(fitted_key, name).exists():
+            if not stored_values.has(fitted_key, name):
                 continue
-            stored = store.read(folds_key, name, StoredFold)
+            stored = stored_values.read(folds_key, name, StoredFold)
             if stored.config_digest != config.fold_digest():
                 continue
             checked.append(name)
-            found = find_leaks(module, stored.fold, store.read(fitted_key, name, TransformManager))
+            found = find_leaks(module, stored.fold, stored_values.read(fitted_key, name, TransformManager))
             leaks += [f"{name}: {leak}" for leak in found]
         if not checked:
             leaks.append("no stored fold was cut for this configuration, so there was nothing to check")

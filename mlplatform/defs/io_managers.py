@@ -34,6 +34,36 @@ class Storable(Protocol):
         """Read what `save` wrote."""
 
 
+@runtime_checkable
+class ValueReader(Protocol):
+    """What this code location asks of an IO manager beside Dagster's own interface.
+
+    A check reads the folds that are there, which Dagster's inputs, always all or one, cannot say.
+    """
+
+    def has(self, key: AssetKey, partition: str | None) -> bool:
+        """Return whether a value is stored."""
+
+    def read(self, key: AssetKey, partition: str | None, kind: Any) -> Any:
+        """Return a stored value of type `kind`."""
+
+
+def as_reader(io_manager: object) -> ValueReader:
+    """Return an IO manager as what checks read from.
+
+    Raises:
+        TypeError: if it offers no such thing.
+    """
+    if isinstance(io_manager, ValueReader):
+        return io_manager
+    missing = [name for name in ("has", "read") if not hasattr(io_manager, name)]
+    raise TypeError(
+        f"the resource io_manager is a {type(io_manager).__name__}, which has no {' and no '.join(missing)}; checks "
+        "read stored values by has(key, partition) and read(key, partition, kind), as in "
+        "mlplatform.defs.io_managers.ValueReader: add them to it"
+    )
+
+
 class ArtifactStore:
     """Asset values on disk: `<root>/<asset key>/<partition>`."""
 
@@ -43,6 +73,10 @@ class ArtifactStore:
     def folder(self, key: AssetKey, partition: str | None) -> Path:
         """Return where a value is kept."""
         return self.root.joinpath(*key.path, partition or "value")
+
+    def has(self, key: AssetKey, partition: str | None) -> bool:
+        """Return whether a value is stored."""
+        return self.folder(key, partition).exists()
 
     def write(self, key: AssetKey, partition: str | None, value: Any) -> dict[str, Any]:
         """Store a value atomically and return metadata about it.
@@ -78,7 +112,7 @@ class ArtifactStore:
         import pandas as pd
 
         folder = self.folder(key, partition)
-        if not folder.exists():
+        if not self.has(key, partition):
             raise ArtifactError(
                 f"{_name(key, partition)} has no stored value at {folder}; materialise it before what reads it"
             )
@@ -100,6 +134,14 @@ class ArtifactIOManager(ConfigurableIOManager):
     def store(self) -> ArtifactStore:
         """The store behind this IO manager."""
         return ArtifactStore(Path(self.root))
+
+    def has(self, key: AssetKey, partition: str | None) -> bool:
+        """Return whether a value is stored."""
+        return self.store.has(key, partition)
+
+    def read(self, key: AssetKey, partition: str | None, kind: Any) -> Any:
+        """Return a stored value, as `ArtifactStore.read` does."""
+        return self.store.read(key, partition, kind)
 
     def handle_output(self, context: OutputContext, obj: Any) -> None:
         """Store the value of an asset, or a dict of values for several partitions."""

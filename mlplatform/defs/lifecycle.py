@@ -12,10 +12,11 @@ from dagster import AssetMaterialization, Config, JobDefinition, OpExecutionCont
 from pydantic import Field
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.defs.assets import promotion_metadata
+from mlplatform.defs.assets import production_version, promotion_metadata
 from mlplatform.defs.keys import PRODUCTION_ALIAS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource
+from mlplatform.defs.versions import DATA_VERSION_TAG
 
 if TYPE_CHECKING:
     from mlplatform.registry.pairs import PairStore
@@ -70,7 +71,9 @@ class Asked:
             log(notice.outcome)
         metadata = {**metadata, "servers": "; ".join(notice.outcome for notice in notices)}
         key = asset_key(self.experiment.name, PRODUCTION_ALIAS)
-        self.context.log_event(AssetMaterialization(key, metadata=metadata))
+        in_production = production_version(self.experiment.registered_name, self.store)
+        tags = {DATA_VERSION_TAG: in_production.value}
+        self.context.log_event(AssetMaterialization(key, metadata=metadata, tags=tags))
         return metadata
 
 

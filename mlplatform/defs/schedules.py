@@ -1,4 +1,4 @@
-"""Schedules: monitoring once a day, materialisation once an hour; off until someone turns them on."""
+"""Schedules: monitoring, by default once a day, and materialisation, once an hour; off until someone turns them on."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from mlplatform.config import DatasetConfig, ExperimentConfig
 
 
 def monitor_schedule(experiment: ExperimentConfig) -> ScheduleDefinition:
-    """Return the daily monitoring schedule of an experiment."""
+    """Return the monitoring schedule of an experiment; its name says how often it runs by default."""
     return ScheduleDefinition(
         name=f"monitor_{experiment.name}_daily",
         job_name=f"monitor_{experiment.name}",
-        cron_schedule="15 4 * * *",
+        cron_schedule=experiment.automation.monitor_cron,
         default_status=DefaultScheduleStatus.STOPPED,
         description="Off by default; turn it on in the Dagster page once the experiment is served.",
     )
 
 
 def materialize_schedule(dataset: DatasetConfig) -> ScheduleDefinition:
-    """Return the hourly schedule that brings the online store up to date with the raw rows of a dataset."""
+    """Return the schedule that brings the online store up to date with the raw rows of a dataset."""
     return ScheduleDefinition(
         name=f"materialize_{dataset.name}_hourly",
         job_name=f"materialize_{dataset.name}",
-        cron_schedule="5 * * * *",
+        cron_schedule=dataset.automation.materialize_cron,
         default_status=DefaultScheduleStatus.STOPPED,
         description="Off by default; turn it on where rows arrive that no sensor sees.",
     )

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     # What `define_asset_job` returns has no public name.
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-INTERVAL_S = 60
-
 
 def drift_sensor(experiment: ExperimentConfig) -> SensorDefinition:
     """Return the sensor that turns drift of an experiment into a training run."""
@@ -31,7 +29,7 @@ def drift_sensor(experiment: ExperimentConfig) -> SensorDefinition:
     @sensor(
         name=f"drift_{experiment.name}",
         job_name=f"train_{experiment.name}",
-        minimum_interval_seconds=INTERVAL_S,
+        minimum_interval_seconds=experiment.automation.drift_interval_s,
         default_status=DefaultSensorStatus.STOPPED,
         description="Requests a training run when the drift report says so. Off by default.",
     )
@@ -68,7 +66,7 @@ def new_data_sensor(
     @sensor(
         name=f"new_data_{dataset.name}",
         jobs=[ingest, materialize],
-        minimum_interval_seconds=INTERVAL_S,
+        minimum_interval_seconds=dataset.automation.new_data_interval_s,
         default_status=DefaultSensorStatus.STOPPED,
         description="Requests an ingest when the source changed, or a materialisation when the raw table did.",
     )

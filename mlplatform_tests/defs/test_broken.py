@@ -180,7 +180,7 @@ def test_names_that_no_experiment_can_have_are_shown_too(conf: Path, name: str) 
 @pytest.mark.integration
 @pytest.mark.usefixtures("conf")
 def test_the_command_line_ends_with_what_is_wrong_and_runs_the_others(tmp_path: Path) -> None:
-    dagster = Path(sys.executable).with_name("dagster")
+    dagster = str(Path(sys.executable).with_name("dagster"))
 
     def execute(job: str) -> subprocess.CompletedProcess[str]:
         command = [dagster, "job", "execute", "-m", "mlplatform.definitions", "-j", job]

@@ -3,7 +3,13 @@ from .folds import cv_folds_asset, fold_preprocessor_asset
 from .inputs import load_part
 from .monitoring import drift_report_asset, prediction_log_asset
 from .nested_cv import nested_cv_asset
-from .promotion import gate_metadata, production_alias_asset, promotion_metadata, serving_reload_asset
+from .promotion import (
+    gate_metadata,
+    production_alias_asset,
+    production_version,
+    promotion_metadata,
+    serving_reload_asset,
+)
 from .raw import raw_asset
 from .registration import registered_pair_asset
 from .splits import splits_asset
@@ -20,6 +26,7 @@ __all__ = [
     "online_features_asset",
     "prediction_log_asset",
     "production_alias_asset",
+    "production_version",
     "promotion_metadata",
     "raw_asset",
     "registered_pair_asset",

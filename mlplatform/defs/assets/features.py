@@ -1,15 +1,20 @@
 """The feature table (Feast offline store) and the online features of a dataset."""
 
+import datetime as dt
+from collections.abc import Sequence
 from typing import Literal
 
-from dagster import AssetsDefinition, Config, MaterializeResult, MetadataValue
+from dagster import AssetsDefinition, Config, FreshnessPolicy, MaterializeResult, MetadataValue
 from pydantic import Field
 
-from mlplatform.config import DatasetConfig
+from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import FEATURE_TABLE, ONLINE_FEATURES, RAW, asset_key
-from mlplatform.defs.metadata import table
+from mlplatform.defs.metadata import column_schema, table
 from mlplatform.defs.resources import PlatformResource
+from mlplatform.defs.versions import data_version, table_part
+
+DAGSTERS_LEAST_WINDOW = dt.timedelta(minutes=1)
 
 
 class MaterializeConfig(Config):
@@ -28,8 +33,10 @@ def feature_table_asset(dataset: DatasetConfig) -> AssetsDefinition:
         dataset,
         FEATURE_TABLE,
         after=[asset_key(dataset.name, RAW)],
-        kinds={"feast", "parquet"},
+        kinds={"table", "duckdb", "parquet"},
         description=f"{dataset.name} on its regular time grid, gaps visible; applied to the Feast repository.",
+        decided_by=table_part(dataset),
+        metadata=column_schema(dataset, has_gaps=dataset.kind == "timeseries"),
     )
     def feature_table(platform: PlatformResource) -> MaterializeResult[None]:
         from mlplatform.features.feast import apply_dataset
@@ -39,7 +46,9 @@ def feature_table_asset(dataset: DatasetConfig) -> AssetsDefinition:
         report = update_feature_table(dataset, settings)
         views = apply_dataset(dataset, settings)
         return MaterializeResult(
+            data_version=data_version(report.table_id, report.revision),
             metadata={
+                **column_schema(dataset, report.schema, has_gaps=dataset.kind == "timeseries"),
                 "dagster/row_count": report.rows,
                 "entities": report.entities,
                 "gap_rows": report.gap_rows,
@@ -51,21 +60,27 @@ def feature_table_asset(dataset: DatasetConfig) -> AssetsDefinition:
                 "path": MetadataValue.path(report.path),
                 "schema": table([{"column": name, "type": kind} for name, kind in report.schema.items()]),
                 "applied": ", ".join(views),
-            }
+            },
         )
 
     return feature_table
 
 
-def online_features_asset(dataset: DatasetConfig) -> AssetsDefinition:
-    """Return the online-features asset of a dataset."""
+def online_features_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -> AssetsDefinition:
+    """Return the online-features asset of a dataset.
+
+    Parameters:
+        experiments: those on the dataset; the one that puts up with the least age says when the asset is overdue.
+    """
 
     @owned_asset(
         dataset,
         ONLINE_FEATURES,
         after=[asset_key(dataset.name, FEATURE_TABLE)],
-        kinds={"feast"},
-        description=f"Latest values and windows of {dataset.name} in the online store.",
+        kinds={"table"},
+        description=f"Latest values and windows of {dataset.name} in Feast's online store.",
+        decided_by=table_part(dataset),
+        freshness=_freshness(experiments),
     )
     def online_features(config: MaterializeConfig, platform: PlatformResource) -> MaterializeResult[None]:
         from mlplatform.features.online import materialize_online
@@ -85,3 +100,9 @@ def online_features_asset(dataset: DatasetConfig) -> AssetsDefinition:
         )
 
     return online_features
+
+
+def _freshness(experiments: Sequence[ExperimentConfig]) -> FreshnessPolicy | None:
+    """Return the policy of features that nothing wrote for so long that an experiment certainly finds them too old."""
+    limits = [experiment.staleness.limit for experiment in experiments if experiment.staleness.limit is not None]
+    return FreshnessPolicy.time_window(max(min(limits), DAGSTERS_LEAST_WINDOW)) if limits else None

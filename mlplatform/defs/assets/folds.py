@@ -4,7 +4,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, Output
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import StoredFold
-from mlplatform.defs.assets.inputs import check_folds, load_part
+from mlplatform.defs.assets.inputs import check_folds, folds_version, load_part
 from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, SPLITS, asset_key
 from mlplatform.defs.metadata import table
@@ -21,6 +21,7 @@ def cv_folds_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         after=[asset_key(experiment.dataset.name, SPLITS)],
         folds=experiment.split.fold_names,
         kinds={"parquet"},
+        decided_by=experiment.fold_digest(),
         description="Row numbers of each fold: what preprocessing may see, training samples, validation samples.",
     )
     def cv_folds(
@@ -41,7 +42,11 @@ def cv_folds_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             }
             for key, stored in chosen.items()
         ]
-        return Output(chosen, metadata={"folds": table(rows), "split_version": config.split.version_id})
+        return Output(
+            chosen,
+            metadata={"folds": table(rows), "split_version": config.split.version_id},
+            data_version=folds_version(config, platform.settings),
+        )
 
     return cv_folds
 
@@ -55,6 +60,7 @@ def fold_preprocessor_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         reads=(CV_FOLDS,),
         folds=experiment.split.fold_names,
         kinds={"json"},
+        decided_by=experiment.fold_digest(),
         description="The TransformManager fitted on each fold's own training rows.",
     )
     def fold_preprocessor(
@@ -71,6 +77,7 @@ def fold_preprocessor_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             for key, manager in fitted.items()
             for column, kind, transform in manager.fitted_
         ]
-        return Output(fitted, metadata={"fitted": table(rows)})
+        version = folds_version(config, platform.settings)
+        return Output(fitted, metadata={"fitted": table(rows)}, data_version=version)
 
     return fold_preprocessor

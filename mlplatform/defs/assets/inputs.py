@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from dagster import AssetExecutionContext
+from dagster import AssetExecutionContext, DataVersion
 
 from mlplatform.config import ConfigError, ExperimentConfig
 from mlplatform.datamodule import DataModule, StoredFold
 from mlplatform.defs.resources import TrainingResource
+from mlplatform.defs.versions import data_version
 from mlplatform.settings import Settings
 
 
@@ -45,6 +46,14 @@ def load_part(config: ExperimentConfig, settings: Settings, part: str) -> DataMo
     from mlplatform.datamodule import create_data_module, read_part
 
     return create_data_module(config, read_part(settings, config.dataset.name, config.split.version_id, part))
+
+
+def folds_version(config: ExperimentConfig, settings: Settings) -> DataVersion:
+    """Return the data version of the folds of a run, and of what is fitted on them: the same rows make the same."""
+    from mlplatform.datamodule import TRAIN, read_manifest
+
+    manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
+    return data_version(config.fold_digest(), manifest.parts[TRAIN].sha256)
 
 
 def check_folds(config: ExperimentConfig, folds: Mapping[str, StoredFold]) -> None:

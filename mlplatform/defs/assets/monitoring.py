@@ -7,6 +7,7 @@ from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import DRIFT_REPORT, FEATURE_TABLE, PREDICTION_LOG, PRODUCTION_ALIAS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
+from mlplatform.defs.versions import data_version
 
 
 def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -16,7 +17,7 @@ def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         experiment,
         PREDICTION_LOG,
         after=[asset_key(experiment.name, PRODUCTION_ALIAS)],
-        kinds={"parquet"},
+        kinds={"table", "parquet"},
         description="Predictions as they were served, in long form.",
     )
     def prediction_log(platform: PlatformResource) -> MaterializeResult[None]:
@@ -25,13 +26,16 @@ def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         settings = platform.settings
         log = read_predictions(settings, experiment.name)
         by_version = log.groupby("version").agg(requests=("request_id", "nunique"), values=("value", "size"))
+        last_served = str(log["served_at"].max()) if len(log) else "never"
         return MaterializeResult(
+            # Rows are only ever added.
+            data_version=data_version(len(log), last_served),
             metadata={
                 "dagster/row_count": len(log),
-                "last_served": str(log["served_at"].max()) if len(log) else "never",
+                "last_served": last_served,
                 "by_version": table([{"version": version, **row} for version, row in by_version.iterrows()]),
                 "path": MetadataValue.path(settings.predictions_dir / experiment.name),
-            }
+            },
         )
 
     return prediction_log
@@ -45,6 +49,7 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         DRIFT_REPORT,
         after=[asset_key(experiment.name, PREDICTION_LOG), asset_key(experiment.dataset.name, FEATURE_TABLE)],
         kinds={"report", "json"},
+        decided_by=experiment.drift.model_dump(mode="json"),
         description="Recent features and served errors against the training rows of the production pair.",
     )
     def drift_report(

@@ -11,6 +11,7 @@ from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import NESTED_CV, SPLITS, asset_key
 from mlplatform.defs.metadata import run_link, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
+from mlplatform.defs.versions import training_part
 
 
 def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -22,6 +23,7 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         after=[asset_key(experiment.dataset.name, SPLITS)],
         folds=experiment.nested.fold_names,
         kinds={"optuna", "mlflow"},
+        decided_by=[training_part(experiment), experiment.nested.model_dump(mode="json")],
         description="The training procedure, tuning included, scored on outer folds that its search never sees.",
     )
     def nested_cv(

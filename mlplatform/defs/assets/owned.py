@@ -1,15 +1,20 @@
-"""What all assets of a dataset or experiment have in common: key, group, inputs by name, partitions."""
+"""What all assets of a dataset or experiment have in common, in Dagster's words.
+
+Key, group, owners and tags are those of the dataset or experiment; inputs go by name; the code version follows from the
+part of the configuration that decides what the asset does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from dagster import AssetIn, AssetKey, AssetsDefinition, BackfillPolicy, asset
+from dagster import AssetIn, AssetKey, AssetsDefinition, BackfillPolicy, FreshnessPolicy, asset
 
 from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.keys import asset_key
 from mlplatform.defs.partitions import fold_partitions
+from mlplatform.defs.versions import code_version
 
 
 def owned_asset(
@@ -18,14 +23,20 @@ def owned_asset(
     *,
     description: str,
     kinds: Collection[str],
+    decided_by: Any = None,
     reads: Sequence[str] = (),
     after: Sequence[AssetKey] = (),
     folds: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    freshness: FreshnessPolicy | None = None,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
     """Return the decorator that makes a function an asset.
 
     Parameters:
         owner: the dataset or experiment whose group the asset is in.
+        kinds: at most three, of those that the Dagster page has pictures for.
+        decided_by: the part of the configuration, as plain values, that decides what the function does beside its
+            inputs and the package's version.
         reads: assets of the same owner whose values the function takes, in parameters of their names.
         after: assets that come before, without a value.
         folds: names of the partitions; one run makes any number of them.
@@ -33,8 +44,13 @@ def owned_asset(
     return asset(
         key=asset_key(owner.name, name),
         group_name=owner.name,
+        owners=list(owner.owners),
+        tags=owner.tags,
         description=description,
         kinds=set(kinds),
+        code_version=code_version(decided_by),
+        metadata=metadata,
+        freshness_policy=freshness,
         ins={each: AssetIn(key=asset_key(owner.name, each)) for each in reads},
         deps=after,
         partitions_def=fold_partitions(folds) if folds else None,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue
+from dagster import AssetExecutionContext, AssetsDefinition, DataVersion, MaterializeResult, MetadataValue
 
 from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
@@ -10,9 +10,11 @@ from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import PRODUCTION_ALIAS, REGISTERED_PAIR, SERVING_RELOAD, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import picture, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
+from mlplatform.defs.versions import data_version
 
 if TYPE_CHECKING:
     from mlplatform.promotion import GateReport, Promotion
+    from mlplatform.registry.pairs import PairStore
 
 
 def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -24,6 +26,7 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         reads=(TUNED_MODEL,),
         after=[asset_key(experiment.name, REGISTERED_PAIR)],
         kinds={"mlflow"},
+        decided_by=experiment.promotion.model_dump(mode="json"),
         description="The pair behind the alias `production`; it changes only if the promotion gate decides for it.",
     )
     def production_alias(
@@ -52,9 +55,20 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
                 }
             )
         context.log.info(f"{'promoted' if promotion.promoted else 'not promoted'}: {promotion.reason}")
-        return MaterializeResult(metadata={"candidate": candidate.version, **promotion_metadata(promotion)})
+        return MaterializeResult(
+            metadata={"candidate": candidate.version, **promotion_metadata(promotion)},
+            data_version=production_version(config.registered_name, store),
+        )
 
     return production_alias
+
+
+def production_version(name: str, store: "PairStore") -> DataVersion:
+    """Return the data version of the production alias: which pair it stands for now."""
+    from mlplatform.registry.pairs import PRODUCTION
+
+    pair = store.find(name, PRODUCTION)
+    return data_version(pair.pair_id if pair else None)
 
 
 def promotion_metadata(promotion: "Promotion") -> dict[str, Any]:
@@ -102,8 +116,13 @@ def serving_reload_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         experiment,
         SERVING_RELOAD,
         after=[asset_key(experiment.name, PRODUCTION_ALIAS)],
-        kinds={"fastapi"},
-        description="Best effort: a server that is not running, or serves another experiment, is not an error.",
+        kinds={"task"},
+        # Servers read the policy when they are told.
+        decided_by=experiment.staleness.model_dump(mode="json"),
+        description=(
+            "Tells the servers about the production pair. Best effort: a server that is not running, or serves "
+            "another experiment, is not an error."
+        ),
     )
     def serving_reload(context: AssetExecutionContext, platform: PlatformResource) -> MaterializeResult[None]:
         from mlplatform.promotion import notify_servers

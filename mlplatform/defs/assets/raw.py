@@ -9,8 +9,9 @@ from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.assets.inputs import check_run_config
 from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import RAW
-from mlplatform.defs.metadata import table
+from mlplatform.defs.metadata import column_schema, table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
+from mlplatform.defs.versions import data_version, raw_part
 
 
 class IngestConfig(Config):
@@ -25,7 +26,14 @@ class IngestConfig(Config):
 def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -> AssetsDefinition:
     """Return the raw asset of a dataset. It is the first step of its experiments' jobs and checks their run config."""
 
-    @owned_asset(dataset, RAW, kinds={"parquet"}, description=dataset.description)
+    @owned_asset(
+        dataset,
+        RAW,
+        kinds={"table", "parquet"},
+        description=dataset.description or f"Validated rows of {dataset.name}, read from {dataset.source.uri}.",
+        decided_by=raw_part(dataset),
+        metadata=column_schema(dataset),
+    )
     def raw(
         context: AssetExecutionContext, config: IngestConfig, platform: PlatformResource, training: TrainingResource
     ) -> MaterializeResult[None]:
@@ -36,6 +44,7 @@ def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -
         if report.quarantined:
             context.log.warning(f"{report.quarantined} rows went to quarantine: {report.reasons}")
         return MaterializeResult(
+            data_version=data_version(report.sha256),
             metadata={
                 "dagster/row_count": report.rows,
                 "entities": report.entities,
@@ -51,7 +60,7 @@ def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -
                 "path": MetadataValue.path(report.path),
                 "quarantine": MetadataValue.path(report.quarantine_path) if report.quarantine_path else "none",
                 "ranges": table([{"column": name, **values} for name, values in report.ranges.items()]),
-            }
+            },
         )
 
     return raw

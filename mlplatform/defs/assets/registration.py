@@ -8,6 +8,7 @@ from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import ONLINE_FEATURES, REGISTERED_PAIR, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import run_link
 from mlplatform.defs.resources import MlflowResource, PlatformResource
+from mlplatform.defs.versions import data_version
 
 
 def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -47,6 +48,7 @@ def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
                 who=f"Dagster run {context.run.run_id}",
             )
         return MaterializeResult(
+            data_version=data_version(info.pair_id),
             metadata={
                 "version": info.version,
                 "pair_id": info.pair_id,
@@ -55,7 +57,7 @@ def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
                 "model_sha256": info.model_digest,
                 "contract": MetadataValue.json(vars(contract)),
                 **config.versions,
-            }
+            },
         )
 
     return registered_pair

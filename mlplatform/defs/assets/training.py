@@ -13,6 +13,7 @@ from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL
 from mlplatform.defs.metadata import picture, run_link, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
+from mlplatform.defs.versions import data_version, training_part
 from mlplatform.plugins import METRICS
 from mlplatform.preprocessing import TransformManager
 from mlplatform.settings import Settings
@@ -28,7 +29,8 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         TUNED_MODEL,
         reads=(CV_FOLDS, FOLD_PREPROCESSOR),
         kinds={"optuna", "mlflow"},
-        description=experiment.description,
+        description=experiment.description or _description(experiment),
+        decided_by=training_part(experiment),
     )
     def tuned_model(
         context: AssetExecutionContext,
@@ -71,9 +73,17 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             if leakage is not None:
                 run.set_tag(tag_name(LEAKAGE), leakage.to_tag())
         checkpoints.clear()
-        return Output(candidate, metadata=_metadata(candidate, plots, journal, settings))
+        # The run and not the model's bits: the pair of another run is another pair, even of an equal model.
+        version = data_version(candidate.run_id)
+        return Output(candidate, metadata=_metadata(candidate, plots, journal, settings), data_version=version)
 
     return tuned_model
+
+
+def _description(experiment: ExperimentConfig) -> str:
+    ahead = f", {experiment.horizon} steps ahead" if experiment.task == "forecast" else ""
+    targets, dataset = ", ".join(experiment.targets), experiment.dataset.name
+    return f"{experiment.task.capitalize()} of {targets} of {dataset}{ahead}, by {experiment.model.family}."
 
 
 def _worst_entities(report: ModelReport, metric: str) -> list[dict[str, Any]]:

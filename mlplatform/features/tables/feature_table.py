@@ -39,6 +39,7 @@ class TableReport:
         gap_rows: rows for grid steps without a measurement.
         path: the folder of the periods' files.
         schema: column types by name.
+        table_id: drawn when the table is built from nothing or loses rows.
         revision: counts the updates that changed the table.
         periods_written: periods that this update wrote.
         windows_changed: entities whose newest window this update changed; 0 for tabular data.
@@ -51,6 +52,7 @@ class TableReport:
     gap_rows: int
     path: Path
     schema: dict[str, str]
+    table_id: str
     revision: int
     periods_written: tuple[str, ...]
     windows_changed: int
@@ -232,6 +234,7 @@ def _report(
         gap_rows=rows - state.raw_rows,
         path=folder,
         schema={field.name: str(field.type) for field in pq.read_schema(next(folder.glob("*.parquet")))},
+        table_id=state.table_id,
         revision=state.revision,
         periods_written=tuple(changed),
         windows_changed=windows_changed,
