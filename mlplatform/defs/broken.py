@@ -70,7 +70,7 @@ def configuration_asset(name: str, broken: Iterable[Broken]) -> AssetSpec:
     return AssetSpec(
         asset_key(name, CONFIGURATION),
         group_name=name,
-        kinds={"yaml", "error"},
+        kinds={"yaml"},
         description=f"{said}\n\nMend it and reload the code location.",
         metadata={what: MetadataValue.text(text) for what, text in texts.items()},
     )
@@ -80,7 +80,12 @@ def is_valid_check(name: str, broken: Iterable[Broken]) -> AssetChecksDefinition
     """Return the check that fails with what is wrong as long as it is."""
     files = tuple(broken)
 
-    @asset_check(asset=asset_key(name, CONFIGURATION), description="Whether the configuration can be loaded.")
+    found = "\n".join(str(each.error) for each in files)
+
+    @asset_check(
+        asset=asset_key(name, CONFIGURATION),
+        description=f"Whether the configuration can be loaded. When the code location was, it could not: {found}",
+    )
     def is_valid(platform: PlatformResource) -> AssetCheckResult:
         errors = [str(error) for each in files if (error := each.error_now(platform.settings)) is not None]
         return AssetCheckResult(

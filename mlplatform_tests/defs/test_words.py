@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 # Those that the page of Dagster 1.13.27 has pictures for.
-PICTURED = {"table", "parquet", "duckdb", "dataset", "json", "optuna", "mlflow", "task", "report", "yaml", "error"}
+PICTURED = {"table", "parquet", "duckdb", "dataset", "json", "optuna", "mlflow", "task", "report"}
 
 
 @pytest.fixture(scope="module")
