@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.models.base import ModelParams
-from mlplatform.models.forecasting.rule import RuleModel
+from mlplatform.models import ModelParams
+from mlplatform.models.forecasting import RuleModel
 from mlplatform.plugins import MODELS, TRANSFORMS
-from mlplatform.preprocessing.base import Transform, TransformParams
-from mlplatform.training.metrics import CONTINUOUS, metric
+from mlplatform.preprocessing import Transform, TransformParams
+from mlplatform.training import CONTINUOUS, metric
 
 
 class MeanParams(ModelParams):

@@ -1,6 +1,6 @@
 from .base import DataModule
 from .factory import create_data_module
-from .folds import Fold, Splitter, StoredFold
+from .folds import Fold, GroupParams, SampleIndex, Splitter, SplitterParams, StoredFold
 from .panel import Float32, Int64, Panel, column_array, to_utc_ns
 from .samples import Samples, TabularSamples, WindowSamples, last_origins
 from .spec import ModelSpec
@@ -25,13 +25,16 @@ __all__ = [
     "DataModule",
     "Float32",
     "Fold",
+    "GroupParams",
     "Int64",
     "ModelSpec",
     "Panel",
+    "SampleIndex",
     "Samples",
     "SplitIntegrityError",
     "SplitManifest",
     "Splitter",
+    "SplitterParams",
     "StoredFold",
     "TabularSamples",
     "VersioningError",

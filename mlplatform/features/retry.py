@@ -104,14 +104,12 @@ def call_store(operation: Callable[[], T], access: StoreAccess) -> T:
     Raises:
         StoreUnavailableError: if the store does not answer. Errors that are not the store's pass through unchanged.
     """
-
     began = time.monotonic()
     try:
         # Nearly always all there is to do: what follows costs more than many a read.
         return operation()
     except Exception as error:
-        failure = classify(error)
-        if failure is Failure.OTHER:
+        if classify(error) is Failure.OTHER:
             raise
         return _ask_again(operation, access, error, began)
 

@@ -1,18 +1,22 @@
 from .cross_validation import FoldData, fit_preprocessor, prepare_fold
 from .evaluation import PartScores, score_part, seasonal_scale
 from .leakage import find_leaks
-from .metrics import Bounds, evaluate, reading
+from .metrics import CLASSES, CONTINUOUS, Bounds, Metric, evaluate, metric, reading
 from .run_checkpoints import RunCheckpoints
 from .trainers import trainer_for
 
 __all__ = [
+    "CLASSES",
+    "CONTINUOUS",
     "Bounds",
     "FoldData",
+    "Metric",
     "PartScores",
     "RunCheckpoints",
     "evaluate",
     "find_leaks",
     "fit_preprocessor",
+    "metric",
     "prepare_fold",
     "reading",
     "score_part",

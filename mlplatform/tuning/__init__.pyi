@@ -1,6 +1,18 @@
 from .objective import FittedTrial, fit_on_folds
 from .plots import study_plots
+from .search import Executor, Search
 from .trials import finished, interrupted, running
 from .tuner import TuningResult, tune
 
-__all__ = ["FittedTrial", "TuningResult", "finished", "fit_on_folds", "interrupted", "running", "study_plots", "tune"]
+__all__ = [
+    "Executor",
+    "FittedTrial",
+    "Search",
+    "TuningResult",
+    "finished",
+    "fit_on_folds",
+    "interrupted",
+    "running",
+    "study_plots",
+    "tune",
+]
