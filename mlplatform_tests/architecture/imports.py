@@ -8,6 +8,7 @@ A package's face hands names on from a stub, so the graph that tools build from 
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class Tree:
         return graph
 
     def _imports_of(self, importer: str, path: Path) -> Iterator[Import]:
-        for node, is_eager in _statements(ast.parse(path.read_text()).body, is_eager=True):
+        for node, is_eager in _statements(parsed(path.read_text()).body, is_eager=True):
             where = f"{path.relative_to(self.root)}:{node.lineno}"
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -86,6 +87,12 @@ class Tree:
         """Return the module that defines a public name of a package, however many faces it is handed on by."""
         module = self.faces.get(face, {}).get(name)
         return (self._behind(module, name) or module) if module else None
+
+
+@functools.cache
+def parsed(text: str) -> ast.Module:
+    """Return the syntax tree of a module; most tests read the same ones."""
+    return ast.parse(text)
 
 
 def circle(graph: grimp.ImportGraph) -> list[str]:
@@ -108,7 +115,7 @@ def _dotted(path: Path) -> str:
 def _public(package: str, path: Path) -> Iterator[tuple[str, str]]:
     """Yield the public names of a package and where they are defined: from its stub, or from its `__init__`."""
     stub = path.with_suffix(".pyi")
-    for node in ast.parse((stub if stub.exists() else path).read_text()).body:
+    for node in parsed((stub if stub.exists() else path).read_text()).body:
         if isinstance(node, ast.ImportFrom) and node.module and node.module != "__future__":
             module = f"{package}.{node.module}" if node.level else node.module
             if module.startswith(f"{package}."):

@@ -11,7 +11,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-from mlplatform_tests.architecture.imports import Import, Tree, circle
+from mlplatform_tests.architecture.imports import Import, Tree, circle, parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -211,7 +211,7 @@ def test_faces_show_what_is_there(tree: Tree) -> None:
 def _defined(path: Path) -> set[str]:
     """Return the names that a module itself defines, not those that it imports."""
     found = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in parsed(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         else:
@@ -223,7 +223,7 @@ def _defined(path: Path) -> set[str]:
 
 def test_packages_say_what_belongs_there_and_what_not(tree: Tree) -> None:
     for package in tree.packages - {"mlplatform"}:
-        text = ast.get_docstring(ast.parse(tree.modules[package].read_text())) or ""
+        text = ast.get_docstring(parsed(tree.modules[package].read_text())) or ""
         assert "Here:" in text, package
         assert "Not here:" in text, package
 
