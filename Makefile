@@ -15,6 +15,9 @@ export DATASET ?=
 # Tests that start no server and train nothing.
 QUICK := architecture config datamodule preprocessing monitoring promotion/test_decision.py \
 	test_cores.py test_locks.py test_plugins.py test_settings.py test_storage.py
+# One process of tests per core; whole files, because their tests share what was trained once. COVERAGE=1 measures.
+SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+COVERAGE ?=
 # uv reads a comma-separated list where pip reads a space-separated one.
 empty :=
 space := $(empty) $(empty)
@@ -57,11 +60,11 @@ setup: $(VENV)/.base ## Install into .venv and prepare the state folder
 demo: setup ## Train, promote, serve and query a model, offline
 	@$(BIN)/python -m mlplatform.demo
 
-test: $(VENV)/.dev ## Run all tests
-	@$(BIN)/python -m pytest
+test: $(VENV)/.dev ## Run all tests, on all cores (COVERAGE=1: print what they cover)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-quick: $(VENV)/.dev ## Run the tests of a minute, without servers and training runs
-	@$(BIN)/python -m pytest -q $(addprefix mlplatform_tests/,$(QUICK))
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(addprefix mlplatform_tests/,$(QUICK))
 
 lint: $(VENV)/.dev ## Check style and types
 	@$(BIN)/ruff check --no-cache .

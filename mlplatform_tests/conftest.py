@@ -21,6 +21,8 @@ HOME = pytest.StashKey[str]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests off the caller's installation, before any test module imports the code location."""
+    # Tests run side by side and their models are tiny: threads would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     config.stash[HOME] = tempfile.mkdtemp(prefix="mlplatform-tests-")
     os.environ["MLPLATFORM_HOME"] = config.stash[HOME]
     for name in ("MLPLATFORM_CONF_DIR", "MLFLOW_TRACKING_URI"):
@@ -51,11 +53,20 @@ def no_clean_process_per_training_run() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def no_tracking_server_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow keeps what it last worked on in the environment, where later settings and processes would find it."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: side by side, one of them at the end would leave the other cores idle."""
+    slow = {item.path for item in items if item.get_closest_marker("integration")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """MLflow keeps what it last worked on in the environment, where later settings and processes would find it.
+
+    Not by a fixture: those of a session or a module, which start servers, come before any of a test.
+    """
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
-        monkeypatch.delenv(name, raising=False)
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import statistics
 import tempfile
 import time
@@ -83,8 +82,8 @@ def crash(folder: Path) -> None:
     config, folds = slow_search(pump, KILLED_TRIALS, "process", WORKERS)
     process = start_search(pump, journal, KILLED_TRIALS, "process", WORKERS)
     wait_for(journal, config, 3, WORKERS)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.wait()
     study = load_study(config, journal)
     kept, lost = len(finished(study)), len(running(study))
     result = tune(config, folds, journal)

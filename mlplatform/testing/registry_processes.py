@@ -1,16 +1,11 @@
-"""Writers and readers of one registry in processes of their own, for the tests and for the benchmark.
-
-Run as `python -m mlplatform.testing.registry_processes <what> <home> ...`; prints one JSON object.
-"""
+"""Writers and readers of one registry in processes of their own, for the tests and for the benchmark."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,32 +14,29 @@ import numpy as np
 
 from mlplatform.datamodule.panel import Panel
 from mlplatform.registry.pairs import ROLES, PairIntegrityError, PairNotFoundError, PairStore
-from mlplatform.settings import PACKAGE_ROOT, Settings
+from mlplatform.settings import Settings
+from mlplatform.testing.forks import Fork
 from mlplatform.testing.tiny_pair import COLUMNS, NAME, TinyRegistry, tiny_forecaster, tiny_rows
 
 FAMILY = "ridge"
-MODULE = "mlplatform.testing.registry_processes"
 
 
 @dataclass(frozen=True)
 class Worker:
     """A running process of this module."""
 
-    process: subprocess.Popen[str]
+    process: Fork
 
     @classmethod
-    def start(cls, *arguments: object) -> Worker:
-        """Start one."""
-        command = [sys.executable, "-W", "ignore", "-m", MODULE, *map(str, arguments)]
-        environ = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT.parent)}
-        return cls(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ))
+    def start(cls, task: Callable[..., dict[str, Any]], *arguments: object) -> Worker:
+        """Start one that does a task of this module."""
+        return cls(Fork(_report, task, *arguments))
 
     def result(self) -> dict[str, Any]:
-        """Wait for the end and return what it printed."""
-        output, _ = self.process.communicate()
-        if self.process.returncode:
-            raise RuntimeError(f"the process ended with status {self.process.returncode}")
-        answer: dict[str, Any] = json.loads(output.splitlines()[-1])
+        """Wait for the end and return what it found."""
+        if status := self.process.wait():
+            raise RuntimeError(f"the process ended with status {status}: {self.process.stderr}")
+        answer: dict[str, Any] = json.loads(self.process.stdout.splitlines()[-1])
         return answer
 
 
@@ -57,7 +49,7 @@ def side_by_side(settings: Settings, rounds: int) -> dict[str, Any]:
     """
     run_id = TinyRegistry.create(settings).run_id
     go = settings.home / "go"
-    workers = [Worker.start("register", settings.home, run_id, rounds, go) for _ in range(2)]
+    workers = [Worker.start(register, settings, run_id, rounds, go) for _ in range(2)]
     started = time.perf_counter()
     go.touch()
     registered = [worker.result()["versions"] for worker in workers]
@@ -89,7 +81,7 @@ def flips(settings: Settings, count: int) -> dict[str, Any]:
     store = registry.store
     store.promote(NAME, 1, "test", "a start")
     stop, ready = settings.home / "stop", settings.home / "ready"
-    reader = Worker.start("read", settings.home, ready, stop)
+    reader = Worker.start(read, settings, ready, stop)
     try:
         while not ready.exists() and reader.process.poll() is None:
             time.sleep(0.05)
@@ -102,24 +94,24 @@ def flips(settings: Settings, count: int) -> dict[str, Any]:
     return {**reader.result(), "seconds": seconds, "flips": count}
 
 
-def register(home: str, run_id: str, rounds: str, go: str) -> dict[str, Any]:
+def register(settings: Settings, run_id: str, rounds: int, go: Path) -> dict[str, Any]:
     """Register as many pairs as asked, once told to go."""
-    registry = TinyRegistry(Settings.from_env({"MLPLATFORM_HOME": home}), run_id)
+    registry = TinyRegistry(settings, run_id)
     forecaster = tiny_forecaster(family=FAMILY)
-    while not Path(go).exists():
+    while not go.exists():
         time.sleep(0.01)
-    return {"versions": [registry.register(forecaster, FAMILY).version for _ in range(int(rounds))]}
+    return {"versions": [registry.register(forecaster, FAMILY).version for _ in range(rounds)]}
 
 
-def read(home: str, ready: str, stop: str) -> dict[str, Any]:
+def read(settings: Settings, ready: Path, stop: Path) -> dict[str, Any]:
     """Resolve, load and predict until told to stop; count the answers that are neither pair's."""
-    store = PairStore(Settings.from_env({"MLPLATFORM_HOME": home}))
+    store = PairStore(settings)
     panel = Panel.from_frame(tiny_rows(), COLUMNS)
     answers = {number: store.load(store.resolve(NAME, number)).predict(panel) for number in (1, 2)}
     assert not np.array_equal(answers[1], answers[2])
     reads, mixed, changes, last = 0, 0, 0, 0
-    Path(ready).touch()
-    while not Path(stop).exists():
+    ready.touch()
+    while not stop.exists():
         try:
             info = store.resolve(NAME)
             is_whole = np.array_equal(store.load(info).predict(panel), answers[info.version])
@@ -132,12 +124,5 @@ def read(home: str, ready: str, stop: str) -> dict[str, Any]:
     return {"reads": reads, "mixed": mixed, "changes_seen": changes}
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Do what the command line says."""
-    what, *rest = arguments
-    tasks: dict[str, Callable[..., dict[str, Any]]] = {"register": register, "read": read}
-    print(json.dumps(tasks[what](*rest)))  # noqa: T201 - the report
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _report(task: Callable[..., dict[str, Any]], *arguments: object) -> None:
+    sys.stdout.write(f"{json.dumps(task(*arguments))}\n")

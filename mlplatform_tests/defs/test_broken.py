@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from mlplatform import settings
 from mlplatform.config import load_all_experiments
 from mlplatform.definitions import build_defs
 from mlplatform.settings import PACKAGED_CONF, Settings
+from mlplatform.testing import forks
 from mlplatform.testing.yard import EXPERIMENT, GROUPS, checks_of, write_conf, write_experiment, write_option
 from mlplatform_tests.defs.test_assets import failure
 
@@ -182,12 +181,9 @@ def test_names_that_no_experiment_can_have_are_shown_too(conf: Path, name: str) 
 @pytest.mark.integration
 @pytest.mark.usefixtures("conf")
 def test_the_command_line_ends_with_what_is_wrong_and_runs_the_others(tmp_path: Path) -> None:
-    dagster = str(Path(sys.executable).with_name("dagster"))
-
     def execute(job: str) -> subprocess.CompletedProcess[str]:
-        command = [dagster, "job", "execute", "-m", "mlplatform.definitions", "-j", job]
-        environ = {**os.environ, "DAGSTER_HOME": ""}
-        return subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+        command = ["dagster", "job", "execute", "-m", "mlplatform.definitions", "-j", job]
+        return forks.run(command, environ={"DAGSTER_HOME": ""}, folder=tmp_path)
 
     broken = execute(f"train_{BROKEN}")
     assert broken.returncode != 0

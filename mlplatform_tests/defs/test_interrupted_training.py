@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +16,12 @@ from dagster import DagsterInstance
 from mlplatform.candidates.candidate import Candidate
 from mlplatform.defs.keys import TUNED_MODEL
 from mlplatform.models.networks.model import TorchModel
-from mlplatform.settings import PACKAGE_ROOT
+from mlplatform.testing.forks import Fork
 from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard, write_option
 from mlplatform.training import dl_trainer, run_checkpoints
 from mlplatform.training.checkpoints import claimed
+
+pytestmark = pytest.mark.integration
 
 EPOCHS = 5
 NETWORK = {
@@ -84,13 +84,8 @@ def train_and_die(environ: dict[str, str], purpose: str, epochs: int) -> None:
 
 
 def kill_a_run(yard: Yard, purpose: str, epochs: int) -> None:
-    script = (
-        f"from {__name__} import train_and_die\n"
-        f"train_and_die({yard.environ!r}, {purpose!r}, {epochs})\n"
-    )  # fmt: skip
-    environ = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT.parent)}
-    child = subprocess.run([sys.executable, "-c", script], env=environ, check=False, capture_output=True, text=True)
-    assert child.returncode == -signal.SIGKILL, child.stderr[-3000:]
+    with Fork(train_and_die, yard.environ, purpose, epochs) as child:
+        assert child.wait() == -signal.SIGKILL, child.stderr[-3000:]
 
 
 def weights(candidate: Candidate) -> dict[str, bytes]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from mlplatform.config import ConfigError
 from mlplatform.defs.io_managers import ArtifactStore
 from mlplatform.defs.keys import NESTED_CV, TUNED_MODEL, asset_key
 from mlplatform.registry.tracking import client_for
+from mlplatform.testing import forks
 from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard
 
 JOB = f"nested_cv_{EXPERIMENT}"
@@ -171,16 +169,7 @@ def test_experiments_without_outer_folds_have_neither_asset_nor_job(tmp_path: Pa
 @pytest.mark.integration
 def test_the_command_line_runs_all_outer_folds(nested_yard: Yard) -> None:
     shutil.rmtree(nested_yard.settings.assets_dir / EXPERIMENT / NESTED_CV)
-    environ = {**os.environ, **nested_yard.environ, "DAGSTER_HOME": ""}
-    command = [
-        str(Path(sys.executable).with_name("dagster")),
-        "job",
-        "execute",
-        "-m",
-        "mlplatform.definitions",
-        "-j",
-        JOB,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    command = ["dagster", "job", "execute", "-m", "mlplatform.definitions", "-j", JOB]
+    done = forks.run(command, environ={**nested_yard.environ, "DAGSTER_HOME": ""})
     assert done.returncode == 0, done.stderr[-4000:]
     assert [stored(nested_yard, fold).name for fold in ("outer_0", "outer_1")] == ["outer_0", "outer_1"]

