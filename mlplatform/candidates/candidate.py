@@ -172,6 +172,7 @@ def train_candidate(
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
     # Transformed and cut once, for the candidate and every baseline.
     samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
+    held_out = {part: _answerable(part, module, manager, log) for part, module in held_out.items()}
     scale = seasonal_scale(train.panel, config.targets, config.season) if reading(config.metrics, "scale") else None
     model, refit_curves, seconds = _refit(config, samples, spec, config.model.family, tuning.best, checkpoints)
     seconds += tuning.fit_seconds
@@ -202,6 +203,19 @@ def train_candidate(
     for line in report.losses(config.metric):
         log.warning(f"{config.model.family} {line}")
     return Candidate(config, manager, model, report)
+
+
+def _answerable(part: str, module: DataModule, manager: TransformManager, log: logging.Logger) -> DataModule:
+    """Return a held-out part with only the samples that a server could be asked for, and say whose are missing."""
+    needed = module.config.lookback + manager.context if module.config.task == "forecast" else 1
+    answerable = module.with_history(needed)
+    if answerable.left_out:
+        found = ", ".join(f"{entity} ({rows} rows)" for entity, rows in answerable.left_out.items())
+        log.warning(
+            f"{part}: nothing is forecast for {found}: a forecast needs {needed} rows up to its origin and "
+            f"{module.config.horizon} observed ones after it"
+        )
+    return answerable
 
 
 def _refit(

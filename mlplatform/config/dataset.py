@@ -70,7 +70,8 @@ class DatasetConfig(Frozen):
 
     `window_steps` is the length of the window kept in the online store, in steps of `frequency`; it bounds the lookback
     that an experiment on this dataset can ask for. `partition` is the stretch of time that one file of the raw and the
-    feature table holds: what an increment rewrites; by default it follows from the frequency.
+    feature table holds: what an increment rewrites; by default it follows from the frequency. Rows more than
+    `future_tolerance` after the present, or with nothing for `max_gap` between them and most others, go to quarantine.
     """
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -81,6 +82,8 @@ class DatasetConfig(Frozen):
     frequency: str | None = None
     window_steps: int = Field(default=720, ge=0)
     partition: Period | None = None
+    future_tolerance: str = "1D"
+    max_gap: str = "1096D"
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
     columns: dict[str, ColumnConfig] = Field(min_length=1)
     description: str = ""
@@ -97,6 +100,8 @@ class DatasetConfig(Frozen):
             if self.window_steps < 1:
                 raise ValueError(f"window_steps must be at least 1 for kind timeseries, but is {self.window_steps}")
             time_step(self.frequency)
+        for key in ("future_tolerance", "max_gap"):
+            time_step(getattr(self, key), key)
         reserved = {ENTITY, TIMESTAMP} & set(self.columns)
         if reserved:
             raise ValueError(f"columns must not use the reserved names {sorted(reserved)}")
@@ -104,6 +109,16 @@ class DatasetConfig(Frozen):
             if getattr(self, key) in self.columns:
                 raise ValueError(f"columns must not repeat the {key} {getattr(self, key)!r}")
         return self
+
+    @property
+    def tolerance(self) -> dt.timedelta:
+        """How long after the present a row may be."""
+        return time_step(self.future_tolerance, "future_tolerance")
+
+    @property
+    def longest_gap(self) -> dt.timedelta:
+        """How long nothing may be between the rows of a dataset."""
+        return time_step(self.max_gap, "max_gap")
 
     @property
     def step(self) -> dt.timedelta:

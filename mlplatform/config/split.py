@@ -17,6 +17,9 @@ class SplitConfig(Frozen):
     Time series, in steps of the dataset's frequency: `[train][reference][test ...]`, laid from the start when
     `train_steps` is given and from the end of the data otherwise. Tabular data: `reference_fraction` of the rows.
 
+    A reference or test part is written once, and only if a target was observed in at least `min_observed_share` of its
+    rows.
+
     `as_of` cuts the data at a moment; it is part of the version, so `fleet_v1@20250301T0000` is a new immutable
     reference set made by the policy `fleet_v1`.
     """
@@ -30,6 +33,7 @@ class SplitConfig(Frozen):
     reference_fraction: float | None = Field(default=None, gt=0, lt=1)
     stratify_column: str | None = None
     seed: int = 0
+    min_observed_share: float = Field(default=0.5, ge=0, le=1)
     cv: PluginConfig
     folds: int = Field(ge=1, le=50)
 

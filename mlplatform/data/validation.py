@@ -5,6 +5,7 @@ Rows come in batches. What the first batch settles (the kind of entity ids, the 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from mlplatform.data.columns import require_columns
 from mlplatform.data.errors import DataError
 from mlplatform.data.faults import Faults
 from mlplatform.data.parsing import parse_categories, parse_entities, parse_numbers, parse_times
+from mlplatform.data.plausible_times import judge_times
 from mlplatform.data.schema import check_values
 from mlplatform.data.timegrid import count_out_of_order, find_duplicates, grid_phase, off_grid
 
@@ -37,10 +39,12 @@ class Basis:
     Attributes:
         text_ids: whether entity ids are text; otherwise they are whole numbers.
         phase_ns: phase of the frequency grid, in nanoseconds from a multiple of the step.
+        span_ns: first and last time, in nanoseconds since 1970 UTC.
     """
 
     text_ids: bool | None = None
     phase_ns: int | None = None
+    span_ns: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,9 @@ def validate(
     A bad row goes to quarantine whole, with all its reasons, and so becomes a gap in the grid; this holds as well for a
     row with one value out of range, because one broken value makes the others of that moment doubtful. Bad are: a time
     or number that does not parse, a missing time, entity or not nullable value, a value that is infinite, beyond
-    `min`..`max` or too large for float32, a time off the frequency grid (time series only), and rows that repeat the
-    entity and time of an earlier good row. Rows out of time order are sorted and counted, not bad.
+    `min`..`max` or too large for float32, a time after the present or far from all others, a time off the frequency
+    grid (time series only), and rows that repeat the entity and time of an earlier good row. Rows out of time order are
+    sorted and counted, not bad.
 
     Parameters:
         frame: in the source's own column names and row order; its index is ignored.
@@ -201,7 +206,7 @@ def _parse(
 ) -> tuple[pd.DataFrame, Basis]:
     """Return the canonical columns of all rows, numbers still as float64, and note the cells that are bad."""
     times = _timestamps(frame, dataset, faults)
-    phase = basis.phase_ns
+    phase, span = basis.phase_ns, _note_implausible(times, dataset, faults, basis)
     if dataset.kind == "timeseries":
         phase = grid_phase(times, dataset.step) if phase is None else phase
         if phase is not None:
@@ -218,7 +223,8 @@ def _parse(
             columns[name] = parse_categories(frame[name])
     canonical = pd.DataFrame(columns)
     check_values(canonical, dataset, is_unparsed, faults)
-    return canonical, Basis(text_ids=ids.dtype == object if len(frame) else basis.text_ids, phase_ns=phase)
+    text_ids = ids.dtype == object if len(frame) else basis.text_ids
+    return canonical, Basis(text_ids=text_ids, phase_ns=phase, span_ns=span)
 
 
 def _entities(
@@ -243,6 +249,19 @@ def _timestamps(frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> 
     faults.add(f"{dataset.time_column}: missing", values.isna().to_numpy())
     faults.add(f"{dataset.time_column}: not an ISO 8601 time", is_faulty)
     return times
+
+
+def _note_implausible(
+    times: npt.NDArray[np.datetime64], dataset: DatasetConfig, faults: Faults, basis: Basis
+) -> tuple[int, int] | None:
+    """Note times after the present or far from all others; return the span of the rest and of earlier rows."""
+    if dataset.time_column is None:
+        return None
+    latest = dt.datetime.now(dt.UTC) + dataset.tolerance
+    judged = judge_times(times, latest, dataset.longest_gap, basis.span_ns)
+    faults.add(f"{dataset.time_column}: more than future_tolerance {dataset.future_tolerance} after now", judged.late)
+    faults.add(f"{dataset.time_column}: more than max_gap {dataset.max_gap} from the other rows", judged.far)
+    return judged.span
 
 
 def _add_duplicates(canonical: pd.DataFrame, dataset: DatasetConfig, faults: Faults, first_row: int) -> None:

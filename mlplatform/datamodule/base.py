@@ -6,8 +6,9 @@ its rows into samples.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,26 @@ class DataModule(ABC):
         plugin = SPLITTERS.get(split.cv.name)
         splitter: Splitter = plugin(plugin.Params.model_validate(split.cv.params), split.folds, split.seed)
         return splitter.split(self.index())
+
+    def with_history(self, rows: int) -> Self:
+        """Return the same rows with only the samples that have so many of their entity's rows up to and with their own.
+
+        This is what serving asks for. Where a part begins with the context of its entities, only younger ones lose any.
+        """
+        return self.only(self.panel.history >= rows)
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> Self:
+        """Return the same rows with only the samples at the rows where the mask, of shape (rows,), is true."""
+        chosen = copy.copy(self)
+        chosen.rows = self.rows[rows[self.rows]]
+        return chosen
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Entities without any sample -> their rows."""
+        sampled = set(self.panel.row_entities[self.rows].tolist())
+        rows = zip(self.panel.entity_ids.tolist(), np.diff(self.panel.offsets).tolist(), strict=True)
+        return {str(entity): count for entity, count in rows if entity not in sampled}
 
     def row_mask(self, rows: Int64) -> npt.NDArray[np.bool_]:
         """Return a mask over the panel's rows."""

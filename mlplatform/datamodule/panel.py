@@ -50,6 +50,12 @@ class Panel:
         """Entity id of every row, of shape (rows,)."""
         return np.repeat(self.entity_ids, np.diff(self.offsets))
 
+    @property
+    def history(self) -> Int64:
+        """Rows of the same entity up to and with every row, of shape (rows,)."""
+        starts = np.repeat(self.offsets[:-1], np.diff(self.offsets))
+        return np.arange(1, self.rows + 1, dtype=np.int64) - starts
+
     def matrix(self, names: Sequence[str]) -> Float32:
         """Return the named columns as a C-contiguous array of shape (rows, len(names))."""
         out = np.empty((self.rows, len(names)), dtype=np.float32)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig, SplitConfig
+from mlplatform.datamodule.history import is_observed, observed_history
 from mlplatform.datamodule.timeseries import CONTEXT_COLUMN
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
@@ -87,14 +88,23 @@ def split_dir(settings: Settings, dataset: str, version_id: str) -> Path:
     return settings.splits_dir / dataset / version_id
 
 
-def write_split(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, settings: Settings) -> SplitManifest:
+def write_split(
+    dataset: DatasetConfig,
+    split: SplitConfig,
+    history: pd.DataFrame,
+    settings: Settings,
+    targets: Sequence[str] = (),
+) -> SplitManifest:
     """Write a split version, or verify it and refresh its training part if it exists.
 
     Parameters:
         history: all rows in canonical form, ordered by entity and time.
+        targets: columns that experiments forecast. The history of a time series ends where the last of them was
+            observed: rows after that are known of the future, and belong to no part.
 
     Raises:
-        SplitError: if the data is too short, or the version exists with another policy.
+        SplitError: if the data is too short, a part that would be frozen is hardly observed, or the version exists with
+            another policy.
         SplitIntegrityError: if an immutable part is missing or changed.
     """
     folder = split_dir(settings, dataset.name, split.version_id)
@@ -103,8 +113,10 @@ def write_split(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFram
     if (folder / MANIFEST).exists():
         return _refresh(dataset, split, history, settings)
     if dataset.kind == "timeseries":
+        history = observed_history(history, targets)
         borders = _borders(dataset, split, history)
         frames = {part: _time_part(dataset, split, history, part, borders[part]) for part in borders}
+        _refuse_unobserved(dataset, split, frames, targets)
     else:
         borders = {}
         frames = _tabular_parts(split, history)
@@ -181,7 +193,7 @@ def _refresh(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, 
 
 
 def _policy(split: SplitConfig) -> dict[str, Any]:
-    return split.model_dump(mode="json", exclude={"cv", "folds"})
+    return split.model_dump(mode="json", exclude={"cv", "folds", "min_observed_share"})
 
 
 def _borders(
@@ -222,6 +234,27 @@ def _time_part(
     times = history[TIMESTAMP]
     rows = history[(times >= first - context) & (times < after)]
     return rows.assign(**{CONTEXT_COLUMN: rows[TIMESTAMP] < first})
+
+
+def _refuse_unobserved(
+    dataset: DatasetConfig, split: SplitConfig, frames: Mapping[str, pd.DataFrame], targets: Sequence[str]
+) -> None:
+    """Refuse parts that would be frozen although hardly anything was observed in them.
+
+    Raises:
+        SplitError: naming the part, how much of it was observed, and the times it would have.
+    """
+    for part, frame in frames.items():
+        own = frame[~frame[CONTEXT_COLUMN]].drop(columns=CONTEXT_COLUMN)
+        share = float(is_observed(own, targets).mean()) if len(own) else 0.0
+        if part != TRAIN and share < split.min_observed_share:
+            raise SplitError(
+                f"part {part!r} of split version {split.version_id!r} of {dataset.name!r} would be frozen with "
+                f"{', '.join(targets) or 'anything'} observed in {share:.1%} of its {len(own)} rows from "
+                f"{own[TIMESTAMP].min()} to {own[TIMESTAMP].max()}, and min_observed_share is "
+                f"{split.min_observed_share:.0%}; nothing was written. Look for rows at wrong times in the source, cut "
+                "the data with as_of, or lower split.min_observed_share"
+            )
 
 
 def _tabular_parts(split: SplitConfig, history: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -52,11 +52,13 @@ class Reference:
         version_id: split version.
         sha256: of the Parquet file.
         rows: number of rows over all entities, context rows not counted.
+        left_out: entities whose rows are too few for one sample.
     """
 
     version_id: str
     sha256: str
     rows: int
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -123,13 +123,14 @@ def answer_part(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame)
             f"it predicts {', '.join(contract.targets)} over {contract.horizon} steps instead of "
             f"{', '.join(config.targets)} over {config.horizon}; register what changed under a new experiment name"
         )
+    if not len(module.rows):
+        raise ValueError(f"no entity of the reference set has the {contract.input_rows} rows that it looks back")
     missing = [name for name in contract.columns if name not in frame]
     if missing:
         raise ValueError(f"it reads {', '.join(missing)}, which the reference set does not have")
     transformed = forecaster.preprocessor.transform(Panel.from_frame(frame, contract.columns))
     if contract.task == "forecast":
-        starts = np.repeat(transformed.offsets[:-1], np.diff(transformed.offsets))
-        short = contract.input_rows - 1 - int((module.rows - starts[module.rows]).min())
+        short = contract.input_rows - int(transformed.history[module.rows].min(initial=contract.input_rows))
         if short > 0:
             raise ValueError(f"it looks back {contract.input_rows} steps, {short} more than the reference set has")
         windows = forecaster.windows(transformed, module.rows)
@@ -153,7 +154,10 @@ class _Gate:
     def judge(self, candidate: PairInfo, now: dt.datetime) -> GateReport:
         self.store.verify(candidate)
         champion = self.store.find(self.config.registered_name, PRODUCTION)
-        scored, obstacle = self._contender("candidate", candidate), ""
+        contenders = {"candidate": candidate, **({} if champion is None else {"champion": champion})}
+        pairs = {role: self.store.load(info) for role, info in contenders.items()}
+        module = self._samples(*(pair.contract.input_rows for pair in pairs.values()))
+        scored, obstacle = self._contender("candidate", candidate, pairs["candidate"], module), ""
         try:
             baselines = naive_scores(self.config, candidate, self.store)
         except LookupError as error:
@@ -162,22 +166,33 @@ class _Gate:
             scored = Contender(candidate.version, None, obstacle=obstacle, data_until=scored.data_until)
         decision = decide_promotion(
             candidate=scored,
-            champion=None if champion is None else self._contender("champion", champion),
+            champion=None if champion is None else self._contender("champion", champion, pairs["champion"], module),
             baselines=baselines,
             metric_name=metric_name(self.config),
             metric=METRICS.get(self.config.metric),
             policy=self.config.promotion,
             now=now,
-            reference=self.reference,
+            reference=replace(self.reference, left_out=tuple(module.left_out)),
         )
         return GateReport(decision, champion, self.errors)
 
-    def _contender(self, role: str, info: PairInfo) -> Contender:
-        forecaster = self.store.load(info)
+    def _samples(self, candidate: int, *champion: int) -> DataModule:
+        """Return the samples that both contenders answer: those of training, for the rows that the candidate needs.
+
+        A champion that looks back further loses a sample only with an entity that is younger than the reference set;
+        with the others it cannot be compared.
+        """
+        module = self.module.with_history(candidate)
+        times, offsets = module.panel.timestamps, module.panel.offsets
+        is_young = np.repeat(times[offsets[:-1]] > times.min(), np.diff(offsets))
+        wanted = max((candidate, *champion))
+        return module.only(~is_young | (module.panel.history >= wanted))
+
+    def _contender(self, role: str, info: PairInfo, forecaster: Forecaster, module: DataModule) -> Contender:
         until = self.store.client.get_run(info.run_id).data.params.get("data.train.end")
         data_until = dt.datetime.fromisoformat(until) if until else None
         try:
-            scores, self.errors[role] = score_pair(forecaster, self.module, self.frame)
+            scores, self.errors[role] = score_pair(forecaster, module, self.frame)
         except ValueError as error:
             return Contender(info.version, None, info.promoted_at, str(error), data_until)
         return Contender(info.version, scores[self.config.metric], info.promoted_at, data_until=data_until)

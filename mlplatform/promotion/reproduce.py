@@ -171,7 +171,7 @@ def _compare_example(store: PairStore, info: PairInfo, rebuilt: Forecaster) -> C
 def _compare_reference(
     registered: Forecaster, rebuilt: Forecaster, config: ExperimentConfig, frame: pd.DataFrame
 ) -> Comparison:
-    module = create_data_module(config, frame)
+    module = create_data_module(config, frame).with_history(rebuilt.contract.input_rows)
     answers = (answer_part(pair, module, frame).point for pair in (registered, rebuilt))
     return _compare("predictions on the reference set", *answers)
 

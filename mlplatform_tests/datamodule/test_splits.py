@@ -23,7 +23,7 @@ from mlplatform.datamodule.splits import (
 )
 from mlplatform.datamodule.timeseries import CONTEXT_COLUMN
 from mlplatform.settings import Settings
-from mlplatform.testing.experiments import DATASET, pump_frame
+from mlplatform.testing.experiments import DATASET, HOURS, pump_frame
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
 HOUR = pd.Timedelta(hours=1)
@@ -308,3 +308,43 @@ def test_a_cut_off_holds_for_later_refreshes_of_a_table(settings: Settings) -> N
 def test_a_table_too_small_to_divide_is_refused(settings: Settings) -> None:
     with pytest.raises(SplitError, match="split version 'v1' cannot be made: "):
         write_split(PATIENTS, table_policy(stratify_column="ill"), patients(3), settings)
+
+
+def with_future(hours: int = 6) -> pd.DataFrame:
+    """Rows of which the last hours are known beforehand: the flow is planned, the heat is not there yet."""
+    frame = pump_frame()
+    frame.loc[frame["event_timestamp"] > START + (HOURS - 1 - hours) * HOUR, ["heat", "state"]] = np.nan
+    return frame
+
+
+def test_history_ends_with_the_last_observed_target(settings: Settings) -> None:
+    write_split(PUMP, time_policy(), with_future(), settings, targets=["heat"])
+    assert own_times(settings, "reference") == (START + 120 * HOUR, START + 143 * HOUR)
+    assert own_times(settings, "train")[1] == START + 119 * HOUR
+
+
+def test_an_entity_that_is_observed_later_holds_the_history_open(settings: Settings) -> None:
+    frame = with_future()
+    frame.loc[(frame["entity_id"] == 2) & (frame["event_timestamp"] == START + 146 * HOUR), "heat"] = 20.0
+    write_split(PUMP, time_policy(), frame, settings, targets=["heat"])
+    assert own_times(settings, "reference") == (START + 123 * HOUR, START + 146 * HOUR)
+
+
+def test_the_end_is_where_any_of_several_targets_was_observed(settings: Settings) -> None:
+    write_split(PUMP, time_policy(), with_future(), settings, targets=["heat", "flow"])
+    assert own_times(settings, "reference") == (START + 126 * HOUR, START + 149 * HOUR)
+
+
+def test_a_part_that_is_hardly_observed_is_refused_before_anything_is_written(settings: Settings) -> None:
+    """One row at a wrong time in the far future would otherwise be the reference set for ever."""
+    frame = pump_frame()
+    first = frame["entity_id"] == 1
+    glitch = frame[first].assign(event_timestamp=lambda rows: rows["event_timestamp"] + 150 * HOUR)
+    glitch.loc[glitch.index[:-1], ["flow", "heat", "state"]] = np.nan
+    history = pd.concat([frame[first], glitch, frame[~first]], ignore_index=True)
+    with pytest.raises(SplitError, match=r"part 'reference' .* observed in 4\.2% of its 24 rows .* 50%; nothing was"):
+        write_split(PUMP, time_policy(), history, settings, targets=["heat"])
+    assert not split_dir(settings, "pump", "v1").exists()
+    write_split(PUMP, time_policy(min_observed_share=0.04), history, settings, targets=["heat"])
+    # It says when a version may be written, not what it is: another share later is no other version.
+    write_split(PUMP, time_policy(), history, settings, targets=["heat"])

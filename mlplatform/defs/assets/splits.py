@@ -44,7 +44,7 @@ def splits_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]
         hashes: dict[str, dict[str, str]] = {}
         contents: dict[str, dict[str, str]] = {}
         for split in _versions(experiments, training, settings):
-            manifest = write_split(dataset, split, history, settings)
+            manifest = write_split(dataset, split, history, settings, targets)
             folder = split_dir(settings, dataset.name, manifest.version_id)
             dvc = track(settings, [folder / f"{part}.parquet" for part in manifest.parts])
             hashes[manifest.version_id] = dvc
