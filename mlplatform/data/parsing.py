@@ -42,7 +42,8 @@ def parse_numbers(values: pd.Series) -> tuple[Float64, Bool]:
 def parse_times(values: pd.Series) -> tuple[Times, Bool]:
     """Return datetime64[ns] in UTC, NaT where missing or unreadable, and the mask of cells that are not times.
 
-    Text must be in ISO 8601; naive times are UTC. A bare number is not a time, because its unit and origin are unknown.
+    Text must be in ISO 8601; naive times are UTC, whatever zones their neighbours have. A bare number is not a time,
+    because its unit and origin are unknown.
     """
     present = values.notna().to_numpy()
     if isinstance(values.dtype, pd.DatetimeTZDtype) or types.is_datetime64_dtype(values):
@@ -51,8 +52,7 @@ def parse_times(values: pd.Series) -> tuple[Times, Bool]:
         types.is_object_dtype(values) or types.is_string_dtype(values) or isinstance(values.dtype, pd.CategoricalDtype)
     ):
         cells = values.astype(object)
-        cells = cells.where(_readable_times(cells), None)
-        parsed = _nanoseconds(pd.to_datetime(cells, format="ISO8601", utc=True, errors="coerce"))
+        parsed = _parse_cells(cells.where(_readable_times(cells), None))
     else:
         parsed = np.full(len(values), np.datetime64("NaT"), dtype="datetime64[ns]")
     return parsed, present & np.isnat(parsed)
@@ -105,6 +105,26 @@ def _nanoseconds(values: pd.Series) -> Times:
         first, last = (np.datetime64(limit, "s") for limit in (pd.Timestamp.min.ceil("s"), pd.Timestamp.max.floor("s")))
         times = np.where((times < first) | (times > last), np.datetime64("NaT"), times)
     return np.asarray(times, dtype="datetime64[ns]")
+
+
+def _parse_cells(cells: pd.Series) -> Times:
+    """Return the times of text and objects; text with a zone and text without one are parsed apart.
+
+    In one call pandas gives a text without a zone the offset of the one above it that has one.
+    """
+    zoned = np.fromiter((_has_zone(cell) for cell in cells), dtype=bool, count=len(cells))
+    parsed = np.full(len(cells), np.datetime64("NaT"), dtype="datetime64[ns]")
+    for company in (zoned, ~zoned):
+        if company.any():
+            parsed[company] = _nanoseconds(pd.to_datetime(cells[company], format="ISO8601", utc=True, errors="coerce"))
+    return parsed
+
+
+def _has_zone(cell: object) -> bool:
+    if not isinstance(cell, str):
+        return False
+    time = cell.lstrip().replace(" ", "T", 1).partition("T")[2]
+    return "Z" in time or "+" in time or "-" in time
 
 
 def _readable_times(cells: pd.Series) -> Bool:
