@@ -20,6 +20,8 @@ CREDENTIALS_IN_URI = re.compile(
     r"://[^@]*:[^@]*@|[?&][^=&]*(password|passwd|pwd|secret|token|credential)[^=&]*=", re.IGNORECASE
 )
 
+EntityType = Literal["auto", "string", "integer"]
+
 
 class ColumnConfig(Frozen):
     """One data column. `min` and `max` are physical limits: rows beyond them are quarantined."""
@@ -78,6 +80,7 @@ class DatasetConfig(Frozen):
     source: SourceConfig
     time_column: str | None = None
     entity_column: str | None = None
+    entity_type: EntityType = "auto"
     frequency: str | None = None
     window_steps: int = Field(default=720, ge=0)
     partition: Period | None = None

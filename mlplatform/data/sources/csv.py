@@ -1,7 +1,7 @@
 """CSV files.
 
 Numbers are parsed by column. A column with text in it comes back as text, cell by cell as written, so that validation
-can quarantine the rows that are at fault and keep the others.
+can quarantine the rows that are at fault and keep the others. Times, entities and categories always come as written.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def _parse(path: Path, dataset: DatasetConfig, params: CsvParams) -> pd.DataFram
     import pandas as pd
 
     nulls: dict[str, list[str]] = dict.fromkeys(dataset.float_columns, NUMBER_NULLS)
-    as_text = [name for name in (dataset.time_column, *dataset.category_columns) if name is not None]
-    nulls |= {name: [""] for name in (*as_text, dataset.entity_column) if name is not None}
+    as_text = [name for name in (dataset.time_column, dataset.entity_column, *dataset.category_columns) if name]
+    nulls |= {name: [""] for name in as_text}
     try:
         with warnings.catch_warnings():
             # Only a warning in pandas: lines longer than the header, whose last fields it would drop.
