@@ -100,13 +100,24 @@ class DatasetConfig(Frozen):
             if self.window_steps < 1:
                 raise ValueError(f"window_steps must be at least 1 for kind timeseries, but is {self.window_steps}")
             time_step(self.frequency)
-        reserved = {ENTITY, TIMESTAMP} & set(self.columns)
+        reserved = {name for name in self.columns if name.lower() in (ENTITY, TIMESTAMP)}
         if reserved:
             raise ValueError(f"columns must not use the reserved names {sorted(reserved)}")
+        self._refuse_case_twins()
         for key in ("time_column", "entity_column"):
             if getattr(self, key) in self.columns:
                 raise ValueError(f"columns must not repeat the {key} {getattr(self, key)!r}")
         return self
+
+    def _refuse_case_twins(self) -> None:
+        """Refuse columns that stores which do not look at the case of names, such as DuckDB, take for one."""
+        first: dict[str, str] = {}
+        for name in self.columns:
+            other = first.setdefault(name.lower(), name)
+            if other != name:
+                raise ValueError(
+                    f"columns {other!r} and {name!r} differ only in case; rename one of them in the source"
+                )
 
     @property
     def step(self) -> dt.timedelta:
