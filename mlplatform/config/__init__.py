@@ -18,7 +18,14 @@ from mlplatform.config.base import (
     UtcDatetime,
     time_step,
 )
-from mlplatform.config.dataset import ColumnConfig, DatasetConfig, SourceConfig, check_source, source_scheme
+from mlplatform.config.dataset import (
+    ColumnConfig,
+    DatasetConfig,
+    EntityType,
+    SourceConfig,
+    check_source,
+    source_scheme,
+)
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
 from mlplatform.config.features import FeaturesConfig
 from mlplatform.config.loading import (
@@ -51,6 +58,7 @@ __all__ = [
     "DatasetAutomation",
     "DatasetConfig",
     "DriftConfig",
+    "EntityType",
     "ExperimentAutomation",
     "ExperimentConfig",
     "FeaturesConfig",

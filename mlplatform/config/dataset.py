@@ -20,6 +20,8 @@ CREDENTIALS_IN_URI = re.compile(
     r"://[^@]*:[^@]*@|[?&][^=&]*(password|passwd|pwd|secret|token|credential)[^=&]*=", re.IGNORECASE
 )
 
+EntityType = Literal["auto", "string", "integer"]
+
 
 class ColumnConfig(Frozen):
     """One data column. `min` and `max` are physical limits: rows beyond them are quarantined."""
@@ -79,6 +81,7 @@ class DatasetConfig(Frozen):
     source: SourceConfig
     time_column: str | None = None
     entity_column: str | None = None
+    entity_type: EntityType = "auto"
     frequency: str | None = None
     window_steps: int = Field(default=720, ge=0)
     partition: Period | None = None
@@ -102,13 +105,24 @@ class DatasetConfig(Frozen):
             time_step(self.frequency)
         for key in ("future_tolerance", "max_gap"):
             time_step(getattr(self, key), key)
-        reserved = {ENTITY, TIMESTAMP} & set(self.columns)
+        reserved = {name for name in self.columns if name.lower() in (ENTITY, TIMESTAMP)}
         if reserved:
             raise ValueError(f"columns must not use the reserved names {sorted(reserved)}")
+        self._refuse_case_twins()
         for key in ("time_column", "entity_column"):
             if getattr(self, key) in self.columns:
                 raise ValueError(f"columns must not repeat the {key} {getattr(self, key)!r}")
         return self
+
+    def _refuse_case_twins(self) -> None:
+        """Refuse columns that stores which do not look at the case of names, such as DuckDB, take for one."""
+        first: dict[str, str] = {}
+        for name in self.columns:
+            other = first.setdefault(name.lower(), name)
+            if other != name:
+                raise ValueError(
+                    f"columns {other!r} and {name!r} differ only in case; rename one of them in the source"
+                )
 
     @property
     def tolerance(self) -> dt.timedelta:

@@ -109,6 +109,9 @@ class ExperimentConfig(Frozen):
         # What is only said about a dataset changes no fold.
         said = {"dataset": {"owners", "tags", "automation"}}
         values = self.model_dump(mode="json", include=parts, exclude=said)
+        if self.dataset.entity_type == "auto":
+            # As ids were made before there was the setting; folds and studies of then stay valid.
+            del values["dataset"]["entity_type"]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
+import functools
+import math
 import numbers
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +17,18 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.api import types
 
+from mlplatform.config import EntityType
+
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 Objects = npt.NDArray[np.object_]
 Times = npt.NDArray[np.datetime64]
 
-# Above this, float64 no longer tells whole numbers apart.
-LARGEST_WHOLE = 2.0**53
+LONGEST_INT64 = 20
+INT64 = range(-(2**63), 2**63)
+# The one way to write a whole number that the number itself keeps.
+WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]*")
+REMEMBERED_CELLS = 100_000
 
 
 def parse_numbers(values: pd.Series) -> tuple[Float64, Bool]:
@@ -42,7 +53,8 @@ def parse_numbers(values: pd.Series) -> tuple[Float64, Bool]:
 def parse_times(values: pd.Series) -> tuple[Times, Bool]:
     """Return datetime64[ns] in UTC, NaT where missing or unreadable, and the mask of cells that are not times.
 
-    Text must be in ISO 8601; naive times are UTC. A bare number is not a time, because its unit and origin are unknown.
+    Text must be in ISO 8601; naive times are UTC, whatever zones their neighbours have. A bare number is not a time,
+    because its unit and origin are unknown.
     """
     present = values.notna().to_numpy()
     if isinstance(values.dtype, pd.DatetimeTZDtype) or types.is_datetime64_dtype(values):
@@ -51,50 +63,123 @@ def parse_times(values: pd.Series) -> tuple[Times, Bool]:
         types.is_object_dtype(values) or types.is_string_dtype(values) or isinstance(values.dtype, pd.CategoricalDtype)
     ):
         cells = values.astype(object)
-        cells = cells.where(_readable_times(cells), None)
-        parsed = _nanoseconds(pd.to_datetime(cells, format="ISO8601", utc=True, errors="coerce"))
+        parsed = _parse_cells(cells.where(_readable_times(cells), None))
     else:
         parsed = np.full(len(values), np.datetime64("NaT"), dtype="datetime64[ns]")
     return parsed, present & np.isnat(parsed)
 
 
-def parse_categories(values: pd.Series) -> Objects:
-    """Return text, `None` where missing. Whole numbers are written without a decimal point."""
-    cells: pd.Series[Any] = values
-    if types.is_float_dtype(values):
-        parsed = values.to_numpy(dtype=np.float64, na_value=np.nan)
-        if bool(_is_whole(parsed[~np.isnan(parsed)]).all()):
-            cells = values.astype("Int64")
+def parse_categories(values: pd.Series) -> tuple[Objects, Bool]:
+    """Return text, `None` where missing, and the mask of cells whose text is not known exactly.
+
+    Text stays as it is; whole numbers are written to the last digit and without a decimal point. Not known exactly are
+    floats so large that several whole numbers are rounded to one, and text with a NUL character, because pandas does
+    not see what follows it.
+    """
     present = values.notna().to_numpy()
-    out = np.full(len(values), None, dtype=object)
-    out[present] = cells[present].astype(str).to_numpy(dtype=object)
-    return out
+    texts = np.full(len(values), None, dtype=object)
+    texts[present] = _by_cell(values, present, _exact_text)
+    return texts, present & pd.isna(texts)
 
 
-def parse_entities(values: pd.Series, tolerance: float, are_text: bool | None = None) -> tuple[npt.NDArray[Any], Bool]:
-    """Return entity ids and the mask of cells that are not ids; missing cells are left to the caller.
+@dataclass(frozen=True)
+class Ids:
+    """Entity ids of a batch.
 
-    Without `are_text`, the ids are int64 if at least the share 1 - `tolerance` (and at least half) of the cells that
-    are there are whole numbers; the others then are faulty, so that one stray text does not turn the ids of all
-    entities into text. Otherwise every id is text.
+    Attributes:
+        values: int64, or object holding text; of no meaning where a cell is missing or faulty.
+        inexact: cells whose id is not known to the last digit or character.
+        respelt: where ids are whole numbers, cells that are whole numbers in other words, such as `007` or `1.0`.
+        other: where ids are whole numbers, cells that are none.
+    """
+
+    values: npt.NDArray[Any]
+    inexact: Bool
+    respelt: Bool
+    other: Bool
+
+
+def parse_entities(
+    values: pd.Series, tolerance: float, are_text: bool | None = None, entity_type: EntityType = "auto"
+) -> Ids:
+    """Return entity ids, none of them changed: text stays text, whole numbers keep every digit.
+
+    With the entity type `auto`, and nothing settled before, ids are text if one of them is a whole number in words that
+    a number would not keep, such as `007`. Otherwise they are int64 if at least the share 1 - `tolerance` (and at least
+    half) of the cells that are there are whole numbers; the others then are faulty, so that one stray text does not
+    turn the ids of all entities into text.
 
     Parameters:
         are_text: whether the ids of the dataset are text, where earlier rows have settled it.
+        entity_type: what the configuration says about it.
     """
     present = values.notna().to_numpy()
+    cells = np.full(len(values), None, dtype=object)
+    cells[present] = _by_cell(values, present, _exact_id)
+    inexact = present & pd.isna(cells)
+    is_whole = np.fromiter((type(cell) is int and cell in INT64 for cell in cells), dtype=bool, count=len(cells))
+    is_respelt = functools.lru_cache(REMEMBERED_CELLS)(_is_respelt)
+    respelt = np.fromiter((type(cell) is str and is_respelt(cell) for cell in cells), dtype=bool, count=len(cells))
+    if entity_type != "auto":
+        are_text = entity_type == "string"
+    elif are_text is None:
+        enough = present.any() and is_whole.sum() >= max(0.5, 1.0 - tolerance) * present.sum()
+        are_text = bool(respelt.any() or not enough)
     if are_text:
-        return parse_categories(values), np.zeros(len(values), dtype=bool)
-    parsed, _ = parse_numbers(values)
-    is_whole = _is_whole(parsed)
-    enough = present.any() and is_whole.sum() >= max(0.5, 1.0 - tolerance) * present.sum()
-    if enough or are_text is False:
-        return np.where(is_whole, parsed, 0.0).astype(np.int64), present & ~is_whole
-    return parse_categories(values), np.zeros(len(values), dtype=bool)
+        texts = np.array([None if cell is None else str(cell) for cell in cells] or [], dtype=object)
+        nowhere = np.zeros(len(cells), dtype=bool)
+        return Ids(texts, inexact, nowhere, nowhere)
+    numbers = np.where(is_whole, cells, 0).astype(np.int64)
+    return Ids(numbers, inexact, respelt, present & ~(is_whole | inexact | respelt))
 
 
-def _is_whole(values: Float64) -> Bool:
-    with np.errstate(invalid="ignore"):
-        return np.asarray((np.abs(values) < LARGEST_WHOLE) & (np.floor(values) == values))
+def _by_cell(values: pd.Series, present: Bool, read: Callable[[Any], Any]) -> Objects:
+    """Return what `read` makes of the cells that are there, each as the object that the source delivered."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        # Not through pandas, which makes floats of whole numbers as soon as one cell is missing.
+        cells = np.array([*values.cat.categories, None], dtype=object)[values.cat.codes.to_numpy()]
+    elif values.dtype in (np.float16, np.float32):
+        cells = np.array([*values.to_numpy(), None], dtype=object)[:-1]  # of their own type, which says what they hold
+    else:
+        cells = values.astype(object).to_numpy()
+    # Equal ones of other types can differ as text.
+    remembered = functools.lru_cache(REMEMBERED_CELLS, typed=True)(read)
+    found = [remembered(cell) if type(cell) in (str, int, float) else read(cell) for cell in cells[present]]
+    return np.array([*found, None], dtype=object)[:-1]
+
+
+def _exact_text(cell: Any) -> str | None:
+    if isinstance(cell, (float, np.floating)):
+        largest_exact = 2.0 ** (np.finfo(type(cell)).nmant + 1)
+        if largest_exact <= abs(float(cell)) < math.inf:
+            return None
+        return str(int(cell)) if float(cell).is_integer() else str(cell)
+    text = str(cell)
+    return None if "\0" in text else text
+
+
+def _exact_id(cell: Any) -> int | str | None:
+    """Return an id as a whole number if it is one, written as a number or as numbers are, else as text."""
+    if isinstance(cell, (int, np.integer)) and not isinstance(cell, bool):
+        return int(cell)
+    if isinstance(cell, decimal.Decimal) and _is_whole(cell):
+        return int(cell)
+    text = _exact_text(cell)
+    return int(text) if text is not None and len(text) <= LONGEST_INT64 and WHOLE_NUMBER.fullmatch(text) else text
+
+
+def _is_respelt(cell: str) -> bool:
+    """Return whether text is a whole number, but not as numbers are written."""
+    if WHOLE_NUMBER.fullmatch(cell):
+        return False
+    try:
+        return _is_whole(decimal.Decimal(cell))
+    except decimal.InvalidOperation:
+        return False
+
+
+def _is_whole(number: decimal.Decimal) -> bool:
+    return number.is_finite() and number == number.to_integral_value()
 
 
 def _nanoseconds(values: pd.Series) -> Times:
@@ -105,6 +190,26 @@ def _nanoseconds(values: pd.Series) -> Times:
         first, last = (np.datetime64(limit, "s") for limit in (pd.Timestamp.min.ceil("s"), pd.Timestamp.max.floor("s")))
         times = np.where((times < first) | (times > last), np.datetime64("NaT"), times)
     return np.asarray(times, dtype="datetime64[ns]")
+
+
+def _parse_cells(cells: pd.Series) -> Times:
+    """Return the times of text and objects; text with a zone and text without one are parsed apart.
+
+    In one call pandas gives a text without a zone the offset of the one above it that has one.
+    """
+    zoned = np.fromiter((_has_zone(cell) for cell in cells), dtype=bool, count=len(cells))
+    parsed = np.full(len(cells), np.datetime64("NaT"), dtype="datetime64[ns]")
+    for company in (zoned, ~zoned):
+        if company.any():
+            parsed[company] = _nanoseconds(pd.to_datetime(cells[company], format="ISO8601", utc=True, errors="coerce"))
+    return parsed
+
+
+def _has_zone(cell: object) -> bool:
+    if not isinstance(cell, str):
+        return False
+    time = cell.lstrip().replace(" ", "T", 1).partition("T")[2]
+    return "Z" in time or "+" in time or "-" in time
 
 
 def _readable_times(cells: pd.Series) -> Bool:

@@ -34,6 +34,7 @@ from mlplatform.data.raw_table import (
     raw_link,
     raw_schema,
     raw_shape,
+    settled_ids,
 )
 from mlplatform.data.sources import IncrementalSource, Source, file_sha256, open_source
 from mlplatform.data.validation import REASON, ROW, Basis
@@ -96,7 +97,7 @@ class _Writer:
 
     def replace_all(self, source: Source[Any], on_rows: Callable[[pd.DataFrame], None]) -> None:
         """Read a source whole and put its rows in the place of the stored ones."""
-        intake = Intake(self.dataset, self.folder, Basis(), newest_wins=False)
+        intake = Intake(self.dataset, self.folder, self._first_basis(), newest_wins=False)
         for frame in source.read_batches(self.dataset, self.settings):
             on_rows(intake.add(frame))
         self._commit(intake, None, None, lambda: intake.tally.refuse_bad_source(self.dataset))
@@ -151,7 +152,7 @@ class _Writer:
         if base is None:
             return None
         shape = raw_shape(self.dataset)
-        changed = [key for key in shape if shape[key] != base.state.shape.get(key)]
+        changed = [key for key in {**base.state.shape, **shape} if shape.get(key) != base.state.shape.get(key)]
         if changed:
             raise DataError(
                 f"dataset {self.dataset.name!r}: its {', '.join(changed)} changed since its rows were stored, so "
@@ -162,7 +163,10 @@ class _Writer:
         return base
 
     def _intake(self, base: RawTable | None) -> Intake:
-        return Intake(self.dataset, self.folder, base.state.basis if base else Basis(), newest_wins=True)
+        return Intake(self.dataset, self.folder, base.state.basis if base else self._first_basis(), newest_wins=True)
+
+    def _first_basis(self) -> Basis:
+        return Basis(text_ids=settled_ids(self.dataset, self.settings))
 
     def _commit(
         self,

@@ -155,7 +155,7 @@ def read_raw(dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
 def raw_shape(dataset: DatasetConfig) -> dict[str, Any]:
     """Return what rows stored earlier must have in common with new ones."""
     columns = {name: column.model_dump(exclude={"unit", "description"}) for name, column in dataset.columns.items()}
-    return {
+    shape = {
         "kind": dataset.kind,
         "source": source_identity(dataset),
         "time_column": dataset.time_column,
@@ -164,6 +164,20 @@ def raw_shape(dataset: DatasetConfig) -> dict[str, Any]:
         "period": dataset.period,
         "columns": columns,
     }
+    # Tables stored before there was the setting were made as `auto` makes them.
+    return shape if dataset.entity_type == "auto" else {**shape, "entity_type": dataset.entity_type}
+
+
+def settled_ids(dataset: DatasetConfig, settings: Settings) -> bool | None:
+    """Return whether the ids of the stored table are text; `None` if there is none, or the configuration is to decide.
+
+    A table that is read anew keeps the kind of ids that features, windows and clients know.
+    """
+    table = open_raw(dataset, settings)
+    if table is None:
+        return None
+    shape, keys = raw_shape(dataset), ("kind", "entity_column", "entity_type")
+    return table.state.basis.text_ids if all(shape.get(key) == table.state.shape.get(key) for key in keys) else None
 
 
 def raw_schema(dataset: DatasetConfig, basis: Basis) -> pa.Schema:

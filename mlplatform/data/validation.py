@@ -28,6 +28,7 @@ REASON = "reason"
 SINGLE_ENTITY = 1
 TIMELESS = np.datetime64("2000-01-01T00:00", "ns")
 EXAMPLES = 3
+NOT_EXACT = "not known exactly: a number rounded on the way here, or text with a NUL character"
 # Of fewer rows than this, a share says little: one bad message among the first three must not stop a stream.
 LEAST_JUDGED_ROWS = 100
 
@@ -86,10 +87,10 @@ def validate(
 
     A bad row goes to quarantine whole, with all its reasons, and so becomes a gap in the grid; this holds as well for a
     row with one value out of range, because one broken value makes the others of that moment doubtful. Bad are: a time
-    or number that does not parse, a missing time, entity or not nullable value, a value that is infinite, beyond
-    `min`..`max` or too large for float32, a time after the present or far from all others, a time off the frequency
-    grid (time series only), and rows that repeat the entity and time of an earlier good row. Rows out of time order are
-    sorted and counted, not bad.
+    or number that does not parse, a missing time, entity or not nullable value, an entity or category that is not known
+    exactly, a value that is infinite, beyond `min`..`max` or too large for float32, a time after the present or far
+    from all others, a time off the frequency grid (time series only), and rows that repeat the entity and time of an
+    earlier good row. Rows out of time order are sorted and counted, not bad.
 
     Parameters:
         frame: in the source's own column names and row order; its index is ignored.
@@ -171,7 +172,8 @@ class Tally:
             f"dataset {dataset.name!r}: {self.quarantined} of {judged} rows ({self.quarantined / judged:.1%}) are bad, "
             f"but max_bad_fraction allows {dataset.max_bad_fraction:.1%} and one row at least must be good. "
             f"Reasons: {counts}. First bad rows:{examples}\n"
-            "Correct the data or the dataset's columns, frequency and source.options, or raise max_bad_fraction"
+            "Correct the data or the dataset's columns, entity_type, frequency and source.options, or raise "
+            "max_bad_fraction"
         )
 
 
@@ -220,7 +222,8 @@ def _parse(
             columns[name], is_unparsed[name] = parse_numbers(frame[name])
             faults.add(f"{name}: not a number", is_unparsed[name])
         else:
-            columns[name] = parse_categories(frame[name])
+            columns[name], is_inexact = parse_categories(frame[name])
+            faults.add(f"{name}: {NOT_EXACT}", is_inexact)
     canonical = pd.DataFrame(columns)
     check_values(canonical, dataset, is_unparsed, faults)
     text_ids = ids.dtype == object if len(frame) else basis.text_ids
@@ -235,10 +238,12 @@ def _entities(
             return np.full(len(frame), SINGLE_ENTITY, dtype=np.int64)
         return np.arange(first_row, first_row + len(frame), dtype=np.int64)
     values = frame[dataset.entity_column]
-    entities, is_faulty = parse_entities(values, dataset.max_bad_fraction, basis.text_ids)
+    ids = parse_entities(values, dataset.max_bad_fraction, basis.text_ids, dataset.entity_type)
     faults.add(f"{dataset.entity_column}: missing", values.isna().to_numpy())
-    faults.add(f"{dataset.entity_column}: not a whole number, as the other entities are", is_faulty)
-    return entities
+    faults.add(f"{dataset.entity_column}: {NOT_EXACT}", ids.inexact)
+    faults.add(f"{dataset.entity_column}: a whole number in other words than the entities are written in", ids.respelt)
+    faults.add(f"{dataset.entity_column}: not a whole number, as the other entities are", ids.other)
+    return ids.values
 
 
 def _timestamps(frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> npt.NDArray[np.datetime64]:

@@ -76,6 +76,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         r"dataset\.columns\.flow: min must be below max, but min=5\.0 and max=5\.0",
     ),
     ("dataset", {"columns": {"event_timestamp": {}}}, r"columns must not use the reserved names \['event_timestamp'\]"),
+    ("dataset", {"columns": {"Entity_ID": {}}}, r"columns must not use the reserved names \['Entity_ID'\]"),
+    ("dataset", {"columns": {"flow": {}, "Flow": {}}}, "columns 'flow' and 'Flow' differ only in case; rename one"),
     # plug-ins
     (
         "model",

@@ -77,6 +77,14 @@ def test_other_ways_of_writing_are_options(settings: Settings) -> None:
     assert result.quarantine["time"].tolist() == ["?"]
 
 
+def test_one_text_does_not_change_the_numbers_of_its_column(settings: Settings) -> None:
+    content = "time;flow;pressure;state\n2024-01-01 00:00;1,5;10;a\n2024-01-01 01:00;?;11;a\n2024-01-01 02:00;;12;a\n"
+    result = read(content, settings, with_options(delimiter=";", decimal=","))
+    assert result.rows["flow"].tolist()[0] == 1.5
+    assert result.rows["flow"].isna().tolist() == [False, True]
+    assert result.quarantine["flow"].tolist() == ["?"]
+
+
 def test_a_missing_time_column_is_named(settings: Settings) -> None:
     with pytest.raises(DataError, match=r"pump\.csv lacks the time column 'time'; columns found: when, flow"):
         read(GOOD.replace("time,", "when,"), settings)

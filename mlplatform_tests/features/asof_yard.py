@@ -67,8 +67,7 @@ def view_of(
     source_options = {key: options.pop(key) for key in names if key in options}
     timestamp = options.pop("timestamp_field", "at")
     source = FileSource(name=f"{name}_source", path=str(path), timestamp_field=timestamp, **source_options)
-    types = {"machine_id": Int64, "site_id": String}
-    keys = [Field(name=entity.join_key, dtype=types[entity.join_key]) for entity in entities]
+    keys = [Field(name=key, dtype=String if key == "site_id" else Int64) for key in (e.join_key for e in entities)]
     return FeatureView(name=name, entities=list(entities), schema=[*keys, *features], source=source, **options)
 
 

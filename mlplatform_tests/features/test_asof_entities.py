@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -154,3 +155,47 @@ def test_feast_itself_asks_for_everything_at_the_end(tmp_path: Path) -> None:
     store.apply([KEY, view(tmp_path, machines([(1, 0, 10), (1, 9, 11)]))])
     result = store.get_historical_features(features=REFS, end_date=minute(3).to_pydatetime()).to_df()
     assert result.to_dict("records") == [{"event_timestamp": minute(3), "machine_id": 1, "value": 10}]
+
+
+BIG = 2**53
+
+
+@pytest.mark.parametrize(
+    ("keys", "source", "shown"),
+    [
+        (np.array([1, BIG], np.float64), np.array([BIG + 1, 1], np.int64), "row 1: 9007199254740992.0"),
+        (np.array([1, 2**24], np.float32), np.array([2**24 + 1, 1], np.int64), "row 1: 16777216.0"),
+        (np.array([BIG + 1, 1], np.int64), np.array([BIG, 1], np.float64), "row 0: 9007199254740993"),
+        (pd.Categorical([float(BIG), 1.0]), np.array([BIG + 1, 1], np.int64), "row 0: 9007199254740992.0"),
+    ],
+)
+def test_a_key_that_was_rounded_is_refused_before_it_matches_another_entity(
+    keys: Any, source: Any, shown: str, tmp_path: Path
+) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10), (2, 0, 20)]).assign(machine_id=source))
+    with pytest.raises(ValueError, match=r"'machine_id'.*too large for floats.*Int64") as error:
+        join(tmp_path, [stats], REFS, asked([(1, 5), (2, 5)]).assign(machine_id=keys))
+    assert shown in str(error.value)
+
+
+def test_large_integer_keys_match_their_own_entity_only(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(BIG, 0, 10), (BIG + 1, 0, 20)]))
+    wanted = asked([(BIG + 1, 5), (None, 5), (BIG, 5), (BIG + 2, 5)])
+    result = join(tmp_path, [stats], REFS, wanted)
+    assert values(result) == [20, None, 10, None]
+    assert values(result, "machine_id") == [BIG + 1, None, BIG, BIG + 2]
+    query = f"SELECT {BIG + 1}::BIGINT AS machine_id, TIMESTAMP '2024-01-01 00:05:00' AS event_timestamp"
+    assert join(tmp_path, [stats], REFS, query)["value"].tolist() == [20]
+
+
+def test_small_floats_are_keys_and_no_others(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10), (BIG + 1, 0, 20)]))
+    wanted = asked([(1, 5), (2, 5), (3, 5)]).assign(machine_id=[1.0, 1.5, np.nan])
+    assert values(join(tmp_path, [stats], REFS, wanted)) == [10, None, None]
+
+
+def test_text_keys_match_in_every_character(tmp_path: Path) -> None:
+    sites = machines([("007", 0, 1), ("7", 0, 2), ("12E2", 0, 3)], ("site_id", "at", "value"))
+    stats = view(tmp_path, sites, entities=[SITE])
+    wanted = asked([(1, 5)] * 4).assign(site_id=["7", "007", "1200", "12E2"])
+    assert values(join(tmp_path, [stats], REFS, wanted)) == [2, 1, None, 3]

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feast import FeatureService, FeatureStore, Field, RequestSource
+from feast import Entity, FeatureService, FeatureStore, Field, RequestSource, ValueType
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bool, Float32, Int64, String
 from hypothesis import HealthCheck, given
@@ -44,6 +44,31 @@ def by_hand(
         newest = max(known, key=lambda row: (row[1], -1 if row[2] is None else row[2]), default=None)
         answers.append(None if newest is None else newest[3])
     return answers
+
+
+def test_columns_that_differ_only_in_case_are_refused_by_both_names(tmp_path: Path) -> None:
+    rows = machines([(1, 0, 10)]).assign(Value=[20], other=[30])
+    features = [Field(name=name, dtype=Int64) for name in ("value", "Value", "other")]
+    stats = view(tmp_path, rows, features=features)
+    for name in ("value", "Value"):
+        with pytest.raises(ValueError, match="columns 'value' and 'Value', which differ only in case"):
+            join(tmp_path, [stats], [f"stats:{name}"], asked([(1, 1)]))
+        with pytest.raises(ValueError, match="columns 'value' and 'Value', which differ only in case"):
+            AsOfOfflineStore.pull_all_from_table_or_query(
+                config(tmp_path), stats.batch_source, ["machine_id"], [name], "at"
+            ).to_df()
+    assert join(tmp_path, [stats], ["stats:other"], asked([(1, 1)]))["other"].tolist() == [30]
+    site = Entity(name="twin", join_keys=["Machine_id"], value_type=ValueType.INT64)
+    twin = view(tmp_path, rows.assign(Machine_id=1), name="twin", entities=[KEY, site], features=features)
+    with pytest.raises(ValueError, match="'machine_id' and 'Machine_id'"):
+        join(tmp_path, [twin], ["twin:other"], asked([(1, 1)]).assign(Machine_id=1))
+
+
+def test_keys_named_as_the_join_names_its_own_are_refused(tmp_path: Path) -> None:
+    row = Entity(name="row", join_keys=["__row"], value_type=ValueType.INT64)
+    stats = view(tmp_path, machines([(1, 0, 10)]).rename(columns={"machine_id": "__row"}), entities=[row])
+    with pytest.raises(ValueError, match=r"join keys \['__row'\] have names that the as-of store uses"):
+        join(tmp_path, [stats], ["stats:value"], asked([(1, 1)]).rename(columns={"machine_id": "__row"}))
 
 
 @given(

@@ -1,7 +1,7 @@
 """CSV files.
 
 Numbers are parsed by column. A column with text in it comes back as text, cell by cell as written, so that validation
-can quarantine the rows that are at fault and keep the others.
+can quarantine the rows that are at fault and keep the others. Times, entities and categories always come as written.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ class CsvSource(Source[CsvParams]):
         header = _header(path, dataset, self.params)
         require_columns(header, dataset, f"CSV file {path}", _delimiter_hint(header, self.params.delimiter))
         frame = _parse(path, dataset, self.params)[list(source_columns(dataset))]
+        if self.params.decimal != ".":
+            for name in dataset.float_columns:
+                frame[name] = _with_decimal_points(frame[name], self.params.decimal)
         if dataset.time_column is not None and self.params.time_format is not None:
             frame[dataset.time_column] = _times(frame[dataset.time_column], self.params.time_format)
         return frame
@@ -120,8 +123,8 @@ def _parse(path: Path, dataset: DatasetConfig, params: CsvParams) -> pd.DataFram
     import pandas as pd
 
     nulls: dict[str, list[str]] = dict.fromkeys(dataset.float_columns, NUMBER_NULLS)
-    as_text = [name for name in (dataset.time_column, *dataset.category_columns) if name is not None]
-    nulls |= {name: [""] for name in (*as_text, dataset.entity_column) if name is not None}
+    as_text = [name for name in (dataset.time_column, dataset.entity_column, *dataset.category_columns) if name]
+    nulls |= {name: [""] for name in as_text}
     try:
         with warnings.catch_warnings():
             # Only a warning in pandas: lines longer than the header, whose last fields it would drop.
@@ -150,6 +153,17 @@ def _unreadable(path: Path, dataset: DatasetConfig, error: Exception) -> DataErr
         reason = f"a line does not have as many fields as the header ({' '.join(str(error).split())})"
         advice = "correct the line, or check source.options.delimiter and decimal"
     return DataError(f"dataset {dataset.name!r}: {path} is not a readable CSV file: {reason}; {advice}")
+
+
+def _with_decimal_points(values: pd.Series, decimal: str) -> pd.Series:
+    """Return the numbers of a column that came back as text, because one cell is none; that one stays as written."""
+    import pandas as pd
+
+    if not pd.api.types.is_object_dtype(values):
+        return values
+    written = values.astype("string").str.replace(decimal, ".", regex=False)
+    parsed = pd.to_numeric(written, errors="coerce").astype(object)
+    return parsed.where(parsed.notna(), values)
 
 
 def _times(values: pd.Series, time_format: str) -> pd.Series:

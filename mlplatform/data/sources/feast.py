@@ -14,6 +14,7 @@ from mlplatform.config import DatasetConfig, Frozen, UtcDatetime, time_step
 from mlplatform.data.columns import require_columns, source_columns
 from mlplatform.data.errors import DataError
 from mlplatform.data.sources.base import Batch, IncrementalSource, Position
+from mlplatform.data.sources.cells import arrow_frame
 from mlplatform.data.sources.files import local_places
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
@@ -117,7 +118,7 @@ class FeastSource(IncrementalSource[FeastParams]):
                 f"{self.params.feature_view!r}: {type(error).__name__}. Read it with Feast itself to see why"
             ) from error
         created = [source.created_timestamp_column] if source.created_timestamp_column else []
-        frame = pulled.to_pandas()
+        frame = arrow_frame(pulled)
         frame[source.timestamp_field] = pd.to_datetime(frame[source.timestamp_field], utc=True)
         # Of rows for the same moment the one that was created last comes last, and so wins.
         frame = frame.sort_values([source.timestamp_field, *created], kind="stable", ignore_index=True)

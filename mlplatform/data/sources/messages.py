@@ -10,6 +10,7 @@ from pydantic import Field
 from mlplatform.config import DatasetConfig, Frozen
 from mlplatform.data.columns import require_columns, source_columns
 from mlplatform.data.errors import DataError
+from mlplatform.data.sources.cells import cell_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,8 +62,6 @@ def rows_from_messages(messages: Sequence[Message], dataset: DatasetConfig, *, i
     Raises:
         DataError: if `is_first` and a column of the dataset is in no object.
     """
-    import pandas as pd
-
     rows = [_object(message) for message in messages]
     objects = [row for row in rows if isinstance(row, dict)]
     if is_first and objects:
@@ -71,7 +70,7 @@ def rows_from_messages(messages: Sequence[Message], dataset: DatasetConfig, *, i
     names = source_columns(dataset)
     bad = dict.fromkeys(names)
     cells = [row if isinstance(row, dict) else {**bad, str(dataset.time_column): row} for row in rows]
-    return pd.DataFrame({name: [_cell(row.get(name)) for row in cells] for name in names})
+    return cell_frame({name: [_cell(row.get(name)) for row in cells] for name in names}, dataset)
 
 
 def _object(message: Message) -> dict[str, Any] | str:

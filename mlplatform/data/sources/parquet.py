@@ -14,6 +14,7 @@ from mlplatform.config import SECRET_NAME, DatasetConfig, Frozen
 from mlplatform.data.columns import require_columns, source_columns
 from mlplatform.data.errors import DataError
 from mlplatform.data.sources.base import Batch, IncrementalSource, Position
+from mlplatform.data.sources.cells import arrow_frame
 from mlplatform.data.sources.filesets import DataFile, FileSet, open_file_set
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
@@ -127,7 +128,7 @@ class ParquetSource(IncrementalSource[ParquetParams]):
         with self._opened(file, files, dataset) as opened:
             inside = [name for name in source_columns(dataset) if name in opened.schema_arrow.names]
             for batch in opened.iter_batches(self.params.batch_rows, columns=inside):
-                frame: pd.DataFrame = pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
+                frame = arrow_frame(pa.Table.from_batches([batch]))
                 for name in source_columns(dataset):
                     if name not in inside:
                         frame[name] = partitions[name]

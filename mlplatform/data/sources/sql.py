@@ -21,6 +21,7 @@ from mlplatform.config import DatasetConfig, Frozen, time_step
 from mlplatform.data.columns import require_columns, source_columns
 from mlplatform.data.errors import DataError, SourceUnavailableError
 from mlplatform.data.sources.base import Batch, IncrementalSource, Position
+from mlplatform.data.sources.cells import cell_frame
 from mlplatform.data.sources.servers import Address, Credentials, parse_address, read_credentials
 from mlplatform.data.sources.watermarks import Watermark, decode_watermark, encode_watermark, lowered
 from mlplatform.settings import Settings
@@ -144,7 +145,6 @@ class SqlSource(IncrementalSource[SqlParams]):
 
     def _frames(self, dataset: DatasetConfig, start: Watermark | None) -> Iterator[tuple[pd.DataFrame, Any]]:
         """Yield frames with the watermark of their last row, `None` without a watermark column."""
-        import pandas as pd
         import sqlalchemy as sa
 
         names = list(source_columns(dataset))
@@ -161,7 +161,8 @@ class SqlSource(IncrementalSource[SqlParams]):
                     statement = statement.where(watermark >= _bound(lowered(start, self.params.overlap, dataset)))
             result = connection.execute(statement, execution_options={"yield_per": self.params.chunk_rows})
             for rows in result.partitions():
-                frame = pd.DataFrame.from_records([tuple(row)[: len(names)] for row in rows], columns=names)
+                cells = [[row[position] for row in rows] for position in range(len(names))]
+                frame = cell_frame(dict(zip(names, cells, strict=True)), dataset)
                 yield frame, rows[-1][-1] if self.params.watermark_column is not None else None
 
     def _selectable(self, connection: Connection, dataset: DatasetConfig) -> FromClause:

@@ -76,12 +76,12 @@ class Place:
         """Return what DuckDB opens one of its files by."""
         return path if self.filesystem is None else str(self.filesystem.unstrip_protocol(path))
 
-    def schema(self) -> pa.Schema:
-        """Return the columns of its first file, followed by those that stand in its paths."""
+    def schema(self, paths: tuple[str, ...] | None = None) -> pa.Schema:
+        """Return the columns of its first file, followed by those that stand in its paths; `paths`: its files."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        paths = self.files()
+        paths = paths or self.files()
         schema = pq.read_schema(paths[0], filesystem=self.filesystem)
         for name, kind in partition_columns(map(self.inside, paths)):
             schema = schema.append(pa.field(name, pa.int64() if kind == "BIGINT" else pa.string()))
@@ -109,10 +109,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a source at one moment: what DuckDB opens them by, and the columns that stand in their paths."""
+    """The files of a source at one moment.
+
+    Attributes:
+        addresses: what DuckDB opens them by.
+        partitions: the columns that stand in their paths, each with its SQL type.
+        schema: all columns.
+    """
 
     addresses: tuple[str, ...]
     partitions: tuple[tuple[str, str], ...]
+    schema: pa.Schema
 
 
 class Listing:
@@ -147,7 +154,8 @@ class Listing:
             protocol = address.partition("://")[0]
             if self._filesystems.setdefault(protocol, place.filesystem) != place.filesystem:
                 raise ValueError(f"one query cannot read {protocol} addresses of different servers or credentials")
-        return Files(tuple(map(place.address, paths)), partition_columns(map(place.inside, paths)))
+        partitions = partition_columns(map(place.inside, paths))
+        return Files(tuple(map(place.address, paths)), partitions, place.schema(paths))
 
 
 def source_place(source: FileSource, repo_path: Path | str | None) -> Place:

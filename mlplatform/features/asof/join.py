@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from mlplatform.features.asof.engine import Engine, placed
 from mlplatform.features.asof.entities import TIME_TYPE, EntityRows, instants
+from mlplatform.features.asof.names import refuse_rounded_keys
 from mlplatform.features.asof.query import ENTITIES, ROW, TIME, TimeSpan, ViewJoin, point_in_time_sql
 
 # The year -71,000 or so: DuckDB still knows it, and differences to it do not overflow.
@@ -62,6 +63,8 @@ class PointInTimeJoin:
         # An as-of join takes a missing time for the latest; a row without a time is to match nothing.
         times = times.fill_null(_BEFORE_EVERYTHING)
         keys = dict.fromkeys(column for view in views for _, column in view.keys)
+        for view in views:
+            _check_keys(rows, view)
         names = [ROW, TIME, *keys]
         # Every byte of a row is sorted, and 32 bits number the rows of all but the longest tables.
         numbers = np.arange(rows.num_rows, dtype=np.int32 if rows.num_rows < 1 << 31 else np.int64)
@@ -72,6 +75,12 @@ class PointInTimeJoin:
 
         sql = point_in_time_sql(views, TimeSpan(span["min"].as_py() or 0, span["max"].as_py() or 0), in_order=in_order)
         return engine.stream(sql, register)
+
+
+def _check_keys(rows: pa.Table, view: ViewJoin) -> None:
+    for source, column in view.keys:
+        if view.table.schema is not None and source in view.table.schema.names:
+            refuse_rounded_keys(rows.column(column), column, view.table.schema.field(source).type)
 
 
 def _beside(rows: pa.Table, features: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -11,6 +11,10 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROW = "__row"
 TIME = "__time"
@@ -29,12 +33,14 @@ class ParquetTable:
         timestamp: column of the event time.
         created: column of the creation time, which decides between rows of equal key and event time; or `None`.
         partitions: pairs (column, SQL type) of the columns that stand in the paths as `column=value`.
+        schema: the columns of the first file and of the paths.
     """
 
     files: tuple[str, ...]
     timestamp: str
     created: str | None = None
     partitions: tuple[tuple[str, str], ...] = ()
+    schema: pa.Schema | None = None
 
 
 @dataclass(frozen=True)

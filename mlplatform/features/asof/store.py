@@ -38,7 +38,8 @@ from mlplatform.features.asof.entities import EntityRows, FrameRows, QueryRows, 
 from mlplatform.features.asof.files import Listing, place, source_place
 from mlplatform.features.asof.job import AsOfRetrievalJob
 from mlplatform.features.asof.join import PointInTimeJoin
-from mlplatform.features.asof.query import ParquetTable, ViewJoin, latest_sql, rows_between_sql
+from mlplatform.features.asof.names import refuse_case_twins
+from mlplatform.features.asof.query import ROW, TIME, ParquetTable, ViewJoin, latest_sql, rows_between_sql
 from mlplatform.features.asof.write import append_files, append_rows
 
 # The second is the path of earlier versions, which stands in feature_store.yaml files of users.
@@ -114,7 +115,8 @@ class AsOfOfflineStore(OfflineStore):
 
         Raises:
             ValueError: if `entity_df` is of another kind, lacks its time or a join key, or has a column named like a
-                requested feature; if two features have the same name; if a source is not Parquet.
+                requested feature; if two features have the same name, or columns that are read differ from others only
+                in case; if a source is not Parquet. When the job runs: if a join key is a float too large to be an id.
         """
         on_demand = _get_requested_on_demand_feature_views(feature_refs, project, registry)
         by_view, _ = _get_requested_feature_views_to_features_dict(feature_refs, feature_views, on_demand)
@@ -158,7 +160,8 @@ class AsOfOfflineStore(OfflineStore):
         def sql(table: ParquetTable) -> str:
             return latest_sql(table, join_key_columns, feature_name_columns, start_date, end_date)
 
-        query = _Scan(config, source, timestamp_field, created_timestamp_column, sql, has_keys=bool(join_key_columns))
+        columns = (join_key_columns, feature_name_columns)
+        query = _Scan(config, source, timestamp_field, created_timestamp_column, *columns, sql)
         return AsOfRetrievalJob(query, config.repo_path)
 
     @staticmethod
@@ -178,7 +181,8 @@ class AsOfOfflineStore(OfflineStore):
         def sql(table: ParquetTable) -> str:
             return rows_between_sql(table, join_key_columns, feature_name_columns, start_date, end_date)
 
-        query = _Scan(config, source, timestamp_field, created_timestamp_column, sql, has_keys=bool(join_key_columns))
+        columns = (join_key_columns, feature_name_columns)
+        query = _Scan(config, source, timestamp_field, created_timestamp_column, *columns, sql)
         return AsOfRetrievalJob(query, config.repo_path)
 
     @staticmethod
@@ -245,13 +249,18 @@ class _Request:
 
     def check(self, columns: Sequence[str]) -> None:
         """Raise ValueError if features cannot be joined to rows with these columns."""
-        missing = sorted({column for view in self.features for _, column in _keys(view)} - set(columns))
+        keys = [column for view in self.features for _, column in _keys(view)]
+        refuse_case_twins(keys, keys, "entity_df")
+        taken = sorted({name for name in keys if name.lower() in (ROW, TIME)})
+        if taken:
+            raise ValueError(f"the join keys {taken} have names that the as-of store uses itself; rename them")
+        missing = sorted(set(keys) - set(columns))
         if missing:
             raise ValueError(f"entity_df lacks the join keys {missing}; its columns are {list(columns)}")
         names = [name for view, features in self.features.items() for _, name in self._names(view, features)]
-        taken = sorted(set(names) & set(columns))
-        if taken:
-            raise ValueError(f"entity_df already has columns {taken}; rename them or use full_feature_names")
+        repeated = sorted(set(names) & set(columns))
+        if repeated:
+            raise ValueError(f"entity_df already has columns {repeated}; rename them or use full_feature_names")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"several views have features named {repeated}; use full_feature_names")
@@ -266,13 +275,17 @@ class _Request:
 
     def _join(self, view: FeatureView, names: Sequence[str], listing: Listing) -> ViewJoin:
         source = _parquet_source(view.batch_source)
-        created = source.created_timestamp_column
+        keys, features = _keys(view), self._names(view, names)
         return ViewJoin(
             table=_table(
-                listing, source, _original(source, source.timestamp_field), _original(source, created or "") or None
+                listing,
+                source,
+                _original(source, source.timestamp_field),
+                _original(source, source.created_timestamp_column or "") or None,
+                [column for column, _ in (*keys, *features)],
             ),
-            keys=_keys(view),
-            features=self._names(view, names),
+            keys=keys,
+            features=features,
             ttl=view.ttl,
             known_by_then=self.known_by_then,
         )
@@ -288,16 +301,18 @@ class _Scan:
     """A read of one source.
 
     Attributes:
+        keys, features: the columns beside the times. Without keys, rows get the key under which Feast stores a view
+            without entities.
         sql: builds the query, once the files are known.
-        has_keys: without keys, rows get the key under which Feast stores a view without entities.
     """
 
     config: RepoConfig
     source: FileSource
     timestamp: str
     created: str | None
+    keys: Sequence[str]
+    features: Sequence[str]
     sql: Callable[[ParquetTable], str]
-    has_keys: bool
 
     def table(self) -> pa.Table:
         """Return all rows."""
@@ -306,9 +321,9 @@ class _Scan:
     def stream(self) -> pa.RecordBatchReader:
         """Return the same rows in batches."""
         listing = Listing(self.config.repo_path)
-        table = _table(listing, self.source, self.timestamp, self.created or None)
+        table = _table(listing, self.source, self.timestamp, self.created or None, [*self.keys, *self.features])
         rows = _engine(self.config, listing).stream(self.sql(table))
-        return rows if self.has_keys else _with_dummy_key(rows)
+        return rows if self.keys else _with_dummy_key(rows)
 
 
 def _entity_rows(config: RepoConfig, entity_df: object) -> EntityRows:
@@ -324,9 +339,13 @@ def _engine(config: RepoConfig, listing: Listing) -> Engine:
     return Engine(options.memory_limit, options.threads, listing.filesystems)
 
 
-def _table(listing: Listing, source: FileSource, timestamp: str, created: str | None) -> ParquetTable:
+def _table(
+    listing: Listing, source: FileSource, timestamp: str, created: str | None, columns: Sequence[str]
+) -> ParquetTable:
+    """Return where a source is; `columns` are those that are read from it beside its times."""
     files = listing.files(source)
-    return ParquetTable(files.addresses, timestamp, created, files.partitions)
+    refuse_case_twins(files.schema.names, [timestamp, created or timestamp, *columns], f"the source {source.path}")
+    return ParquetTable(files.addresses, timestamp, created, files.partitions, files.schema)
 
 
 def _keys(view: FeatureView) -> tuple[tuple[str, str], ...]:

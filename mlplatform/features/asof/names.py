@@ -1,0 +1,77 @@
+"""Names and keys that DuckDB would mistake for others: columns that differ only in case, floats that stand for ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SHOWN_ROWS = 5
+
+
+def case_twins(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return pairs of names that are one name to DuckDB, which looks at ASCII letters without their case."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(_folded(name), name), name) for name in dict.fromkeys(names)]
+    return [(one, other) for one, other in pairs if one != other]
+
+
+def refuse_case_twins(columns: Sequence[str], wanted: Iterable[str], where: str) -> None:
+    """Check that DuckDB can tell the wanted columns from all others.
+
+    Parameters:
+        columns: all columns that `where` has.
+
+    Raises:
+        ValueError: if a wanted column differs from another only in case; it names both.
+    """
+    asked = {_folded(name) for name in wanted}
+    for one, other in case_twins(columns):
+        if _folded(one) in asked:
+            raise ValueError(
+                f"{where} has columns {one!r} and {other!r}, which differ only in case; the as-of store cannot tell "
+                "them apart, so rename one"
+            )
+
+
+def refuse_rounded_keys(keys: pa.ChunkedArray, column: str, source: pa.DataType) -> None:
+    """Check that a join key is known to the last digit, so that it cannot match another entity.
+
+    Floats beyond their last whole digit (2^53 for 64 bits) are several ids rounded to one.
+
+    Parameters:
+        keys: of the entity rows.
+        column: their name.
+        source: type of the key in the feature view's source.
+
+    Raises:
+        ValueError: if a key is too large for the floats on either side; it names rows and what to do.
+    """
+    kinds = [kind for kind in (_value_type(keys.type), _value_type(source)) if pa.types.is_floating(kind)]
+    if not kinds or not _is_number(_value_type(keys.type)) or keys.type == source:
+        return
+    limit = min(2.0 ** {16: 11, 32: 24, 64: 53}[kind.bit_width] for kind in kinds)
+    numbers = keys.cast(_value_type(keys.type)).cast(pa.float64(), safe=False)
+    is_rounded = pc.fill_null(pc.and_(pc.is_finite(numbers), pc.greater_equal(pc.abs(numbers), limit)), False)
+    if not pc.any(is_rounded).as_py():
+        return
+    rows = pc.indices_nonzero(is_rounded).to_pylist()
+    shown = ", ".join(f"row {row}: {keys[row].as_py()}" for row in rows[:SHOWN_ROWS])
+    raise ValueError(
+        f"the join key {column!r} is {keys.type} in entity_df and {source} in the source, and {len(rows)} of its "
+        f"values are too large for floats to tell ids apart ({shown}); make it an integer on both sides (Int64 where "
+        "some are missing)"
+    )
+
+
+def _folded(name: str) -> str:
+    return "".join(character.lower() if character.isascii() else character for character in name)
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
