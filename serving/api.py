@@ -125,7 +125,7 @@ def _prediction_routes(backend: Backend, metrics: ServingMetrics, log: Predictio
             metrics.observe_feature_age(refusal.oldest_seconds)
             metrics.observe_stale("refused", refusal.entities)
             raise
-        metrics.observe_feature_age(float(ages_seconds(prediction).max()))
+        metrics.observe_feature_age(max((age for age in ages_seconds(prediction) if age is not None), default=None))
         metrics.observe_stale("flagged", int(prediction.is_stale.sum()))
         return await respond(request, prediction)
 

@@ -54,12 +54,12 @@ class BundleLoader:
         """Return the pair that is in production now.
 
         Raises:
-            ServingError: 503 if there is none.
+            ServingError: 503 if there is none, with the reason.
         """
         try:
             return self._store.resolve(self.experiment, "production")
         except PairNotFoundError as error:
-            raise no_production_pair(self.experiment) from error
+            raise no_production_pair(self.experiment, self._store.refusal(self.experiment)) from error
 
     def version(self, version: int, pair_id: str) -> PairInfo:
         """Return a version of the pair, as long as it is still the same pair.
@@ -139,13 +139,17 @@ class BundleHolder:
         return bundle
 
 
-def no_production_pair(experiment: str) -> ServingError:
-    """Return the error of a server without a model."""
-    return ServingError(
-        503,
-        "no_production_pair",
-        f"no production pair for {experiment}: run train_{experiment}, then POST /admin/reload or restart the server",
-    )
+def no_production_pair(experiment: str, refusal: str | None) -> ServingError:
+    """Return the error of a server without a model.
+
+    Parameters:
+        refusal: what kept the newest pair out of production; `None` if nothing was ever trained.
+    """
+    found = f"run train_{experiment}"
+    if refusal is not None:
+        found = f"{refusal}; run train_{experiment} again, or promote_{experiment} for another version"
+    message = f"no production pair for {experiment}: {found}, then POST /admin/reload or restart the server"
+    return ServingError(503, "no_production_pair", message)
 
 
 def reload_failure(error: Exception, kept: PairInfo | None) -> ServingError:

@@ -87,10 +87,12 @@ class StaleFeaturesRefusedError(ServingError):
 
     Parameters:
         entities: number of entities whose features are too old.
-        oldest_seconds: age of the oldest.
+        oldest_seconds: age of the oldest; `None` if no age is known.
     """
 
-    def __init__(self, message: str, details: Sequence[ErrorDetail], entities: int, oldest_seconds: float) -> None:
+    def __init__(
+        self, message: str, details: Sequence[ErrorDetail], entities: int, oldest_seconds: float | None
+    ) -> None:
         super().__init__(409, "stale_features", message, details)
         self.entities = entities
         self.oldest_seconds = oldest_seconds

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mlplatform.config import experiment_names
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.backend import EntityId, Prediction, ReloadReport, Status
@@ -92,7 +93,11 @@ class LocalBackend:
 
 
 def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tuple[Settings, str, int]:
-    """Return settings, host and port from the command line and the environment; shared by both servers."""
+    """Return settings, host and port from the command line and the environment; shared by both servers.
+
+    Raises:
+        SystemExit: with status 2 and the known names, if there is no such experiment.
+    """
     parser = argparse.ArgumentParser(description=description)
     settings = Settings.from_env()
     parser.add_argument("--host", default=settings.serving_host, help="default: MLPLATFORM_HOST or 127.0.0.1")
@@ -101,6 +106,13 @@ def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tupl
     arguments = parser.parse_args(argv)
     if arguments.experiment:
         settings = dataclasses.replace(settings, experiment=arguments.experiment)
+    known = experiment_names(settings)
+    if settings.experiment not in known:
+        # A server that could never be ready should not look like one that waits for its first training run.
+        parser.error(
+            f"unknown experiment {settings.experiment!r}; known: {', '.join(known)}; correct --experiment or "
+            "MLPLATFORM_EXPERIMENT, or add the experiment's YAML to MLPLATFORM_CONF_DIR"
+        )
     return settings, arguments.host, arguments.port
 
 

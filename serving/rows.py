@@ -207,8 +207,7 @@ def _tabular_panel(rows: Rows, contract: Contract, types: Types) -> Panel:
     if with_entity:
         codes, known = _entities(rows)
         entity_ids = known[codes]
-    now = np.datetime64(dt.datetime.now(dt.UTC).replace(tzinfo=None), "ns")
-    times = _times(rows) if with_time else np.full(len(rows), now)
+    times = _times(rows) if with_time else np.full(len(rows), np.datetime64("NaT", "ns"))
     return Panel(_columns(rows, contract, types), times, entity_ids, np.arange(len(rows) + 1, dtype=np.int64))
 
 

@@ -81,11 +81,16 @@ class EntityAnswer(BaseModel):
     """What every answer says about an entity or row and the features it was made from."""
 
     entity: int | str
-    event_time: dt.datetime = Field(description="Time of the entity's newest row that has a value.")
-    age_seconds: float = Field(description="Age of that row when it was read; never negative.")
+    event_time: dt.datetime | None = Field(
+        description="Time of the entity's newest row that has a value. Null if rows have no time: of a dataset without "
+        "a time column, or sent without one."
+    )
+    age_seconds: float | None = Field(
+        description="Age of that row when it was read; never negative. Null if it has no time."
+    )
     stale: bool = Field(
-        description="Whether that is older than `staleness.max_age` of the experiment. False without a limit, and for "
-        "rows that the request itself brings."
+        description="Whether that is older than `staleness.max_age` of the experiment, or unknown under one. False "
+        "without a limit, and for rows that the request itself brings."
     )
 
 
