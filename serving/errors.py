@@ -112,6 +112,16 @@ def invalid(code: str, details: Sequence[ErrorDetail]) -> ServingError:
     return ServingError(422, code, message, listed)
 
 
+def body_too_large(found: str, max_bytes: int) -> ServingError:
+    """Return the error of a request body above the limit."""
+    return ServingError(
+        413,
+        "body_too_large",
+        f"the request body has {found}, but at most {max_bytes} are allowed; "
+        "split the request or raise MLPLATFORM_MAX_BODY_BYTES on the server",
+    )
+
+
 def shown(value: Any) -> str:
     """Return a value as it should appear in a message: JSON words, cut to a readable length."""
     text = (

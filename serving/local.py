@@ -20,6 +20,7 @@ from mlplatform.settings import Settings
 from serving.backend import EntityId, Prediction, ReloadReport, Status
 from serving.bundle import Bundle, BundleHolder, BundleLoader
 from serving.concurrency import Workers
+from serving.connections import http_protocol
 from serving.errors import ServingError
 from serving.inference import read_panel, store_problem
 from serving.rows import panel_from_rows, with_future_of_request
@@ -136,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         port=port,
         access_log=False,
         log_config=None,
+        http=http_protocol(),
         # Longer than load balancers keep idle connections (60 s), so that the server is never the first to close one.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=20,

@@ -428,6 +428,8 @@ def _set_environment() -> None:
             # carry a token; one per run, because the default one would be written to the home directory.
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            # The proxy starts uvicorn itself; this is the one place where it asks what to add.
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.connections.answer_half_closed_clients",
         }
     )
     defaults = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -189,6 +190,31 @@ def test_a_body_over_the_limit_is_refused_with_and_without_a_length(client: http
     chunked = client.post("/predict", content=(b" " * 50_000 for _ in range(200)), headers=headers)
     assert "more than 100000 bytes" in refusal(chunked, 413, "body_too_large")["message"]
     assert client.get("/health/live").status_code == 200
+
+
+def test_a_gzip_body_is_read_and_held_to_the_same_limit(client: httpx.Client, platform: Platform) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    for path, body in ((ENTITIES, {"entities": [1]}), ("/predict", {"rows": platform.rows()})):
+        response = client.post(path, content=gzip.compress(json.dumps(body).encode()), headers=headers)
+        assert response.status_code == 200, response.text
+    bomb = gzip.compress(b" " * 10_000_000)
+    assert len(bomb) < 100_000
+    error = refusal(client.post("/predict", content=bomb, headers=headers), 413, "body_too_large")
+    assert "more than 100000 bytes after decompression" in error["message"]
+    refusal(client.post("/predict", content=b"{}", headers=headers), 422, "invalid_encoding")
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, gzip", "gzip, br"])
+def test_another_compression_is_refused_with_what_is_read(client: httpx.Client, encoding: str) -> None:
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    response = client.post(ENTITIES, content=b"whatever", headers=headers)
+    assert encoding in refusal(response, 415, "unknown_encoding")["message"]
+    assert response.headers["accept-encoding"] == "gzip"
+
+
+def test_identity_is_no_compression(client: httpx.Client) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "identity"}
+    assert client.post(ENTITIES, content=b'{"entities": [1]}', headers=headers).status_code == 200
 
 
 def test_unknown_routes_and_methods_have_the_same_error_form(client: httpx.Client) -> None:

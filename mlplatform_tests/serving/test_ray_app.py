@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
             big = client.post("/predict", content=b"[" * 10_000_000, headers={"content-type": "application/json"})
             assert (big.status_code, big.json()["error"]["code"]) == (413, "body_too_large")
             assert client.post("/admin/reload").status_code == 401
+            _stop_talking_early(server.port, client)
             _change_the_staleness_policy(installation, client)
             assert "mlplatform_served_pair_info{" in client.get("/metrics").text
             last = client.post(ENTITIES, json={"entities": [1]}, headers={"x-request-id": "last-by-ray"})
@@ -181,6 +184,32 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
     output = log.read_text()
     assert TOKEN not in output
     assert "Traceback" not in output
+
+
+def _stop_talking_early(port: int, client: httpx.Client) -> None:
+    """Send gzip and HEAD, close one half of a connection, and leave in the middle of a body."""
+    body = json.dumps({"entities": [1]}).encode()
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    assert client.post(ENTITIES, content=gzip.compress(body), headers=headers).status_code == 200
+    assert (client.head("/health/live").status_code, client.head("/health/ready").status_code) == (200, 200)
+    head = (
+        f"POST {ENTITIES} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(head.encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := connection.recv(65_536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
+    assert b'"forecasts"' in answer
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(head.encode() + body[:-5])
+    left = f'mlplatform_http_requests_total{{method="POST",route="{ENTITIES}",status="499"}} 1.0'
+    deadline = time.monotonic() + 20
+    while left not in (text := client.get("/metrics").text):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.1)
 
 
 def _change_the_staleness_policy(installation: Installation, client: httpx.Client) -> None:
