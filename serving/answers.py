@@ -106,11 +106,16 @@ def _entities(prediction: Prediction) -> list[dict[str, Any]]:
     # What has no time of its own has none in the answer: an invented one would look like an age.
     times = [None if np.isnat(time) else time for time in prediction.event_times]
     rows = zip(
-        prediction.entity_ids.tolist(), times, ages_seconds(prediction), prediction.is_stale.tolist(), strict=True
+        prediction.entity_ids.tolist(),
+        times,
+        ages_seconds(prediction),
+        prediction.is_stale.tolist(),
+        prediction.marks or [()] * len(times),
+        strict=True,
     )
     return [
-        {"entity": entity, "event_time": event_time, "age_seconds": age, "stale": stale}
-        for entity, event_time, age, stale in rows
+        {"entity": entity, "event_time": event_time, "age_seconds": age, "stale": stale, "marks": marks}
+        for entity, event_time, age, stale, marks in rows
     ]
 
 

@@ -103,13 +103,23 @@ class StaleFeaturesRefusedError(ServingError):
 
 def invalid(code: str, details: Sequence[ErrorDetail]) -> ServingError:
     """Return a 422 that leads with the first of `details` and lists at most `MAX_DETAILS` of them."""
-    first, listed = details[0], details[:MAX_DETAILS]
-    message = f"{first.field}: found {first.found}, expected {first.expected}; {first.action}"
+    listed = details[:MAX_DETAILS]
+    message = _sentence(details[0])
     if len(details) > len(listed):
         message += f" (there are more findings; the first {MAX_DETAILS} are in details)"
     elif len(listed) > 1:
         message += f" (one of {len(listed)} findings, all in details)"
     return ServingError(422, code, message, listed)
+
+
+def reworded(error: ServingError, details: Sequence[ErrorDetail]) -> ServingError:
+    """Return an error of `invalid` with its details told in other words."""
+    rest = error.message.removeprefix(_sentence(error.details[0]))
+    return ServingError(error.status, error.code, _sentence(details[0]) + rest, details, error.headers)
+
+
+def _sentence(detail: ErrorDetail) -> str:
+    return f"{detail.field}: found {detail.found}, expected {detail.expected}; {detail.action}"
 
 
 def body_too_large(found: str, max_bytes: int) -> ServingError:

@@ -85,12 +85,12 @@ class LocalBackend:
     ) -> Prediction:
         contract = bundle.pair.contract
         panel = read_panel(contract, bundle.dataset, bundle.staleness, entities, time_point, self._settings)
-        panel = with_future_of_request(panel, future, contract, bundle.forecaster.preprocessor.columns)
-        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel))
+        panel = with_future_of_request(panel, future, contract, bundle.forecaster.preprocessor.columns, bundle.rules)
+        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules)
 
     def _from_rows(self, bundle: Bundle, rows: Sequence[dict[str, Any]]) -> Prediction:
-        panel = panel_from_rows(rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns)
-        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel))
+        panel = panel_from_rows(rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns, bundle.rules)
+        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules)
 
 
 def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tuple[Settings, str, int]:

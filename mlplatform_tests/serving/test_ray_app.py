@@ -117,7 +117,12 @@ def test_haproxy_mode_is_refused_because_it_listens_everywhere(monkeypatch: pyte
 def requests(platform: Platform) -> list[tuple[str, dict[str, Any]]]:
     """Good and bad requests whose answers must not depend on the server."""
     broken = platform.rows()
-    broken[2]["oil"] = None
+    broken[2]["oil"] = "hot"
+    gap, own = platform.rows(), [dict(row, unit=row["entity_id"]) for row in platform.rows()]
+    gap[2]["oil"] = None
+    gap[3]["cooling"] = "nitrogen"
+    for row in own:
+        del row["entity_id"]
     return [
         (ENTITIES, {"entities": list(UNITS)}),
         (ENTITIES, {"entities": [2]}),
@@ -128,6 +133,8 @@ def requests(platform: Platform) -> list[tuple[str, dict[str, Any]]]:
         (ENTITIES, {"entities": [1], "other": 2}),
         ("/predict", {"rows": broken}),
         ("/predict", {"rows": platform.rows(5)}),
+        ("/predict", {"rows": gap}),
+        ("/predict", {"rows": own}),
     ]
 
 
@@ -158,7 +165,11 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
             expected[pair.pair_id] = answers(local, asked)
     first, second = fresh_pairs
     assert expected[first.pair_id] != expected[second.pair_id]
-    assert [status for status, _ in expected[first.pair_id]] == [200, 200, 200, 200, 404, 422, 422, 422, 422]
+    assert [status for status, _ in expected[first.pair_id]] == [
+        *[200] * 4,
+        *[404, 422, 422, 422, 422],
+        *[200] * 2,
+    ]
 
     log = tmp_path / "ray.log"
     with in_process("serving.ray_app", installation.environ, log, "--experiment", "tiny_forecast") as server:
@@ -205,6 +216,8 @@ def _stop_talking_early(port: int, client: httpx.Client) -> None:
     assert b'"forecasts"' in answer
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(head.encode() + body[:-5])
+        # What leaves at once never gets from the proxy to the routes.
+        time.sleep(0.5)
     left = f'mlplatform_http_requests_total{{method="POST",route="{ENTITIES}",status="499"}} 1.0'
     deadline = time.monotonic() + 20
     while left not in (text := client.get("/metrics").text):
