@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,10 @@ def answer(prediction: Prediction) -> dict[str, Any]:
     return {**head, **build(prediction)}
 
 
-def ages_seconds(prediction: Prediction) -> npt.NDArray[np.float64]:
-    """Return how old the latest features of every entity were when they were read, of shape (n,), in seconds."""
+def ages_seconds(prediction: Prediction) -> list[float | None]:
+    """Return how old the latest features of every entity were when they were read, in seconds; `None` if unknown."""
     seconds: npt.NDArray[np.float64] = prediction.ages / np.timedelta64(1, "s")
-    return seconds
+    return [None if math.isnan(age) else age for age in np.round(seconds, 3).tolist()]
 
 
 def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime) -> ServedPredictions:
@@ -102,11 +103,19 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
 
 def _entities(prediction: Prediction) -> list[dict[str, Any]]:
     """Return what every answer says about an entity and its features, one object per entity."""
-    ages = np.round(ages_seconds(prediction), 3).tolist()
-    rows = zip(prediction.entity_ids.tolist(), prediction.event_times, ages, prediction.is_stale.tolist(), strict=True)
+    # What has no time of its own has none in the answer: an invented one would look like an age.
+    times = [None if np.isnat(time) else time for time in prediction.event_times]
+    rows = zip(
+        prediction.entity_ids.tolist(),
+        times,
+        ages_seconds(prediction),
+        prediction.is_stale.tolist(),
+        prediction.marks or [()] * len(times),
+        strict=True,
+    )
     return [
-        {"entity": entity, "event_time": event_time, "age_seconds": age, "stale": stale}
-        for entity, event_time, age, stale in rows
+        {"entity": entity, "event_time": event_time, "age_seconds": age, "stale": stale, "marks": marks}
+        for entity, event_time, age, stale, marks in rows
     ]
 
 

@@ -6,6 +6,7 @@ prediction is the backend's business.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import logging
 import re
@@ -14,20 +15,23 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
 from serving.answers import ages_seconds, answer, refuse_missing_numbers, served_predictions, to_json
 from serving.backend import Backend, Prediction
+from serving.bodies import JSON, read_body
 from serving.concurrency import Workers
+from serving.connections import CLIENT_LEFT
 from serving.errors import ErrorDetail, ErrorResponse, ServingError, StaleFeaturesRefusedError, invalid, shown
 from serving.metrics import CONTENT_TYPE, ServingMetrics
 from serving.schemas import (
@@ -38,20 +42,15 @@ from serving.schemas import (
     ReadyAnswer,
     ReloadAnswer,
     RowsRequest,
-    StrictRequest,
 )
 from serving.security import BodyLimitMiddleware, require_admin
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("serving.access")
 
-RequestT = TypeVar("RequestT", bound=StrictRequest)
-
-# Above these sizes reading a body or writing an answer takes longer than handing it to a thread.
-_SMALL_BODY_BYTES = 32_768
+# Above this size writing an answer takes longer than handing it to a thread.
 _SMALL_ANSWER_VALUES = 4_096
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_JSON = "application/json"
 
 
 def build_app(backend: Backend, settings: Settings, *, is_request_id_answered: bool = True) -> FastAPI:
@@ -82,18 +81,21 @@ def build_app(backend: Backend, settings: Settings, *, is_request_id_answered: b
         version="1",
         lifespan=lifespan,
     )
-    app.include_router(_prediction_routes(backend, metrics, log, workers))
+    app.include_router(_prediction_routes(backend, metrics, log, workers, settings.max_body_bytes))
     app.include_router(_operation_routes(backend, metrics, settings))
     # The last one added is the outermost: refused bodies are observed too.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(ObservationMiddleware, metrics=metrics, is_request_id_answered=is_request_id_answered)
     app.add_exception_handler(ServingError, _answer_serving_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(ClientDisconnect, _note_departure)
     app.add_exception_handler(Exception, _answer_unexpected_error)
     return app
 
 
-def _prediction_routes(backend: Backend, metrics: ServingMetrics, log: PredictionLog, workers: Workers) -> APIRouter:
+def _prediction_routes(
+    backend: Backend, metrics: ServingMetrics, log: PredictionLog, workers: Workers, max_body_bytes: int
+) -> APIRouter:
     router = APIRouter(tags=["predictions"])
 
     async def respond(request: Request, prediction: Prediction) -> Response:
@@ -109,7 +111,7 @@ def _prediction_routes(backend: Backend, metrics: ServingMetrics, log: Predictio
         small = prediction.outputs.size <= _SMALL_ANSWER_VALUES
         content = finish() if small else await workers.run(finish)
         metrics.observe_predictions(prediction.pair.version, len(prediction.outputs))
-        return Response(content, media_type=_JSON)
+        return Response(content, media_type=JSON)
 
     @router.post("/predict/feast/batch", **_described_body(EntitiesRequest, 404, 409, 413, 415, 422, 500, 503))
     async def predict_entities(request: Request) -> Response:
@@ -117,7 +119,7 @@ def _prediction_routes(backend: Backend, metrics: ServingMetrics, log: Predictio
 
         Features older than the experiment's `staleness.max_age` are refused (409) or marked, as its policy says.
         """
-        asked = await _read(request, EntitiesRequest, workers)
+        asked = await read_body(request, EntitiesRequest, workers, max_body_bytes)
         _check_entities(asked)
         try:
             prediction = await backend.forecast_entities(asked.entities, asked.time_point, asked.future)
@@ -125,14 +127,14 @@ def _prediction_routes(backend: Backend, metrics: ServingMetrics, log: Predictio
             metrics.observe_feature_age(refusal.oldest_seconds)
             metrics.observe_stale("refused", refusal.entities)
             raise
-        metrics.observe_feature_age(float(ages_seconds(prediction).max()))
+        metrics.observe_feature_age(max((age for age in ages_seconds(prediction) if age is not None), default=None))
         metrics.observe_stale("flagged", int(prediction.is_stale.sum()))
         return await respond(request, prediction)
 
     @router.post("/predict", **_described_body(RowsRequest, 413, 415, 422, 500, 503))
     async def predict_rows(request: Request) -> Response:
         """Predict from raw rows."""
-        asked = await _read(request, RowsRequest, workers)
+        asked = await read_body(request, RowsRequest, workers, max_body_bytes)
         return await respond(request, await backend.predict_rows(asked.rows))
 
     return router
@@ -141,11 +143,14 @@ def _prediction_routes(backend: Backend, metrics: ServingMetrics, log: Predictio
 def _operation_routes(backend: Backend, metrics: ServingMetrics, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
+    # HEAD is what many load balancers ask with; the answer's body is left out by the server.
+    @router.head("/health/live", include_in_schema=False)
     @router.get("/health/live", response_model=LiveAnswer)
     async def live() -> Response:
         """Say that the process runs."""
-        return Response(to_json({"status": "live"}), media_type=_JSON)
+        return Response(to_json({"status": "live"}), media_type=JSON)
 
+    @router.head("/health/ready", include_in_schema=False)
     @router.get("/health/ready", response_model=ReadyAnswer, responses=_errors(503))
     async def ready() -> Response:
         """Say whether predictions can be answered: a pair is loaded and the feature store answers."""
@@ -159,8 +164,9 @@ def _operation_routes(backend: Backend, metrics: ServingMetrics, settings: Setti
             "version": pair.version,
             "pair_id": pair.pair_id,
         }
-        return Response(to_json(content), media_type=_JSON)
+        return Response(to_json(content), media_type=JSON)
 
+    @router.head("/metrics", include_in_schema=False)
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
         """Report counters in Prometheus' text format."""
@@ -189,52 +195,9 @@ def _operation_routes(backend: Backend, metrics: ServingMetrics, settings: Setti
             "previous_version": report.previous_version,
             "swapped": report.swapped,
         }
-        return Response(to_json(content), media_type=_JSON)
+        return Response(to_json(content), media_type=JSON)
 
     return router
-
-
-async def _read(request: Request, model: type[RequestT], workers: Workers) -> RequestT:
-    """Return the request's body as `model`.
-
-    Raises:
-        ServingError: 413, 415 or 422.
-    """
-    given = request.headers.get("content-type", "")
-    if given.partition(";")[0].strip().lower() != _JSON:
-        raise ServingError(415, "not_json", f"found content-type {shown(given)}, expected {_JSON}; send that header")
-    body = await request.body()
-    if len(body) <= _SMALL_BODY_BYTES:
-        return _parse(body, model)
-    return await workers.run(_parse, body, model)
-
-
-def _parse(body: bytes, model: type[RequestT]) -> RequestT:
-    try:
-        # orjson refuses NaN and Infinity, which are not JSON and which json.loads lets pass.
-        values = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        message = f"the body is not JSON: {error}; numbers must be finite (NaN and Infinity are not JSON)"
-        raise ServingError(422, "invalid_json", message) from error
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise invalid("invalid_request", _findings(error, model)) from error
-
-
-def _findings(error: ValidationError, model: type[BaseModel]) -> list[ErrorDetail]:
-    findings = []
-    for item in error.errors(include_url=False):
-        field = ".".join(str(part) for part in item["loc"]) or "body"
-        found = shown(item["input"])
-        expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        action = "see /docs for the form of the request"
-        if item["type"] == "missing":
-            found, expected, action = "no such field", "a value", "add it"
-        elif item["type"] == "extra_forbidden":
-            found, expected, action = "an unknown field", f"only {', '.join(model.model_fields)}", "leave it out"
-        findings.append(ErrorDetail(field=field, found=found, expected=expected, action=action))
-    return findings
 
 
 def _check_entities(asked: EntitiesRequest) -> None:
@@ -255,7 +218,7 @@ def _check_entities(asked: EntitiesRequest) -> None:
 
 def _described_body(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
     """Return what OpenAPI should say about a route that reads its own body."""
-    content = {_JSON: {"schema": model.model_json_schema()}}
+    content = {JSON: {"schema": model.model_json_schema()}}
     return {
         "response_model": PredictionAnswer,
         "responses": _errors(*statuses),
@@ -283,11 +246,20 @@ class ObservationMiddleware:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         status: int | None = None
+        is_whole = False
+
+        async def followed() -> Message:
+            nonlocal is_whole
+            message = await receive()
+            is_whole = message["type"] == "http.request" and not message.get("more_body", False)
+            return message
 
         async def observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                # Asked only once all was read: asking for more would have the server wave the rest of a body through.
+                has_left = is_whole and await Request(scope, receive).is_disconnected()
+                status = CLIENT_LEFT if has_left else message["status"]
                 if self.is_request_id_answered:
                     message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
             elif message["type"] == "http.response.body" and not message.get("more_body") and status is not None:
@@ -296,7 +268,11 @@ class ObservationMiddleware:
             await send(message)
 
         try:
-            await self.app(scope, receive, observed)
+            await self.app(scope, followed, observed)
+        except asyncio.CancelledError:
+            # How Ray Serve's proxy tells that the client has left.
+            self._observe(scope, CLIENT_LEFT, request_id, time.perf_counter() - started)
+            raise
         except Exception:
             # The answer to an unexpected failure is made further out and does not come by here.
             self._observe(scope, 500, request_id, time.perf_counter() - started)
@@ -324,7 +300,12 @@ def _request_id(scope: Scope) -> str:
 
 async def _answer_serving_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    return Response(to_json(error.body()), error.status, error.headers, _JSON)
+    return Response(to_json(error.body()), error.status, error.headers, JSON)
+
+
+async def _note_departure(*_: object) -> Response:
+    """Answer a client that left before its request was complete: nobody will read it, but log and metrics have it."""
+    return Response(status_code=CLIENT_LEFT)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
@@ -335,7 +316,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
         to_json(ServingError(error.status_code, code, message).body()),
         error.status_code,
         dict(error.headers or {}),
-        _JSON,
+        JSON,
     )
 
 
@@ -343,4 +324,4 @@ async def _answer_unexpected_error(request: Request, error: Exception) -> Respon
     logger.error("request %s failed", request.state.request_id, exc_info=error)
     message = f"the server failed; its log has the cause under request id {request.state.request_id}"
     headers = {"x-request-id": request.state.request_id}
-    return Response(to_json(ServingError(500, "internal_error", message).body()), 500, headers, _JSON)
+    return Response(to_json(ServingError(500, "internal_error", message).body()), 500, headers, JSON)

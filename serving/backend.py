@@ -16,6 +16,7 @@ from mlplatform.datamodule import Float32
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers
 from mlplatform.registry.pairs import PairInfo
+from serving.rules import Mark, RowRules
 
 EntityId = int | str
 
@@ -27,11 +28,14 @@ class Prediction:
     Attributes:
         pair: the pair that answered.
         entity_ids: of shape (n,).
-        origins: of shape (n,), datetime64[ns] in UTC: the last moment that each answer looked at.
+        origins: of shape (n,), datetime64[ns] in UTC: the last moment that each answer looked at; NaT if its
+            row has no time.
         answers: point predictions, forecast (n, horizon, targets), regression (n,), classification probabilities
             (n, classes), with the bounds of their prediction intervals if the model was calibrated.
-        event_times: of shape (n,), datetime64[ns] in UTC: the newest row that each answer was made from.
-        ages: of shape (n,), timedelta64[ns]: how old that row was when it was read.
+        event_times: of shape (n,), datetime64[ns] in UTC: the newest row that each answer was made from; NaT if it has
+            no time.
+        ages: of shape (n,), timedelta64[ns]: how old that row was when it was read; NaT if it has no time.
+        marks: of shape (n,): what is unusual in the rows that each answer was made from.
         is_stale: of shape (n,): whether that is beyond the experiment's limit. Never so for rows of the request itself.
     """
 
@@ -42,6 +46,7 @@ class Prediction:
     event_times: npt.NDArray[np.datetime64]
     ages: npt.NDArray[np.timedelta64]
     is_stale: npt.NDArray[np.bool_]
+    marks: tuple[tuple[Mark, ...], ...] = ()
 
     @property
     def outputs(self) -> Float32:
@@ -49,16 +54,18 @@ class Prediction:
         return self.answers.point
 
     @classmethod
-    def of(cls, pair: PairInfo, panel: FeaturePanel, answers: Answers) -> Prediction:
+    def of(cls, pair: PairInfo, panel: FeaturePanel, answers: Answers, rules: RowRules) -> Prediction:
         """Return the prediction made from the last row of the past of every entity of `panel`."""
+        last = panel.timestamps[panel.offsets[1:] - 1 - pair.contract.future_rows]
         return cls(
             pair=pair,
             entity_ids=panel.entity_ids,
-            origins=panel.timestamps[panel.offsets[1:] - 1 - pair.contract.future_rows],
+            origins=last if pair.contract.task == "forecast" else panel.event_times,
             answers=answers,
             event_times=panel.event_times,
             ages=panel.ages,
             is_stale=panel.is_stale,
+            marks=rules.marks(panel, pair.contract),
         )
 
 

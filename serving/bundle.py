@@ -17,6 +17,7 @@ from mlplatform.settings import Settings
 from serving.backend import ReloadReport
 from serving.concurrency import Coalescer, Workers
 from serving.errors import ServingError
+from serving.rules import RowRules
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +32,14 @@ class Bundle:
         dataset: the dataset whose columns it reads.
         staleness: how old features may be. From the configuration and not from the pair: a changed policy holds from
             the next reload on, without training anew.
+        rules: what rows of requests may hold; their policy comes from the configuration as well.
     """
 
     pair: PairInfo
     forecaster: Forecaster
     dataset: DatasetConfig
     staleness: StalenessConfig
+    rules: RowRules
 
 
 class BundleLoader:
@@ -54,12 +57,12 @@ class BundleLoader:
         """Return the pair that is in production now.
 
         Raises:
-            ServingError: 503 if there is none.
+            ServingError: 503 if there is none, with the reason.
         """
         try:
             return self._store.resolve(self.experiment, "production")
         except PairNotFoundError as error:
-            raise no_production_pair(self.experiment) from error
+            raise no_production_pair(self.experiment, self._store.refusal(self.experiment)) from error
 
     def version(self, version: int, pair_id: str) -> PairInfo:
         """Return a version of the pair, as long as it is still the same pair.
@@ -81,7 +84,9 @@ class BundleLoader:
             PairIntegrityError: if an artifact is not what was registered.
         """
         config = self.config()
-        return Bundle(pair, self._store.load(pair), config.dataset, config.staleness)
+        forecaster = self._store.load(pair)
+        rules = RowRules.of(forecaster, config.dataset, config.requests)
+        return Bundle(pair, forecaster, config.dataset, config.staleness, rules)
 
     def config(self) -> ExperimentConfig:
         """Return the experiment's configuration as it is now."""
@@ -132,20 +137,27 @@ class BundleHolder:
     def _load(self, previous: Bundle | None) -> Bundle:
         pair = self._loader.production()
         if previous is not None and previous.pair.pair_id == pair.pair_id:
-            staleness = self._loader.config().staleness
-            return previous if staleness == previous.staleness else replace(previous, staleness=staleness)
+            config = self._loader.config()
+            rules = RowRules.of(previous.forecaster, config.dataset, config.requests)
+            if (config.staleness, rules) == (previous.staleness, previous.rules):
+                return previous
+            return replace(previous, staleness=config.staleness, rules=rules)
         bundle = self._loader.load(pair)
         logger.info("loaded version %d of %r, pair %s", pair.version, pair.name, pair.pair_id)
         return bundle
 
 
-def no_production_pair(experiment: str) -> ServingError:
-    """Return the error of a server without a model."""
-    return ServingError(
-        503,
-        "no_production_pair",
-        f"no production pair for {experiment}: run train_{experiment}, then POST /admin/reload or restart the server",
-    )
+def no_production_pair(experiment: str, refusal: str | None) -> ServingError:
+    """Return the error of a server without a model.
+
+    Parameters:
+        refusal: what kept the newest pair out of production; `None` if nothing was ever trained.
+    """
+    found = f"run train_{experiment}"
+    if refusal is not None:
+        found = f"{refusal}; run train_{experiment} again, or promote_{experiment} for another version"
+    message = f"no production pair for {experiment}: {found}, then POST /admin/reload or restart the server"
+    return ServingError(503, "no_production_pair", message)
 
 
 def reload_failure(error: Exception, kept: PairInfo | None) -> ServingError:

@@ -87,10 +87,12 @@ class StaleFeaturesRefusedError(ServingError):
 
     Parameters:
         entities: number of entities whose features are too old.
-        oldest_seconds: age of the oldest.
+        oldest_seconds: age of the oldest; `None` if no age is known.
     """
 
-    def __init__(self, message: str, details: Sequence[ErrorDetail], entities: int, oldest_seconds: float) -> None:
+    def __init__(
+        self, message: str, details: Sequence[ErrorDetail], entities: int, oldest_seconds: float | None
+    ) -> None:
         super().__init__(409, "stale_features", message, details)
         self.entities = entities
         self.oldest_seconds = oldest_seconds
@@ -101,13 +103,33 @@ class StaleFeaturesRefusedError(ServingError):
 
 def invalid(code: str, details: Sequence[ErrorDetail]) -> ServingError:
     """Return a 422 that leads with the first of `details` and lists at most `MAX_DETAILS` of them."""
-    first, listed = details[0], details[:MAX_DETAILS]
-    message = f"{first.field}: found {first.found}, expected {first.expected}; {first.action}"
+    listed = details[:MAX_DETAILS]
+    message = _sentence(details[0])
     if len(details) > len(listed):
         message += f" (there are more findings; the first {MAX_DETAILS} are in details)"
     elif len(listed) > 1:
         message += f" (one of {len(listed)} findings, all in details)"
     return ServingError(422, code, message, listed)
+
+
+def reworded(error: ServingError, details: Sequence[ErrorDetail]) -> ServingError:
+    """Return an error of `invalid` with its details told in other words."""
+    rest = error.message.removeprefix(_sentence(error.details[0]))
+    return ServingError(error.status, error.code, _sentence(details[0]) + rest, details, error.headers)
+
+
+def _sentence(detail: ErrorDetail) -> str:
+    return f"{detail.field}: found {detail.found}, expected {detail.expected}; {detail.action}"
+
+
+def body_too_large(found: str, max_bytes: int) -> ServingError:
+    """Return the error of a request body above the limit."""
+    return ServingError(
+        413,
+        "body_too_large",
+        f"the request body has {found}, but at most {max_bytes} are allowed; "
+        "split the request or raise MLPLATFORM_MAX_BODY_BYTES on the server",
+    )
 
 
 def shown(value: Any) -> str:

@@ -112,5 +112,5 @@ def _stale_features(error: StaleFeaturesError, dataset: DatasetConfig) -> StaleF
         )
         for stale in error.stale[:MAX_DETAILS]
     ]
-    oldest = max(stale.age for stale in error.stale).total_seconds()
-    return StaleFeaturesRefusedError(str(error), details, len(error.stale), oldest)
+    ages = [stale.age.total_seconds() for stale in error.stale if stale.age is not None]
+    return StaleFeaturesRefusedError(str(error), details, len(error.stale), max(ages, default=None))

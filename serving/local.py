@@ -14,11 +14,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mlplatform.config import experiment_names
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.backend import EntityId, Prediction, ReloadReport, Status
 from serving.bundle import Bundle, BundleHolder, BundleLoader
 from serving.concurrency import Workers
+from serving.connections import http_protocol
 from serving.errors import ServingError
 from serving.inference import read_panel, store_problem
 from serving.rows import panel_from_rows, with_future_of_request
@@ -83,16 +85,20 @@ class LocalBackend:
     ) -> Prediction:
         contract = bundle.pair.contract
         panel = read_panel(contract, bundle.dataset, bundle.staleness, entities, time_point, self._settings)
-        panel = with_future_of_request(panel, future, contract, bundle.forecaster.preprocessor.columns)
-        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel))
+        panel = with_future_of_request(panel, future, contract, bundle.forecaster.preprocessor.columns, bundle.rules)
+        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules)
 
     def _from_rows(self, bundle: Bundle, rows: Sequence[dict[str, Any]]) -> Prediction:
-        panel = panel_from_rows(rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns)
-        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel))
+        panel = panel_from_rows(rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns, bundle.rules)
+        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules)
 
 
 def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tuple[Settings, str, int]:
-    """Return settings, host and port from the command line and the environment; shared by both servers."""
+    """Return settings, host and port from the command line and the environment; shared by both servers.
+
+    Raises:
+        SystemExit: with status 2 and the known names, if there is no such experiment.
+    """
     parser = argparse.ArgumentParser(description=description)
     settings = Settings.from_env()
     parser.add_argument("--host", default=settings.serving_host, help="default: MLPLATFORM_HOST or 127.0.0.1")
@@ -101,6 +107,13 @@ def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tupl
     arguments = parser.parse_args(argv)
     if arguments.experiment:
         settings = dataclasses.replace(settings, experiment=arguments.experiment)
+    known = experiment_names(settings)
+    if settings.experiment not in known:
+        # A server that could never be ready should not look like one that waits for its first training run.
+        parser.error(
+            f"unknown experiment {settings.experiment!r}; known: {', '.join(known)}; correct --experiment or "
+            "MLPLATFORM_EXPERIMENT, or add the experiment's YAML to MLPLATFORM_CONF_DIR"
+        )
     return settings, arguments.host, arguments.port
 
 
@@ -124,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         port=port,
         access_log=False,
         log_config=None,
+        http=http_protocol(),
         # Longer than load balancers keep idle connections (60 s), so that the server is never the first to close one.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=20,

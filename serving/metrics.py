@@ -56,9 +56,10 @@ class ServingMetrics:
         with self._lock:
             self._predictions[str(version)] += count
 
-    def observe_feature_age(self, seconds: float) -> None:
-        """Remember the age of the oldest features of a request."""
-        self._feature_age_seconds = seconds
+    def observe_feature_age(self, seconds: float | None) -> None:
+        """Remember the age of the oldest features of a request; `None`, of features without a time, changes nothing."""
+        if seconds is not None:
+            self._feature_age_seconds = seconds
 
     def observe_stale(self, outcome: str, entities: int) -> None:
         """Count entities with features older than the experiment's limit, by what became of their request."""

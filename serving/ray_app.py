@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mlplatform.config import DatasetConfig, StalenessConfig
+from mlplatform.config import DatasetConfig, RequestsConfig, StalenessConfig
 from mlplatform.datamodule import Samples
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers
@@ -41,6 +41,7 @@ from serving.errors import ServingError
 from serving.inference import read_panel, store_problem
 from serving.local import LOG_FORMAT, parse_arguments
 from serving.rows import panel_from_rows, with_future_of_request
+from serving.rules import RowRules
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -77,10 +78,11 @@ class PairRef:
 
 @dataclass(frozen=True)
 class Served:
-    """What answers requests now: a pair, and the staleness policy of the experiment's configuration."""
+    """What answers requests now: a pair, and the policies of the experiment's configuration."""
 
     pair: PairInfo
     staleness: StalenessConfig
+    rules: RowRules
 
 
 class VersionCache(Generic[T]):
@@ -162,24 +164,29 @@ class PairService:
 class PreprocessingService(PairService):
     """Checks raw rows, and maps panels to samples and outputs to original units."""
 
-    async def panel(self, ref: PairRef, rows: Sequence[dict[str, Any]]) -> FeaturePanel | ServingError:
+    async def rules(self, ref: PairRef, dataset: DatasetConfig, policy: RequestsConfig) -> RowRules:
+        """Return what rows of requests may hold."""
+        bundle = await self._bundles.get(ref)
+        return RowRules.of(bundle.forecaster, dataset, policy)
+
+    async def panel(self, ref: PairRef, rows: Sequence[dict[str, Any]], rules: RowRules) -> FeaturePanel | ServingError:
         """Return checked raw rows as a panel, or what to tell the client."""
         bundle = await self._bundles.get(ref)
         try:
             return await self._workers.run(
-                panel_from_rows, rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns
+                panel_from_rows, rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns, rules
             )
         except ServingError as error:
             return error
 
     async def future(
-        self, ref: PairRef, panel: FeaturePanel, rows: Sequence[dict[str, Any]]
+        self, ref: PairRef, panel: FeaturePanel, rows: Sequence[dict[str, Any]], rules: RowRules
     ) -> FeaturePanel | ServingError:
         """Return the panel with the future that the request brings, or what to tell the client."""
         bundle = await self._bundles.get(ref)
         types = bundle.forecaster.preprocessor.columns
         try:
-            return await self._workers.run(with_future_of_request, panel, rows, bundle.pair.contract, types)
+            return await self._workers.run(with_future_of_request, panel, rows, bundle.pair.contract, types, rules)
         except ServingError as error:
             return error
 
@@ -242,14 +249,15 @@ class RayBackend:
         panel = await self._feast.read.remote(PairRef.of(served.pair), served.staleness, entities, time_point)
         panel = _unless_refused(panel)
         if future or served.pair.contract.known:
-            panel = _unless_refused(await self._preprocessing.future.remote(PairRef.of(served.pair), panel, future))
-        return await self._predict(served.pair, panel)
+            whole = self._preprocessing.future.remote(PairRef.of(served.pair), panel, future, served.rules)
+            panel = _unless_refused(await whole)
+        return await self._predict(served, panel)
 
     async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
         """Predict from raw rows."""
-        pair = self._require().pair
-        panel = await self._preprocessing.panel.remote(PairRef.of(pair), rows)
-        return await self._predict(pair, _unless_refused(panel))
+        served = self._require()
+        panel = await self._preprocessing.panel.remote(PairRef.of(served.pair), rows, served.rules)
+        return await self._predict(served, _unless_refused(panel))
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""
@@ -271,12 +279,13 @@ class RayBackend:
             raise ServingError(503, "no_production_pair", self._reason)
         return self._served
 
-    async def _predict(self, pair: PairInfo, panel: FeaturePanel) -> Prediction:
-        ref = PairRef.of(pair)
+    async def _predict(self, served: Served, panel: FeaturePanel) -> Prediction:
+        ref = PairRef.of(served.pair)
         # Responses are passed on unawaited: samples and answers go from service to service, not through this process.
         samples = self._preprocessing.preprocess.remote(ref, panel)
         answers = self._model.infer.remote(ref, samples)
-        return Prediction.of(pair, panel, await self._preprocessing.postprocess.remote(ref, answers))
+        whole = await self._preprocessing.postprocess.remote(ref, answers)
+        return Prediction.of(served.pair, panel, whole, served.rules)
 
     async def _swap(self) -> ReloadReport:
         previous = self._served.pair if self._served else None
@@ -285,11 +294,12 @@ class RayBackend:
             config = await self._workers.run(self._loader.config)
             if previous is None or previous.pair_id != pair.pair_id:
                 await asyncio.gather(*(_prepare(service, PairRef.of(pair)) for service in self._services))
+            rules = await self._preprocessing.rules.remote(PairRef.of(pair), config.dataset, config.requests)
         except Exception as error:
             failure = reload_failure(_raised_by_service(error), previous)
             self._reason = failure.message
             raise failure from error
-        self._served = Served(pair, config.staleness)
+        self._served = Served(pair, config.staleness, rules)
         return ReloadReport(pair, previous.version if previous else None)
 
     @property
@@ -428,6 +438,8 @@ def _set_environment() -> None:
             # carry a token; one per run, because the default one would be written to the home directory.
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            # The proxy starts uvicorn itself; this is the one place where it asks what to add.
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.connections.answer_half_closed_clients",
         }
     )
     defaults = {

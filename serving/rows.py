@@ -1,8 +1,9 @@
 """Raw rows of a request, checked and turned into a panel.
 
-The server accepts only what the model was trained to see: every column, with the right type, finite, and for forecasts
-an unbroken stretch of the time grid per entity. Everything else is refused with a finding that names row and column;
-guessing (imputing, sorting out duplicates, dropping a column) would answer a question that was not asked.
+The server accepts only what the pair can read: every column, with the right type, finite or a null that the pair itself
+fills or reads, and for forecasts an unbroken stretch of the time grid per entity. Everything else is refused with a
+finding that names row and column; guessing (sorting out duplicates, dropping a column) would answer a question that was
+not asked.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from mlplatform.datamodule import Int64, Panel
 from mlplatform.features import NOW
 from mlplatform.features.retrieval import FeaturePanel, judge
 from mlplatform.registry import Contract
-from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, shown
+from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, reworded, shown
+from serving.names import FUTURE, ROWS
+from serving.rules import RowRules
 
 Rows = Sequence[dict[str, Any]]
 Types = Mapping[str, str]
@@ -31,9 +34,10 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 # datetime64[ns] ends in 2262; a margin keeps the forecast moments inside.
 YEARS = (1700, 2200)
 INT64 = range(-(2**63), 2**63)
+STRICT = RowRules()
 
 
-def panel_from_rows(rows: Rows, contract: Contract, types: Types) -> FeaturePanel:
+def panel_from_rows(rows: Rows, contract: Contract, types: Types, rules: RowRules = STRICT) -> FeaturePanel:
     """Return the rows as a panel: for a forecast the last lookback + context rows per entity, else one row per entity.
 
     Entities keep the order in which the request first names them. No row is too old: who sends rows wants an answer for
@@ -42,21 +46,27 @@ def panel_from_rows(rows: Rows, contract: Contract, types: Types) -> FeaturePane
     Parameters:
         contract: says which columns the model reads and how many rows it needs.
         types: `float` or `category` per column, as the pair's preprocessor knows them.
+        rules: what rows may hold beyond that, and what clients may call entity and time.
 
     Raises:
         ServingError: 422 with one detail per finding.
     """
+    with rules.names.read(rows, ROWS) as canonical:
+        return _panel(canonical, contract, types, rules)
+
+
+def _panel(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> FeaturePanel:
     if contract.task != "forecast":
-        return judge(_tabular_panel(rows, contract, types), NOW, contract.dataset, StalenessConfig())
+        return judge(_tabular_panel(rows, contract, types, rules), NOW, contract.dataset, StalenessConfig())
     if not contract.known:
-        return judge(_forecast_panel(rows, contract, types), NOW, contract.dataset, StalenessConfig())
+        return judge(_forecast_panel(rows, contract, types, rules), NOW, contract.dataset, StalenessConfig())
     future = _future_rows(rows, contract)
     numbers = [number for number in range(len(rows)) if number not in future]
     try:
-        past = _forecast_panel([rows[number] for number in numbers], contract, types)
+        past = _forecast_panel([rows[number] for number in numbers], contract, types, rules)
     except ServingError as error:
-        raise invalid("invalid_rows", [_renumbered(detail, numbers) for detail in error.details]) from error
-    return with_future(judge(past, NOW, contract.dataset, StalenessConfig()), future, contract, types)
+        raise reworded(error, [_renumbered(detail, numbers) for detail in error.details]) from error
+    return with_future(judge(past, NOW, contract.dataset, StalenessConfig()), future, contract, types, rules)
 
 
 def _renumbered(detail: ErrorDetail, numbers: Sequence[int]) -> ErrorDetail:
@@ -67,23 +77,26 @@ def _renumbered(detail: ErrorDetail, numbers: Sequence[int]) -> ErrorDetail:
     return detail.model_copy(update={"row": row, "field": f"rows[{row}].{detail.column}"})
 
 
-def with_future_of_request(panel: FeaturePanel, future: Rows, contract: Contract, types: Types) -> FeaturePanel:
+def with_future_of_request(
+    panel: FeaturePanel, future: Rows, contract: Contract, types: Types, rules: RowRules = STRICT
+) -> FeaturePanel:
     """Return a panel from the feature store with what the request says about the future.
 
     Raises:
         ServingError: 422 if it says less than the model reads, or something although the model reads nothing of it.
     """
     if contract.known:
-        return with_future(panel, dict(enumerate(future)), contract, types)
+        with rules.names.read(future, FUTURE) as rows:
+            return with_future(panel, dict(enumerate(rows)), contract, types, rules)
     if future:
         found, action = f"{len(future)} rows", "leave the field out"
         expected = "nothing: the model reads the past only"
-        raise invalid("invalid_rows", [ErrorDetail(field="future", found=found, expected=expected, action=action)])
+        raise invalid("invalid_rows", [ErrorDetail(field=FUTURE, found=found, expected=expected, action=action)])
     return panel
 
 
 def with_future(
-    panel: FeaturePanel, rows: Mapping[int, dict[str, Any]], contract: Contract, types: Types
+    panel: FeaturePanel, rows: Mapping[int, dict[str, Any]], contract: Contract, types: Types, rules: RowRules
 ) -> FeaturePanel:
     """Return the panel with the known future of every entity appended to its past.
 
@@ -96,7 +109,7 @@ def with_future(
     """
     numbers, values = list(rows), list(rows.values())
     _refuse(chain(_entity_findings(values, numbers), _time_findings(values, numbers)))
-    _refuse(_known_findings(rows, contract, types))
+    _refuse(chain(_known_findings(rows, contract, types), _policy_findings(values, contract.known, rules, numbers)))
     entities = panel.entity_ids.tolist()
     places = {entity: position for position, entity in enumerate(entities)}
     last = panel.timestamps[panel.offsets[1:] - 1]
@@ -115,7 +128,7 @@ def with_future(
     _refuse(findings)
     _refuse(
         ErrorDetail(
-            field="future",
+            field=FUTURE,
             found=f"no values of {', '.join(contract.known)} for entity {shown(entity)}, step {ahead}",
             expected=f"one row per step of the horizon, 1 to {contract.horizon}",
             action="send them: the model was trained to know them beforehand",
@@ -154,9 +167,24 @@ def _appended(
 
 
 def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
-    """Return the rows of the future by their number: those in which only known columns have values."""
+    """Return the rows of the future by their number: those in which only known columns have values.
+
+    A row without such values between others that have some is a gap in the past.
+    """
     unknown = [name for name in contract.columns if name not in contract.known]
-    return {number: row for number, row in enumerate(rows) if all(row.get(name) is None for name in unknown)}
+    found = {number: row for number, row in enumerate(rows) if all(row.get(name) is None for name in unknown)}
+    last: dict[Any, dt.datetime] = {}
+    for number, row in enumerate(rows):
+        moment = _moment(row.get(TIMESTAMP))
+        if number not in found and moment is not None:
+            entity = str(row.get(ENTITY))
+            last[entity] = max(moment, last.get(entity, moment))
+    return {number: row for number, row in found.items() if not _is_before(row, last.get(str(row.get(ENTITY))))}
+
+
+def _is_before(row: Mapping[str, Any], moment: dt.datetime | None) -> bool:
+    own = _moment(row.get(TIMESTAMP))
+    return own is not None and moment is not None and own < moment
 
 
 def _known_findings(rows: Mapping[int, dict[str, Any]], contract: Contract, types: Types) -> Iterator[ErrorDetail]:
@@ -174,10 +202,11 @@ def _known_findings(rows: Mapping[int, dict[str, Any]], contract: Contract, type
                 yield _finding(number, name, shown(value), "a finite number", "send what is known of the future")
 
 
-def _forecast_panel(rows: Rows, contract: Contract, types: Types) -> Panel:
+def _forecast_panel(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> Panel:
     needed = contract.input_rows
     _refuse(_key_findings(rows, required=(ENTITY, TIMESTAMP, *contract.columns), optional=()))
-    _refuse(chain(_entity_findings(rows), _time_findings(rows), _value_findings(rows, contract, types)))
+    _refuse(chain(_entity_findings(rows), _time_findings(rows), _value_findings(rows, contract, types, rules)))
+    _refuse(_policy_findings(rows, contract.columns, rules))
     codes, entity_ids = _entities(rows)
     times = _times(rows)
     order = np.lexsort((times, codes))
@@ -193,22 +222,22 @@ def _forecast_panel(rows: Rows, contract: Contract, types: Types) -> Panel:
     )
 
 
-def _tabular_panel(rows: Rows, contract: Contract, types: Types) -> Panel:
+def _tabular_panel(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> Panel:
     _refuse(_key_findings(rows, required=contract.columns, optional=(ENTITY, TIMESTAMP)))
     with_entity, with_time = (any(name in row for row in rows) for name in (ENTITY, TIMESTAMP))
     _refuse(
         chain(
             _entity_findings(rows) if with_entity else (),
             _time_findings(rows) if with_time else (),
-            _value_findings(rows, contract, types),
+            _value_findings(rows, contract, types, rules),
         )
     )
+    _refuse(_policy_findings(rows, contract.columns, rules))
     entity_ids: npt.NDArray[np.generic] = np.arange(len(rows))
     if with_entity:
         codes, known = _entities(rows)
         entity_ids = known[codes]
-    now = np.datetime64(dt.datetime.now(dt.UTC).replace(tzinfo=None), "ns")
-    times = _times(rows) if with_time else np.full(len(rows), now)
+    times = _times(rows) if with_time else np.full(len(rows), np.datetime64("NaT", "ns"))
     return Panel(_columns(rows, contract, types), times, entity_ids, np.arange(len(rows) + 1, dtype=np.int64))
 
 
@@ -226,35 +255,69 @@ def _key_findings(rows: Rows, required: Sequence[str], optional: Sequence[str]) 
                 yield _finding(number, name, "a column that the model does not read", expected, "leave it out")
 
 
-def _value_findings(rows: Rows, contract: Contract, types: Types) -> Iterator[ErrorDetail]:
+def _value_findings(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> Iterator[ErrorDetail]:
     for name in contract.columns:
+        allows_null = rules.allows_null(name)
+        or_null = " or null" if allows_null else ""
         values = [row[name] for row in rows]
         if types[name] == "category":
             for number, value in enumerate(values):
-                if type(value) is not str:
-                    yield _finding(number, name, shown(value), "text", "send the category as it stands in the data")
-        elif not _all_finite(values):
+                if type(value) is not str and not (allows_null and value is None):
+                    action = "send the category as it stands in the data"
+                    yield _finding(number, name, shown(value), f"text{or_null}", action)
+        elif not _all_finite(values, allows_null):
             for number, value in enumerate(values):
-                if not _all_finite([value]):
-                    yield _finding(number, name, shown(value), "a finite number", "fill the gap or send other rows")
+                if not _all_finite([value], allows_null):
+                    action = "fill the gap or send other rows"
+                    yield _finding(number, name, shown(value), f"a finite number{or_null}", action)
 
 
-def _all_finite(values: list[Any]) -> bool:
-    """Return whether all values are JSON numbers that float32 can hold."""
+def _policy_findings(
+    rows: Rows, columns: Sequence[str], rules: RowRules, numbers: Sequence[int] | None = None
+) -> Iterator[ErrorDetail]:
+    """Find what the pair can read, but the experiment's policy refuses."""
+    places = numbers or range(len(rows))
+    for name in columns:
+        if name in rules.limits and rules.policy.out_of_range == "refuse":
+            low, high = rules.limits[name]
+            for number, row in zip(places, rows, strict=True):
+                if row[name] is not None and not low <= row[name] <= high:
+                    ends = [f"at least {low:g}"] * (low > -np.inf) + [f"at most {high:g}"] * (high < np.inf)
+                    expected = f"{' and '.join(ends)}, as the dataset says"
+                    yield _finding(number, name, shown(row[name]), expected, "correct the value or leave the row out")
+        if name in rules.categories and rules.policy.unseen_category == "refuse":
+            known = rules.categories[name]
+            for number, row in zip(places, rows, strict=True):
+                if row[name] is not None and row[name] not in known:
+                    expected = f"a category of the training rows: {', '.join(sorted(known)[:MAX_DETAILS])}"
+                    yield _finding(number, name, shown(row[name]), expected, "send a known category")
+
+
+def _all_finite(values: list[Any], allows_null: bool = False) -> bool:
+    """Return whether all values are JSON numbers that float32 can hold; nulls count as such where they are allowed."""
+    if allows_null:
+        values = [value for value in values if value is not None]
+        if not values:
+            return True
     return set(map(type, values)) <= {float, int} and bool((np.abs(np.array(values, np.float64)) <= FLOAT32_MAX).all())
 
 
 def _columns(rows: Rows, contract: Contract, types: Types) -> dict[str, npt.NDArray[np.generic]]:
-    return {
-        name: np.array([row[name] for row in rows], dtype=object if types[name] == "category" else np.float32)
-        for name in contract.columns
-    }
+    columns: dict[str, npt.NDArray[np.generic]] = {}
+    for name in contract.columns:
+        values = [row[name] for row in rows]
+        # As float64 first, None becomes NaN.
+        is_category = types[name] == "category"
+        columns[name] = np.array(values, object) if is_category else np.array(values, np.float64).astype(np.float32)
+    return columns
 
 
 def _entity_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator[ErrorDetail]:
     first = type(rows[0].get(ENTITY)) if rows else int
-    expected = {int: "a whole number, as in row 0", str: "text, as in row 0"}.get(first, "a whole number or text")
-    for number, row in zip(numbers or range(len(rows)), rows, strict=True):
+    places = numbers or range(len(rows))
+    where = f"as in row {places[0]}" if rows else ""
+    expected = {int: f"a whole number, {where}", str: f"text, {where}"}.get(first, "a whole number or text")
+    for number, row in zip(places, rows, strict=True):
         value = row.get(ENTITY)
         fits = type(value) is first and (first is str or (first is int and value in INT64))
         if not fits:

@@ -47,7 +47,7 @@ class EntitiesRequest(StrictRequest):
     future: list[dict[str, Any]] = Field(
         default=[],
         description="For models that read columns known beforehand: one object per entity and step of the horizon, "
-        "with entity_id, event_timestamp and these columns.",
+        "with entity_id, event_timestamp (or as the dataset calls them) and these columns.",
     )
 
 
@@ -56,7 +56,8 @@ class RowsRequest(StrictRequest):
 
     A forecast needs, per entity, at least lookback + context rows on the regular time grid without gaps; more are
     allowed, and the latest count. A model that reads columns known beforehand needs one more row per step of the
-    horizon, in which only these columns have values. A tabular model answers every row.
+    horizon, in which only these columns have values. A tabular model answers every row. Entity and time may also be
+    called as in the dataset. A null is read where the pair fills or reads it, and marked in the answer.
     """
 
     model_config = ConfigDict(
@@ -77,16 +78,33 @@ class Answer(BaseModel):
     pair_id: str
 
 
+class MarkAnswer(BaseModel):
+    """Something unusual in the rows that an answer was made from."""
+
+    kind: Literal["missing", "out_of_range", "unseen_category"] = Field(
+        description="A null that the pair filled or read, a number beyond the column's limits, or a category that the "
+        "training rows do not have."
+    )
+    column: str
+    rows: int = Field(description="How many of the rows behind the answer are concerned.")
+
+
 class EntityAnswer(BaseModel):
     """What every answer says about an entity or row and the features it was made from."""
 
     entity: int | str
-    event_time: dt.datetime = Field(description="Time of the entity's newest row that has a value.")
-    age_seconds: float = Field(description="Age of that row when it was read; never negative.")
-    stale: bool = Field(
-        description="Whether that is older than `staleness.max_age` of the experiment. False without a limit, and for "
-        "rows that the request itself brings."
+    event_time: dt.datetime | None = Field(
+        description="Time of the entity's newest row that has a value. Null if rows have no time: of a dataset without "
+        "a time column, or sent without one."
     )
+    age_seconds: float | None = Field(
+        description="Age of that row when it was read; never negative. Null if it has no time."
+    )
+    stale: bool = Field(
+        description="Whether that is older than `staleness.max_age` of the experiment, or unknown under one. False "
+        "without a limit, and for rows that the request itself brings."
+    )
+    marks: list[MarkAnswer] = Field(description="What is unusual in these rows; see `requests` of the experiment.")
 
 
 class ForecastInterval(BaseModel):

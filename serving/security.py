@@ -6,7 +6,7 @@ import hmac
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import ServingError
+from serving.errors import ServingError, body_too_large
 
 
 def require_admin(authorization: str | None, token: str | None) -> None:
@@ -58,20 +58,12 @@ class BodyLimitMiddleware:
         async def limited() -> Message:
             nonlocal received
             if too_long:
-                raise self._refusal(f"{int(declared)} bytes")
+                raise body_too_large(f"{int(declared)} bytes", self.max_bytes)
             message = await receive()
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > self.max_bytes:
-                    raise self._refusal(f"more than {self.max_bytes} bytes")
+                    raise body_too_large(f"more than {self.max_bytes} bytes", self.max_bytes)
             return message
 
         await self.app(scope, limited, send)
-
-    def _refusal(self, found: str) -> ServingError:
-        return ServingError(
-            413,
-            "body_too_large",
-            f"the request body has {found}, but at most {self.max_bytes} are allowed; "
-            "split the request or raise MLPLATFORM_MAX_BODY_BYTES on the server",
-        )

@@ -41,6 +41,7 @@ from mlplatform.config.model import ModelConfig, SearchDimension, check_conditio
 from mlplatform.config.monitoring import DriftConfig, StalenessConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, preprocessing_context
 from mlplatform.config.promotion import PromotionConfig
+from mlplatform.config.requests import RequestsConfig
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
 from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
@@ -69,6 +70,7 @@ __all__ = [
     "PluginConfig",
     "PreprocessingConfig",
     "PromotionConfig",
+    "RequestsConfig",
     "SearchDimension",
     "SourceConfig",
     "SplitConfig",

@@ -18,6 +18,7 @@ from mlplatform.config.model import ModelConfig, search_space_mistakes
 from mlplatform.config.monitoring import DriftConfig, StalenessConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, preprocessing_context, step_column_mistakes, step_uses
 from mlplatform.config.promotion import PromotionConfig
+from mlplatform.config.requests import RequestsConfig
 from mlplatform.config.rules import plugin_mistakes
 from mlplatform.config.split import SplitConfig, forecast_split_mistakes, tabular_split_mistakes
 from mlplatform.config.tuning import NestedConfig, TuningConfig
@@ -48,6 +49,7 @@ class ExperimentConfig(Frozen):
     promotion: PromotionConfig
     drift: DriftConfig
     staleness: StalenessConfig = StalenessConfig()
+    requests: RequestsConfig = RequestsConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     nested: NestedConfig = NestedConfig()
     targets: tuple[str, ...] = Field(min_length=1)

@@ -1,7 +1,7 @@
 from .base import DataModule
 from .factory import create_data_module
 from .folds import Fold, GroupParams, SampleIndex, Splitter, SplitterParams, StoredFold
-from .panel import Float32, Int64, Panel, column_array, to_utc_ns
+from .panel import Float32, Int64, Panel, column_array, entity_array, to_utc_ns
 from .samples import Samples, TabularSamples, WindowSamples, last_origins
 from .spec import ModelSpec
 from .splits import (
@@ -42,6 +42,7 @@ __all__ = [
     "column_array",
     "content",
     "create_data_module",
+    "entity_array",
     "invert_targets",
     "last_origins",
     "push",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +106,17 @@ class Panel:
             entity_ids=entity_ids,
             offsets=np.append(starts, len(frame)).astype(np.int64),
         )
+
+
+def entity_array(entities: Sequence[Any] | npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Return ids as a panel holds them: whole numbers as they are, text as objects.
+
+    NumPy's own text type would drop NUL characters from the end of an id, and so make it another one.
+    """
+    if isinstance(entities, np.ndarray) and entities.dtype == object:
+        return entities
+    array = np.asarray(entities)
+    return np.array(list(entities), dtype=object) if array.dtype.kind == "U" else array
 
 
 def to_utc_ns(timestamps: pd.Series) -> npt.NDArray[np.datetime64]:

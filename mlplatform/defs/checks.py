@@ -176,7 +176,8 @@ def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
         platform: PlatformResource, training: TrainingResource, io_manager: ResourceParam[Any]
     ) -> AssetCheckResult:
         from mlplatform.datamodule import TRAIN, read_manifest
-        from mlplatform.promotion import Evidence, keep_leakage
+        from mlplatform.promotion import keep_leakage
+        from mlplatform.registry.pairs import Evidence
         from mlplatform.training import find_leaks
 
         settings = platform.settings

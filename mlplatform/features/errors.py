@@ -35,15 +35,20 @@ class EntityTypeError(FeatureStoreError):
 
 @dataclass(frozen=True)
 class StaleEntity:
-    """An entity whose features are too old: its id, the event time (UTC) of its newest row, and the age of that."""
+    """An entity whose features are too old: its id, the event time (UTC) of its newest row, and the age of that.
+
+    Both are `None` where the dataset has no time column.
+    """
 
     entity: Any
-    event_time: dt.datetime
-    age: dt.timedelta
+    event_time: dt.datetime | None
+    age: dt.timedelta | None
 
     @property
     def found(self) -> str:
         """Event time and age as text, to the second."""
+        if self.event_time is None or self.age is None:
+            return "of unknown age, because the dataset has no time_column"
         event_time = self.event_time.isoformat(timespec="seconds")
         return f"newest row {event_time}, age {dt.timedelta(seconds=round(self.age.total_seconds()))}"
 

@@ -53,7 +53,8 @@ class ServedPredictions:
         request_id: the request's `x-request-id`.
         version, pair_id: the pair that answered.
         entity_ids: of shape (n,), as text.
-        origins: of shape (n,), datetime64[ns] in UTC: the last moment the prediction looked at.
+        origins: of shape (n,), datetime64[ns] in UTC: the last moment the prediction looked at; NaT of rows without a
+            time.
         targets: names of the targets.
         steps: of shape (steps,): 1 to horizon for a forecast, 0 for a tabular prediction.
         timestamps: of shape (n, steps), datetime64[ns] in UTC: the moment that is predicted.

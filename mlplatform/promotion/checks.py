@@ -11,18 +11,12 @@ from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import REFERENCE
 from mlplatform.plugins import METRICS, MODELS
-from mlplatform.promotion.evidence import (
-    PAIR_INTEGRITY,
-    PROMOTION_GATE,
-    SERVING_PARITY,
-    Evidence,
-    keep_evidence,
-)
+from mlplatform.promotion.evidence import keep_evidence
 from mlplatform.promotion.gate import GateReport, run_gate
 from mlplatform.promotion.integrity import IntegrityReport, check_in_clean_process
 from mlplatform.promotion.parity import ParityReport, check_parity
 from mlplatform.promotion.promoter import gate_evidence
-from mlplatform.registry.pairs import PairInfo, PairStore
+from mlplatform.registry.pairs import PAIR_INTEGRITY, PROMOTION_GATE, SERVING_PARITY, Evidence, PairInfo, PairStore
 
 SHOWN = 5
 

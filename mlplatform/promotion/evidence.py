@@ -6,55 +6,16 @@ the pair's version (or, for what was checked before there was a pair, of its MLf
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.registry.pairs import PairInfo, PairStore
+from mlplatform.registry.pairs import Evidence, PairInfo, PairStore, tag_name
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
-LEAKAGE, PAIR_INTEGRITY, SERVING_PARITY = "leakage", "pair_integrity", "serving_parity"
-PROMOTION_GATE = "promotion_gate"
-TAG_PREFIX = "check."
-SUMMARY_LENGTH = 500
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The result of one check.
-
-    Attributes:
-        summary: one sentence for people.
-        basis: what the result holds for; the result is stale once any of these is different.
-        at: when it was found, ISO 8601.
-    """
-
-    passed: bool
-    summary: str
-    basis: Mapping[str, str] = field(default_factory=dict)
-    at: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
-
-    def to_tag(self) -> str:
-        """Return the value of the tag that keeps it."""
-        return json.dumps({**asdict(self), "summary": self.summary[:SUMMARY_LENGTH]}, sort_keys=True)
-
-    @classmethod
-    def from_tag(cls, text: str) -> Evidence:
-        """Read what `to_tag` wrote."""
-        return cls(**json.loads(text))
-
-    def changed(self, basis: Mapping[str, str]) -> list[str]:
-        """Return the names of what is different now."""
-        return sorted(key for key in {*basis, *self.basis} if basis.get(key) != self.basis.get(key))
-
-
-def tag_name(check: str) -> str:
-    """Return the name of the tag that keeps a check's result."""
-    return TAG_PREFIX + check
+LEAKAGE = "leakage"
 
 
 def keep_evidence(store: PairStore, info: PairInfo, check: str, evidence: Evidence) -> None:

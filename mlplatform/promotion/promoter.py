@@ -17,16 +17,17 @@ from mlplatform.config import VERSION_GROUPS, ExperimentConfig
 from mlplatform.locks import FileLock
 from mlplatform.promotion.active_config import active_config_path, read_active_pair, write_active_config
 from mlplatform.promotion.decision import Decision, Outcome
-from mlplatform.promotion.evidence import (
-    LEAKAGE,
+from mlplatform.promotion.evidence import LEAKAGE, find_evidence
+from mlplatform.promotion.gate import GateReport, metric_name, run_gate
+from mlplatform.registry.pairs import (
     PAIR_INTEGRITY,
+    PRODUCTION,
     PROMOTION_GATE,
     SERVING_PARITY,
     Evidence,
-    find_evidence,
+    PairInfo,
+    PairStore,
 )
-from mlplatform.promotion.gate import GateReport, metric_name, run_gate
-from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairStore
 from mlplatform.settings import Settings
 
 REQUIRED_CHECKS = (LEAKAGE, PAIR_INTEGRITY, SERVING_PARITY)

@@ -25,13 +25,13 @@ def input_panel(contract: Contract, rows: pd.DataFrame) -> Panel:
 
 
 def with_keys(contract: Contract, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy of the rows in which tabular rows have an entity and a time."""
+    """Return a copy of the rows in which tabular rows have an entity, by default their number, and a time or NaT."""
     rows = rows.copy()
     if contract.task != "forecast":
         if ENTITY not in rows:
             rows[ENTITY] = np.arange(len(rows))
         if TIMESTAMP not in rows:
-            rows[TIMESTAMP] = pd.Timestamp("2000-01-01", tz="UTC")
+            rows[TIMESTAMP] = pd.Series(pd.NaT, rows.index, "datetime64[ns, UTC]")
     return rows
 
 

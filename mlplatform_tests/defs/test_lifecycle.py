@@ -17,8 +17,9 @@ from dagster import AssetKey, ExecuteInProcessResult
 from mlplatform.config import VERSION_GROUPS
 from mlplatform.datamodule.splits import split_dir, write_split
 from mlplatform.promotion.active_config import active_config_path, read_active_pair, read_active_versions
-from mlplatform.promotion.evidence import SERVING_PARITY, Evidence, keep_evidence
+from mlplatform.promotion.evidence import keep_evidence
 from mlplatform.registry.pairs import PREVIOUS, PRODUCTION
+from mlplatform.registry.pairs.evidence import SERVING_PARITY, Evidence
 from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard
 from mlplatform_tests.defs.test_assets import damage, failure
 

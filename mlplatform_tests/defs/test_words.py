@@ -189,6 +189,7 @@ EXPERIMENT_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "seed": (9, {"tuned_model"}),
     "promotion": ({"margin": 0.1}, {"production_alias"}),
     "staleness": ({"max_age": "6h"}, {"serving_reload"}),
+    "requests": ({"missing": "refuse"}, {"serving_reload"}),
     "drift": ({"quantile": 0.9}, {"drift_report"}),
 }
 DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {

@@ -155,6 +155,18 @@ def test_latest_rows_of_tabular_data(settings: Settings) -> None:
         read_rows(tabular(), ["a", "z"], ["age"], settings)
     with pytest.raises(EntityTypeError, match="entity ids are text, but got 1 of type int"):
         read_rows(tabular(), [1], ["age"], settings)
+    # NumPy's text type drops NUL characters from the end: the id would be that of another entity.
+    with pytest.raises(UnknownEntityError, match=r"'a\\x00'"):
+        read_rows(tabular(), ["a", "a\0"], ["age"], settings)
+
+
+def test_ids_that_differ_in_an_ending_nul_are_two(settings: Settings) -> None:
+    frame = tabular_frame().assign(entity_id=["a", "a\0", "a\0\0"])
+    fill(frame, tabular(), settings)
+    ids = ["a\0\0", "a", "a\0"]
+    panel = read_rows(tabular(), ids, ["sex"], settings)
+    assert panel.entity_ids.tolist() == ids
+    assert panel.columns["sex"].tolist() == [None, "f", "m"]
 
 
 def test_threads_read_whole_windows_while_another_writes(settings: Settings) -> None:

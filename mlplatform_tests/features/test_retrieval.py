@@ -122,6 +122,8 @@ def test_tabular_mode_answers_as_of_the_moment(settings: Settings) -> None:
     assert before.columns["sex"].tolist() == ["f"]
     with pytest.raises(UnknownEntityError, match="'a', 'b', 'c'"):
         facade.load_features("1999-01-01")
+    with pytest.raises(UnknownEntityError, match=r"'a\\x00'"):
+        facade.load_features(entities=["a\0"])
     with pytest.raises(FeatureStoreError, match="takes no steps or start"):
         facade.load_features(steps=3)
 

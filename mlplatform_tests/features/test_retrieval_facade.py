@@ -111,16 +111,33 @@ def test_offline_ages_count_from_the_cut_off_and_see_through_gaps(filled: Datase
 
 
 def test_tabular_ages_are_those_of_the_rows(settings: Settings) -> None:
+    timed = tabular().model_copy(update={"time_column": "seen"})
     later = tabular_frame().iloc[[0]].assign(event_timestamp=pd.Timestamp("2010-01-01", tz="UTC"))
-    fill_store(pd.concat([tabular_frame(), later]), tabular(), settings)
-    panel = FeatureStoreFacade(tabular(), "tabular", settings).load_features("2010-01-03", ["b", "a"])
+    fill_store(pd.concat([tabular_frame(), later]), timed, settings)
+    panel = FeatureStoreFacade(timed, "tabular", settings).load_features("2010-01-03", ["b", "a"])
     assert panel.ages[1] == np.timedelta64(2, "D")
     assert panel.ages[0] == np.datetime64("2010-01-03") - np.datetime64("2000-01-01")
     assert panel.timestamps.tolist() == panel.event_times.tolist()
-    earlier = FeatureStoreFacade(tabular(), "tabular", settings).load_features("2009-12-31", ["a"])
+    earlier = FeatureStoreFacade(timed, "tabular", settings).load_features("2009-12-31", ["a"])
     assert earlier.event_times[0] == np.datetime64("2000-01-01")
-    online = FeatureStoreFacade(tabular(), "online", settings).load_features("now", ["a", "b"])
+    online = FeatureStoreFacade(timed, "online", settings).load_features("now", ["a", "b"])
     assert online.event_times.tolist() == [panel.event_times[1].astype(int), panel.event_times[0].astype(int)]
+
+
+@pytest.mark.parametrize("mode", ["online", "tabular"])
+def test_rows_without_a_time_have_no_age(mode: str, settings: Settings) -> None:
+    fill_store(tabular_frame(), tabular(), settings)
+    panel = FeatureStoreFacade(tabular(), mode, settings).load_features("now", ["b", "a"])
+    assert np.isnat(panel.event_times).all()
+    assert np.isnat(panel.ages).all()
+    assert panel.is_stale.tolist() == [False, False]
+    # Nobody can say that they are new enough.
+    marking = StalenessConfig(max_age="6h", action="flag")
+    marked = FeatureStoreFacade(tabular(), mode, settings, staleness=marking).load_features("now", ["b", "a"])
+    assert marked.is_stale.tolist() == [True, True]
+    refusing = FeatureStoreFacade(tabular(), mode, settings, staleness=StalenessConfig(max_age="6h"))
+    with pytest.raises(StaleFeaturesError, match=r"'a' \(of unknown age, because the dataset has no time_column\)"):
+        refusing.load_features("now", ["a"])
 
 
 def panel_of(load: list[float], mode: list[str | None]) -> Panel:

@@ -14,17 +14,10 @@ from mlplatform.datamodule.splits import split_dir
 from mlplatform.promotion import promoter
 from mlplatform.promotion.active_config import active_config_path, read_active_pair, read_active_versions
 from mlplatform.promotion.checks import check_promotion_gate
-from mlplatform.promotion.evidence import (
-    LEAKAGE,
-    PAIR_INTEGRITY,
-    PROMOTION_GATE,
-    SERVING_PARITY,
-    Evidence,
-    find_evidence,
-    keep_evidence,
-)
+from mlplatform.promotion.evidence import LEAKAGE, find_evidence, keep_evidence
 from mlplatform.promotion.promoter import Promotion, PromotionRefusedError, promote_pair
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairIntegrityError, PairStore
+from mlplatform.registry.pairs.evidence import PAIR_INTEGRITY, PROMOTION_GATE, SERVING_PARITY, Evidence
 from mlplatform.settings import Settings
 from mlplatform.testing.yard import EXPERIMENT, Yard
 

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlplatform.config import ENTITY
+from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule.panel import Panel
+from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry.forecaster import Contract, Forecaster
+from mlplatform.registry.tables import input_panel, prepared_table
 
 
 def test_a_contract_survives_json(forecaster: Forecaster) -> None:
@@ -30,6 +32,17 @@ def test_an_entity_with_too_few_rows_is_named(forecaster: Forecaster, reference_
     short = reference_rows.drop(reference_rows.index[reference_rows[ENTITY] == 2][29:])
     with pytest.raises(ValueError, match=r"entity 2 has 29 rows, but a forecast needs 30 \(24 of lookback and 6"):
         forecaster.predict(Panel.from_frame(short, forecaster.contract.columns))
+
+
+def test_tabular_rows_without_a_time_are_given_none() -> None:
+    contract = Contract("e", "regression", "d", ("width",), ("weight",))
+    rows = pd.DataFrame({"width": [1.0, 2.0]}, index=[7, 3])
+    manager = TransformManager([], {"width": "float"})
+    prepared = prepared_table(contract, manager, rows)
+    assert prepared[TIMESTAMP].isna().all()
+    assert prepared[ENTITY].tolist() == [0, 1]
+    assert np.isnat(input_panel(contract, prepared).timestamps).all()
+    assert input_panel(contract, prepared).columns["width"].tolist() == [1.0, 2.0]
 
 
 def test_missing_columns_are_named(forecaster: Forecaster, reference_rows: pd.DataFrame) -> None:

@@ -18,6 +18,7 @@ from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry.digests import folder_digest
 from mlplatform.registry.forecaster import Forecaster
 from mlplatform.registry.pairs import ROLES, PairIntegrityError, PairNotFoundError
+from mlplatform.registry.pairs.evidence import PROMOTION_GATE, SERVING_PARITY, Evidence, tag_name
 from mlplatform.registry.pairs.example import example_rows
 from mlplatform.registry.tracking import open_tracking
 from mlplatform.settings import PACKAGE_ROOT, Settings
@@ -77,6 +78,41 @@ def test_what_is_not_there_is_named(tiny: TinyRegistry) -> None:
             tiny.store.resolve(NAME, ref)
     with pytest.raises(PairNotFoundError, match="no-such-run"):
         tiny.store.of_run(NAME, "no-such-run")
+
+
+def keep(tiny: TinyRegistry, version: int, check: str, passed: bool, summary: str) -> None:
+    """Keep what a check found about a version."""
+    tag = Evidence(passed, summary).to_tag()
+    tiny.store.client.set_model_version_tag(f"{NAME}_model", str(version), tag_name(check), tag)
+
+
+def test_a_pair_that_is_not_in_production_says_what_kept_it_out(tiny: TinyRegistry) -> None:
+    def message() -> str:
+        with pytest.raises(PairNotFoundError) as caught:
+            tiny.store.resolve(NAME)
+        return str(caught.value)
+
+    tiny.store.client.delete_registered_model_alias(f"{NAME}_model", "production")
+    found = f"no pair '{NAME}' with the alias 'production': version 3 "
+    assert message().startswith(f"{found}has not been through the promotion gate; run the job train_{NAME} again")
+    keep(tiny, 3, PROMOTION_GATE, True, "mae 1 is best")
+    assert message().startswith(f"{found}passed the promotion gate (mae 1 is best), but nothing promoted it")
+    keep(tiny, 3, PROMOTION_GATE, False, "mae 3 does not beat 2")
+    assert message().startswith(f"{found}was refused by the promotion gate: mae 3 does not beat 2")
+    keep(tiny, 3, SERVING_PARITY, False, "two values differ")
+    assert message().startswith(f"{found}failed the check serving_parity: two values differ")
+
+
+def test_a_rollback_without_a_previous_pair_says_that_there_is_none(tiny: TinyRegistry) -> None:
+    tiny.store.client.delete_registered_model_alias(f"{NAME}_model", "production")
+    for tag in tiny.store.client.get_registered_model(f"{NAME}_model").tags:
+        tiny.store.client.delete_registered_model_tag(f"{NAME}_model", tag)
+    with pytest.raises(PairNotFoundError, match="none is in production, and none was before, so there"):
+        tiny.store.rollback(NAME, who="test", why="a test")
+    tiny.store.promote(NAME, 2, "test", "a test")
+    with pytest.raises(PairNotFoundError, match="version 2 is the first, so there is nothing to go back to"):
+        tiny.store.rollback(NAME, who="test", why="a test")
+    assert tiny.store.resolve(NAME).version == 2
 
 
 def test_an_empty_registry_says_which_job_to_run(empty: Settings) -> None:

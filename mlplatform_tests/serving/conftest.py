@@ -41,14 +41,14 @@ CONF = {
         "entity_column": "unit",
         "frequency": "1h",
         "window_steps": 24,
-        "columns": {"load": {}, "oil": {}, "cooling": {"type": "category"}},
+        "columns": {"load": {"max": 5}, "oil": {}, "cooling": {"type": "category"}},
     },
     "dataset/tiny_rows": {
         "name": "tiny_rows",
         "kind": "tabular",
         "source": {"uri": "tiny_rows.csv"},
         "columns": {
-            "width": {},
+            "width": {"min": 0, "nullable": False},
             "colour": {"type": "category"},
             "weight": {},
             "kind": {"type": "category"},

@@ -41,11 +41,11 @@ class Installation:
         """Return settings that serve an experiment."""
         return replace(self.platform.serving(experiment), conf_dir=self.conf, **changes)
 
-    def set_policy(self, policy: dict[str, Any], experiment: str = "tiny_forecast") -> None:
-        """Write an experiment's staleness policy into its file."""
+    def set_policy(self, policy: dict[str, Any], experiment: str = "tiny_forecast", key: str = "staleness") -> None:
+        """Write a policy of an experiment, by default that about staleness, into its file."""
         path = self.conf / "experiment" / f"{experiment}.yaml"
         head, _, text = path.read_text().partition("\n")
-        path.write_text(f"{head}\n" + json.dumps({**json.loads(text), "staleness": policy}))
+        path.write_text(f"{head}\n" + json.dumps({**json.loads(text), key: policy}))
 
     @contextmanager
     def serving(self, experiment: str = "tiny_forecast", **changes: Any) -> Iterator[httpx.Client]:

@@ -19,11 +19,13 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from serving.connections import http_protocol
+
 
 @contextmanager
 def in_thread(app: FastAPI) -> Iterator[httpx.Client]:
     """Serve an application on a free port while the context is open; yields a client of it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, http=http_protocol()))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 60

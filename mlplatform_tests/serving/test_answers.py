@@ -128,6 +128,19 @@ def test_regression_and_classification_answers_have_the_documented_form() -> Non
     assert (entry.labels, entry.values.tolist(), entry.steps.tolist()) == (["yes", "no"], [[[0.75]], [[0.5]]], [0])
 
 
+def test_what_has_no_time_is_answered_and_logged_without_one() -> None:
+    contract = Contract(experiment="e", task="regression", dataset="d", columns=("a",), targets=("y",))
+    made = prediction(contract, np.array([1, 2]), np.array([1.5, 2.5], np.float32))
+    nat = np.datetime64("NaT", "ns")
+    unknown = np.array([made.origins[0], nat])
+    ages = np.array([made.ages[0], np.timedelta64("NaT", "ns")])
+    made = replace(made, origins=unknown, event_times=unknown, ages=ages)
+    first, second = RegressionAnswer.model_validate_json(to_json(answer(made))).predictions
+    assert first.age_seconds == 2700.0
+    assert (second.event_time, second.age_seconds) == (None, None)
+    assert np.isnat(served_predictions(made, "r", NOW).timestamps).tolist() == [[False], [True]]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_prediction_that_is_not_finite_is_refused_by_entity(bad: float) -> None:
     made = forecast(entities=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from mlplatform.features.online.read import read_windows
 from mlplatform.monitoring.prediction_log import read_predictions
 from mlplatform.registry.pairs import PairStore
 from mlplatform_tests.serving.conftest import TOKEN, UNITS, Platform, put_online, table
+from mlplatform_tests.serving.installation import Installation
 from mlplatform_tests.serving.servers import in_thread
 from serving.api import build_app
 from serving.local import LocalBackend
@@ -158,21 +160,85 @@ def test_another_content_type_is_refused(client: httpx.Client) -> None:
     assert client.post(ENTITIES, content=b'{"entities": [1]}', headers=with_charset).status_code == 200
 
 
-def test_a_null_in_raw_rows_names_row_and_column(client: httpx.Client, platform: Platform) -> None:
+def test_text_in_a_number_of_raw_rows_names_row_and_column(client: httpx.Client, platform: Platform) -> None:
     rows = platform.rows()
-    rows[5]["oil"] = None
+    rows[5]["oil"] = "hot"
     error = refusal(client.post("/predict", json={"rows": rows}), 422, "invalid_rows")
-    assert error["message"] == "rows[5].oil: found null, expected a finite number; fill the gap or send other rows"
+    found = "rows[5].oil: found 'hot', expected a finite number or null; fill the gap or send other rows"
+    assert error["message"] == found
     assert error["details"] == [
         {
             "field": "rows[5].oil",
             "row": 5,
             "column": "oil",
-            "found": "null",
-            "expected": "a finite number",
+            "found": "'hot'",
+            "expected": "a finite number or null",
             "action": "fill the gap or send other rows",
         }
     ]
+
+
+def test_what_training_would_not_have_kept_is_answered_and_marked(client: httpx.Client, platform: Platform) -> None:
+    rows, plain = platform.rows(20), platform.rows(20, 3)
+    rows[10]["oil"] = rows[11]["oil"] = rows[12]["cooling"] = None
+    rows[13]["load"] = 5.5
+    rows[14]["cooling"] = "nitrogen"
+    rows[0]["load"] = 99.0  # before the window, so without influence on the answer
+    first, second = client.post("/predict", json={"rows": [*rows, *plain]}).json()["forecasts"]
+    assert first["marks"] == [
+        {"kind": "out_of_range", "column": "load", "rows": 1},
+        {"kind": "missing", "column": "oil", "rows": 2},
+        {"kind": "missing", "column": "cooling", "rows": 1},
+        {"kind": "unseen_category", "column": "cooling", "rows": 1},
+    ]
+    assert second["marks"] == []
+    stored = client.post(ENTITIES, json={"entities": [1, 2]}).json()["forecasts"]
+    # Unit 2 has a gap near its end.
+    assert [forecast["marks"] for forecast in stored] == [[], [{"kind": "missing", "column": "load", "rows": 2}]]
+
+
+def test_a_null_is_answered_as_the_same_gap_in_the_store_is(client: httpx.Client, platform: Platform) -> None:
+    rows = platform.rows(40, 2)
+    for row in rows:
+        row["load"] = None if np.isnan(row["load"]) else row["load"]
+    from_rows = client.post("/predict", json={"rows": rows}).json()["forecasts"][0]
+    from_store = client.post(ENTITIES, json={"entities": [2]}).json()["forecasts"][0]
+    assert from_rows["values"] == from_store["values"]
+
+
+def test_a_policy_refuses_what_is_unusual_and_names_rows(platform: Platform, tmp_path: Path) -> None:
+    installation = Installation(platform, tmp_path)
+    refusing = {"missing": "refuse", "out_of_range": "refuse", "unseen_category": "refuse"}
+    with installation.serving() as client:
+        rows = platform.rows()
+        rows[3]["load"] = 5.5
+        rows[4]["cooling"] = "nitrogen"
+        assert client.post("/predict", json={"rows": rows}).status_code == 200
+        installation.set_policy(refusing, key="requests")
+        assert client.post("/admin/reload", headers={"authorization": f"Bearer {TOKEN}"}).json()["swapped"] is False
+        beyond, unseen = refusal(client.post("/predict", json={"rows": rows}), 422, "invalid_rows")["details"]
+        assert (beyond["field"], beyond["found"], beyond["expected"]) == (
+            "rows[3].load",
+            "5.5",
+            "at most 5, as the dataset says",
+        )
+        assert (unseen["field"], unseen["expected"]) == ("rows[4].cooling", "a category of the training rows: air, fan")
+        rows = platform.rows()
+        rows[5]["oil"] = None
+        missing = refusal(client.post("/predict", json={"rows": rows}), 422, "invalid_rows")["details"][0]
+        assert (missing["found"], missing["expected"]) == ("null", "a finite number")
+        assert client.post("/predict", json={"rows": platform.rows()}).status_code == 200
+
+
+def test_rows_may_name_entity_and_time_as_the_dataset_does(client: httpx.Client, platform: Platform) -> None:
+    own = [{"unit" if key == "entity_id" else key: value for key, value in row.items()} for row in platform.rows()]
+    own = [{"time" if key == "event_timestamp" else key: value for key, value in row.items()} for row in own]
+    answer, expected = (client.post("/predict", json={"rows": rows}).json() for rows in (own, platform.rows()))
+    assert answer["forecasts"][0]["values"] == expected["forecasts"][0]["values"]
+    own[2]["time"] = "yesterday"
+    error = refusal(client.post("/predict", json={"rows": own}), 422, "invalid_rows")
+    assert error["message"].startswith("rows[2].time: found 'yesterday', expected an ISO 8601 time")
+    assert error["details"][0]["column"] == "time"
 
 
 def test_too_few_rows_name_what_the_model_needs(client: httpx.Client, platform: Platform) -> None:
@@ -189,6 +255,31 @@ def test_a_body_over_the_limit_is_refused_with_and_without_a_length(client: http
     chunked = client.post("/predict", content=(b" " * 50_000 for _ in range(200)), headers=headers)
     assert "more than 100000 bytes" in refusal(chunked, 413, "body_too_large")["message"]
     assert client.get("/health/live").status_code == 200
+
+
+def test_a_gzip_body_is_read_and_held_to_the_same_limit(client: httpx.Client, platform: Platform) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    for path, body in ((ENTITIES, {"entities": [1]}), ("/predict", {"rows": platform.rows()})):
+        response = client.post(path, content=gzip.compress(json.dumps(body).encode()), headers=headers)
+        assert response.status_code == 200, response.text
+    bomb = gzip.compress(b" " * 10_000_000)
+    assert len(bomb) < 100_000
+    error = refusal(client.post("/predict", content=bomb, headers=headers), 413, "body_too_large")
+    assert "more than 100000 bytes after decompression" in error["message"]
+    refusal(client.post("/predict", content=b"{}", headers=headers), 422, "invalid_encoding")
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, gzip", "gzip, br"])
+def test_another_compression_is_refused_with_what_is_read(client: httpx.Client, encoding: str) -> None:
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    response = client.post(ENTITIES, content=b"whatever", headers=headers)
+    assert encoding in refusal(response, 415, "unknown_encoding")["message"]
+    assert response.headers["accept-encoding"] == "gzip"
+
+
+def test_identity_is_no_compression(client: httpx.Client) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "identity"}
+    assert client.post(ENTITIES, content=b'{"entities": [1]}', headers=headers).status_code == 200
 
 
 def test_unknown_routes_and_methods_have_the_same_error_form(client: httpx.Client) -> None:

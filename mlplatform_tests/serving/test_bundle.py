@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlplatform.registry.pairs import PairInfo, PairIntegrityError, PairNotFoundError, PairStore
+from mlplatform.registry.pairs.evidence import PROMOTION_GATE, Evidence, tag_name
 from mlplatform_tests.serving.conftest import Platform
 from serving.bundle import Bundle, BundleHolder, BundleLoader
 from serving.errors import ServingError
@@ -75,6 +78,25 @@ def test_without_a_pair_the_message_says_what_to_run(platform: Platform) -> None
     assert (caught.value.status, caught.value.code) == (503, "no_production_pair")
     with pytest.raises(ServingError, match="run train_tiny_untrained"):
         holder.require()
+
+
+def test_a_pair_that_the_gate_refused_is_named_with_the_gates_reason(platform: Platform, tmp_path: Path) -> None:
+    settings = platform.serving("tiny_forecast")
+    shutil.copy(settings.mlflow_tracking_uri.removeprefix("sqlite:///"), tmp_path / "copy.db")
+    settings = replace(settings, mlflow_tracking_uri=f"sqlite:///{tmp_path / 'copy.db'}")
+    store = PairStore(settings)
+    store.client.delete_registered_model_alias("tiny_forecast_model", "production")
+    refused = Evidence(False, "mae 3.1 does not beat the baseline repeat_last with 2.9").to_tag()
+    store.client.set_model_version_tag("tiny_forecast_model", "2", tag_name(PROMOTION_GATE), refused)
+    holder = BundleHolder(BundleLoader(settings))
+    with pytest.raises(ServingError) as caught:
+        asyncio.run(holder.reload())
+    assert caught.value.code == "no_production_pair"
+    assert holder.reason == caught.value.message
+    assert caught.value.message.startswith(
+        "no production pair for tiny_forecast: version 2 was refused by the promotion gate: mae 3.1 does not beat the "
+        "baseline repeat_last with 2.9; run train_tiny_forecast again, or promote_tiny_forecast for another version"
+    )
 
 
 def test_a_changed_artifact_is_refused_and_the_old_pair_stays(

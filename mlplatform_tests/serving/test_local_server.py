@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+import serving.local
+import serving.ray_app
 from mlplatform.monitoring.prediction_log import read_predictions
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.conftest import TOKEN, Platform
@@ -37,6 +39,23 @@ def expected_values(platform: Platform, pairs: tuple[PairInfo, ...]) -> dict[str
         panel = panel_from_rows(platform.rows(), pair.contract, forecaster.preprocessor.columns)
         values[pair.pair_id] = list(forecaster.predict(panel)[0, :, 0])
     return values
+
+
+@pytest.mark.parametrize("main", [serving.local.main, serving.ray_app.main])
+def test_an_unknown_experiment_ends_the_start_with_the_known_names(
+    main: Callable[[list[str]], None],
+    platform: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in platform.environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as caught:
+        main(["--experiment", "tiny_forcast"])
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert "unknown experiment 'tiny_forcast'; known: " in message
+    assert "tiny_classification, tiny_forecast, tiny_regression, tiny_untrained" in message
 
 
 @pytest.mark.integration

@@ -11,7 +11,9 @@ import pytest
 
 from mlplatform.registry.forecaster import Contract
 from serving.errors import MAX_DETAILS, ServingError
-from serving.rows import panel_from_rows, with_future_of_request
+from serving.names import KeyNames
+from serving.rows import STRICT, panel_from_rows, with_future_of_request
+from serving.rules import Mark, RowRules
 
 START = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 FORECAST = Contract(
@@ -35,9 +37,9 @@ def row(hour: int, entity: Any = 1, **changes: Any) -> dict[str, Any]:
     return {**base, **changes}
 
 
-def refusal(rows: list[dict[str, Any]], contract: Contract = FORECAST) -> ServingError:
+def refusal(rows: list[dict[str, Any]], contract: Contract = FORECAST, rules: RowRules = STRICT) -> ServingError:
     with pytest.raises(ServingError) as caught:
-        panel_from_rows(rows, contract, TYPES)
+        panel_from_rows(rows, contract, TYPES, rules)
     assert (caught.value.status, caught.value.code) == (422, "invalid_rows")
     return caught.value
 
@@ -249,3 +251,83 @@ def test_the_future_of_entities_of_the_store_comes_with_the_request() -> None:
         with_future_of_request(stored, future, FORECAST, TYPES)
     with pytest.raises(ServingError, match="no values of load, cooling for entity 1, step 1"):
         with_future_of_request(stored, [], KNOWING, TYPES)
+
+
+OWN = RowRules(names=KeyNames("line", "time"))
+
+
+def renamed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with entity and time named as the dataset does."""
+    names = {"entity_id": "line", "event_timestamp": "time"}
+    return [{names.get(name, name): value for name, value in each.items()} for each in rows]
+
+
+def test_rows_under_the_datasets_names_are_the_same_rows() -> None:
+    expected = panel_from_rows(past_and_future(), KNOWING, TYPES)
+    mixed = [*renamed(past_and_future()[:5]), *past_and_future()[5:]]
+    for rows in (renamed(past_and_future()), past_and_future(), mixed):
+        panel = panel_from_rows(rows, KNOWING, TYPES, OWN)
+        assert panel.timestamps.tolist() == expected.timestamps.tolist()
+        assert panel.entity_ids.tolist() == expected.entity_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"time": 5}, "rows[1].time: found 5, expected an ISO 8601 time"),
+        ({"line": None}, "rows[1].line: found null, expected a whole number, as in row 0"),
+        ({"lod": 1}, "rows[1].lod: found a column that the model does not read, expected one of line, time, load, oil"),
+        ({"entity_id": 1}, "rows[1].line: found both line and entity_id, expected one of them; leave one out"),
+    ],
+)
+def test_findings_are_told_under_the_clients_names(changes: dict[str, Any], message: str) -> None:
+    rows = renamed([row(hour) for hour in range(4)])
+    rows[1].update(changes)
+    assert refusal(rows, FORECAST, OWN).message.startswith(message)
+    del rows[1]["line"], rows[1]["time"]
+    assert [detail.column for detail in refusal(rows, FORECAST, OWN).details][:1] in (["line"], ["time"])
+
+
+def test_findings_about_the_future_of_a_request_name_its_field() -> None:
+    rows = past_and_future()
+    stored = panel_from_rows([each for each in rows if "oil" in each], FORECAST, TYPES)
+    future = renamed([each for each in rows if "oil" not in each])
+    assert with_future_of_request(stored, future, KNOWING, TYPES, OWN).rows == 12
+    for changes, start in (
+        ({"load": None}, "future[2].load: found null"),
+        ({"time": "soon"}, "future[2].time: found 'soon'"),
+        ({"line": 7}, "future[2].time: found 2026-03-01T05:00:00Z for entity 7"),
+    ):
+        broken = [dict(each) for each in future]
+        broken[2].update(changes)
+        with pytest.raises(ServingError) as caught:
+            with_future_of_request(stored, broken, KNOWING, TYPES, OWN)
+        assert caught.value.message.startswith(start)
+    with pytest.raises(ServingError, match=r"^future: found no values of load, cooling for entity 1, step 1"):
+        with_future_of_request(stored, [], KNOWING, TYPES, OWN)
+    # In rows of `/predict` the future stands among the others.
+    assert refusal([each for each in rows if "oil" in each], KNOWING).details[0].field == "rows"
+
+
+READING = RowRules(nullable=frozenset({"oil", "cooling"}))
+
+
+def test_a_null_is_read_where_the_pair_fills_or_reads_it() -> None:
+    rows = [row(hour) for hour in range(4)]
+    rows[1]["oil"] = rows[2]["cooling"] = None
+    panel = panel_from_rows(rows, FORECAST, TYPES, READING)
+    assert np.isnan(panel.columns["oil"]).tolist() == [False, True, False, False]
+    assert panel.columns["cooling"].tolist() == ["air", "air", None, "air"]
+    assert READING.marks(panel, FORECAST) == ((Mark("missing", "oil", 1), Mark("missing", "cooling", 1)),)
+    rows[1]["load"] = None
+    assert refusal(rows, FORECAST, READING).message.startswith("rows[1].load: found null, expected a finite number;")
+
+
+def test_a_gap_in_the_past_is_not_taken_for_the_future() -> None:
+    rows = past_and_future()
+    gap = next(each for each in rows if each["entity_id"] == 1 and "oil" in each and each["oil"] == 20)
+    gap["oil"] = None
+    panel = panel_from_rows(rows, KNOWING, TYPES, READING)
+    assert np.isnan(panel.columns["oil"]).tolist() == [False, True, False, False, True, True] + [False] * 4 + [True] * 2
+    # What is unknown of the future is not missing.
+    assert READING.marks(panel, KNOWING) == ((Mark("missing", "oil", 1),), ())

@@ -98,16 +98,24 @@ def test_a_changed_policy_holds_after_a_reload_of_the_same_pair(installation: In
 
 
 @pytest.mark.parametrize("experiment", ["tiny_regression", "tiny_classification"])
-def test_tabular_answers_carry_ages_and_are_refused_too(installation: Installation, experiment: str) -> None:
+def test_tabular_answers_invent_no_age_and_are_refused_too(installation: Installation, experiment: str) -> None:
+    row = {"width": 2, "colour": "red"}
     with installation.serving(experiment) as client:
         prediction = client.post(ENTITIES, json={"entities": [4]}).json()["predictions"][0]
-        age = dt.datetime.now(dt.UTC) - dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
-        assert prediction["age_seconds"] == pytest.approx(age.total_seconds(), abs=60)
-        assert (prediction["event_time"], prediction["stale"]) == ("2000-01-01T00:00:00Z", False)
-        assert sample(client.get("/metrics").text, "mlplatform_feature_age_seconds{") > 20 * 365 * 86400
+        assert (prediction["event_time"], prediction["age_seconds"], prediction["stale"]) == (None, None, False)
+        answers = client.post("/predict", json={"rows": [row]}).json()["predictions"]
+        timed = {**row, "event_timestamp": "2026-03-01T00:00:00Z"}
+        answers += client.post("/predict", json={"rows": [timed]}).json()["predictions"]
+        assert [answer["event_time"] for answer in answers] == [None, "2026-03-01T00:00:00Z"]
+        assert answers[0]["age_seconds"] is None
+        assert answers[1]["age_seconds"] > 0
+        assert "mlplatform_feature_age_seconds{" not in client.get("/metrics").text
         installation.set_policy({"max_age": "1D"}, experiment)
         client.post("/admin/reload", headers=ADMIN)
-        refusal(client.post(ENTITIES, json={"entities": [4]}), 409, "stale_features")
+        error = refusal(client.post(ENTITIES, json={"entities": [4]}), 409, "stale_features")
+        assert error["details"][0]["found"] == "4: of unknown age, because the dataset has no time_column"
+    log = read_predictions(installation.settings(), experiment)
+    assert log.origin.isna().tolist()[-3:] == log.event_timestamp.isna().tolist()[-3:] == [True, True, False]
 
 
 def test_a_store_without_its_tables_is_503_with_what_was_tried(installation: Installation, tmp_path: Path) -> None:

@@ -117,8 +117,8 @@ def serving_reload_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         SERVING_RELOAD,
         after=[asset_key(experiment.name, PRODUCTION_ALIAS)],
         kinds={"task"},
-        # Servers read the policy when they are told.
-        decided_by=experiment.staleness.model_dump(mode="json"),
+        # Servers read the policies when they are told.
+        decided_by=experiment.model_dump(mode="json", include={"staleness", "requests"}),
         description=(
             "Tells the servers about the production pair. Best effort: a server that is not running, or serves "
             "another experiment, is not an error."

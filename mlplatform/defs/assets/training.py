@@ -44,7 +44,8 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 
         from mlplatform.candidates import train_candidate, training_plots
         from mlplatform.datamodule import TRAIN, read_manifest, split_dir, track
-        from mlplatform.promotion import LEAKAGE, find_leakage, tag_name
+        from mlplatform.promotion import LEAKAGE, find_leakage
+        from mlplatform.registry.pairs import tag_name
         from mlplatform.registry.runs import record_candidate
         from mlplatform.training import RunCheckpoints, prepare_fold
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import DatasetConfig
-from mlplatform.datamodule import Int64, Panel
+from mlplatform.datamodule import Int64, Panel, entity_array
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError, UnknownEntityError
 from mlplatform.features.feast import Registered, StoredArrays, registered, stack_scalars
 from mlplatform.features.online.rows import StoredRows, read_stored
@@ -68,7 +68,7 @@ def read_windows(
     return Panel(
         columns=arrays,
         timestamps=times.ravel().astype("datetime64[ns]"),
-        entity_ids=np.asarray(entities),
+        entity_ids=entity_array(entities),
         offsets=np.arange(len(entities) + 1, dtype=np.int64) * steps,
     )
 
@@ -93,7 +93,7 @@ def read_rows(dataset: DatasetConfig, entities: Entities, columns: Sequence[str]
             for name in columns
         },
         timestamps=stored.seconds.astype("datetime64[s]").astype("datetime64[ns]"),
-        entity_ids=np.asarray(entities),
+        entity_ids=entity_array(entities),
         offsets=np.arange(len(entities) + 1, dtype=np.int64),
     )
 
@@ -132,7 +132,7 @@ def _read(
 ) -> StoredRows:
     """Return the stored rows of entities, in their order, once it is clear that all are there."""
     check_entity_types(dataset, entities, known.has_text_ids)
-    ids = np.asarray(entities).tolist()
+    ids = entity_array(entities).tolist()
     if not ids:
         raise FeatureStoreError(f"dataset {dataset.name!r}: no entities were asked for")
     stored = read_stored(known, view, names, ids, settings)
@@ -147,7 +147,7 @@ def _check_moment(dataset: DatasetConfig, entities: Entities, ends: Int64, momen
         return
     later = np.flatnonzero(ends > moment.value)
     if len(later):
-        entity = np.asarray(entities).tolist()[later[0]]
+        entity = entity_array(entities).tolist()[later[0]]
         end = pd.Timestamp(int(ends[later[0]]), tz="UTC")
         raise FeatureStoreError(
             f"dataset {dataset.name!r}: time_point {moment.isoformat()} lies before the stored window of entity "

@@ -14,6 +14,8 @@ from mlplatform.datamodule import Int64, Panel
 from mlplatform.features.errors import StaleEntity, StaleFeaturesError
 from mlplatform.features.time_point import TimePoint, parse_time_point
 
+NO_TIME = np.datetime64("NaT", "ns")
+
 
 @dataclass(frozen=True)
 class FeaturePanel(Panel):
@@ -22,11 +24,12 @@ class FeaturePanel(Panel):
     Attributes:
         event_times: of shape (entities,), datetime64[ns] in UTC: the time of an entity's newest row that has a value
             in one of the columns. Where no row has one it is the time of the first row, and the age a lower bound.
+            NaT where the rows have no time.
         ages: of shape (entities,), timedelta64[ns]: the present of the read minus the event time. The present is the
             time point that was asked for, or the clock for "now". Never negative: an event after the present has the
-            age zero.
-        is_stale: of shape (entities,): whether the age exceeds the limit of the staleness policy; always false without
-            one.
+            age zero. NaT where the rows have no time.
+        is_stale: of shape (entities,): whether the age exceeds the limit of the staleness policy, or is unknown under
+            one; always false without a limit.
     """
 
     event_times: npt.NDArray[np.datetime64]
@@ -34,23 +37,28 @@ class FeaturePanel(Panel):
     is_stale: npt.NDArray[np.bool_]
 
 
-def judge(panel: Panel, time_point: TimePoint, dataset: str, policy: StalenessConfig) -> FeaturePanel:
+def judge(
+    panel: Panel, time_point: TimePoint, dataset: str, policy: StalenessConfig, *, has_times: bool = True
+) -> FeaturePanel:
     """Return `panel` with the ages of its entities under a staleness policy.
 
     Parameters:
         time_point: the present from which ages count.
         dataset: what the error calls the dataset.
+        has_times: whether the rows have times of their own; the raw table of a dataset without a time column gives all
+            rows the same one.
 
     Raises:
         StaleFeaturesError: if features are older than the policy allows and it refuses such.
     """
     # The clock is read after the rows, so that a row which arrived meanwhile does not come from the future.
     present = parse_time_point(time_point) or pd.Timestamp(dt.datetime.now(dt.UTC))
-    event_times = newest_event_times(panel)
+    event_times = newest_event_times(panel) if has_times else np.full(len(panel.entity_ids), NO_TIME)
     ages = np.maximum(_naive(present) - event_times, np.timedelta64(0, "ns"))
     is_stale = np.zeros(len(ages), dtype=bool)
     if policy.limit is not None:
-        is_stale = ages > np.timedelta64(policy.limit)
+        # An age that is not known compares as false: nobody can say that such rows are new enough.
+        is_stale = ~(ages <= np.timedelta64(policy.limit))
         if is_stale.any() and policy.action == "refuse":
             raise StaleFeaturesError(dataset, _stale_entities(panel, event_times, ages, is_stale), policy.limit)
     return FeaturePanel(
@@ -96,7 +104,11 @@ def _stale_entities(
     ids = panel.entity_ids.tolist()
     times = pd.to_datetime(event_times[rows], utc=True).to_pydatetime()
     lengths = pd.to_timedelta(ages[rows]).to_pytimedelta()
-    return [StaleEntity(ids[row], time, age) for row, time, age in zip(rows, times, lengths, strict=True)]
+    known = ~np.isnat(event_times[rows])
+    return [
+        StaleEntity(ids[row], time, age) if is_known else StaleEntity(ids[row], None, None)
+        for row, time, age, is_known in zip(rows, times, lengths, known, strict=True)
+    ]
 
 
 def _naive(moment: pd.Timestamp) -> np.datetime64:

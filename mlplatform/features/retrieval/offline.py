@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.datamodule import Int64, Panel, column_array, to_utc_ns
+from mlplatform.datamodule import Int64, Panel, column_array, entity_array, to_utc_ns
 from mlplatform.features.errors import FeatureStoreError, UnknownEntityError
 from mlplatform.features.feast import features_view_name, registered
 from mlplatform.features.online import Entities, check_columns, check_entity_types
@@ -135,7 +135,7 @@ def offline_windows(
         ends = np.stack([_window_ends(dataset, ranges, cutoff) for cutoff in cutoffs])
         arrays = _read_windows(dataset, ranges[ENTITY], ends, columns, steps, settings)
         return tuple(
-            _window_panel(dataset, np.asarray(entities), own, {name: arrays[name][cutoff] for name in columns}, steps)
+            _window_panel(dataset, entity_array(entities), own, {name: arrays[name][cutoff] for name in columns}, steps)
             for cutoff, own in enumerate(ends)
         )
 
@@ -178,13 +178,14 @@ def chosen_ranges(dataset: DatasetConfig, entities: Entities | None, settings: S
     if entities is None:
         return ranges
     check_entity_types(dataset, entities, stores_text=not pd.api.types.is_integer_dtype(ranges[ENTITY]))
-    wanted = np.asarray(entities)
+    wanted = entity_array(entities)
     if not len(wanted):
         raise FeatureStoreError(f"dataset {dataset.name!r}: no entities were asked for")
     unknown = wanted[~np.isin(wanted, ranges[ENTITY].to_numpy())].tolist()
     if unknown:
         raise UnknownEntityError(dataset.name, list(dict.fromkeys(unknown)))
-    return ranges.set_index(ENTITY).loc[wanted].reset_index()
+    chosen: pd.DataFrame = ranges.set_index(ENTITY).loc[wanted.tolist()].reset_index()
+    return chosen
 
 
 def _window_ends(dataset: DatasetConfig, ranges: pd.DataFrame, cutoff: TimePoint) -> Int64:

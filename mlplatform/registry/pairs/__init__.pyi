@@ -1,6 +1,7 @@
 from .aliases import AliasChange
 from .artifacts import state_digests, write_folders
 from .card import git_commit
+from .evidence import PAIR_INTEGRITY, PROMOTION_GATE, SERVING_PARITY, Evidence, tag_name
 from .example import example_rows
 from .info import (
     LATEST,
@@ -18,11 +19,15 @@ from .store import PairStore
 
 __all__ = [
     "LATEST",
+    "PAIR_INTEGRITY",
     "PREVIOUS",
     "PRODUCTION",
+    "PROMOTION_GATE",
     "ROLES",
+    "SERVING_PARITY",
     "STAGING",
     "AliasChange",
+    "Evidence",
     "PairConflictError",
     "PairInfo",
     "PairIntegrityError",
@@ -32,5 +37,6 @@ __all__ = [
     "example_rows",
     "git_commit",
     "state_digests",
+    "tag_name",
     "write_folders",
 ]

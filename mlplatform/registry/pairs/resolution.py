@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlplatform.registry.pairs.aliases import Aliases, Snapshot
+from mlplatform.registry.pairs.evidence import verdict
 from mlplatform.registry.pairs.info import (
     LATEST,
     PAIR_ID,
+    PREVIOUS,
+    PRODUCTION,
     ROLES,
     PairInfo,
     PairIntegrityError,
@@ -76,7 +79,28 @@ def check_partners(client: MlflowClient, info: PairInfo) -> None:
             )
 
 
-def wording(ref: str) -> str:
+def refusal(client: MlflowClient, name: str) -> str | None:
+    """Say what keeps the newest complete pair out of production; `None` if there is no complete pair."""
+    newest = find_pair(client, name, LATEST)
+    return None if newest is None else f"version {newest.version} {verdict(newest.tags)}"
+
+
+def absence(client: MlflowClient, name: str, ref: str) -> str:
+    """Say that there is no such pair, why, and what to do."""
+    found, train = f"no pair {name!r} with {_wording(ref)}", f"run the job train_{name}"
+    newest = refusal(client, name)
+    if newest is None:
+        return f"{found}; {train} first"
+    if ref == PRODUCTION:
+        return f"{found}: {newest}; {train} again, or promote_{name} for another version"
+    if ref == PREVIOUS:
+        champion = find_pair(client, name, PRODUCTION)
+        why = f"version {champion.version} is the first" if champion else "none is in production, and none was before"
+        return f"{found}: {why}, so there is nothing to go back to; name a version to go to"
+    return f"{found}; `latest` is the newest complete pair"
+
+
+def _wording(ref: str) -> str:
     """Say what was looked for."""
     if ref == LATEST:
         return "any complete version"

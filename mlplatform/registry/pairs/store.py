@@ -40,7 +40,7 @@ from mlplatform.registry.pairs.lock import Ticket, only_writer
 from mlplatform.registry.pairs.numbering import ensure_models
 from mlplatform.registry.pairs.registration import create_pair
 from mlplatform.registry.pairs.repair import RepairReport, repair_pairs
-from mlplatform.registry.pairs.resolution import check_partners, find_pair, pair_of_run, wording
+from mlplatform.registry.pairs.resolution import absence, check_partners, find_pair, pair_of_run, refusal
 from mlplatform.registry.tracking import client_for
 from mlplatform.settings import Settings
 
@@ -120,18 +120,21 @@ class PairStore:
             PairNotFoundError: if there is none.
             PairIntegrityError: if the version's partners do not belong to it.
         """
-        info = find_pair(self.client, name, str(ref))
+        info = self.find(name, ref)
         if info is None:
-            raise PairNotFoundError(f"no pair {name!r} with {wording(str(ref))}; run the job train_{name} first")
-        check_partners(self.client, info)
+            raise PairNotFoundError(absence(self.client, name, str(ref)))
         return info
 
     def find(self, name: str, ref: str | int) -> PairInfo | None:
         """Return the pair as `resolve` does, or None if there is none."""
-        try:
-            return self.resolve(name, ref)
-        except PairNotFoundError:
-            return None
+        info = find_pair(self.client, name, str(ref))
+        if info is not None:
+            check_partners(self.client, info)
+        return info
+
+    def refusal(self, name: str) -> str | None:
+        """Say what keeps the newest complete pair out of production, the gate's reason included; `None` without one."""
+        return refusal(self.client, name)
 
     def of_run(self, name: str, run_id: str) -> PairInfo:
         """Return the pair that an MLflow run registered, the newest if there are several.

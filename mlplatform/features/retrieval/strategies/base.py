@@ -63,7 +63,8 @@ class RetrievalStrategy(ABC):
 
     def judged(self, panel: Panel, time_point: TimePoint) -> FeaturePanel:
         """Return what was read, with its ages as of `time_point` under the staleness policy."""
-        return judge(panel, time_point, self.dataset.name, self.staleness)
+        has_times = self.dataset.time_column is not None
+        return judge(panel, time_point, self.dataset.name, self.staleness, has_times=has_times)
 
 
 def refuse_range(request: Request, mode: str) -> None:

@@ -1,0 +1,70 @@
+"""What checks found about a registered pair, as it stands in the tags of the pair's version.
+
+Here: the form of one finding, and what the findings of a pair say to someone who asks why it is not in production.
+Not here: the checks, and who relies on them (`promotion`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+PAIR_INTEGRITY, SERVING_PARITY = "pair_integrity", "serving_parity"
+PROMOTION_GATE = "promotion_gate"
+TAG_PREFIX = "check."
+SUMMARY_LENGTH = 500
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The result of one check.
+
+    Attributes:
+        summary: one sentence for people.
+        basis: what the result holds for; the result is stale once any of these is different.
+        at: when it was found, ISO 8601.
+    """
+
+    passed: bool
+    summary: str
+    basis: Mapping[str, str] = field(default_factory=dict)
+    at: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+
+    def to_tag(self) -> str:
+        """Return the value of the tag that keeps it."""
+        return json.dumps({**asdict(self), "summary": self.summary[:SUMMARY_LENGTH]}, sort_keys=True)
+
+    @classmethod
+    def from_tag(cls, text: str) -> Evidence:
+        """Read what `to_tag` wrote."""
+        return cls(**json.loads(text))
+
+    def changed(self, basis: Mapping[str, str]) -> list[str]:
+        """Return the names of what is different now."""
+        return sorted(key for key in {*basis, *self.basis} if basis.get(key) != self.basis.get(key))
+
+
+def tag_name(check: str) -> str:
+    """Return the name of the tag that keeps a check's result."""
+    return TAG_PREFIX + check
+
+
+def verdict(tags: Mapping[str, str]) -> str:
+    """Say what kept the pair with these tags out of production, as the end of a sentence about its version."""
+    for check in (PAIR_INTEGRITY, SERVING_PARITY):
+        evidence = _found(tags, check)
+        if evidence is not None and not evidence.passed:
+            return f"failed the check {check}: {evidence.summary}"
+    gate = _found(tags, PROMOTION_GATE)
+    if gate is None:
+        return "has not been through the promotion gate"
+    if not gate.passed:
+        return f"was refused by the promotion gate: {gate.summary}"
+    return f"passed the promotion gate ({gate.summary}), but nothing promoted it"
+
+
+def _found(tags: Mapping[str, str], check: str) -> Evidence | None:
+    text = tags.get(tag_name(check))
+    return None if text is None else Evidence.from_tag(text)

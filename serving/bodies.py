@@ -1,0 +1,121 @@
+"""From the bytes of a request to a checked model: content type, compression, JSON, fields.
+
+A body is at most as long as the server allows, both as it arrives (`BodyLimitMiddleware`) and after decompression: a
+megabyte of gzip can hold a gigabyte of zeros, so decompression stops one byte beyond the limit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TypeVar
+
+import orjson
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from serving.concurrency import Workers
+from serving.errors import ErrorDetail, ServingError, body_too_large, invalid, shown
+from serving.schemas import StrictRequest
+
+RequestT = TypeVar("RequestT", bound=StrictRequest)
+
+JSON = "application/json"
+# Above this size reading a body takes longer than handing it to a thread.
+_SMALL_BODY_BYTES = 32_768
+# zlib's own number for "gzip, with its header and checksum".
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+async def read_body(request: Request, model: type[RequestT], workers: Workers, max_bytes: int) -> RequestT:
+    """Return the request's body as `model`.
+
+    Parameters:
+        max_bytes: limit of the body's length after decompression.
+
+    Raises:
+        ServingError: 413, 415 or 422.
+        ClientDisconnect: if the client left before its body was complete.
+    """
+    given = request.headers.get("content-type", "")
+    if given.partition(";")[0].strip().lower() != JSON:
+        raise ServingError(415, "not_json", f"found content-type {shown(given)}, expected {JSON}; send that header")
+    is_compressed = _is_compressed(request.headers.getlist("content-encoding"))
+    body = await request.body()
+    if len(body) <= _SMALL_BODY_BYTES and not is_compressed:
+        return _parse(body, model)
+    return await workers.run(_decoded, body, model, is_compressed, max_bytes)
+
+
+def decompressed(body: bytes, max_bytes: int) -> bytes:
+    """Return what a gzip body holds.
+
+    Raises:
+        ServingError: 413 if that is more than `max_bytes`, 422 if it is not gzip or not complete.
+    """
+    parts: list[bytes] = []
+    length = 0
+    try:
+        # A gzip body may be several that stand one after the other.
+        while body or not parts:
+            decoder = zlib.decompressobj(wbits=_GZIP)
+            parts.append(decoder.decompress(body, max_bytes - length + 1))
+            length += len(parts[-1])
+            if length > max_bytes:
+                raise body_too_large(f"more than {max_bytes} bytes after decompression", max_bytes)
+            if not decoder.eof:
+                raise ServingError(422, "invalid_encoding", "the gzip body ends too early; send all of it")
+            body = decoder.unused_data
+    except zlib.error as error:
+        message = f"content-encoding is gzip, but the body is not: {error}; send gzip, or leave the header out"
+        raise ServingError(422, "invalid_encoding", message) from error
+    return b"".join(parts)
+
+
+def _is_compressed(given: list[str]) -> bool:
+    """Return whether the body is compressed.
+
+    Raises:
+        ServingError: 415 if it is so in another way than gzip.
+    """
+    codings = [coding.strip().lower() for line in given for coding in line.split(",")]
+    codings = [coding for coding in codings if coding not in ("", "identity")]
+    if codings in ([], ["gzip"], ["x-gzip"]):
+        return bool(codings)
+    raise ServingError(
+        415,
+        "unknown_encoding",
+        f"found content-encoding {shown(', '.join(given))}, expected gzip or none; compress the body with gzip, once",
+        headers={"accept-encoding": "gzip"},
+    )
+
+
+def _decoded(body: bytes, model: type[RequestT], is_compressed: bool, max_bytes: int) -> RequestT:
+    return _parse(decompressed(body, max_bytes) if is_compressed else body, model)
+
+
+def _parse(body: bytes, model: type[RequestT]) -> RequestT:
+    try:
+        # orjson refuses NaN and Infinity, which are not JSON and which json.loads lets pass.
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        message = f"the body is not JSON: {error}; numbers must be finite (NaN and Infinity are not JSON)"
+        raise ServingError(422, "invalid_json", message) from error
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise invalid("invalid_request", _findings(error, model)) from error
+
+
+def _findings(error: ValidationError, model: type[BaseModel]) -> list[ErrorDetail]:
+    findings = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or "body"
+        found = shown(item["input"])
+        expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        action = "see /docs for the form of the request"
+        if item["type"] == "missing":
+            found, expected, action = "no such field", "a value", "add it"
+        elif item["type"] == "extra_forbidden":
+            found, expected, action = "an unknown field", f"only {', '.join(model.model_fields)}", "leave it out"
+        findings.append(ErrorDetail(field=field, found=found, expected=expected, action=action))
+    return findings
