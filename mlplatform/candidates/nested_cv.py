@@ -200,4 +200,5 @@ def _part(module: Module, rows: npt.NDArray[np.bool_], samples: Int64) -> Module
     part = copy.copy(module)
     moved = np.cumsum(rows) - 1
     part.panel, part.rows, part.groups = module.panel.take(rows), moved[samples], module.groups[rows]
+    part.identities = None if module.identities is None else module.identities[rows]
     return part

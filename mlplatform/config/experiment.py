@@ -108,12 +108,18 @@ class ExperimentConfig(Frozen):
     def fold_digest(self) -> str:
         """SHA-256 of the parts that folds and fold preprocessors depend on."""
         parts = {"dataset", "features", "split", "preprocessing", "targets", "task", "lookback", "horizon"}
-        # What is only said about a dataset changes no fold.
-        said = {"dataset": {"owners", "tags", "automation"}}
+        # What is only said about a dataset, and which rows may come in, change no fold of the rows that are there.
+        said = {
+            "dataset": {"owners", "tags", "automation", "future_tolerance", "max_gap"},
+            "split": {"min_observed_share"},
+        }
         values = self.model_dump(mode="json", include=parts, exclude=said)
         if self.dataset.entity_type == "auto":
             # As ids were made before there was the setting; folds and studies of then stay valid.
             del values["dataset"]["entity_type"]
+        # Digests of folds that were stored before there was a choice are those of today's default.
+        if self.split.membership == "identity":
+            del values["split"]["membership"]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,13 +15,17 @@ class SplitConfig(Frozen):
     """A split policy and the cross-validation inside its training rows.
 
     Time series, in steps of the dataset's frequency: `[train][reference][test ...]`, laid from the start when
-    `train_steps` is given and from the end of the data otherwise. Tabular data: `reference_fraction` of the rows.
+    `train_steps` is given and from the end of the data otherwise. Tabular data: about `reference_fraction` of the rows,
+    chosen by what a row is and `seed`; `stratify_column` asks for rows of each of its values on both sides.
 
     A reference or test part is written once, and only if a target was observed in at least `min_observed_share` of its
     rows.
 
     `as_of` cuts the data at a moment; it is part of the version, so `fleet_v1@20250301T0000` is a new immutable
     reference set made by the policy `fleet_v1`.
+
+    `membership` says what a row's fold depends on: `identity`, so on the row, or `position`, its number among the rows.
+    The latter is how earlier versions of this package cut folds; only their training runs are repeated with it.
     """
 
     version: str = Field(pattern=NAME_PATTERN)
@@ -34,6 +38,7 @@ class SplitConfig(Frozen):
     stratify_column: str | None = None
     seed: int = 0
     min_observed_share: float = Field(default=0.5, ge=0, le=1)
+    membership: Literal["identity", "position"] = "identity"
     cv: PluginConfig
     folds: int = Field(ge=1, le=50)
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.folds import Fold, SampleIndex, Splitter, row_groups
+from mlplatform.datamodule.identity import Digests
 from mlplatform.datamodule.panel import Float32, Int64, Panel
 from mlplatform.datamodule.preprocessor import Preprocessor
 from mlplatform.datamodule.samples import Samples
@@ -33,6 +34,7 @@ class DataModule(ABC):
         panel: features and targets in original units.
         rows: row of every usable sample, of shape (samples,).
         groups: group of every row, of shape (rows,), for splitters by groups.
+        identities: digest of every row, of shape (rows,); None if folds are cut by position, as they once were.
     """
 
     def __init__(self, config: ExperimentConfig, frame: pd.DataFrame) -> None:
@@ -40,11 +42,18 @@ class DataModule(ABC):
         self.config = config
         self.panel = Panel.from_frame(frame, names)
         self.rows = self._sample_rows(frame)
-        self.groups = row_groups(config.split.cv, frame)
+        self.identities = self._identities(frame) if config.split.membership == "identity" else None
+        # Where nothing names the entities of a table they are row numbers, which copies of a row do not share.
+        unnamed = config.dataset.kind == "tabular" and config.dataset.entity_column is None
+        self.groups = row_groups(config.split.cv, frame, self.identities if unnamed else None)
 
     @abstractmethod
     def _sample_rows(self, frame: pd.DataFrame) -> Int64:
         """Return the rows that can be samples."""
+
+    @abstractmethod
+    def _identities(self, frame: pd.DataFrame) -> Digests:
+        """Return the digest of every row, of shape (rows,)."""
 
     @abstractmethod
     def index(self) -> SampleIndex:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from mlplatform.config import ENTITY, ExperimentConfig, PluginConfig
+from mlplatform.datamodule.identity import Digests
 from mlplatform.datamodule.panel import Int64
 from mlplatform.plugins import SPLITTERS, PluginUse
 
@@ -43,6 +44,8 @@ class SampleIndex:
         horizon: output steps of a forecast, 0 for tabular data.
         labels: class of every row, of shape (rows,), or None.
         groups: group of every row, of shape (rows,), or None; a splitter by groups keeps each on one side of a fold.
+        identities: digest of every row, of shape (rows,), which is what a fold depends on, and not on the row's number;
+            equal digests are copies of a row. None where rows have no identity but their number.
     """
 
     samples: Int64
@@ -51,6 +54,7 @@ class SampleIndex:
     horizon: int
     labels: npt.NDArray[np.generic] | None = None
     groups: npt.NDArray[np.generic] | None = None
+    identities: Digests | None = None
 
 
 @dataclass(frozen=True)
@@ -164,14 +168,22 @@ class Splitter(ABC):
         """
 
 
-def row_groups(scheme: PluginConfig, frame: pd.DataFrame) -> npt.NDArray[np.generic]:
+def row_groups(
+    scheme: PluginConfig, frame: pd.DataFrame, entities: npt.NDArray[np.generic] | None = None
+) -> npt.NDArray[np.generic]:
     """Return the group of every row, of shape (rows,): the column a scheme by groups names, else the entity.
+
+    Parameters:
+        entities: what stands for the entity of every row, of shape (rows,); default: the column `entity_id`.
 
     Raises:
         ValueError: if rows lack a group.
     """
     plugin = SPLITTERS.get(scheme.name)
-    column = plugin.group_column(plugin.Params.model_validate(scheme.params)) or ENTITY
+    column = plugin.group_column(plugin.Params.model_validate(scheme.params))
+    if column is None and entities is not None:
+        return entities
+    column = column or ENTITY
     if column not in frame:
         raise ValueError(f"the rows have no column {column!r}, which split.cv.params.column names")
     missing = int(frame[column].isna().sum())

@@ -3,6 +3,10 @@
 The reference and test parts of a version are immutable. A later run loads them and verifies their hashes; it never
 writes them again, so every model of the version is judged on the same rows. The training part is rebuilt from the
 current history within the version's borders.
+
+The border of time series is a time. The border of a table is a number: a row is held out if the stable number of its
+identity, under the split's seed, is below `reference_fraction`. Order, growth, deletions and copies move no row across
+either, and versions of one policy that were cut at different moments agree on every row.
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig, SplitConfig
 from mlplatform.datamodule.history import is_observed, observed_history
+from mlplatform.datamodule.identity import Digests, RowIdentity, series_digests, stable_numbers
 from mlplatform.datamodule.timeseries import CONTEXT_COLUMN
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
@@ -34,6 +40,10 @@ class SplitError(ValueError):
 
 class SplitIntegrityError(RuntimeError):
     """An immutable part of a split is missing or was changed."""
+
+
+class SplitOverlapError(RuntimeError):
+    """A split with the same rows in two of its parts, which a score would be too good on."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class SplitManifest:
         borders: part -> [first time stamp, time stamp after the last], for time series.
         parts: part -> statistics and hash.
         created_at: when the version was first written, ISO 8601.
+        identity: what told the rows of a table apart when it was divided, as `RowIdentity.to_json` gives it; None for
+            time series, and for tables that earlier versions of this package divided by row number.
     """
 
     dataset: str
@@ -81,6 +93,7 @@ class SplitManifest:
     borders: dict[str, list[str]]
     parts: dict[str, SplitPart]
     created_at: str
+    identity: dict[str, Any] | None = None
 
 
 def split_dir(settings: Settings, dataset: str, version_id: str) -> Path:
@@ -119,7 +132,7 @@ def write_split(
         _refuse_unobserved(dataset, split, frames, targets)
     else:
         borders = {}
-        frames = _tabular_parts(split, history)
+        frames = _tabular_parts(dataset, split, history)
     folder.mkdir(parents=True, exist_ok=True)
     parts = {part: _write_part(folder, part, frame) for part, frame in frames.items()}
     manifest = SplitManifest(
@@ -129,6 +142,7 @@ def write_split(
         borders={part: [stamp.isoformat() for stamp in border] for part, border in borders.items()},
         parts=parts,
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        identity=RowIdentity.of(dataset).to_json() if dataset.kind == "tabular" else None,
     )
     _write_manifest(folder, manifest)
     return manifest
@@ -167,6 +181,66 @@ def read_part(settings: Settings, dataset: str, version_id: str, part: str) -> p
     return pd.read_parquet(path)
 
 
+def check_disjoint(dataset: DatasetConfig, version_id: str, settings: Settings) -> None:
+    """Verify by digests that no row stands in two parts of a split version.
+
+    Raises:
+        SplitError: if the version was never written.
+        SplitIntegrityError: if a part is missing or changed.
+        SplitOverlapError: naming the parts, and how many rows they share.
+    """
+    manifest = read_manifest(settings, dataset.name, version_id)
+    frames = {part: read_part(settings, dataset.name, version_id, part) for part in manifest.parts}
+    digests = part_digests(dataset, manifest, frames)
+    parts = list(digests)
+    for position, part in enumerate(parts):
+        for other in parts[position + 1 :]:
+            shared = int(np.isin(digests[other], digests[part]).sum())
+            if shared:
+                raise SplitOverlapError(
+                    f"{shared} of the {len(digests[other])} rows of part {other!r} of split version {version_id!r} of "
+                    f"{dataset.name!r} stand in part {part!r}, too, so scores on them would be too good; materialise "
+                    f"{dataset.name}/splits again, which builds the training rows anew without them, and train again"
+                )
+
+
+def part_digests(
+    dataset: DatasetConfig, manifest: SplitManifest, frames: Mapping[str, pd.DataFrame]
+) -> dict[str, Digests]:
+    """Return the digest of every row of every part, context rows not counted; equal digests are the same row."""
+    if dataset.kind == "timeseries":
+        return {part: series_digests(own_rows(frame)) for part, frame in frames.items()}
+    identity = _identity(dataset, manifest)
+    for frame in frames.values():
+        identity = identity.within(frame.columns)
+    return {part: identity.digests(frame) for part, frame in frames.items()}
+
+
+def own_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a part that are trained on or scored, without those that only stand before them."""
+    return frame[~frame[CONTEXT_COLUMN].astype(bool)] if CONTEXT_COLUMN in frame else frame
+
+
+def _identity(dataset: DatasetConfig, manifest: SplitManifest) -> RowIdentity:
+    """Return what tells the rows of a table apart.
+
+    Raises:
+        SplitError: if the dataset names its entities by another column than when the version was written.
+    """
+    now = RowIdentity.of(dataset)
+    if manifest.identity is None:
+        return now
+    then = RowIdentity.from_json(manifest.identity)
+    if then.entity_column != now.entity_column:
+        raise SplitError(
+            f"split version {manifest.version_id!r} of {dataset.name!r} tells rows apart by "
+            f"{then.entity_column or 'their content'}, but entity_column is {now.entity_column or 'null'} now, so "
+            "which rows are held out cannot be told; give the split a new version name, or the dataset its "
+            "entity_column back"
+        )
+    return then
+
+
 def _refresh(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, settings: Settings) -> SplitManifest:
     folder = split_dir(settings, dataset.name, split.version_id)
     manifest = read_manifest(settings, dataset.name, split.version_id)
@@ -183,8 +257,7 @@ def _refresh(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, 
         first, after = (pd.Timestamp(stamp) for stamp in manifest.borders[TRAIN])
         frame = _time_part(dataset, split, history, TRAIN, (first, after))
     else:
-        held_out = pd.read_parquet(folder / f"{REFERENCE}.parquet", columns=[ENTITY])[ENTITY]
-        frame = history[~history[ENTITY].isin(held_out)]
+        frame = _tabular_training(dataset, split, history, manifest, pd.read_parquet(folder / f"{REFERENCE}.parquet"))
     train = _write_part(folder, TRAIN, frame)
     if train != manifest.parts[TRAIN]:
         manifest = SplitManifest(**{**vars(manifest), "parts": {**manifest.parts, TRAIN: train}})
@@ -193,7 +266,7 @@ def _refresh(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, 
 
 
 def _policy(split: SplitConfig) -> dict[str, Any]:
-    return split.model_dump(mode="json", exclude={"cv", "folds", "min_observed_share"})
+    return split.model_dump(mode="json", exclude={"cv", "folds", "membership", "min_observed_share"})
 
 
 def _borders(
@@ -257,17 +330,58 @@ def _refuse_unobserved(
             )
 
 
-def _tabular_parts(split: SplitConfig, history: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    from sklearn.model_selection import train_test_split
+def _tabular_parts(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    problem = f"split version {split.version_id!r} cannot be made: "
+    if split.membership != "identity":
+        raise SplitError(f"{problem}membership {split.membership!r} is for what was stored already; use 'identity'")
+    digests = RowIdentity.of(dataset).digests(history)
+    held_out = _held_out(split, digests)
+    parts = {TRAIN: history[~held_out], REFERENCE: history[held_out]}
+    remedy = (
+        f"{len(np.unique(digests))} different rows at reference_fraction {split.reference_fraction}; use another seed, "
+        "another reference_fraction or more data"
+    )
+    for part, frame in parts.items():
+        if frame.empty:
+            raise SplitError(f"{problem}its part {part!r} would have no row of {remedy}")
+        if split.stratify_column is None:
+            continue
+        lacking = sorted(set(_labels(split, history)) - set(_labels(split, frame)))
+        if lacking:
+            named = f"{split.stratify_column!r} {', '.join(lacking)}"
+            raise SplitError(f"{problem}its part {part!r} would have no row with {named} of {remedy}")
+    return parts
 
-    labels = history[split.stratify_column] if split.stratify_column else None
-    try:
-        train, reference = train_test_split(
-            np.arange(len(history)), test_size=split.reference_fraction, random_state=split.seed, stratify=labels
+
+def _tabular_training(
+    dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, manifest: SplitManifest, reference: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the rows of a history that a version may train on.
+
+    Rows that came after the reference set was frozen and are on its side of the border are for neither: versions that
+    are cut later hold them out, and a model that trained on them could not be compared on those.
+    """
+    identity = _identity(dataset, manifest)
+    shared = identity.within(set(history.columns) & set(reference.columns))
+    held_out = np.isin(shared.digests(history), shared.digests(reference))
+    # A version divided by row number, or by a column that is gone, keeps its reference set and has no border.
+    if manifest.identity is not None and shared == identity:
+        held_out |= _held_out(split, identity.digests(history))
+    if held_out.all():
+        raise SplitError(
+            f"none of the {len(history)} rows of dataset {dataset.name!r} is for training: all are held out by split "
+            f"version {split.version_id!r}; bring other rows, or give the split a new version name"
         )
-    except ValueError as error:
-        raise SplitError(f"split version {split.version_id!r} cannot be made: {error}") from error
-    return {TRAIN: history.iloc[np.sort(train)], REFERENCE: history.iloc[np.sort(reference)]}
+    return history[~held_out]
+
+
+def _held_out(split: SplitConfig, digests: Digests) -> npt.NDArray[np.bool_]:
+    assert split.reference_fraction is not None
+    return stable_numbers(digests, split.seed, "reference") < split.reference_fraction
+
+
+def _labels(split: SplitConfig, frame: pd.DataFrame) -> list[str]:
+    return [str(label) for label in frame[split.stratify_column].dropna().unique()]
 
 
 def _write_part(folder: Path, part: str, frame: pd.DataFrame) -> SplitPart:
@@ -275,7 +389,7 @@ def _write_part(folder: Path, part: str, frame: pd.DataFrame) -> SplitPart:
     with atomic_file(path) as temporary:
         frame.reset_index(drop=True).to_parquet(temporary, index=False)
         digest = sha256_of(temporary)
-    own = frame[~frame[CONTEXT_COLUMN]] if CONTEXT_COLUMN in frame else frame
+    own = own_rows(frame)
     return SplitPart(
         rows=len(own),
         start=own[TIMESTAMP].min().isoformat(),

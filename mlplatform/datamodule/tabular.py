@@ -9,6 +9,7 @@ import numpy as np
 
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.folds import SampleIndex
+from mlplatform.datamodule.identity import Digests, RowIdentity
 from mlplatform.datamodule.panel import Float32, Int64, Panel
 from mlplatform.datamodule.preprocessor import Preprocessor
 from mlplatform.datamodule.samples import TabularSamples
@@ -29,10 +30,14 @@ class TabularDataModule(DataModule):
     def _sample_rows(self, frame: pd.DataFrame) -> Int64:
         return np.flatnonzero(frame[self.target].notna().to_numpy())
 
+    def _identities(self, frame: pd.DataFrame) -> Digests:
+        return RowIdentity.of(self.config.dataset).within(frame.columns).digests(frame)
+
     def index(self) -> SampleIndex:
         """Return rows, groups and, for classification, labels."""
         labels = self.panel.columns[self.target] if self.config.task == "classification" else None
-        return SampleIndex(self.rows, self.panel.timestamps, np.timedelta64(0), 0, labels, self.groups)
+        step = np.timedelta64(0)
+        return SampleIndex(self.rows, self.panel.timestamps, step, 0, labels, self.groups, self.identities)
 
     def samples(self, manager: Preprocessor, transformed: Panel, rows: Int64) -> TabularSamples:
         """Return the feature matrix of `rows`."""

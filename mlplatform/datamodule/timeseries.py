@@ -11,6 +11,7 @@ from typing_extensions import override
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.folds import SampleIndex
+from mlplatform.datamodule.identity import Digests, series_digests
 from mlplatform.datamodule.panel import Float32, Int64, Panel
 from mlplatform.datamodule.preprocessor import Preprocessor
 from mlplatform.datamodule.samples import WindowSamples, complete_origins
@@ -48,10 +49,15 @@ class TimeSeriesDataModule(DataModule):
             rows = rows[~frame[CONTEXT_COLUMN].to_numpy(dtype=bool)[rows + 1]]
         return rows
 
+    def _identities(self, frame: pd.DataFrame) -> Digests:
+        return series_digests(frame)
+
     def index(self) -> SampleIndex:
         """Return origins, times and groups."""
         step = np.timedelta64(self.config.dataset.step)
-        return SampleIndex(self.rows, self.panel.timestamps, step, self.config.horizon, groups=self.groups)
+        return SampleIndex(
+            self.rows, self.panel.timestamps, step, self.config.horizon, None, self.groups, self.identities
+        )
 
     def samples(self, manager: Preprocessor, transformed: Panel, rows: Int64) -> WindowSamples:
         """Return the windows whose origins are `rows`."""

@@ -63,7 +63,13 @@ def _overlaps(module: DataModule, fold: Fold) -> list[str]:
     first = fold.validation - max(module.config.lookback - 1, 0)
     if (fitted_before[fold.validation + module.config.horizon + 1] > fitted_before[first]).any():
         leaks.append("validation rows are among the rows that preprocessing was fitted on")
-    groups = module.index().groups
+    index = module.index()
+    if index.identities is not None:
+        learnt = np.setdiff1d(np.union1d(fold.train, fold.fit_rows), fold.validation)
+        copies = np.isin(index.identities[fold.validation], index.identities[learnt])
+        if copies.any():
+            leaks.append(f"{int(copies.sum())} validation rows are copies of rows that were trained on")
+    groups = index.groups
     if kind == "groups" and groups is not None:
         seen = set(groups[np.union1d(fold.train, fold.fit_rows)].tolist())
         shared = sorted(map(str, seen & set(groups[fold.validation].tolist())))

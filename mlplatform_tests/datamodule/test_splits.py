@@ -268,16 +268,26 @@ def test_categories_are_counted(settings: Settings) -> None:
 def test_a_table_is_divided_by_rows(settings: Settings) -> None:
     manifest = write_split(PATIENTS, table_policy(), patients(), settings)
     train, reference = (read_part(settings, "patients", "v1", part) for part in ("train", "reference"))
-    assert (manifest.parts["train"].rows, manifest.parts["reference"].rows) == (30, 10)
+    assert manifest.parts["train"].rows + manifest.parts["reference"].rows == 40
     together = pd.concat([train, reference]).sort_values("entity_id", ignore_index=True)
     pd.testing.assert_frame_equal(together, patients())
     assert train["entity_id"].is_monotonic_increasing
 
 
-def test_a_stratified_table_keeps_the_class_shares(settings: Settings) -> None:
-    write_split(PATIENTS, table_policy(stratify_column="ill", reference_fraction=0.2), patients(), settings)
-    reference = read_part(settings, "patients", "v1", "reference")
-    assert reference["ill"].value_counts().to_dict() == {"no": 6, "yes": 2}
+def test_a_stratified_table_has_about_the_class_shares_on_both_sides(settings: Settings) -> None:
+    manifest = write_split(PATIENTS, table_policy(stratify_column="ill"), patients(4000), settings)
+    reference = manifest.parts["reference"].columns["ill"]["values"]
+    assert reference["no"] == pytest.approx(750, abs=60)
+    assert reference["yes"] == pytest.approx(250, abs=40)
+
+
+def test_a_class_without_a_row_on_one_side_is_refused_by_name(settings: Settings) -> None:
+    frame = patients()
+    frame["ill"] = np.where(np.arange(40) == 3, "rare", "no").astype(object)
+    message = r"'v1' cannot be made: its part '(train|reference)' would have no row with 'ill' rare .*use another seed"
+    with pytest.raises(SplitError, match=message):
+        write_split(PATIENTS, table_policy(stratify_column="ill"), frame, settings)
+    assert not settings.splits_dir.exists()
 
 
 def test_another_seed_divides_otherwise(settings: Settings) -> None:
@@ -287,14 +297,16 @@ def test_another_seed_divides_otherwise(settings: Settings) -> None:
     assert set(first["entity_id"]) != set(second["entity_id"])
 
 
-def test_new_rows_of_a_table_join_the_training_part(settings: Settings) -> None:
+def test_new_rows_of_a_table_join_the_training_part_if_later_versions_do_not_hold_them_out(settings: Settings) -> None:
     write_split(PATIENTS, table_policy(), patients(), settings)
     before = files(settings, "patients")
-    held_out = set(read_part(settings, "patients", "v1", "reference")["entity_id"])
-    write_split(PATIENTS, table_policy(), patients(60), settings)
+    write_split(PATIENTS, table_policy(), patients(400), settings)
     after = files(settings, "patients")
     assert after["reference.parquet"] == before["reference.parquet"]
-    assert set(read_part(settings, "patients", "v1", "train")["entity_id"]) == set(range(60)) - held_out
+    train = set(read_part(settings, "patients", "v1", "train")["entity_id"])
+    assert len(train) == pytest.approx(300, abs=40)
+    write_split(PATIENTS, table_policy(version="v2"), patients(400), settings)
+    assert set(read_part(settings, "patients", "v2", "reference")["entity_id"]) == set(range(400)) - train
 
 
 def test_a_cut_off_holds_for_later_refreshes_of_a_table(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as drawn_with
 from hypothesis import strategies as st
 
 from mlplatform.config import ConfigError, ExperimentConfig
@@ -137,6 +138,8 @@ def test_folds_by_time_never_overlap_and_keep_to_their_window(
             assert times.max() - times.min() < train_steps * HOUR
 
 
+# The first draw loads scikit-learn.
+@drawn_with(deadline=None)
 @given(
     rows=st.integers(8, 60),
     groups=st.integers(2, 12),

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.folds import Fold, GroupParams, SampleIndex, Splitter
+from mlplatform.datamodule.identity import stable_numbers, text_digests
 from mlplatform.datamodule.panel import Int64
 from mlplatform.datamodule.splitters.kfold import check_classes
 from mlplatform.plugins import SPLITTERS, PluginUse
@@ -50,12 +51,15 @@ class GroupKFoldSplitter(GroupSplitter):
     def split(self, index: SampleIndex) -> tuple[Fold, ...]:
         """Return the folds."""
         groups = sample_groups(self, index)
-        _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-        return group_folds(index, groups, self._balance(sizes)[codes], self.folds)
+        names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        if index.identities is None:
+            shuffled = np.random.default_rng(self.seed).permutation(len(sizes))
+        else:
+            shuffled = np.argsort(stable_numbers(text_digests(names), self.seed, "groups"), kind="stable")
+        return group_folds(index, groups, self._balance(sizes, shuffled)[codes], self.folds)
 
-    def _balance(self, sizes: Int64) -> Int64:
+    def _balance(self, sizes: Int64, shuffled: Int64) -> Int64:
         """Return the fold of every group: the largest first, each to the fold with the fewest samples so far."""
-        shuffled = np.random.default_rng(self.seed).permutation(len(sizes))
         filled = np.zeros(self.folds, dtype=np.int64)
         fold_of = np.empty(len(sizes), dtype=np.int64)
         # Stable, so that the shuffle decides among groups of one size.
@@ -82,8 +86,10 @@ class StratifiedGroupKFoldSplitter(GroupSplitter):
         scheme = StratifiedGroupKFold(self.folds, shuffle=True, random_state=self.seed)
         fold_of = np.empty(len(index.samples), dtype=np.int64)
         labels = index.labels[index.samples].astype(str)
-        for fold, (_, validation) in enumerate(scheme.split(index.samples, labels, groups)):
-            fold_of[validation] = fold
+        # In an order of its own, because the scheme numbers classes as it meets them.
+        order = np.arange(len(labels)) if index.identities is None else np.lexsort((labels, groups))
+        for fold, (_, validation) in enumerate(scheme.split(order, labels[order], groups[order])):
+            fold_of[order[validation]] = fold
         return group_folds(index, groups, fold_of, self.folds)
 
 

@@ -42,9 +42,15 @@ def log_versions(
 
 
 def load_part(config: ExperimentConfig, settings: Settings, part: str) -> DataModule:
-    """Return the data module over one part of the experiment's split version."""
-    from mlplatform.datamodule import create_data_module, read_part
+    """Return the data module over one part of the experiment's split version.
 
+    Raises:
+        SplitOverlapError: if rows of the training part are held out, too, so that nothing is ever fitted on them.
+    """
+    from mlplatform.datamodule import TRAIN, check_disjoint, create_data_module, read_part
+
+    if part == TRAIN:
+        check_disjoint(config.dataset, config.split.version_id, settings)
     return create_data_module(config, read_part(settings, config.dataset.name, config.split.version_id, part))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -50,7 +51,7 @@ def read_record(store: PairStore, info: PairInfo) -> TrainingRecord:
     except (MlflowException, OSError) as error:
         raise RecordError(f"{where} has no {CONFIG_FILE}: {error}") from error
     try:
-        config = parse_experiment(yaml.safe_load(text))
+        config = parse_experiment(_dated(yaml.safe_load(text)))
     except (ConfigError, yaml.YAMLError) as error:
         raise RecordError(f"{where} has a {CONFIG_FILE} that this code does not understand: {error}") from error
     tags = run.data.tags
@@ -60,6 +61,14 @@ def read_record(store: PairStore, info: PairInfo) -> TrainingRecord:
         dvc={key.removeprefix("dvc."): value for key, value in tags.items() if key.startswith("dvc.")},
         metrics=run.data.metrics,
     )
+
+
+def _dated(values: Any) -> Any:
+    """Return a recorded configuration with what it meant when it was recorded: before `membership`, by position."""
+    match values:
+        case {"split": {"version": _} as split}:
+            return {**values, "split": {"membership": "position", **split}}
+    return values
 
 
 def _is_hash(key: str) -> bool:
