@@ -1,4 +1,4 @@
-from .candidate import Candidate, ModelReport, train_candidate
+from .candidate import Candidate, ModelReport, answerable, train_candidate
 from .nested_cv import OuterResult, outer_folds, score_outer_fold, scores, summary
 from .plots import training_plots
 
@@ -6,6 +6,7 @@ __all__ = [
     "Candidate",
     "ModelReport",
     "OuterResult",
+    "answerable",
     "outer_folds",
     "score_outer_fold",
     "scores",

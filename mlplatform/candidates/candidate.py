@@ -146,6 +146,24 @@ class Candidate:
         )
 
 
+def answerable(part: str, module: DataModule, log: logging.Logger | None = None) -> DataModule:
+    """Return a held-out part with only the samples that a server could be asked for, and say whose are missing.
+
+    Training and gate score these: a window without its preprocessing context would be answered otherwise when served.
+    """
+    config = module.config
+    context = TransformManager.for_experiment(config).context
+    needed = config.lookback + context if config.task == "forecast" else 1
+    chosen = module.with_history(needed)
+    if chosen.left_out:
+        found = ", ".join(f"{entity} ({rows} rows)" for entity, rows in chosen.left_out.items())
+        (log or logging.getLogger(__name__)).warning(
+            f"{part}: nothing is forecast for {found}: a forecast needs {needed} rows up to its origin and "
+            f"{config.horizon} observed ones after it"
+        )
+    return chosen
+
+
 def train_candidate(
     config: ExperimentConfig,
     train: DataModule,
@@ -160,7 +178,7 @@ def train_candidate(
     Parameters:
         train: all training rows.
         folds: the prepared folds of those rows.
-        held_out: `reference` and any `test_<name>` parts.
+        held_out: what to score on, by name: of a split, `reference` and any `test_<name>`, see `answerable`.
         journal: file of the study's Optuna journal. A study found there goes on: a step that was killed and is run
             again keeps its finished trials.
         checkpoints: where study and fits keep their state, so that a killed run does not lose it. The caller clears
@@ -172,7 +190,6 @@ def train_candidate(
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
     # Transformed and cut once, for the candidate and every baseline.
     samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
-    held_out = {part: _answerable(part, module, manager, log) for part, module in held_out.items()}
     scale = seasonal_scale(train.panel, config.targets, config.season) if reading(config.metrics, "scale") else None
     model, refit_curves, seconds = _refit(config, samples, spec, config.model.family, tuning.best, checkpoints)
     seconds += tuning.fit_seconds
@@ -203,19 +220,6 @@ def train_candidate(
     for line in report.losses(config.metric):
         log.warning(f"{config.model.family} {line}")
     return Candidate(config, manager, model, report)
-
-
-def _answerable(part: str, module: DataModule, manager: TransformManager, log: logging.Logger) -> DataModule:
-    """Return a held-out part with only the samples that a server could be asked for, and say whose are missing."""
-    needed = module.config.lookback + manager.context if module.config.task == "forecast" else 1
-    answerable = module.with_history(needed)
-    if answerable.left_out:
-        found = ", ".join(f"{entity} ({rows} rows)" for entity, rows in answerable.left_out.items())
-        log.warning(
-            f"{part}: nothing is forecast for {found}: a forecast needs {needed} rows up to its origin and "
-            f"{module.config.horizon} observed ones after it"
-        )
-    return answerable
 
 
 def _refit(

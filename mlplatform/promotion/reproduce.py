@@ -149,17 +149,18 @@ def _recorded_part(settings: Settings, record: TrainingRecord, part: str, sha256
 
 
 def _train_again(config: ExperimentConfig, frames: dict[str, pd.DataFrame], log: logging.Logger) -> Candidate:
-    from mlplatform.candidates import train_candidate
+    from mlplatform.candidates import answerable, train_candidate
     from mlplatform.training import fit_preprocessor, prepare_fold
 
     modules = {part: create_data_module(config, frame) for part, frame in frames.items()}
     train = modules.pop(TRAIN)
+    held_out = {part: answerable(part, module, log) for part, module in modules.items()}
     folds = [
         prepare_fold(name, train, fold, fit_preprocessor(train, fold.fit_rows))
         for name, fold in zip(config.split.fold_names, train.folds(), strict=True)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        return train_candidate(config, train, folds, modules, Path(folder, "study.journal"), log)
+        return train_candidate(config, train, folds, held_out, Path(folder, "study.journal"), log)
 
 
 def _compare_example(store: PairStore, info: PairInfo, rebuilt: Forecaster) -> Comparison:

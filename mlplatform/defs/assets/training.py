@@ -42,7 +42,7 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     ) -> Output[Candidate]:
         from dataclasses import replace
 
-        from mlplatform.candidates import train_candidate, training_plots
+        from mlplatform.candidates import answerable, train_candidate, training_plots
         from mlplatform.datamodule import TRAIN, read_manifest, split_dir, track
         from mlplatform.promotion import LEAKAGE, find_leakage
         from mlplatform.registry.pairs import tag_name
@@ -55,6 +55,7 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
         parts = {part: load_part(config, settings, part) for part in manifest.parts}
         train = parts.pop(TRAIN)
+        held_out = {part: answerable(part, module, context.log) for part, module in parts.items()}
         # In the order of the folds: as text, fold_10 would come before fold_2.
         names = config.split.fold_names
         folder = split_dir(settings, config.dataset.name, config.split.version_id)
@@ -63,9 +64,9 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         journal = settings.studies_dir / config.name / f"{context.run.run_id}.journal"
         checkpoints = RunCheckpoints.of(settings, config, manifest.parts[TRAIN].sha256)
         with mlflow.run(context, settings, config.name) as run:
-            candidate = train_candidate(config, train, folds, parts, journal, context.log, checkpoints)
+            candidate = train_candidate(config, train, folds, held_out, journal, context.log, checkpoints)
             candidate = replace(candidate, run_id=run.mlflow_run_id)
-            plots = training_plots(candidate, parts["reference"])
+            plots = training_plots(candidate, held_out["reference"])
             record_candidate(candidate, manifest, hashes, journal, plots)
             sources = training.sources(config.name, settings)
             run.set_tags(config.versions)
