@@ -90,7 +90,8 @@ def _load(
 ) -> FeaturePanel:
     store = FeatureStoreFacade(dataset, "online", settings, staleness=staleness)
     steps = contract.input_rows if contract.task == "forecast" else None
-    return store.load_features(time_point, entities, contract.columns, steps=steps)
+    known, ahead = contract.known, contract.future_rows
+    return store.load_features(time_point, entities, contract.columns, steps=steps, known=known, ahead=ahead)
 
 
 def store_failure(dataset: DatasetConfig, error: Exception) -> str:

@@ -80,11 +80,13 @@ def _renumbered(detail: ErrorDetail, numbers: Sequence[int]) -> ErrorDetail:
 def with_future_of_request(
     panel: FeaturePanel, future: Rows, contract: Contract, types: Types, rules: RowRules = STRICT
 ) -> FeaturePanel:
-    """Return a panel from the feature store with what the request says about the future.
+    """Return a panel from the feature store with what the request says about the future, or else the store itself.
 
     Raises:
         ServingError: 422 if it says less than the model reads, or something although the model reads nothing of it.
     """
+    if contract.known and not future and panel.known_ahead:
+        return _with_stored_future(panel, contract)
     if contract.known:
         with rules.names.read(future, FUTURE) as rows:
             return with_future(panel, dict(enumerate(rows)), contract, types, rules)
@@ -126,38 +128,64 @@ def with_future(
         else:
             found[place, int(ahead)] = row
     _refuse(findings)
+    steps = range(1, contract.horizon + 1)
+    _refuse_unknown(
+        entities, contract, ((p, ahead) for p in range(len(entities)) for ahead in steps if (p, ahead) not in found)
+    )
+    ordered = [found[place, ahead] for place in range(len(entities)) for ahead in steps]
+    after = {
+        name: np.array([row[name] for row in ordered], dtype=object if types[name] == "category" else np.float32)
+        for name in contract.known
+    }
+    return _appended(panel, after, contract)
+
+
+def _with_stored_future(panel: FeaturePanel, contract: Contract) -> FeaturePanel:
+    """Return the panel with what the feature store knows beforehand appended to the past of every entity.
+
+    Raises:
+        ServingError: 422 naming the entities and steps that it does not know all columns of.
+    """
+    shape = len(panel.entity_ids), contract.horizon
+    missing = np.zeros(shape, dtype=bool)
+    for values in panel.known_ahead.values():
+        missing |= pd.isna(values)
+    places = ((int(place), int(step) + 1) for place, step in np.argwhere(missing))
+    _refuse_unknown(panel.entity_ids.tolist(), contract, places)
+    return _appended(panel, panel.known_ahead, contract)
+
+
+def _refuse_unknown(entities: Sequence[Any], contract: Contract, missing: Iterable[tuple[int, int]]) -> None:
+    """Refuse to answer for entities, given by their place, of which steps of the horizon are not known."""
     _refuse(
         ErrorDetail(
             field=FUTURE,
-            found=f"no values of {', '.join(contract.known)} for entity {shown(entity)}, step {ahead}",
+            found=f"no values of {', '.join(contract.known)} for entity {shown(entities[place])}, step {ahead}",
             expected=f"one row per step of the horizon, 1 to {contract.horizon}",
             action="send them: the model was trained to know them beforehand",
         )
-        for place, entity in enumerate(entities)
-        for ahead in range(1, contract.horizon + 1)
-        if (place, ahead) not in found
+        for place, ahead in missing
     )
-    ordered = [found[place, ahead] for place in range(len(entities)) for ahead in range(1, contract.horizon + 1)]
-    return _appended(panel, ordered, contract, types, (last[:, None] + step * np.arange(1, contract.horizon + 1)))
 
 
-def _appended(
-    panel: FeaturePanel, rows: Rows, contract: Contract, types: Types, times: npt.NDArray[np.datetime64]
-) -> FeaturePanel:
-    """Return the panel with `horizon` rows more per entity; what is not known beforehand is missing in them."""
+def _appended(panel: FeaturePanel, known: Mapping[str, npt.NDArray[Any]], contract: Contract) -> FeaturePanel:
+    """Return the panel with `horizon` rows more per entity; what is not known beforehand is missing in them.
+
+    Parameters:
+        known: column -> its values, of shape (entities, horizon) or that many in a row.
+    """
     count, past = len(panel.entity_ids), int(panel.offsets[1]) if len(panel.entity_ids) else 0
+    last = panel.timestamps[panel.offsets[1:] - 1]
+    step = np.timedelta64(contract.step_seconds, "s")
+    times = last[:, None] + step * np.arange(1, contract.horizon + 1)
 
     def joined(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.hstack([before.reshape(count, past), after.reshape(count, contract.horizon)]).reshape(-1)
 
     columns = {}
     for name, before in panel.columns.items():
-        known = name in contract.known
-        if types[name] == "category":
-            after = np.array([row[name] if known else None for row in rows], dtype=object)
-        else:
-            after = np.array([row[name] if known else np.nan for row in rows], dtype=np.float32)
-        columns[name] = joined(before, after)
+        missing: Any = None if before.dtype == object else np.nan
+        columns[name] = joined(before, known.get(name, np.full(times.shape, missing, dtype=before.dtype)))
     return replace(
         panel,
         columns=columns,

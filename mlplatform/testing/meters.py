@@ -38,12 +38,15 @@ def meter_yard(
     *,
     dataset: Mapping[str, Any] | None = None,
     features: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
     **experiment: Any,
 ) -> Yard:
     """Return an installation with the rows in a file, and an experiment on them that looks back 24 hours.
 
     Parameters:
-        dataset, features: values on top of those of the two groups; experiment: of the experiment.
+        dataset, features: values on top of those of the two groups.
+        model: in the place of a ridge.
+        experiment: values on top of those of the experiment.
     """
     yard = Yard.create(folder, mlflow_database)
     yard = replace(yard, environ={**yard.environ, "MLPLATFORM_DATA_DIR": str(folder)})
@@ -60,8 +63,7 @@ def meter_yard(
     }
     write_option(yard.conf, "dataset/yard", table)
     write_option(yard.conf, "features/yard", {"version": "yard", "columns": ["load"], **(features or {})})
-    model = {"version": "yard", "family": "ridge", "params": {}, "search_space": {}}
-    write_option(yard.conf, "model/yard", model)
+    write_option(yard.conf, "model/yard", model or {**GROUPS["model"], "family": "ridge", "params": {}})
     split = {**GROUPS["split"], "reference_steps": 120, "cv": {"name": "expanding", "params": {"validation_steps": 48}}}
     write_option(yard.conf, "split/yard", split)
     baselines = [{"name": "repeat_last"}]

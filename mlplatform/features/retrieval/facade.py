@@ -45,9 +45,11 @@ class FeatureStoreFacade:
             self.dataset = config.dataset
             self._columns = config.features.columns
             self._steps = _needed_steps(config)
+            self._known, self._ahead = config.features.known_future, config.horizon
             policy = config.staleness
         else:
             self.dataset, self._columns, self._steps = config, tuple(config.columns), None
+            self._known, self._ahead = (), 0
             policy = StalenessConfig()
         self.strategy = create_strategy(
             self.dataset, mode or self.dataset.kind, settings or Settings.from_env(), staleness or policy
@@ -61,6 +63,8 @@ class FeatureStoreFacade:
         *,
         steps: int | None = None,
         start: TimePoint | None = None,
+        known: Sequence[str] | None = None,
+        ahead: int | None = None,
     ) -> FeaturePanel:
         """Return the features of `entities` (default: all) as they were known at `time_point`, with their ages.
 
@@ -69,6 +73,9 @@ class FeatureStoreFacade:
             steps: rows per entity (time series); default: what the experiment's model needs, or without an experiment
                 all there are, online the stored window.
             start: earliest time (mode `timeseries`); instead of `steps`.
+            known: columns that are known beforehand (mode `online`): with `steps`, the past then ends with the last row
+                that has a value in another column; default: those of the experiment.
+            ahead: steps after the past of which the panel tells the known columns; default: the experiment's horizon.
 
         Raises:
             UnknownEntityError: if an entity is unknown.
@@ -82,7 +89,9 @@ class FeatureStoreFacade:
         check_columns(self.dataset, chosen)
         if steps is None and start is None:
             steps = self._steps
-        return self.strategy.load(Request(time_point, entities, chosen, steps, start))
+        known = self._known if known is None else tuple(known)
+        ahead = self._ahead if ahead is None else ahead
+        return self.strategy.load(Request(time_point, entities, chosen, steps, start, tuple(known), ahead))
 
 
 def create_strategy(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +32,14 @@ class FeaturePanel(Panel):
             age zero. NaT where the rows have no time.
         is_stale: of shape (entities,): whether the age exceeds the limit of the staleness policy, or is unknown under
             one; always false without a limit.
+        known_ahead: column known beforehand -> what is stored about the steps after the past, of shape (entities,
+            steps), missing where nothing is.
     """
 
     event_times: npt.NDArray[np.datetime64]
     ages: npt.NDArray[np.timedelta64]
     is_stale: npt.NDArray[np.bool_]
+    known_ahead: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 def judge(

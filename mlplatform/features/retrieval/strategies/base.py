@@ -25,6 +25,9 @@ class Request:
         columns: dataset columns.
         steps: rows per entity, counted back from the time point; `None` for all there are.
         start: earliest time; excludes `steps`.
+        known: columns that are known beforehand; online, rows at the end in which nothing else has a value are not of
+            the past.
+        ahead: steps after the past that are asked for, of the known columns.
     """
 
     time_point: TimePoint
@@ -32,6 +35,8 @@ class Request:
     columns: tuple[str, ...]
     steps: int | None = None
     start: TimePoint | None = None
+    known: tuple[str, ...] = ()
+    ahead: int = 0
 
 
 class RetrievalStrategy(ABC):

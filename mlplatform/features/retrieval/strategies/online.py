@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mlplatform.config import ENTITY
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.online import Entities, read_rows, read_windows
 from mlplatform.features.retrieval.freshness import FeaturePanel
+from mlplatform.features.retrieval.known_future import split_future
 from mlplatform.features.retrieval.offline import chosen_ranges
 from mlplatform.features.retrieval.strategies.base import Request, RetrievalStrategy, refuse_range
 from mlplatform.features.time_point import NOW, TimePoint
@@ -30,7 +32,12 @@ class OnlineRetrieval(RetrievalStrategy):
         if self.dataset.kind == "tabular":
             refuse_range(request, "online")
             return self.get_online_features(entities, request.columns)
-        steps = self.dataset.window_steps if request.steps is None else request.steps
+        window = self.dataset.window_steps
+        steps = window if request.steps is None else request.steps
+        if request.known and request.steps is not None:
+            whole = read_windows(self.dataset, entities, request.columns, window, self.settings, request.time_point)
+            past, ahead = split_future(whole, steps, request.known, request.ahead)
+            return replace(self.judged(past, request.time_point), known_ahead=ahead)
         return self.get_latest_n_sequence(entities, steps, request.columns, request.time_point)
 
     def get_online_features(self, entities: Entities, columns: Sequence[str] | None = None) -> FeaturePanel:

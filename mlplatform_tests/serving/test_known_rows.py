@@ -1,0 +1,103 @@
+"""Rows of the dataset that say what is known of the future: they stand after the window, and answer in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from starlette.testclient import TestClient
+
+from mlplatform.datamodule import REFERENCE, read_manifest
+from mlplatform.settings import Settings
+from mlplatform.testing.meters import END, meter_rows, meter_yard
+from mlplatform.testing.yard import EXPERIMENT, GROUPS, TRAIN, Yard
+from serving.api import build_app
+from serving.local import LocalBackend
+
+AHEAD = 6
+
+
+def shift_of(times: pd.Series) -> np.ndarray:
+    return (pd.to_datetime(times).dt.hour < 12).astype(float).to_numpy()
+
+
+def planned(name: str, steps: int) -> pd.DataFrame:
+    """Rows after the end, in which only the shift is there."""
+    times = pd.date_range(END, periods=steps + 1, freq="h")[1:].strftime("%Y-%m-%dT%H:%M:%SZ")
+    return pd.DataFrame({"time": times, "line": name, "load": np.nan})
+
+
+@pytest.fixture(scope="module")
+def known_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
+    """The next shifts of `a` are known for the whole horizon, those of `b` for two hours, those of `c` not at all."""
+    rows = pd.concat([meter_rows({"a": 480, "b": 480, "c": 480}), planned("a", 8), planned("b", 2)], ignore_index=True)
+    rows["shift"] = shift_of(rows["time"])
+    rows["load"] += 5 * rows["shift"]
+    yard = meter_yard(
+        tmp_path_factory.mktemp("known"),
+        mlflow_database,
+        rows,
+        dataset={"columns": {"load": {}, "shift": {}}},
+        features={"columns": ["load", "shift"], "known_future": ["shift"]},
+        model=GROUPS["model"],
+    )
+    assert yard.run(TRAIN).success
+    return yard
+
+
+@pytest.fixture(scope="module")
+def client(known_yard: Yard) -> Iterator[TestClient]:
+    settings = Settings.from_env({**known_yard.environ, "MLPLATFORM_EXPERIMENT": EXPERIMENT})
+    with TestClient(build_app(LocalBackend(settings), settings)) as client:
+        yield client
+
+
+def ask(client: TestClient, *entities: str, future: list[dict[str, Any]] | None = None) -> Any:
+    body = {"entities": list(entities), **({} if future is None else {"future": future})}
+    return client.post("/predict/feast/batch", json=body)
+
+
+def requested(name: str, value: float | None = None) -> list[dict[str, Any]]:
+    rows = planned(name, AHEAD)
+    shifts = shift_of(rows["time"]) if value is None else [value] * AHEAD
+    pairs = zip(rows["time"], shifts, strict=True)
+    return [{"entity_id": name, "event_timestamp": time, "shift": shift} for time, shift in pairs]
+
+
+def test_the_reference_set_ends_where_the_load_was_last_observed(known_yard: Yard) -> None:
+    part = read_manifest(known_yard.settings, "yard", "yard").parts[REFERENCE]
+    assert pd.Timestamp(part.end) == pd.Timestamp(END)
+
+
+def test_the_rows_stand_for_the_future_when_the_request_brings_none(client: TestClient) -> None:
+    (found,) = ask(client, "a").json()["forecasts"]
+    assert pd.to_datetime(found["timestamps"]).tolist() == list(pd.date_range(END, periods=AHEAD + 1, freq="h")[1:])
+    (same,) = ask(client, "a", future=requested("a")).json()["forecasts"]
+    assert found["values"] == same["values"]
+
+
+def test_what_the_request_says_comes_first(client: TestClient) -> None:
+    (stored,) = ask(client, "a").json()["forecasts"]
+    (other,) = ask(client, "a", future=requested("a", 0.0)).json()["forecasts"]
+    assert stored["values"] != other["values"]
+
+
+def test_features_are_as_old_as_what_was_measured(client: TestClient) -> None:
+    """What is planned for tomorrow says nothing about how fresh the measurements are."""
+    for name in "ac":
+        (found,) = ask(client, name, future=requested(name)).json()["forecasts"]
+        assert pd.Timestamp(found["event_time"]) == pd.Timestamp(END)
+
+
+def test_steps_that_neither_knows_are_named(client: TestClient) -> None:
+    answer = ask(client, "a", "b", "c")
+    assert answer.status_code == 422
+    details = answer.json()["error"]["details"]
+    assert [detail["found"] for detail in details] == [
+        *(f"no values of shift for entity 'b', step {step}" for step in (3, 4, 5, 6)),
+        *(f"no values of shift for entity 'c', step {step}" for step in (1, 2, 3, 4, 5, 6)),
+    ]
