@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from mlplatform.config import DatasetConfig, StalenessConfig
 from mlplatform.features import EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
-from mlplatform.features.retrieval import FeaturePanel, FeatureStoreFacade
+from mlplatform.features.retrieval import FeaturePanel, FeatureStoreFacade, Known
 from mlplatform.registry import Contract
 from mlplatform.settings import Settings
 from serving.backend import EntityId
@@ -90,8 +90,8 @@ def _load(
 ) -> FeaturePanel:
     store = FeatureStoreFacade(dataset, "online", settings, staleness=staleness)
     steps = contract.input_rows if contract.task == "forecast" else None
-    known, ahead = contract.known, contract.future_rows
-    return store.load_features(time_point, entities, contract.columns, steps=steps, known=known, ahead=ahead)
+    known = Known(contract.known, contract.targets, contract.future_rows)
+    return store.load_features(time_point, entities, contract.columns, steps=steps, known=known)
 
 
 def store_failure(dataset: DatasetConfig, error: Exception) -> str:

@@ -8,6 +8,7 @@ from mlplatform.config import DatasetConfig, ExperimentConfig, StalenessConfig, 
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.online import Entities, check_columns
 from mlplatform.features.retrieval.freshness import FeaturePanel
+from mlplatform.features.retrieval.known_future import NOTHING, Known
 from mlplatform.features.retrieval.strategies import Request, RetrievalStrategy
 from mlplatform.features.time_point import NOW, TimePoint
 from mlplatform.plugins import RETRIEVALS, PluginError
@@ -45,11 +46,11 @@ class FeatureStoreFacade:
             self.dataset = config.dataset
             self._columns = config.features.columns
             self._steps = _needed_steps(config)
-            self._known, self._ahead = config.features.known_future, config.horizon
+            self._known = Known(config.features.known_future, config.targets, config.horizon)
             policy = config.staleness
         else:
             self.dataset, self._columns, self._steps = config, tuple(config.columns), None
-            self._known, self._ahead = (), 0
+            self._known = NOTHING
             policy = StalenessConfig()
         self.strategy = create_strategy(
             self.dataset, mode or self.dataset.kind, settings or Settings.from_env(), staleness or policy
@@ -63,8 +64,7 @@ class FeatureStoreFacade:
         *,
         steps: int | None = None,
         start: TimePoint | None = None,
-        known: Sequence[str] | None = None,
-        ahead: int | None = None,
+        known: Known | None = None,
     ) -> FeaturePanel:
         """Return the features of `entities` (default: all) as they were known at `time_point`, with their ages.
 
@@ -73,9 +73,8 @@ class FeatureStoreFacade:
             steps: rows per entity (time series); default: what the experiment's model needs, or without an experiment
                 all there are, online the stored window.
             start: earliest time (mode `timeseries`); instead of `steps`.
-            known: columns that are known beforehand (mode `online`): with `steps`, the past then ends with the last row
-                that has a value in another column; default: those of the experiment.
-            ahead: steps after the past of which the panel tells the known columns; default: the experiment's horizon.
+            known: what is known beforehand (mode `online`, with `steps`): the past then ends with the last observed
+                target, and `known_ahead` of the panel is what is stored after it; default: the experiment's.
 
         Raises:
             UnknownEntityError: if an entity is unknown.
@@ -89,9 +88,7 @@ class FeatureStoreFacade:
         check_columns(self.dataset, chosen)
         if steps is None and start is None:
             steps = self._steps
-        known = self._known if known is None else tuple(known)
-        ahead = self._ahead if ahead is None else ahead
-        return self.strategy.load(Request(time_point, entities, chosen, steps, start, tuple(known), ahead))
+        return self.strategy.load(Request(time_point, entities, chosen, steps, start, known or self._known))
 
 
 def create_strategy(

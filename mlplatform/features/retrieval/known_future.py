@@ -1,11 +1,12 @@
-"""What stored windows say about the future: rows in which only columns that are known beforehand have values.
+"""What stored windows say about the future: the rows after the last one in which a target was observed.
 
 Here: telling such rows at the end of a window from the past. Not here: what a request says about the future.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,29 +19,45 @@ from mlplatform.features.errors import FeatureStoreError
 Ahead = Mapping[str, npt.NDArray[Any]]
 
 
-def split_future(panel: Panel, steps: int, known: Sequence[str], ahead: int) -> tuple[Panel, Ahead]:
+@dataclass(frozen=True)
+class Known:
+    """What a forecast knows beforehand.
+
+    Attributes:
+        columns: those whose values over the horizon are known.
+        targets: columns that are forecast.
+        ahead: steps of the horizon.
+    """
+
+    columns: tuple[str, ...]
+    targets: tuple[str, ...]
+    ahead: int
+
+
+NOTHING = Known((), (), 0)
+
+
+def split_future(panel: Panel, steps: int, known: Known) -> tuple[Panel, Ahead]:
     """Return the past of windows, and what they say about the steps after it.
 
-    The past of an entity ends with its last row that has a value in a column that is not known beforehand; without any
-    such row it is the whole window.
+    The past of an entity ends with the last row in which one of the targets was observed, as it does where history is
+    split; without any such row it is the whole window.
 
     Parameters:
         panel: windows of the same length.
         steps: rows per entity of the past.
-        known: columns that are known beforehand.
-        ahead: steps after the past.
+        known: the targets, and what is asked for after the past.
 
     Returns:
-        The past, and for every known column its values of shape (entities, ahead), missing where nothing is stored.
+        The past, and for every known column its values of shape (entities, steps ahead), missing where nothing is.
 
     Raises:
         FeatureStoreError: if the windows are too short for both.
     """
     count = len(panel.entity_ids)
     length = int(panel.offsets[1]) if count else 0
-    unknown = [name for name in panel.columns if name not in known]
     observed = np.zeros((count, length), dtype=bool)
-    for name in unknown:
+    for name in known.targets:
         observed |= pd.notna(panel.columns[name]).reshape(count, length)
     last = np.where(observed.any(axis=1), length - 1 - observed[:, ::-1].argmax(axis=1), length - 1)
     short = np.flatnonzero(last < steps - 1)
@@ -59,10 +76,10 @@ def split_future(panel: Panel, steps: int, known: Sequence[str], ahead: int) -> 
         entity_ids=panel.entity_ids,
         offsets=np.arange(count + 1, dtype=np.int64) * steps,
     )
-    places = last[:, None] + np.arange(1, ahead + 1)
+    places = last[:, None] + np.arange(1, known.ahead + 1)
     inside = places < length
     chosen = starts[:, None] + np.where(inside, places, 0)
-    return past, {name: _where(inside, panel.columns[name][chosen]) for name in known}
+    return past, {name: _where(inside, panel.columns[name][chosen]) for name in known.columns}
 
 
 def _where(inside: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> npt.NDArray[Any]:

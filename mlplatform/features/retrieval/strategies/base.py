@@ -11,6 +11,7 @@ from mlplatform.datamodule import Panel
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.online import Entities
 from mlplatform.features.retrieval.freshness import FeaturePanel, judge
+from mlplatform.features.retrieval.known_future import NOTHING, Known
 from mlplatform.features.time_point import TimePoint
 from mlplatform.settings import Settings
 
@@ -25,9 +26,7 @@ class Request:
         columns: dataset columns.
         steps: rows per entity, counted back from the time point; `None` for all there are.
         start: earliest time; excludes `steps`.
-        known: columns that are known beforehand; online, rows at the end in which nothing else has a value are not of
-            the past.
-        ahead: steps after the past that are asked for, of the known columns.
+        known: what is known beforehand; online, if it is anything, the past ends with the last observed target.
     """
 
     time_point: TimePoint
@@ -35,8 +34,7 @@ class Request:
     columns: tuple[str, ...]
     steps: int | None = None
     start: TimePoint | None = None
-    known: tuple[str, ...] = ()
-    ahead: int = 0
+    known: Known = NOTHING
 
 
 class RetrievalStrategy(ABC):

@@ -34,9 +34,12 @@ class OnlineRetrieval(RetrievalStrategy):
             return self.get_online_features(entities, request.columns)
         window = self.dataset.window_steps
         steps = window if request.steps is None else request.steps
-        if request.known and request.steps is not None:
-            whole = read_windows(self.dataset, entities, request.columns, window, self.settings, request.time_point)
-            past, ahead = split_future(whole, steps, request.known, request.ahead)
+        if request.known.columns and request.steps is not None:
+            known = request.known
+            names = tuple(dict.fromkeys((*request.columns, *known.targets)))
+            whole = read_windows(self.dataset, entities, names, window, self.settings, request.time_point)
+            past, ahead = split_future(whole, steps, known)
+            past = past.with_columns({name: past.columns[name] for name in request.columns})
             return replace(self.judged(past, request.time_point), known_ahead=ahead)
         return self.get_latest_n_sequence(entities, steps, request.columns, request.time_point)
 
