@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, StalenessConfig
 from mlplatform.datamodule import Int64, Panel
@@ -355,8 +354,10 @@ def _entity_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterat
 def _entities(rows: Rows) -> tuple[Int64, npt.NDArray[np.generic]]:
     """Return the position of each row's entity, and the entities in order of appearance."""
     values = [row[ENTITY] for row in rows]
-    codes, uniques = pd.factorize(np.array(values, dtype=np.int64 if type(values[0]) is int else object))
-    return codes.astype(np.int64), np.asarray(uniques)
+    # Not by pandas, to which texts are equal that differ after a NUL character.
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    codes = np.array([places[value] for value in values], dtype=np.int64)
+    return codes, np.array(list(places), dtype=np.int64 if type(values[0]) is int else object)
 
 
 def _time_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator[ErrorDetail]:

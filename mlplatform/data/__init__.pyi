@@ -1,16 +1,24 @@
 from .errors import DataError, SourceUnavailableError
+from .parsing import parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
+from .validation import REASON, Basis, Validated, off_grid_reason, validate
 
 __all__ = [
     "FIRST",
     "LAST",
+    "REASON",
     "SPANS_FILE",
+    "Basis",
     "DataError",
     "SourceUnavailableError",
+    "Validated",
     "entity_spans",
     "ingest",
+    "off_grid_reason",
     "open_raw",
+    "parse_times",
     "read_raw",
     "require_raw",
+    "validate",
 ]

@@ -113,6 +113,10 @@ def parse_entities(
         are_text: whether the ids of the dataset are text, where earlier rows have settled it.
         entity_type: what the configuration says about it.
     """
+    nowhere = np.zeros(len(values), dtype=bool)
+    wants_text = entity_type == "string" or (entity_type == "auto" and are_text)
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind == "i" and not wants_text:
+        return Ids(values.to_numpy(dtype=np.int64), nowhere, nowhere, nowhere)
     present = values.notna().to_numpy()
     cells = np.full(len(values), None, dtype=object)
     cells[present] = _by_cell(values, present, _exact_id)
@@ -127,7 +131,6 @@ def parse_entities(
         are_text = bool(respelt.any() or not enough)
     if are_text:
         texts = np.array([None if cell is None else str(cell) for cell in cells] or [], dtype=object)
-        nowhere = np.zeros(len(cells), dtype=bool)
         return Ids(texts, inexact, nowhere, nowhere)
     numbers = np.where(is_whole, cells, 0).astype(np.int64)
     return Ids(numbers, inexact, respelt, present & ~(is_whole | inexact | respelt))

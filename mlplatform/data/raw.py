@@ -37,7 +37,7 @@ from mlplatform.data.raw_table import (
     settled_ids,
 )
 from mlplatform.data.sources import IncrementalSource, Source, file_sha256, open_source
-from mlplatform.data.validation import REASON, ROW, Basis
+from mlplatform.data.validation import REASON, RESPELT, ROW, Basis
 from mlplatform.settings import Settings
 from mlplatform.snapshots import Update, table_lock, update_table
 
@@ -97,10 +97,19 @@ class _Writer:
 
     def replace_all(self, source: Source[Any], on_rows: Callable[[pd.DataFrame], None]) -> None:
         """Read a source whole and put its rows in the place of the stored ones."""
-        intake = Intake(self.dataset, self.folder, self._first_basis(), newest_wins=False)
+        basis = self._first_basis()
+        intake = self._read_whole(source, basis, on_rows)
+        is_open = basis.text_ids is None and self.dataset.entity_type == "auto"
+        if is_open and f"{self.dataset.entity_column}: {RESPELT}" in intake.tally.reasons:
+            # A later batch has ids such as 007, which the first one, with none of them, took for numbers.
+            intake = self._read_whole(source, Basis(text_ids=True), on_rows)
+        self._commit(intake, None, None, lambda: intake.tally.refuse_bad_source(self.dataset))
+
+    def _read_whole(self, source: Source[Any], basis: Basis, on_rows: Callable[[pd.DataFrame], None]) -> Intake:
+        intake = Intake(self.dataset, self.folder, basis, newest_wins=False)
         for frame in source.read_batches(self.dataset, self.settings):
             on_rows(intake.add(frame))
-        self._commit(intake, None, None, lambda: intake.tally.refuse_bad_source(self.dataset))
+        return intake
 
     def add_new(
         self,

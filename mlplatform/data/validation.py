@@ -31,6 +31,7 @@ EXAMPLES = 3
 NOT_EXACT = "not known exactly: a number rounded on the way here, or text with a NUL character"
 # Of fewer rows than this, a share says little: one bad message among the first three must not stop a stream.
 LEAST_JUDGED_ROWS = 100
+RESPELT = "a whole number in other words than the entities are written in"
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,11 @@ def quarantined_rows(
     return _quarantine(own, faults, 0).assign(**{ROW: numbers[bad]})
 
 
+def off_grid_reason(dataset: DatasetConfig) -> str:
+    """Return the reason of a row that lies between two steps of the grid."""
+    return f"{dataset.time_column}: off the {dataset.frequency} grid"
+
+
 def _parse(
     frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults, basis: Basis, first_row: int
 ) -> tuple[pd.DataFrame, Basis]:
@@ -213,7 +219,7 @@ def _parse(
         phase = grid_phase(times, dataset.step) if phase is None else phase
         if phase is not None:
             is_off = off_grid(times, dataset.step, phase)
-            faults.add(f"{dataset.time_column}: off the {dataset.frequency} grid", is_off)
+            faults.add(off_grid_reason(dataset), is_off)
     ids = _entities(frame, dataset, faults, basis, first_row)
     columns: dict[str, npt.NDArray[Any]] = {ENTITY: ids, TIMESTAMP: times}
     is_unparsed = {}
@@ -241,7 +247,7 @@ def _entities(
     ids = parse_entities(values, dataset.max_bad_fraction, basis.text_ids, dataset.entity_type)
     faults.add(f"{dataset.entity_column}: missing", values.isna().to_numpy())
     faults.add(f"{dataset.entity_column}: {NOT_EXACT}", ids.inexact)
-    faults.add(f"{dataset.entity_column}: a whole number in other words than the entities are written in", ids.respelt)
+    faults.add(f"{dataset.entity_column}: {RESPELT}", ids.respelt)
     faults.add(f"{dataset.entity_column}: not a whole number, as the other entities are", ids.other)
     return ids.values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 from mlplatform.config import ENTITY, DatasetConfig
 from mlplatform.data import ingest, read_raw
@@ -187,6 +188,20 @@ def test_an_id_is_kept_in_every_character_or_not_at_all(cells: list[Any], entity
         assert not (ids.respelt | ids.other).any()
 
 
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(written_ids=st.lists(st.text("0127E.-+a", min_size=1, max_size=3), min_size=1, max_size=8, unique=True))
+def test_every_id_of_a_file_is_stored_as_written_or_quarantined(written_ids: list[str], tmp_path: Path) -> None:
+    home = tempfile.mkdtemp(dir=tmp_path)
+    own = Settings.from_env({"MLPLATFORM_HOME": home, "MLPLATFORM_DATA_DIR": home})
+    write_fleet(written_ids, own)
+    dataset = fleet(max_bad_fraction=0.99)
+    report = ingest(dataset, own)
+    found = [str(value) for value in read_raw(dataset, own)[ENTITY]]
+    if report.quarantine_path is not None:
+        found += pd.read_parquet(report.quarantine_path)["line"].tolist()
+    assert sorted(found) == sorted(written_ids)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(CELL, min_size=1, max_size=8))
 def test_a_category_is_kept_in_every_character_and_means_the_same_alone(cells: list[Any]) -> None:
@@ -241,3 +256,29 @@ def test_the_configuration_can_change_the_type_of_ids(settings: Settings) -> Non
     write_fleet(["007", "8"], settings)
     ingest(fleet(entity_type="string"), settings)
     assert read_raw(fleet(entity_type="string"), settings)[ENTITY].tolist() == ["007", "8"]
+
+
+@pytest.mark.parametrize("ids", [["7", "8", "007", "9"], ["007", "9", "7", "8"]])
+def test_the_batch_in_which_a_file_first_has_text_does_not_matter(ids: list[str], settings: Settings) -> None:
+    assert settings.data_dir is not None
+    pq.write_table(pa.table(fleet_rows(ids)), settings.data_dir / "fleet.parquet")
+    dataset = fleet("fleet.parquet", batch_rows=2)
+    report = ingest(dataset, settings)
+    assert (report.rows, report.quarantined) == (4, 0)
+    assert read_raw(dataset, settings)[ENTITY].tolist() == sorted(ids)
+
+
+def test_an_increment_keeps_to_the_configured_type_and_another_one_needs_a_full_read(settings: Settings) -> None:
+    assert settings.data_dir is not None
+    (settings.data_dir / "lines").mkdir()
+    pq.write_table(pa.table(fleet_rows(["7", "8"])), settings.data_dir / "lines" / "a.parquet")
+    uri = "lines/*.parquet"
+    ingest(fleet(uri), settings)
+    assert read_raw(fleet(uri), settings)[ENTITY].tolist() == [7, 8]
+    text = fleet(uri, entity_type="string")
+    with pytest.raises(DataError, match=r"its entity_type changed since its rows were stored.*full: true"):
+        ingest(text, settings)
+    ingest(text, settings, full=True)
+    assert read_raw(text, settings)[ENTITY].tolist() == ["7", "8"]
+    with pytest.raises(DataError, match="its entity_type changed"):
+        ingest(fleet(uri), settings)

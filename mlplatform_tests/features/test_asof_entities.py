@@ -184,8 +184,11 @@ def test_large_integer_keys_match_their_own_entity_only(tmp_path: Path) -> None:
     result = join(tmp_path, [stats], REFS, wanted)
     assert values(result) == [20, None, 10, None]
     assert values(result, "machine_id") == [BIG + 1, None, BIG, BIG + 2]
-    query = f"SELECT {BIG + 1}::BIGINT AS machine_id, TIMESTAMP '2024-01-01 00:05:00' AS event_timestamp"
-    assert join(tmp_path, [stats], REFS, query)["value"].tolist() == [20]
+    rows = f"(VALUES ({BIG + 1}::BIGINT), (NULL)) AS keys (machine_id)"
+    query = f"SELECT machine_id, TIMESTAMP '2024-01-01 00:05:00' AS event_timestamp FROM {rows}"  # noqa: S608
+    result = join(tmp_path, [stats], REFS, query)
+    assert values(result, "machine_id") == [BIG + 1, None]
+    assert values(result) == [20, None]
 
 
 def test_small_floats_are_keys_and_no_others(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def windows(dataset: DatasetConfig, settings: Settings, entities: list[Any], ste
 
 def counts(report: PushReport) -> dict[str, int]:
     fields = ("added", "late", "replaced", "repeated", "too_old", "off_grid", "future")
-    assert sum(getattr(report, name) for name in fields) == report.rows
+    assert sum(getattr(report, name) for name in (*fields, "far", "invalid")) == report.rows
     return {name: getattr(report, name) for name in fields if getattr(report, name)}
 
 
@@ -206,6 +206,8 @@ def test_rows_that_cannot_be_pushed_are_refused_and_nothing_is_written(
     good = frame(row(1, 40))
     with pytest.raises(FeatureStoreError, match=r"the rows lack \['mode'\]"):
         push_rows(plant, good.drop(columns="mode"), settings)
+    with pytest.raises(FeatureStoreError, match=r"more than one column named \['load'\]"):
+        push_rows(plant, pd.concat([good, good[["load"]]], axis=1), settings)
     with pytest.raises(FeatureStoreError, match="'load' holds numbers, but a row has 'high' of type str"):
         push_rows(plant, good.assign(load="high"), settings)
     with pytest.raises(FeatureStoreError, match="rows without event_timestamp"):
@@ -221,6 +223,56 @@ def test_rows_that_cannot_be_pushed_are_refused_and_nothing_is_written(
         push_rows(longer, good, settings)
     assert windows(plant, settings, [1, 2]) == before
     assert push_rows(plant, good.iloc[:0], settings).rows == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (row(1, 40, np.inf), "load: not a finite 32-bit number"),
+        (row(1, 40, 1e300), "load: not a finite 32-bit number"),
+        (row(9, 40.5), "event_timestamp: off the 1h grid"),
+        (row(1, 40, 101.0), "load: above the maximum 100"),
+        (row(1, 40, mode="eco\0"), "mode: not known exactly"),
+        (row(1, 40) | {"event_timestamp": "tomorrow"}, "event_timestamp: not an ISO 8601 time"),
+    ],
+)
+def test_what_an_ingest_would_quarantine_is_dropped_and_its_neighbours_are_pushed(
+    bad: dict[str, Any], reason: str, plant: DatasetConfig, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    limited = plant.model_copy(
+        update={"columns": plant.columns | {"load": plant.columns["load"].model_copy(update={"max": 100.0})}}
+    )
+    with caplog.at_level(logging.WARNING):
+        report = push_rows(limited, frame(bad, row(2, 40, 5.0)).astype({"load": "float64"}), settings)
+    assert (report.added, report.dropped, report.written) == (1, 1, 1)
+    assert any(name.startswith(reason) for name in report.reasons)
+    assert reason in caplog.text
+    assert report.invalid + report.off_grid == 1
+    panel = read_windows(plant, [1, 2], ["load"], 1, settings)
+    assert pd.Timestamp(panel.timestamps[0], tz="UTC") == START + pd.Timedelta(hours=39)
+    assert panel.columns["load"][1] == 5.0
+
+
+def test_one_wild_time_does_not_empty_a_window_but_a_machine_that_is_back_is_taken(
+    plant: DatasetConfig, settings: Settings
+) -> None:
+    before = windows(plant, settings, [1, 2])
+    report = push_rows(plant, frame(row(1, 39 + STEPS, 7.0), row(8, 1), row(8, 1 + STEPS)), settings)
+    assert counts(report) | {"far": report.far} == {"added": 1, "far": 2}
+    assert windows(plant, settings, [1, 2]) == before
+    report = push_rows(plant, frame(row(1, 5000, 7.0), row(1, 5001, 8.0)), settings)
+    assert (report.added, report.far) == (2, 0)
+    hours = list(range(40, 41 + STEPS))
+    report = push_rows(plant, frame(*(row(2, hour, hour) for hour in hours)), settings)
+    assert (report.written, report.far) == (1, 0)
+    assert read_windows(plant, [2], ["load"], STEPS, settings).columns["load"].tolist() == hours[1:]
+
+
+def test_times_pushed_as_text_mean_the_same_in_any_company(plant: DatasetConfig, settings: Settings) -> None:
+    times = ["2024-03-02T18:00:00+02:00", "2024-03-02T17:00:00", "2024-03-02T18:00:00Z"]
+    rows = frame(row(1, 0, 1.0), row(1, 0, 2.0), row(1, 0, 3.0)).assign(event_timestamp=times)
+    assert counts(push_rows(plant, rows, settings)) == {"added": 3}
+    assert read_windows(plant, [1], ["load"], 3, settings).columns["load"].tolist() == [1.0, 2.0, 3.0]
 
 
 def test_more_entities_than_fit_one_block(

@@ -67,6 +67,14 @@ def test_text_ids_are_kept_as_text() -> None:
     assert panel.entity_ids.tolist() == ["north"]
 
 
+@pytest.mark.parametrize("ids", [["007", "7", "7.0"], ["a\0", "a", "a\0b"], [2**53, 2**53 + 1, 2**63 - 1]])
+def test_ids_that_look_alike_are_entities_of_their_own(ids: list[Any]) -> None:
+    rows = [row(hour, entity, load=number) for hour in range(4) for number, entity in enumerate(ids)]
+    panel = panel_from_rows(rows, FORECAST, TYPES)
+    assert panel.entity_ids.tolist() == ids
+    assert panel.columns["load"].tolist() == [number for number in range(3) for _ in range(4)]
+
+
 @pytest.mark.parametrize(
     ("value", "found"),
     [

@@ -12,11 +12,14 @@ from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
-from feast.saved_dataset import SavedDatasetStorage
+from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 from typing_extensions import override
 
 from mlplatform.features.asof.files import place
 from mlplatform.features.asof.write import write_dataset
+
+# Whole numbers up to here are all there in float64.
+LARGEST_EXACT = 2.0**53
 
 
 class Query(Protocol):
@@ -53,6 +56,18 @@ class AsOfRetrievalJob(RetrievalJob):
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         frame: pd.DataFrame = self._to_arrow_internal(timeout).to_pandas()
+        return frame
+
+    @override
+    def to_df(
+        self, validation_reference: ValidationReference | None = None, timeout: int | None = None
+    ) -> pd.DataFrame:
+        """Return the rows of `to_arrow`; integers beside a missing one are `Int64` where floats would change them."""
+        table = self.to_arrow(validation_reference, timeout)
+        frame: pd.DataFrame = table.to_pandas().reset_index(drop=True)
+        for name in frame.columns[frame.dtypes == "float64"]:
+            if _was_rounded(table.column(name), frame[name]):
+                frame[name] = pd.array(table.column(name).to_pylist(), dtype="Int64")
         return frame
 
     def to_arrow_reader(self) -> pa.RecordBatchReader:
@@ -97,3 +112,8 @@ class AsOfRetrievalJob(RetrievalJob):
     def metadata(self) -> RetrievalMetadata | None:
         """What was asked for."""
         return None if self._metadata is None else self._metadata()
+
+
+def _was_rounded(column: pa.ChunkedArray, floats: pd.Series) -> bool:
+    """Return whether pandas, for the sake of a missing one, made floats of integers that floats cannot tell apart."""
+    return bool(pa.types.is_int64(column.type)) and bool((floats.abs() >= LARGEST_EXACT).any())

@@ -1,7 +1,8 @@
 """Pushing rows to the online store as they arrive, without waiting for the feature table.
 
 The stored windows of the entities concerned move on by the same code that builds the windows of the table, so once the
-same rows have reached the table both are equal bit for bit. Nothing is written offline.
+same rows have reached the table both are equal bit for bit. What an ingest would quarantine is dropped by the same
+validation. Nothing is written offline.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.datamodule import to_utc_ns
+from mlplatform.data import REASON, Basis, Validated, off_grid_reason, parse_times, validate
+from mlplatform.datamodule import column_array, to_utc_ns
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.feast import Registered, online_server, registered
 from mlplatform.features.online.latest_rows import MergedRows, merge_latest_rows
 from mlplatform.features.online.read import check_entity_types
 from mlplatform.features.online.rows import CHUNK, read_stored_windows, write_windows
-from mlplatform.features.tables import Merged, choose, merge_rows
+from mlplatform.features.tables import Merged, Windows, choose, merge_rows, refuse_other_type, table_phase
 from mlplatform.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -40,8 +42,12 @@ class PushReport:
         replaced: rows that gave other values to a stored step.
         repeated: rows that say nothing new: already stored, or followed by a row for the same step.
         too_old: rows from before the stored window or row; dropped.
-        off_grid: rows between two steps of their entity's grid; dropped.
+        off_grid: rows between two steps of the grid; dropped.
         future: rows from after now; dropped, because they would hide all real rows until then.
+        far: rows that are alone a whole window or more after all that is known of their entity; dropped, because they
+            would empty its window. More than one such row is a machine that is back.
+        invalid: rows that an ingest would quarantine for other reasons; dropped.
+        reasons: invalid and off-grid rows by reason.
         seconds: how long it took.
     """
 
@@ -54,12 +60,15 @@ class PushReport:
     too_old: int
     off_grid: int
     future: int
+    far: int
+    invalid: int
     seconds: float
+    reasons: dict[str, int] = field(default_factory=dict)
 
     @property
     def dropped(self) -> int:
         """Rows that left no trace although they said something new."""
-        return self.too_old + self.off_grid + self.future
+        return self.too_old + self.off_grid + self.future + self.far + self.invalid
 
 
 def push_rows(
@@ -71,13 +80,14 @@ def push_rows(
     other, entity by entity in blocks; readers see the windows before or after, never half of one.
 
     Parameters:
-        rows: `entity_id`, `event_timestamp` (without a zone: UTC) and all columns of the dataset, in any order; other
-            columns are ignored. Of rows with the same entity and time the last wins, and it wins over what is stored.
+        rows: `entity_id`, `event_timestamp` (times, or text in ISO 8601; without a zone: UTC) and all columns of the
+            dataset, in any order; other columns are ignored. Of rows with the same entity and time the last wins, and
+            it wins over what is stored.
         now: the present (without a zone: UTC); default: the clock.
 
     Raises:
-        FeatureStoreError: if the dataset has not been applied, a column is missing or holds values of another type, or
-            the stored windows have another length than the dataset.
+        FeatureStoreError: if the dataset has not been applied, a column is missing, there twice or holds values of
+            another type, or the stored windows have another length than the dataset.
         EntityTypeError: if an id has another type than the dataset's.
         StoreUnavailableError: if the online store does not answer.
     """
@@ -85,37 +95,68 @@ def push_rows(
     known = registered(dataset, settings)
     _check(dataset, rows, known)
     present = pd.to_datetime(now or dt.datetime.now(dt.UTC), utc=True)
-    is_future = to_utc_ns(rows[TIMESTAMP]).astype(np.int64) > present.value
+    times, _ = parse_times(rows[TIMESTAMP])
+    is_future = times > np.datetime64(present.value, "ns")
+    checked = _validated(dataset, rows[~is_future], known, settings)
+    off_grid = int((checked.quarantine[REASON] == off_grid_reason(_in_canonical_names(dataset))).sum())
     push = _push_rows if known.windows is None else _push_windows
-    merged = [push(dataset, block, known, settings) for block in _blocks(rows[~is_future])]
+    merged = [push(dataset, block, known, settings) for block in _blocks(checked.rows)]
     report = PushReport(
         rows=len(rows),
-        written=sum(written for _, written in merged),
-        added=sum(counts.added for counts, _ in merged),
-        late=sum(counts.late for counts, _ in merged if isinstance(counts, Merged)),
-        replaced=sum(counts.replaced for counts, _ in merged),
-        repeated=sum(counts.repeated for counts, _ in merged),
-        too_old=sum(counts.too_old for counts, _ in merged),
-        off_grid=sum(counts.off_grid for counts, _ in merged if isinstance(counts, Merged)),
+        written=sum(written for _, written, _ in merged),
+        added=sum(counts.added for counts, _, _ in merged),
+        late=sum(counts.late for counts, _, _ in merged if isinstance(counts, Merged)),
+        replaced=sum(counts.replaced for counts, _, _ in merged),
+        # Of rows for one entity and time the validation has kept the last.
+        repeated=sum(counts.repeated for counts, _, _ in merged)
+        + (checked.rows_read - len(checked.quarantine) - len(checked.rows)),
+        too_old=sum(counts.too_old for counts, _, _ in merged),
+        off_grid=off_grid + sum(counts.off_grid for counts, _, _ in merged if isinstance(counts, Merged)),
         future=int(is_future.sum()),
+        far=len(checked.rows) - sum(rows for _, _, rows in merged),
+        invalid=len(checked.quarantine) - off_grid,
         seconds=time.perf_counter() - began,
+        reasons=checked.reasons,
     )
     if report.dropped:
         logger.warning(
-            "push to %r: dropped %d of %d rows: %d before the window, %d off the grid, %d after now (%s)",
+            "push to %r: dropped %d of %d rows: %d before the window, %d off the grid, %d after now (%s), %d alone a "
+            "window or more after their entity's, %d invalid%s",
             *(dataset.name, report.dropped, report.rows, report.too_old, report.off_grid, report.future),
-            present.isoformat(),
+            *(present.isoformat(), report.far, report.invalid),
+            "".join(f"; {example}" for example in checked.examples),
         )
     return report
 
 
 def _check(dataset: DatasetConfig, rows: pd.DataFrame, known: Registered) -> None:
-    lacking = [name for name in (ENTITY, TIMESTAMP, *dataset.columns) if name not in rows.columns]
+    """Refuse rows that are not of the dataset's form; what is wrong with single values is the validation's to say."""
+    wanted, names = (ENTITY, TIMESTAMP, *dataset.columns), list(rows.columns)
+    lacking = [name for name in wanted if name not in names]
     if lacking:
-        raise FeatureStoreError(f"dataset {dataset.name!r}: the rows lack {lacking}; they have {list(rows.columns)}")
+        raise FeatureStoreError(f"dataset {dataset.name!r}: the rows lack {lacking}; they have {names}")
+    twice = [name for name in wanted if names.count(name) > 1]
+    if twice:
+        raise FeatureStoreError(f"dataset {dataset.name!r}: the rows have more than one column named {twice}; drop one")
     check_entity_types(dataset, rows[ENTITY].unique().tolist(), known.has_text_ids)
     if rows[TIMESTAMP].isna().any():
         raise FeatureStoreError(f"dataset {dataset.name!r}: rows without {TIMESTAMP}; leave them out")
+    for name, column in dataset.columns.items():
+        if column.type == "category" or not pd.api.types.is_numeric_dtype(rows[name]):
+            refuse_other_type(column_array(rows[name]), name, dataset)
+
+
+def _in_canonical_names(dataset: DatasetConfig) -> DatasetConfig:
+    return dataset.model_copy(update={"time_column": TIMESTAMP, "entity_column": ENTITY})
+
+
+def _validated(dataset: DatasetConfig, rows: pd.DataFrame, known: Registered, settings: Settings) -> Validated:
+    """Return the rows as an ingest would take them, on the grid and with the ids that are stored."""
+    asked = _in_canonical_names(dataset).model_copy(
+        update={"entity_type": "string" if known.has_text_ids else "integer"}
+    )
+    phase = None if known.windows is None else table_phase(dataset, settings)
+    return validate(rows[[ENTITY, TIMESTAMP, *dataset.columns]], asked, Basis(phase_ns=phase), newest_wins=True)
 
 
 def _blocks(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -127,20 +168,33 @@ def _blocks(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 def _push_windows(
     dataset: DatasetConfig, rows: pd.DataFrame, known: Registered, settings: Settings
-) -> tuple[Merged, int]:
+) -> tuple[Merged, int, int]:
+    """Merge rows; return what became of them, the number of windows written and of rows merged."""
     with online_server(settings).lock(f"{dataset.name}.write") as confirm:
         ids = np.sort(rows[ENTITY].unique().astype(object if known.has_text_ids else np.int64))
-        merged = merge_rows(read_stored_windows(known, dataset, ids, settings), rows, dataset)
+        stored = read_stored_windows(known, dataset, ids, settings)
+        rows = rows[~_are_far(rows, stored, dataset)]
+        merged = merge_rows(stored, rows, dataset)
         written = int(merged.changed.sum())
         if written:
             confirm()
             write_windows(known, choose(merged.windows, merged.changed), settings)
-        return merged, written
+        return merged, written, len(rows)
 
 
 def _push_rows(
     dataset: DatasetConfig, rows: pd.DataFrame, known: Registered, settings: Settings
-) -> tuple[MergedRows, int]:
+) -> tuple[MergedRows, int, int]:
     with online_server(settings).lock(f"{dataset.name}.write") as confirm:
         merged = merge_latest_rows(known, dataset, rows, settings, confirm)
-        return merged, merged.written
+        return merged, merged.written, len(rows)
+
+
+def _are_far(rows: pd.DataFrame, stored: Windows, dataset: DatasetConfig) -> npt.NDArray[np.bool_]:
+    """Return which rows, ordered by entity and time, are alone a window or more after all before them."""
+    ends = pd.Series(stored.ends, index=pd.Index(stored.entity_ids))
+    times = pd.Series(to_utc_ns(rows[TIMESTAMP]).astype(np.int64), index=rows.index)
+    latest = np.fmax(times.groupby(rows[ENTITY]).shift().to_numpy(), rows[ENTITY].map(ends).to_numpy(np.float64))
+    is_last = ~rows[ENTITY].duplicated(keep="last").to_numpy()
+    far: npt.NDArray[np.bool_] = is_last & (times.to_numpy() - latest >= dataset.window_steps * dataset.step_ns)
+    return far

@@ -4,6 +4,7 @@ from .feature_table import (
     is_behind,
     require_table,
     table_link,
+    table_phase,
     update_feature_table,
     windows_path,
 )
@@ -20,6 +21,7 @@ from .windows import (
     keep_later_steps,
     merge_rows,
     no_windows,
+    refuse_other_type,
     windows_from_table,
 )
 
@@ -39,8 +41,10 @@ __all__ = [
     "keep_later_steps",
     "merge_rows",
     "no_windows",
+    "refuse_other_type",
     "require_table",
     "table_link",
+    "table_phase",
     "update_feature_table",
     "windows_from_table",
     "windows_path",

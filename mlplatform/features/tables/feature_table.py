@@ -8,6 +8,7 @@ periods whose raw rows changed, or that an entity newly reaches into, and moves 
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,6 +141,22 @@ def entity_ranges(dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
     return pd.DataFrame({ENTITY: spans[ENTITY], **times})
 
 
+def table_phase(dataset: DatasetConfig, settings: Settings) -> int | None:
+    """Return the phase of the grid that all entities of the feature table are on, in ns from a multiple of the step.
+
+    `None` if there is no table, or its entities are on different grids.
+    """
+    spans = table_link(dataset, settings).resolve() / SPANS_FILE
+    return _phase_of(spans, dataset.step_ns) if spans.exists() else None
+
+
+@functools.lru_cache(maxsize=64)
+def _phase_of(spans: Path, step_ns: int) -> int | None:
+    """Return the phase of a snapshot's spans; a snapshot never changes."""
+    phases = pd.read_parquet(spans, columns=[LAST])[LAST].to_numpy() % step_ns
+    return int(phases[0]) if len(phases) and (phases == phases[0]).all() else None
+
+
 def update_from(raw: RawRows, dataset: DatasetConfig, settings: Settings) -> TableReport:
     """Bring the feature table and the windows of a dataset up to date with raw rows; see `update_feature_table`."""
     link = table_link(dataset, settings)
@@ -148,6 +165,9 @@ def update_from(raw: RawRows, dataset: DatasetConfig, settings: Settings) -> Tab
         before = _comparable_state(base, dataset)
         base = base if before is not None else None
         spans_before = pd.read_parquet(base.folder / SPANS_FILE) if base else raw.spans.iloc[:0]
+        if base and spans_before[ENTITY].dtype != raw.spans[ENTITY].dtype:
+            # Ids have become text, or numbers: no entity of before is one of now.
+            base, before, spans_before = None, None, raw.spans.iloc[:0]
         changed = affected_periods(raw.digests, before.raw if before else {}, raw.spans, spans_before, dataset)
         if before is not None and not changed:
             return _report(link, before, raw.spans, (), 0)

@@ -340,7 +340,25 @@ def as_stored(values: Values, name: str, dataset: DatasetConfig) -> Values:
     Raises:
         FeatureStoreError: if the column holds numbers and a value is text, or the other way round.
     """
+    refuse_other_type(values, name, dataset)
+    if dataset.columns[name].type == "float":
+        numbers = values.astype(np.float32)
+        numbers[np.isnan(numbers)] = np.nan
+        return numbers
+    texts = values.astype(object)
+    texts[_missing(values) | (texts == np.array(MISSING_TEXT, dtype=object))] = None
+    return texts
+
+
+def refuse_other_type(values: Values, name: str, dataset: DatasetConfig) -> None:
+    """Check that a column of numbers holds no text, and the other way round.
+
+    Raises:
+        FeatureStoreError: if it does; the message shows the value.
+    """
     is_number = dataset.columns[name].type == "float"
+    if is_number and values.dtype != object:
+        return
     present = values[~_missing(values)]
     wrong = next((value for value in present.tolist() if isinstance(value, str) == is_number), None)
     if wrong is not None:
@@ -348,13 +366,6 @@ def as_stored(values: Values, name: str, dataset: DatasetConfig) -> Values:
             f"dataset {dataset.name!r}: column {name!r} holds {'numbers' if is_number else 'text'}, but a row has "
             f"{wrong!r} of type {type(wrong).__name__}"
         )
-    if is_number:
-        numbers = values.astype(np.float32)
-        numbers[np.isnan(numbers)] = np.nan
-        return numbers
-    texts = values.astype(object)
-    texts[_missing(values) | (texts == np.array(MISSING_TEXT, dtype=object))] = None
-    return texts
 
 
 def _missing(values: Values) -> Mask:
