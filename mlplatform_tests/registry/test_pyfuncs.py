@@ -32,7 +32,8 @@ def production(tiny: TinyRegistry) -> TinyRegistry:
 def test_the_forecaster_pyfunc_answers_a_table_with_the_same_bits(expected: np.ndarray) -> None:
     rows = tiny_rows()
     answer = mlflow.pyfunc.load_model(f"models:/{NAME}_forecaster@production").predict(rows)
-    assert list(answer.columns) == [ENTITY, TIMESTAMP, "oil"]
+    assert list(answer.columns) == [ENTITY, TIMESTAMP, "oil", "observed", "is_fallback"]
+    assert answer.attrs["skipped"] == {}
     values = answer["oil"].to_numpy().reshape(expected.shape)
     np.testing.assert_array_equal(values.view(np.uint32), expected.view(np.uint32))
     assert answer[ENTITY].tolist() == [1] * HORIZON + [2] * HORIZON
