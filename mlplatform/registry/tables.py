@@ -27,6 +27,22 @@ def input_panel(contract: Contract, rows: pd.DataFrame) -> Panel:
     return Panel.from_frame(in_order(contract, rows), contract.columns)
 
 
+def require_rows(panel: Panel, needed: int) -> None:
+    """Check that every series has as many rows as one forecast needs; a window would begin in the series before it.
+
+    Raises:
+        ValueError: naming the series that have fewer.
+    """
+    lengths = np.diff(panel.offsets)
+    short = np.flatnonzero(lengths < needed)
+    if len(short):
+        ids = panel.entity_ids.tolist()
+        named = ", ".join(f"{ids[number]!r} ({lengths[number]} rows)" for number in short[:10])
+        raise ValueError(
+            f"{len(short)} series have fewer than the {needed} rows that a forecast needs: {named}; leave them out"
+        )
+
+
 def in_order(contract: Contract, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a forecast entity by entity and by time; tabular rows as they are."""
     if contract.task != "forecast":
