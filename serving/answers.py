@@ -30,8 +30,11 @@ def refuse_missing_numbers(prediction: Prediction) -> None:
         ServingError: 500 that names the entities.
     """
     outputs = prediction.outputs
-    arrays = [array for array in prediction.answers[:3] if array is not None]
-    broken = ~np.isfinite(np.hstack([array.reshape(len(outputs), -1) for array in arrays])).all(axis=1)
+    broken = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+    for side in prediction.answers[1:3]:
+        if side is not None:
+            # What stands in for a forecast has no interval.
+            broken |= ~np.isfinite(side.reshape(len(outputs), -1)).all(axis=1) & ~prediction.is_fallback
     if not broken.any():
         return
     ids = prediction.entity_ids[broken].tolist()
@@ -110,7 +113,7 @@ def _entities(prediction: Prediction) -> list[dict[str, Any]]:
         times,
         ages_seconds(prediction),
         prediction.is_stale.tolist(),
-        prediction.marks or [()] * len(times),
+        prediction.marks,
         strict=True,
     )
     return [
@@ -127,32 +130,43 @@ def _forecasts(prediction: Prediction) -> dict[str, Any]:
     forecasts = [
         {
             **entity,
+            "observed": share,
+            "fallback": is_fallback,
             "window_end": origin,
             "timestamps": moments,
             "values": dict(zip(targets, series, strict=True)),
             "interval": interval,
         }
-        for entity, origin, moments, series, interval in zip(
-            _entities(prediction), prediction.origins, times, values, _forecast_intervals(prediction), strict=True
+        for entity, share, is_fallback, origin, moments, series, interval in zip(
+            _entities(prediction),
+            prediction.observed.tolist(),
+            prediction.is_fallback.tolist(),
+            prediction.origins,
+            times,
+            values,
+            _forecast_intervals(prediction),
+            strict=True,
         )
     ]
     return {"forecasts": forecasts}
 
 
 def _forecast_intervals(prediction: Prediction) -> list[dict[str, Any] | None]:
-    """Return the prediction interval of every entity, `None` each if the model was not calibrated."""
+    """Return the prediction interval of every entity; `None` without calibration, and for what stands in for one."""
     _, lower, upper, coverage = prediction.answers
     if lower is None or upper is None:
         return [None] * len(prediction.outputs)
     targets = prediction.pair.contract.targets
     sides = (np.ascontiguousarray(side.transpose(0, 2, 1)) for side in (lower, upper))
     return [
-        {
+        None
+        if is_fallback
+        else {
             "coverage": coverage,
             "lower": dict(zip(targets, low, strict=True)),
             "upper": dict(zip(targets, high, strict=True)),
         }
-        for low, high in zip(*sides, strict=True)
+        for low, high, is_fallback in zip(*sides, prediction.is_fallback.tolist(), strict=True)
     ]
 
 

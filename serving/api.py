@@ -131,7 +131,7 @@ def _prediction_routes(
         metrics.observe_stale("flagged", int(prediction.is_stale.sum()))
         return await respond(request, prediction)
 
-    @router.post("/predict", **_described_body(RowsRequest, 413, 415, 422, 500, 503))
+    @router.post("/predict", **_described_body(RowsRequest, 409, 413, 415, 422, 500, 503))
     async def predict_rows(request: Request) -> Response:
         """Predict from raw rows."""
         asked = await read_body(request, RowsRequest, workers, max_body_bytes)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mlplatform.datamodule import Float32
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry import Answers
+from mlplatform.registry import Answers, observed_shares, with_fallback
 from mlplatform.registry.pairs import PairInfo
 from serving.rules import Mark, RowRules
 
@@ -36,6 +36,8 @@ class Prediction:
             no time.
         ages: of shape (n,), timedelta64[ns]: how old that row was when it was read; NaT if it has no time.
         marks: of shape (n,): what is unusual in the rows that each answer was made from.
+        observed: of shape (n,): the share of each forecast's lookback that was measured; 1 for tabular answers.
+        is_fallback: of shape (n,): whether the last measured value stands in for the model's forecast.
         is_stale: of shape (n,): whether that is beyond the experiment's limit. Never so for rows of the request itself.
     """
 
@@ -46,7 +48,9 @@ class Prediction:
     event_times: npt.NDArray[np.datetime64]
     ages: npt.NDArray[np.timedelta64]
     is_stale: npt.NDArray[np.bool_]
-    marks: tuple[tuple[Mark, ...], ...] = ()
+    marks: tuple[tuple[Mark, ...], ...]
+    observed: npt.NDArray[np.float64]
+    is_fallback: npt.NDArray[np.bool_]
 
     @property
     def outputs(self) -> Float32:
@@ -54,18 +58,33 @@ class Prediction:
         return self.answers.point
 
     @classmethod
-    def of(cls, pair: PairInfo, panel: FeaturePanel, answers: Answers, rules: RowRules) -> Prediction:
-        """Return the prediction made from the last row of the past of every entity of `panel`."""
+    def of(
+        cls,
+        pair: PairInfo,
+        panel: FeaturePanel,
+        answers: Answers,
+        rules: RowRules,
+        falls_back: npt.NDArray[np.bool_],
+    ) -> Prediction:
+        """Return the prediction made from the last row of the past of every entity of `panel`.
+
+        Parameters:
+            falls_back: of shape (n,), which forecasts the last measured value replaces.
+        """
+        is_forecast = pair.contract.task == "forecast"
+        whole = np.ones(len(panel.entity_ids))
         last = panel.timestamps[panel.offsets[1:] - 1 - pair.contract.future_rows]
         return cls(
             pair=pair,
             entity_ids=panel.entity_ids,
-            origins=last if pair.contract.task == "forecast" else panel.event_times,
-            answers=answers,
+            origins=last if is_forecast else panel.event_times,
+            answers=with_fallback(panel, pair.contract, answers, falls_back),
             event_times=panel.event_times,
             ages=panel.ages,
             is_stale=panel.is_stale,
             marks=rules.marks(panel, pair.contract),
+            observed=observed_shares(panel, pair.contract) if is_forecast else whole,
+            is_fallback=falls_back,
         )
 
 

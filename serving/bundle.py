@@ -85,7 +85,7 @@ class BundleLoader:
         """
         config = self.config()
         forecaster = self._store.load(pair)
-        rules = RowRules.of(forecaster, config.dataset, config.requests)
+        rules = RowRules.of(forecaster, config.dataset, config.requests, config.observation)
         return Bundle(pair, forecaster, config.dataset, config.staleness, rules)
 
     def config(self) -> ExperimentConfig:
@@ -138,7 +138,7 @@ class BundleHolder:
         pair = self._loader.production()
         if previous is not None and previous.pair.pair_id == pair.pair_id:
             config = self._loader.config()
-            rules = RowRules.of(previous.forecaster, config.dataset, config.requests)
+            rules = RowRules.of(previous.forecaster, config.dataset, config.requests, config.observation)
             if (config.staleness, rules) == (previous.staleness, previous.rules):
                 return previous
             return replace(previous, staleness=config.staleness, rules=rules)

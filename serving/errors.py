@@ -122,6 +122,31 @@ def _sentence(detail: ErrorDetail) -> str:
     return f"{detail.field}: found {detail.found}, expected {detail.expected}; {detail.action}"
 
 
+def too_little_observed(entities: Sequence[tuple[Any, float]], least: float, lookback: int) -> ServingError:
+    """Return the refusal of forecasts of which too little was measured.
+
+    It is 409 as that of old features is, whichever route the rows came by.
+
+    Parameters:
+        entities: id and measured share of each.
+    """
+    details = [
+        ErrorDetail(
+            field="entities",
+            found=f"{shown(entity)}: {share:.1%} of the lookback measured",
+            expected=f"at least {least:.1%} of {lookback} steps",
+            action="leave it out, or bring in what is missing",
+        )
+        for entity, share in entities[:MAX_DETAILS]
+    ]
+    named = ", ".join(shown(entity) for entity, _ in entities[:5])
+    message = (
+        f"too little was measured for {len(entities)} entities ({named}): observation.min_observed of the experiment "
+        f"asks for {least:.1%} of the lookback; leave them out, bring in what is missing, or change the policy"
+    )
+    return ServingError(409, "too_little_observed", message, details)
+
+
 def body_too_large(found: str, max_bytes: int) -> ServingError:
     """Return the error of a request body above the limit."""
     return ServingError(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlplatform.config import experiment_names
+from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.backend import EntityId, Prediction, ReloadReport, Status
@@ -86,11 +87,17 @@ class LocalBackend:
         contract = bundle.pair.contract
         panel = read_panel(contract, bundle.dataset, bundle.staleness, entities, time_point, self._settings)
         panel = with_future_of_request(panel, future, contract, bundle.forecaster.preprocessor.columns, bundle.rules)
-        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules)
+        return _answered(bundle, panel)
 
     def _from_rows(self, bundle: Bundle, rows: Sequence[dict[str, Any]]) -> Prediction:
         panel = panel_from_rows(rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns, bundle.rules)
-        return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules)
+        return _answered(bundle, panel)
+
+
+def _answered(bundle: Bundle, panel: FeaturePanel) -> Prediction:
+    # Before the model is asked, because a refusal needs no forecast.
+    falls_back = bundle.rules.fallbacks(panel, bundle.pair.contract)
+    return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules, falls_back)
 
 
 def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tuple[Settings, str, int]:

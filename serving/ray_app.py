@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mlplatform.config import DatasetConfig, RequestsConfig, StalenessConfig
+from mlplatform.config import DatasetConfig, ObservationConfig, RequestsConfig, StalenessConfig
 from mlplatform.datamodule import Samples
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers
@@ -164,10 +164,12 @@ class PairService:
 class PreprocessingService(PairService):
     """Checks raw rows, and maps panels to samples and outputs to original units."""
 
-    async def rules(self, ref: PairRef, dataset: DatasetConfig, policy: RequestsConfig) -> RowRules:
+    async def rules(
+        self, ref: PairRef, dataset: DatasetConfig, policy: RequestsConfig, observation: ObservationConfig
+    ) -> RowRules:
         """Return what rows of requests may hold."""
         bundle = await self._bundles.get(ref)
-        return RowRules.of(bundle.forecaster, dataset, policy)
+        return RowRules.of(bundle.forecaster, dataset, policy, observation)
 
     async def panel(self, ref: PairRef, rows: Sequence[dict[str, Any]], rules: RowRules) -> FeaturePanel | ServingError:
         """Return checked raw rows as a panel, or what to tell the client."""
@@ -280,12 +282,14 @@ class RayBackend:
         return self._served
 
     async def _predict(self, served: Served, panel: FeaturePanel) -> Prediction:
+        # Before the model is asked, because a refusal needs no forecast.
+        falls_back = served.rules.fallbacks(panel, served.pair.contract)
         ref = PairRef.of(served.pair)
         # Responses are passed on unawaited: samples and answers go from service to service, not through this process.
         samples = self._preprocessing.preprocess.remote(ref, panel)
         answers = self._model.infer.remote(ref, samples)
         whole = await self._preprocessing.postprocess.remote(ref, answers)
-        return Prediction.of(served.pair, panel, whole, served.rules)
+        return Prediction.of(served.pair, panel, whole, served.rules, falls_back)
 
     async def _swap(self) -> ReloadReport:
         previous = self._served.pair if self._served else None
@@ -294,7 +298,8 @@ class RayBackend:
             config = await self._workers.run(self._loader.config)
             if previous is None or previous.pair_id != pair.pair_id:
                 await asyncio.gather(*(_prepare(service, PairRef.of(pair)) for service in self._services))
-            rules = await self._preprocessing.rules.remote(PairRef.of(pair), config.dataset, config.requests)
+            policies = config.dataset, config.requests, config.observation
+            rules = await self._preprocessing.rules.remote(PairRef.of(pair), *policies)
         except Exception as error:
             failure = reload_failure(_raised_by_service(error), previous)
             self._reason = failure.message

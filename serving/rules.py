@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlplatform.config import DatasetConfig, RequestsConfig
+from mlplatform.config import DatasetConfig, ObservationConfig, RequestsConfig
 from mlplatform.datamodule import Panel
-from mlplatform.registry import Contract, Forecaster
+from mlplatform.registry import Contract, Forecaster, can_fall_back, observed_shares
+from serving.errors import too_little_observed
 from serving.names import KeyNames
 
 Kind = Literal["missing", "out_of_range", "unseen_category"]
@@ -47,6 +48,7 @@ class RowRules:
         limits: least and greatest value of the columns that have one; infinite where there is none.
         categories: known categories of the categorical columns.
         policy: what becomes of what is read, but unusual.
+        observation: how much of a forecast's lookback must have been measured.
     """
 
     names: KeyNames = field(default_factory=KeyNames)
@@ -54,10 +56,17 @@ class RowRules:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     categories: Mapping[str, frozenset[str]] = field(default_factory=dict)
     policy: RequestsConfig = field(default_factory=RequestsConfig)
+    observation: ObservationConfig = field(default_factory=ObservationConfig)
 
     @classmethod
-    def of(cls, forecaster: Forecaster, dataset: DatasetConfig, policy: RequestsConfig) -> RowRules:
-        """Return the rules of a pair, its dataset and its experiment's policy."""
+    def of(
+        cls,
+        forecaster: Forecaster,
+        dataset: DatasetConfig,
+        policy: RequestsConfig,
+        observation: ObservationConfig,
+    ) -> RowRules:
+        """Return the rules of a pair, its dataset and its experiment's policies."""
         columns = {name: dataset.columns[name] for name in forecaster.contract.columns if name in dataset.columns}
         categories = {}
         filled = set(columns) if forecaster.model.reads_missing else set()
@@ -79,11 +88,33 @@ class RowRules:
             limits=limits,
             categories={name: categories[name] for name in columns if name in categories},
             policy=policy,
+            observation=observation,
         )
 
     def allows_null(self, name: str) -> bool:
         """Return whether a null in a column is answered."""
         return self.policy.missing == "mark" and name in self.nullable
+
+    def fallbacks(self, panel: Panel, contract: Contract) -> npt.NDArray[np.bool_]:
+        """Return for which forecasts the last measured value stands in, of shape (entities,).
+
+        Raises:
+            ServingError: 409 that names the entities of which too little was measured, if the policy refuses them or
+                there is nothing to fall back on.
+        """
+        least = self.observation.min_observed
+        if contract.task != "forecast" or not least:
+            return np.zeros(len(panel.entity_ids), dtype=bool)
+        shares = observed_shares(panel, contract)
+        is_low: npt.NDArray[np.bool_] = shares < least
+        is_refused = is_low.copy()
+        if self.observation.action == "fallback":
+            is_refused &= ~can_fall_back(panel, contract)
+        if is_refused.any():
+            ids = panel.entity_ids.tolist()
+            found = [(ids[entity], shares[entity]) for entity in np.flatnonzero(is_refused)]
+            raise too_little_observed(found, least, contract.lookback)
+        return is_low
 
     def marks(self, panel: Panel, contract: Contract) -> tuple[tuple[Mark, ...], ...]:
         """Return what is unusual in the rows behind every answer, of shape (entities,)."""

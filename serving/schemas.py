@@ -126,10 +126,18 @@ class ValueInterval(BaseModel):
 class Forecast(EntityAnswer):
     """The forecast of one entity, in original units."""
 
+    observed: float = Field(
+        description="Share of the lookback that was measured, 0 to 1, of the numeric column with the fewest values; "
+        "the rest was filled or read as missing."
+    )
+    fallback: bool = Field(
+        description="Whether the last measured values stand in for the model's forecast, because less was measured "
+        "than `observation.min_observed` of the experiment asks for."
+    )
     window_end: dt.datetime = Field(description="Time of the last step the forecast looked at.")
     timestamps: list[dt.datetime] = Field(description="The forecast moments, one per horizon step.")
     values: dict[str, list[float]] = Field(description="Per target, one value per horizon step.")
-    interval: ForecastInterval | None = Field(description="Null if the model was not calibrated.")
+    interval: ForecastInterval | None = Field(description="Null if the model was not calibrated, and with a fallback.")
 
 
 class ForecastAnswer(Answer):

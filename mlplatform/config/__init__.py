@@ -39,6 +39,7 @@ from mlplatform.config.loading import (
 from mlplatform.config.messages import SECRET_NAME
 from mlplatform.config.model import ModelConfig, SearchDimension, check_conditions
 from mlplatform.config.monitoring import DriftConfig, StalenessConfig
+from mlplatform.config.observation import ObservationConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, preprocessing_context
 from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
@@ -66,6 +67,7 @@ __all__ = [
     "Frozen",
     "ModelConfig",
     "NestedConfig",
+    "ObservationConfig",
     "Period",
     "PluginConfig",
     "PreprocessingConfig",

@@ -16,6 +16,7 @@ from mlplatform.config.features import FeaturesConfig, column_mistakes
 from mlplatform.config.messages import lines_of
 from mlplatform.config.model import ModelConfig, search_space_mistakes
 from mlplatform.config.monitoring import DriftConfig, StalenessConfig
+from mlplatform.config.observation import ObservationConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, preprocessing_context, step_column_mistakes, step_uses
 from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
@@ -50,6 +51,7 @@ class ExperimentConfig(Frozen):
     drift: DriftConfig
     staleness: StalenessConfig = StalenessConfig()
     requests: RequestsConfig = RequestsConfig()
+    observation: ObservationConfig = ObservationConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     nested: NestedConfig = NestedConfig()
     targets: tuple[str, ...] = Field(min_length=1)

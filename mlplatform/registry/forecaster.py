@@ -55,6 +55,9 @@ class Contract:
         step_seconds: length of a time step; 0 for tabular tasks.
         classes: class labels in the order of the probabilities; empty unless the task is classification.
         known: input columns whose values over the horizon come with the request; empty for tabular tasks.
+        min_observed: least share of the lookback that must have been measured, as the experiment said at registration;
+            the pyfunc goes by it.
+        below_min_observed: what the pyfunc does below it: `refuse` or `fallback`.
     """
 
     experiment: str
@@ -68,6 +71,8 @@ class Contract:
     step_seconds: int = 0
     classes: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    min_observed: float = 0.0
+    below_min_observed: str = "refuse"
 
     @classmethod
     def for_experiment(cls, config: ExperimentConfig, manager: TransformManager) -> Contract:
@@ -85,6 +90,8 @@ class Contract:
             step_seconds=int(config.dataset.step.total_seconds()) if forecast else 0,
             classes=manager.classes(config.targets[0]) if config.task == "classification" else (),
             known=config.features.known_future,
+            min_observed=config.observation.min_observed if forecast else 0.0,
+            below_min_observed=config.observation.action if forecast else "refuse",
         )
 
     @property
@@ -98,8 +105,11 @@ class Contract:
         return self.horizon if self.known else 0
 
     def to_json(self) -> str:
-        """Return the contract as JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the contract as JSON; what came later stands there only if it says something, so digests stay."""
+        values = asdict(self)
+        if not self.min_observed:
+            del values["min_observed"], values["below_min_observed"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Contract:

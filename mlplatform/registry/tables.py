@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP
-from mlplatform.datamodule import Panel
+from mlplatform.datamodule import Panel, to_utc_ns
 from mlplatform.preprocessing import TransformManager
 from mlplatform.registry.forecaster import Answers, Contract
 
@@ -14,14 +14,42 @@ from mlplatform.registry.forecaster import Answers, Contract
 def input_panel(contract: Contract, rows: pd.DataFrame) -> Panel:
     """Return rows, raw or preprocessed, as a panel; tabular rows may come without entity and time.
 
+    Rows of a forecast may come in any order: entities keep the order in which they first appear, and each gets its rows
+    by time.
+
     Raises:
-        ValueError: if a column is missing.
+        ValueError: if a column is missing, or a series has two rows of one time.
     """
     rows = with_keys(contract, rows)
     missing = [name for name in (ENTITY, TIMESTAMP, *contract.columns) if name not in rows]
     if missing:
         raise ValueError(f"missing columns: {', '.join(missing)}")
-    return Panel.from_frame(rows, contract.columns)
+    return Panel.from_frame(in_order(contract, rows), contract.columns)
+
+
+def require_rows(panel: Panel, needed: int) -> None:
+    """Check that every series has as many rows as one forecast needs; a window would begin in the series before it.
+
+    Raises:
+        ValueError: naming the series that have fewer.
+    """
+    lengths = np.diff(panel.offsets)
+    short = np.flatnonzero(lengths < needed)
+    if len(short):
+        ids = panel.entity_ids.tolist()
+        named = ", ".join(f"{ids[number]!r} ({lengths[number]} rows)" for number in short[:10])
+        raise ValueError(
+            f"{len(short)} series have fewer than the {needed} rows that a forecast needs: {named}; leave them out"
+        )
+
+
+def in_order(contract: Contract, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a forecast entity by entity and by time; tabular rows as they are."""
+    if contract.task != "forecast":
+        return rows
+    codes, times = pd.factorize(rows[ENTITY])[0], to_utc_ns(rows[TIMESTAMP])
+    order = np.lexsort((times, codes))
+    return rows if (order == np.arange(len(rows))).all() else rows.iloc[order]
 
 
 def with_keys(contract: Contract, rows: pd.DataFrame) -> pd.DataFrame:
@@ -36,8 +64,11 @@ def with_keys(contract: Contract, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def prepared_table(contract: Contract, preprocessor: TransformManager, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return entity, time and the preprocessed columns, one row per raw row: what the registered model reads."""
-    rows = with_keys(contract, rows)
+    """Return entity, time and the preprocessed columns, one row per raw row: what the registered model reads.
+
+    Rows of a forecast come out entity by entity and by time.
+    """
+    rows = in_order(contract, with_keys(contract, rows))
     names = [name for name in preprocessor.columns if name in rows]
     prepared = preprocessor.transform(Panel.from_frame(rows, names))
     columns = {name: prepared.columns[name] for name in names}

@@ -190,6 +190,7 @@ EXPERIMENT_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "promotion": ({"margin": 0.1}, {"production_alias"}),
     "staleness": ({"max_age": "6h"}, {"serving_reload"}),
     "requests": ({"missing": "refuse"}, {"serving_reload"}),
+    "observation": ({"min_observed": 0.5}, {"serving_reload"}),
     "drift": ({"quantile": 0.9}, {"drift_report"}),
 }
 DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {

@@ -13,7 +13,7 @@ from mlplatform.datamodule.panel import Panel
 from mlplatform.registry.pairs import ROLES
 from mlplatform.registry.pairs.example import example_rows
 from mlplatform.registry.tracking import open_tracking
-from mlplatform.testing.tiny_pair import COLUMNS, HORIZON, NAME, TinyRegistry, tiny_forecaster, tiny_rows
+from mlplatform.testing.tiny_pair import COLUMNS, HORIZON, LOOKBACK, NAME, TinyRegistry, tiny_forecaster, tiny_rows
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def production(tiny: TinyRegistry) -> TinyRegistry:
 def test_the_forecaster_pyfunc_answers_a_table_with_the_same_bits(expected: np.ndarray) -> None:
     rows = tiny_rows()
     answer = mlflow.pyfunc.load_model(f"models:/{NAME}_forecaster@production").predict(rows)
-    assert list(answer.columns) == [ENTITY, TIMESTAMP, "oil"]
+    assert list(answer.columns) == [ENTITY, TIMESTAMP, "oil", "observed", "is_fallback"]
+    assert answer.attrs["skipped"] == {}
     values = answer["oil"].to_numpy().reshape(expected.shape)
     np.testing.assert_array_equal(values.view(np.uint32), expected.view(np.uint32))
     assert answer[ENTITY].tolist() == [1] * HORIZON + [2] * HORIZON
@@ -48,6 +49,15 @@ def test_the_pair_s_pyfuncs_in_a_row_answer_with_the_same_bits(expected: np.ndar
     outputs = model.predict(preprocessor.predict(tiny_rows()))
     answer = tiny_forecaster().postprocess(outputs)
     np.testing.assert_array_equal(answer.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.usefixtures("production")
+def test_a_series_too_short_for_the_model_alone_is_named_instead_of_reading_its_neighbour() -> None:
+    preprocessor, model = (mlflow.pyfunc.load_model(f"models:/{NAME}_{role}@production") for role in ROLES[::2])
+    rows = tiny_rows()
+    short = rows.drop(rows.index[rows[ENTITY] == 2][LOOKBACK - 1 :])
+    with pytest.raises(ValueError, match=r"1 series have fewer than the 6 rows that a forecast needs: 2 \(5 rows\)"):
+        model.predict(preprocessor.predict(short))
 
 
 @pytest.mark.usefixtures("production")

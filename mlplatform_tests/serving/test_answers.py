@@ -39,6 +39,9 @@ def prediction(contract: Contract, entity_ids: np.ndarray, outputs: np.ndarray) 
         event_times=origins - np.timedelta64(15, "m"),
         ages=np.full(len(outputs), np.timedelta64(2_700_000_400_000, "ns")),
         is_stale=np.arange(len(outputs)) == 1,
+        marks=((),) * len(outputs),
+        observed=np.ones(len(outputs)),
+        is_fallback=np.zeros(len(outputs), bool),
     )
 
 

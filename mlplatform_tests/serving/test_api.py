@@ -230,6 +230,36 @@ def test_a_policy_refuses_what_is_unusual_and_names_rows(platform: Platform, tmp
         assert client.post("/predict", json={"rows": platform.rows()}).status_code == 200
 
 
+def test_a_forecast_of_which_too_little_was_measured_is_refused_or_falls_back(
+    platform: Platform, tmp_path: Path
+) -> None:
+    installation = Installation(platform, tmp_path)
+    admin = {"authorization": f"Bearer {TOKEN}"}
+    rows = platform.rows(14, 2)
+    for row in rows:
+        row["load"] = None if np.isnan(row["load"]) else row["load"]
+    asked = ((ENTITIES, {"entities": [1, 2]}), ("/predict", {"rows": [*platform.rows(14, 1), *rows]}))
+    with installation.serving() as client:
+        for path, body in asked:
+            answered = client.post(path, json=body).json()["forecasts"]
+            # Unit 2 has a gap of two hours near its end; the lookback is 12.
+            assert [forecast["observed"] for forecast in answered] == [1.0, pytest.approx(10 / 12)]
+        installation.set_policy({"min_observed": 0.9}, key="observation")
+        assert client.post("/admin/reload", headers=admin).json()["swapped"] is False
+        for path, body in asked:
+            error = refusal(client.post(path, json=body), 409, "too_little_observed")
+            assert [detail["found"] for detail in error["details"]] == ["2: 83.3% of the lookback measured"]
+            assert "observation.min_observed of the experiment asks for 90.0%" in error["message"]
+        installation.set_policy({"min_observed": 0.9, "action": "fallback"}, key="observation")
+        client.post("/admin/reload", headers=admin)
+        for path, body in asked:
+            first, second = client.post(path, json=body).json()["forecasts"]
+            assert (first["fallback"], second["fallback"]) == (False, True)
+            assert first["values"] == answered[0]["values"]
+            assert second["values"]["oil"] == [pytest.approx(rows[-1]["oil"])] * 3
+            assert second["interval"] is None
+
+
 def test_rows_may_name_entity_and_time_as_the_dataset_does(client: httpx.Client, platform: Platform) -> None:
     own = [{"unit" if key == "entity_id" else key: value for key, value in row.items()} for row in platform.rows()]
     own = [{"time" if key == "event_timestamp" else key: value for key, value in row.items()} for row in own]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.registry.batch import FALLBACK, OBSERVED
 from mlplatform.registry.forecaster import Contract
 from mlplatform.registry.tables import answer_columns
 
@@ -59,7 +60,9 @@ def _answers(contract: Contract, keys: list[Any], has_intervals: bool) -> Any:
     from mlflow.types.schema import DataType, Schema
 
     columns = [_column(name, DataType.float) for name in answer_columns(contract, has_intervals=has_intervals)]
-    return Schema([*keys, *columns] if contract.task == "forecast" else columns)
+    if contract.task != "forecast":
+        return Schema(columns)
+    return Schema([*keys, *columns, _column(OBSERVED, DataType.double), _column(FALLBACK, DataType.boolean)])
 
 
 def _array(contract: Contract) -> Any:

@@ -25,12 +25,12 @@ class ForecasterPyFunc(PythonModel):
 
         Forecast: one row per entity and future step, with a column per target. Regression: the target. A calibrated
         model adds the bounds of the prediction interval as `<target>_lower` and `<target>_upper`. Classification: a
-        column `probability_<class>` per class.
+        column `probability_<class>` per class. See `mlplatform.registry.batch` for what becomes of series that are
+        too short, unordered or hardly measured.
         """
-        from mlplatform.registry.tables import answer_table, input_panel
+        from mlplatform.registry.batch import answer_batch
 
-        panel = input_panel(self.forecaster.contract, model_input)
-        return answer_table(self.forecaster.contract, panel, self.forecaster.answer(panel))
+        return answer_batch(self.forecaster, model_input)
 
 
 mlflow.models.set_model(ForecasterPyFunc())

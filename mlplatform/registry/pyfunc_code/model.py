@@ -23,14 +23,19 @@ class ModelPyFunc(PythonModel):
 
     @override
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
-        """Return the answer for the last row of every entity, or for every row of tabular data."""
+        """Return the answer for the last row of every entity, in order of appearance, or for every row of tabular data.
+
+        Raises:
+            ValueError: if a series is too short; an array has no place to say that one was left out.
+        """
         from mlplatform.datamodule import last_origins, tabular_samples, window_samples
-        from mlplatform.registry.tables import input_panel
+        from mlplatform.registry.tables import input_panel, require_rows
 
         contract = self.contract
         panel = input_panel(contract, model_input)
         if contract.task != "forecast":
             return self.model.predict(tabular_samples(panel, contract.columns, None, len(contract.classes)))
+        require_rows(panel, contract.lookback + contract.future_rows)
         origins = last_origins(panel) - contract.future_rows
         return self.model.predict(window_samples(panel, self.model.spec, origins))
 
