@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, StalenessConfig
 from mlplatform.datamodule import Int64, Panel
