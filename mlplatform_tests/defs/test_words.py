@@ -203,10 +203,14 @@ DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "source": ({"uri": "rows.csv"}, TRAINING | {"raw"}),
     "time_column": ("time", TRAINING | {"raw"}),
     "entity_column": ("unit", TRAINING | {"raw"}),
+    "entity_type": ("string", TRAINING | {"raw"}),
     "frequency": ("15min", TRAINING | FEATURES | {"raw", "splits"}),
     "window_steps": (96, TRAINING | FEATURES | {"splits"}),
     "partition": ("day", TRAINING | FEATURES | {"raw", "splits"}),
     "max_bad_fraction": (0.2, TRAINING | {"raw"}),
+    # Which rows come in: where others do, the rows say so, and where none do, no fold is another.
+    "future_tolerance": ("7D", {"raw"}),
+    "max_gap": ("365D", {"raw"}),
     "columns": ({"load_pu": {"max": 4}}, TRAINING | FEATURES | {"raw", "splits"}),
 }
 
