@@ -95,6 +95,12 @@ def test_partition_columns_are_numbers_only_if_all_values_are() -> None:
     assert partition_columns(paths) == (("y", "BIGINT"), ("m", "VARCHAR"), ("k", "BIGINT"))
 
 
+def test_partition_columns_keep_values_apart_that_are_one_number() -> None:
+    paths = [PurePosixPath(f"k={key}/m={month}/f") for key, month in (("007", "01"), ("7", "02"))]
+    assert partition_columns(paths) == (("k", "VARCHAR"), ("m", "BIGINT"))
+    assert partition_columns([PurePosixPath(f"k={2**63}/f")]) == (("k", "VARCHAR"),)
+
+
 def test_a_query_reads_one_snapshot_while_the_link_moves_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for version in (1, 2):
         for part in range(3):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from feast.infra.offline_stores.file_source import FileSource
 
 SUFFIX = ".parquet"
+INT64 = range(-(2**63), 2**63)
 # The name that Hive and its successors give to the folder of a missing value.
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -200,7 +201,8 @@ def place(
 def partition_columns(paths: Iterable[PurePosixPath]) -> tuple[tuple[str, str], ...]:
     """Return the columns that stand in paths as `column=value`, each with its SQL type.
 
-    Like in Feast's own stores, a column is a whole number if all its values are, and text otherwise.
+    Like in Feast's own stores, a column is a whole number if all its values are, and text otherwise; text also where
+    numbers would make one value of two, such as `007` and `7`.
     """
     values: dict[str, set[str]] = {}
     for path in paths:
@@ -211,7 +213,10 @@ def partition_columns(paths: Iterable[PurePosixPath]) -> tuple[tuple[str, str], 
 
 
 def _are_whole(values: set[str]) -> bool:
-    return bool(values) and all(value.removeprefix("-").isdecimal() for value in values)
+    if not values or not all(value.removeprefix("-").isdecimal() for value in values):
+        return False
+    numbers = {int(value) for value in values}
+    return len(numbers) == len(values) and all(number in INT64 for number in numbers)
 
 
 def _is_hidden(path: PurePosixPath) -> bool:
