@@ -466,6 +466,14 @@ def test_regression_answers_a_value_per_row(platform: Platform) -> None:
         from_store = client.post(ENTITIES, json={"entities": [4, 9]}).json()["predictions"]
         assert [prediction["entity"] for prediction in from_store] == [4, 9]
         assert (from_store[0]["value"] < from_store[1]["value"]) == (width[4] < width[9])
+        gap = client.post("/predict", json={"rows": [{"width": -1, "colour": None}]}).json()["predictions"][0]
+        assert gap["marks"] == [
+            {"kind": "out_of_range", "column": "width", "rows": 1},
+            {"kind": "missing", "column": "colour", "rows": 1},
+        ]
+        # The family reads missing values, but the dataset says that this column has none.
+        never = client.post("/predict", json={"rows": [{"width": None, "colour": "red"}]})
+        assert refusal(never, 422, "invalid_rows")["details"][0]["expected"] == "a finite number"
         named = client.post("/predict", json={"rows": [{"entity_id": "a", **row} for row in rows]}).json()
         assert [prediction["entity"] for prediction in named["predictions"]] == ["a", "a"]
         refused = client.post("/predict", json={"rows": [{"width": "2", "colour": "red"}]})
