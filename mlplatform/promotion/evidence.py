@@ -18,7 +18,7 @@ from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
 LEAKAGE, PAIR_INTEGRITY, SERVING_PARITY = "leakage", "pair_integrity", "serving_parity"
-PROMOTION_GATE = "promotion_gate"
+PROMOTION_GATE, TOO_GOOD = "promotion_gate", "too_good"
 TAG_PREFIX = "check."
 SUMMARY_LENGTH = 500
 
