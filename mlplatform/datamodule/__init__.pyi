@@ -1,6 +1,7 @@
 from .base import DataModule
 from .factory import create_data_module
 from .folds import Fold, GroupParams, SampleIndex, Splitter, SplitterParams, StoredFold
+from .identity import deal
 from .panel import Float32, Int64, Panel, column_array, entity_array, to_utc_ns
 from .samples import Samples, TabularSamples, WindowSamples, last_origins
 from .spec import ModelSpec
@@ -19,6 +20,7 @@ from .splits import (
 )
 from .tabular import tabular_samples
 from .timeseries import invert_targets, window_samples
+from .training_rows import TrainingRows
 from .versioning import VersioningError, content, push, track
 
 __all__ = [
@@ -40,12 +42,14 @@ __all__ = [
     "SplitterParams",
     "StoredFold",
     "TabularSamples",
+    "TrainingRows",
     "VersioningError",
     "WindowSamples",
     "check_disjoint",
     "column_array",
     "content",
     "create_data_module",
+    "deal",
     "entity_array",
     "invert_targets",
     "last_origins",

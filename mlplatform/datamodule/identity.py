@@ -81,9 +81,9 @@ class RowIdentity:
             KeyError: if the rows lack a column of the identity.
         """
         if self.entity_column is not None:
-            return _text_digests(frame[ENTITY])
+            return entity_digests(frame[ENTITY])
         parts = [
-            _text_digests(frame[name]) if kind == "category" else _number_bits(frame[name])
+            entity_digests(frame[name]) if kind == "category" else _number_bits(frame[name])
             for name, kind in self.columns
         ]
         if self.with_time:
@@ -95,7 +95,7 @@ def series_digests(frame: pd.DataFrame) -> Digests:
     """Return the digest of every row of time series, of shape (rows,): of its entity and time, whatever it holds."""
     # Times of one entity stay apart, and those of two meet as seldom as digests do.
     times = to_utc_ns(frame[TIMESTAMP]).astype(np.int64).view(np.uint64)
-    return _text_digests(frame[ENTITY]) + times
+    return entity_digests(frame[ENTITY]) + times
 
 
 def stable_numbers(digests: Digests, seed: int, purpose: str) -> npt.NDArray[np.float64]:
@@ -127,8 +127,8 @@ def text_digests(values: Sequence[str] | npt.NDArray[Any]) -> Digests:
     return np.frombuffer(b"".join(hashes), dtype="<u8").astype(np.uint64)[positions]
 
 
-def _text_digests(values: pd.Series[Any]) -> Digests:
-    """Return digests of values as text, `MISSING` for null and empty text."""
+def entity_digests(values: pd.Series[Any]) -> Digests:
+    """Return the digest of every entity or category as text, of shape (rows,); `MISSING` for null and empty text."""
     import pandas as pd
 
     codes, distinct = pd.factorize(values)

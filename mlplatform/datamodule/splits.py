@@ -210,7 +210,7 @@ def part_digests(
     """Return the digest of every row of every part, context rows not counted; equal digests are the same row."""
     if dataset.kind == "timeseries":
         return {part: series_digests(own_rows(frame)) for part, frame in frames.items()}
-    identity = _identity(dataset, manifest)
+    identity = row_identity(dataset, manifest)
     for frame in frames.values():
         identity = identity.within(frame.columns)
     return {part: identity.digests(frame) for part, frame in frames.items()}
@@ -221,7 +221,7 @@ def own_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[~frame[CONTEXT_COLUMN].astype(bool)] if CONTEXT_COLUMN in frame else frame
 
 
-def _identity(dataset: DatasetConfig, manifest: SplitManifest) -> RowIdentity:
+def row_identity(dataset: DatasetConfig, manifest: SplitManifest) -> RowIdentity:
     """Return what tells the rows of a table apart.
 
     Raises:
@@ -361,7 +361,7 @@ def _tabular_training(
     Rows that came after the reference set was frozen and are on its side of the border are for neither: versions that
     are cut later hold them out, and a model that trained on them could not be compared on those.
     """
-    identity = _identity(dataset, manifest)
+    identity = row_identity(dataset, manifest)
     shared = identity.within(set(history.columns) & set(reference.columns))
     held_out = np.isin(shared.digests(history), shared.digests(reference))
     # A version divided by row number, or by a column that is gone, keeps its reference set and has no border.

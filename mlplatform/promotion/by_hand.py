@@ -20,6 +20,8 @@ def promote_version(
 ) -> Promotion:
     """Check a registered version as its training run did, and promote it if the gate says so.
 
+    A reason, `why`, is also a person's word for a pair that a check finds too good.
+
     The reference set is the one the version was trained with; metric and policy are today's.
 
     Parameters:
@@ -38,5 +40,5 @@ def promote_version(
     if not integrity.passed:
         raise PromotionRefusedError(f"{info.name} version {info.version}: {integrity.summary}")
     check_serving_parity(config, info, store)
-    check_promotion_gate(config, info, store)
-    return promote_pair(config, info, store, who=who, why=why, dry_run=dry_run)
+    check_promotion_gate(config, info, store, word=why)
+    return promote_pair(config, info, store, who=who, why=why, word=why, dry_run=dry_run)

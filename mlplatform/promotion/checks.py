@@ -77,8 +77,12 @@ def check_serving_parity(config: ExperimentConfig, info: PairInfo, store: PairSt
     return evidence, report
 
 
-def check_promotion_gate(config: ExperimentConfig, info: PairInfo, store: PairStore) -> GateReport:
-    """Run the gate and keep its decision, which the promoter asks for."""
-    report = run_gate(config, info, store)
+def check_promotion_gate(config: ExperimentConfig, info: PairInfo, store: PairStore, word: str = "") -> GateReport:
+    """Run the gate and keep its decision, which the promoter asks for.
+
+    Parameters:
+        word: a person's reason; see `decide_promotion`.
+    """
+    report = run_gate(config, info, store, word=word)
     keep_evidence(store, info, PROMOTION_GATE, gate_evidence(config, info, report))
     return report

@@ -22,6 +22,8 @@ Outcome = Literal[
     "too_little_data",
     "incomparable",
     "damaged",
+    "overlap",
+    "too_good",
 ]
 
 
@@ -35,6 +37,8 @@ class Contender:
         promoted_at: when it became the champion; None for a candidate.
         obstacle: why it cannot be scored, if it cannot.
         data_until: the newest training row; None if its training run does not say.
+        overlap: which rows of the reference set it was trained on, if any.
+        suspicion: what a check found too good about it, if anything.
     """
 
     version: int
@@ -42,6 +46,8 @@ class Contender:
     promoted_at: dt.datetime | None = None
     obstacle: str = ""
     data_until: dt.datetime | None = None
+    overlap: str = ""
+    suspicion: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Decision:
         reason: one sentence for people.
         needed: the score that the margin asks for; None where there is no champion to beat.
         dry_run: whether the policy says that nothing may change, whatever was decided.
+        notes: what could not be found out, for people.
     """
 
     promote: bool
@@ -83,6 +90,7 @@ class Decision:
     reference: Reference | None = None
     needed: float | None = None
     dry_run: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def acts(self) -> bool:
@@ -107,6 +115,7 @@ class Case:
     policy: PromotionConfig
     now: dt.datetime
     reference: Reference | None = None
+    word: str = ""
 
     @property
     def needed(self) -> float | None:
@@ -129,6 +138,7 @@ def decide_promotion(
     policy: PromotionConfig,
     now: dt.datetime,
     reference: Reference | None = None,
+    word: str = "",
 ) -> Decision:
     """Decide whether `candidate` replaces `champion`: the first rule with an objection decides.
 
@@ -140,8 +150,10 @@ def decide_promotion(
         baselines: the same metric for every naive baseline.
         now: the current time, with time zone.
         reference: the rows behind the scores; None leaves the least number of rows unchecked.
+        word: why a person promotes the candidate although a check finds it too good, or although the champion knows
+            reference rows, which can only make it look better than it is. Nothing else bends to it.
     """
-    case = Case(candidate, champion, baselines, metric_name, metric, policy, now, reference)
+    case = Case(candidate, champion, baselines, metric_name, metric, policy, now, reference, word)
     for rule in RULES:
         verdict = rule(case)
         if verdict is not None:
@@ -207,6 +219,34 @@ def _enough_data(case: Case) -> Verdict:
     return None
 
 
+def _never_saw_the_reference(case: Case) -> Verdict:
+    if case.candidate.overlap:
+        return "overlap", (
+            f"version {case.candidate.version} {case.candidate.overlap}, so its score says nothing; train it again on "
+            "a split version whose reference set it has not seen"
+        )
+    return None
+
+
+def _plausible(case: Case) -> Verdict:
+    if case.candidate.suspicion and not case.word:
+        return "too_good", (
+            f"version {case.candidate.version} may know what it is to predict: {case.candidate.suspicion}; leave the "
+            "column out, or promote this version by hand and say why that is right"
+        )
+    return None
+
+
+def _champion_never_saw_the_reference(case: Case) -> Verdict:
+    champion = case.champion
+    if champion is not None and champion.overlap and not case.word:
+        return "overlap", (
+            f"the champion, version {champion.version}, {champion.overlap}, so it looks better than it is; use a split "
+            "version whose reference set it has not seen, or promote by hand and say why"
+        )
+    return None
+
+
 def _beats_baselines(case: Case) -> Verdict:
     score = case.candidate.score
     assert score is not None
@@ -257,8 +297,11 @@ RULES: tuple[Callable[[Case], Verdict], ...] = (
     _not_current,
     _not_older,
     _enough_data,
+    _never_saw_the_reference,
+    _plausible,
     _beats_baselines,
     _has_scored_champion,
+    _champion_never_saw_the_reference,
     _beats_champion,
     _cooled_down,
 )
@@ -266,10 +309,12 @@ RULES: tuple[Callable[[Case], Verdict], ...] = (
 
 def _approval(case: Case) -> tuple[Outcome, str]:
     scored = f"{case.metric_name} {case.candidate.score:.6g}"
+    doubts = case.candidate.suspicion or (case.champion is not None and case.champion.overlap)
+    said = f"; a person says of what is in doubt: {case.word}" if doubts else ""
     if case.champion is not None:
-        return "better", f"{scored} beats version {case.champion.version} with {case.champion.score:.6g}"
+        return "better", f"{scored} beats version {case.champion.version} with {case.champion.score:.6g}{said}"
     beaten = " beats the baselines" if case.policy.must_beat_baselines and case.baselines else ""
-    return "first", f"{scored}{beaten}; there is no champion yet"
+    return "first", f"{scored}{beaten}; there is no champion yet{said}"
 
 
 def _is_scored(contender: Contender) -> bool:

@@ -15,7 +15,7 @@ from mlplatform.registry.pairs import Evidence, PairInfo, PairStore, tag_name
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
-LEAKAGE = "leakage"
+LEAKAGE, TOO_GOOD = "leakage", "too_good"
 
 
 def keep_evidence(store: PairStore, info: PairInfo, check: str, evidence: Evidence) -> None:

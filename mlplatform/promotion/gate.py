@@ -23,8 +23,10 @@ from mlplatform.datamodule import (
 )
 from mlplatform.plugins import METRICS, MODELS
 from mlplatform.promotion.decision import Contender, Decision, Reference, decide_promotion, refuse_damaged
+from mlplatform.promotion.evidence import TOO_GOOD, find_evidence
 from mlplatform.registry import Answers, Forecaster
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairIntegrityError, PairStore
+from mlplatform.registry.runs import read_training_rows
 from mlplatform.training import Bounds, evaluate
 
 
@@ -43,7 +45,11 @@ class GateReport:
 
 
 def run_gate(
-    config: ExperimentConfig, candidate: PairInfo, store: PairStore, now: dt.datetime | None = None
+    config: ExperimentConfig,
+    candidate: PairInfo,
+    store: PairStore,
+    now: dt.datetime | None = None,
+    word: str = "",
 ) -> GateReport:
     """Decide on one registered version of the experiment `config`.
 
@@ -51,12 +57,13 @@ def run_gate(
 
     Parameters:
         config: the configuration the candidate was trained with; it names the reference set, the metric and the policy.
+        word: a person's reason; see `decide_promotion`.
 
     Raises:
         SplitError: if the reference set was never written here.
     """
     try:
-        return _Gate(config, store).judge(candidate, now or dt.datetime.now(dt.UTC))
+        return _Gate(config, store).judge(candidate, now or dt.datetime.now(dt.UTC), word)
     except (PairIntegrityError, SplitIntegrityError) as error:
         return GateReport(refuse_damaged(Contender(candidate.version, None), metric_name(config), str(error)))
 
@@ -150,8 +157,9 @@ class _Gate:
         self.module = create_data_module(config, self.frame)
         self.reference = Reference(manifest.version_id, part.sha256, part.rows)
         self.errors: dict[str, Float32] = {}
+        self.notes: list[str] = []
 
-    def judge(self, candidate: PairInfo, now: dt.datetime) -> GateReport:
+    def judge(self, candidate: PairInfo, now: dt.datetime, word: str) -> GateReport:
         self.store.verify(candidate)
         champion = self.store.find(self.config.registered_name, PRODUCTION)
         contenders = {"candidate": candidate, **({} if champion is None else {"champion": champion})}
@@ -163,7 +171,7 @@ class _Gate:
         except LookupError as error:
             baselines, obstacle = {}, str(error)
         if obstacle and self.config.promotion.must_beat_baselines:
-            scored = Contender(candidate.version, None, obstacle=obstacle, data_until=scored.data_until)
+            scored = replace(scored, score=None, obstacle=obstacle)
         decision = decide_promotion(
             candidate=scored,
             champion=None if champion is None else self._contender("champion", champion, pairs["champion"], module),
@@ -173,8 +181,9 @@ class _Gate:
             policy=self.config.promotion,
             now=now,
             reference=replace(self.reference, left_out=tuple(module.left_out)),
+            word=word,
         )
-        return GateReport(decision, champion, self.errors)
+        return GateReport(replace(decision, notes=tuple(self.notes)), champion, self.errors)
 
     def _samples(self, candidate: int, *champion: int) -> DataModule:
         """Return the samples that both contenders answer: those of training, for the rows that the candidate needs.
@@ -190,12 +199,37 @@ class _Gate:
 
     def _contender(self, role: str, info: PairInfo, forecaster: Forecaster, module: DataModule) -> Contender:
         until = self.store.client.get_run(info.run_id).data.params.get("data.train.end")
-        data_until = dt.datetime.fromisoformat(until) if until else None
+        suspicion = find_evidence(self.store, info, TOO_GOOD)
+        contender = Contender(
+            info.version,
+            None,
+            info.promoted_at,
+            data_until=dt.datetime.fromisoformat(until) if until else None,
+            overlap=self._overlap(info),
+            suspicion="" if suspicion is None or suspicion.passed else suspicion.summary,
+        )
         try:
             scores, self.errors[role] = score_pair(forecaster, module, self.frame)
         except ValueError as error:
-            return Contender(info.version, None, info.promoted_at, str(error), data_until)
-        return Contender(info.version, scores[self.config.metric], info.promoted_at, data_until=data_until)
+            return replace(contender, obstacle=str(error))
+        return replace(contender, score=scores[self.config.metric])
+
+    def _overlap(self, info: PairInfo) -> str:
+        """Return which reference rows a pair was trained on, in words; note if its run does not say."""
+        rows = read_training_rows(self.store, info)
+        shared = None if rows is None else rows.shared(self.frame)
+        if shared is None:
+            why = "its training run recorded no rows" if rows is None else "its rows were told apart by other columns"
+            self.notes.append(
+                f"whether version {info.version} was trained on rows of the reference set is unknown: {why}"
+            )
+        if not shared:
+            return ""
+        recorded = info.tags.get("split_version", "unknown")
+        return (
+            f"was trained (split version {recorded}) on {shared} of the {self.reference.rows} rows of the reference "
+            f"set of split version {self.reference.version_id}"
+        )
 
 
 def _sample_errors(truth: Float32, answers: Float32) -> Float32:

@@ -66,6 +66,7 @@ def promote_pair(
     *,
     who: str,
     why: str = "",
+    word: str = "",
     dry_run: bool = False,
     now: dt.datetime | None = None,
 ) -> Promotion:
@@ -74,6 +75,7 @@ def promote_pair(
     Parameters:
         config: the configuration the candidate was trained with, and today's policy.
         who, why: for the alias history; `why` defaults to the gate's reason.
+        word: a person's reason; see `decide_promotion`.
         dry_run: decide, but change nothing; the policy can ask for that too.
 
     Raises:
@@ -87,7 +89,7 @@ def promote_pair(
         # A promotion that was cut off after the alias is finished here.
         sync_active_config(store, config.name, config.registered_name, create=False)
         unchecked = _missing_checks(store, candidate)
-        report = run_gate(config, candidate, store, now)
+        report = run_gate(config, candidate, store, now, word)
         if report.decision.is_error:
             raise PromotionRefusedError(f"{candidate.name} version {candidate.version}: {report.decision.reason}")
         outcome, reason = _objection(config, candidate, store, report, unchecked) or ("", report.decision.reason)
@@ -102,7 +104,8 @@ def promote_pair(
 
 def gate_evidence(config: ExperimentConfig, candidate: PairInfo, report: GateReport) -> Evidence:
     """Return a gate decision in the form in which it is kept with the pair."""
-    return Evidence(report.decision.promote, report.decision.reason, _basis(config, candidate, report))
+    decision = report.decision
+    return Evidence(decision.promote, "; ".join((decision.reason, *decision.notes)), _basis(config, candidate, report))
 
 
 def sync_active_config(store: PairStore, experiment: str, name: str, *, create: bool) -> bool:

@@ -18,6 +18,7 @@ from mlplatform.datamodule.factory import create_data_module
 from mlplatform.datamodule.identity import RowIdentity, deal, series_digests, stable_numbers
 from mlplatform.datamodule.splits import (
     SplitError,
+    SplitManifest,
     SplitOverlapError,
     check_disjoint,
     read_manifest,
@@ -25,6 +26,7 @@ from mlplatform.datamodule.splits import (
     split_dir,
     write_split,
 )
+from mlplatform.datamodule.training_rows import TrainingRows
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import DATASET, pump_frame
 from mlplatform.training.cross_validation import fit_preprocessor
@@ -228,6 +230,47 @@ def test_parts_of_a_series_are_apart_but_for_their_context(tmp_path: Path) -> No
     write_split(pump, SplitConfig.model_validate(values), pump_frame(), settings)
     check_disjoint(pump, "v1", settings)
     assert read_manifest(settings, "pump", "v1").identity is None
+
+
+class TestTrainingRows:
+    """What a pair's lineage keeps of its training rows."""
+
+    @pytest.mark.parametrize("kind", DATASETS)
+    def test_rows_of_a_table_are_found_among_those_of_another_version(self, kind: str, tmp_path: Path) -> None:
+        dataset, settings = DATASETS[kind], installation(tmp_path)
+        for version, seed in (("v1", 0), ("v2", 1)):
+            write_split(dataset, policy(seed, version=version), read_in(dataset, visits()), settings)
+        frame = read_part(settings, "visits", "v1", "train")
+        TrainingRows.of(dataset, read_manifest(settings, "visits", "v1"), frame).save(tmp_path / "rows.parquet")
+        rows = TrainingRows.load(tmp_path / "rows.parquet")
+        assert rows.shared(read_part(settings, "visits", "v1", "reference")) == 0
+        other = parts_of(settings, "v2")[1] & parts_of(settings)[0]
+        assert rows.shared(read_part(settings, "visits", "v2", "reference")) == len(other) > 50
+        assert (tmp_path / "rows.parquet").stat().st_size < 8 * len(frame) + 4000
+
+    def test_rows_told_apart_by_columns_that_are_gone_cannot_be_compared(self, tmp_path: Path) -> None:
+        settings = installation(tmp_path)
+        manifest = write_split(WITHOUT_ENTITIES, policy(), read_in(WITHOUT_ENTITIES, visits()), settings)
+        rows = TrainingRows.of(WITHOUT_ENTITIES, manifest, read_part(settings, "visits", "v1", "train"))
+        assert rows.shared(read_part(settings, "visits", "v1", "reference").drop(columns="dose")) is None
+
+    def test_rows_of_series_are_stretches_of_time_per_entity(self, tmp_path: Path) -> None:
+        pump, settings = DatasetConfig.model_validate(DATASET), installation(tmp_path)
+        frame = pump_frame()
+        kept = frame[(frame["entity_id"] == 1) | (frame.index % 150 < 20)]
+        manifest = SplitManifest("pump", "v1", {}, {}, {}, "")
+        TrainingRows.of(pump, manifest, kept).save(tmp_path / "rows.parquet")
+        rows = TrainingRows.load(tmp_path / "rows.parquet")
+        assert rows.shared(frame) == 150 + 20
+        assert rows.shared(frame[frame["entity_id"] == 2].assign(entity_id=3)) == 0
+        # Rows that only stand before a part are not judged on.
+        assert rows.shared(frame.assign(is_context=frame["entity_id"] == 1)) == 20
+        assert not settings.splits_dir.exists()
+
+    def test_an_earlier_run_says_from_when_to_when(self) -> None:
+        frame = pump_frame()
+        rows = TrainingRows.between("2024-01-01T00:00:00+00:00", "2024-01-01T09:00:00+00:00")
+        assert rows.shared(frame) == 20
 
 
 class TestDigests:

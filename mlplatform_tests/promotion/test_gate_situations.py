@@ -20,11 +20,13 @@ import pandas as pd
 import pytest
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule.splits import split_dir
+from mlplatform.datamodule import REFERENCE, TrainingRows, read_manifest, split_dir
 from mlplatform.promotion.decision import Outcome
+from mlplatform.promotion.evidence import TOO_GOOD, Evidence, keep_evidence
 from mlplatform.promotion.gate import run_gate
 from mlplatform.registry.forecaster import Forecaster
 from mlplatform.registry.pairs import ROLES, PairInfo, PairStore
+from mlplatform.registry.runs import record_training_rows
 from mlplatform.testing.yard import EXPERIMENT, Yard
 
 
@@ -48,6 +50,14 @@ class Stage:
 
     def trained_until(self, version: int, day: str) -> None:
         self.store.client.log_param(self.pair(version).run_id, "data.train.end", f"{day}T00:00:00+00:00")
+
+    def trained_on_reference_rows(self, version: int) -> None:
+        part = read_manifest(self.store.settings, "yard", "yard").parts[REFERENCE]
+        with mlflow.start_run(self.pair(version).run_id):
+            record_training_rows(TrainingRows.between("2020-01-01T00:00:00+00:00", part.start))
+
+    def doubt(self, version: int) -> None:
+        keep_evidence(self.store, self.pair(version), TOO_GOOD, Evidence(False, "column 'load_pu' is the target"))
 
     def delete(self, version: int) -> None:
         for role in ROLES:
@@ -109,6 +119,7 @@ class Situation:
         policy: values of the promotion policy.
         config: other values of the experiment.
         hours: between the preparation and the decision.
+        word: of a person.
     """
 
     name: str
@@ -119,6 +130,7 @@ class Situation:
     policy: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     hours: float = 0.0
+    word: str = ""
 
 
 WEAK_CHAMPION: tuple[Callable[[Stage], object], ...] = (lambda stage: stage.promote(1),)
@@ -250,6 +262,40 @@ SITUATIONS = (
     Situation(
         "worse during the cool-down", "not_better", "does not beat", STRONG_CHAMPION, 3, {"cooldown_hours": 2}, hours=1
     ),
+    Situation(
+        "a candidate that was trained on reference rows",
+        "overlap",
+        r"version 2 was trained \(split version yard\) on 2 of the 336 rows of the reference set of split version yard"
+        ", so its score says nothing; train it again",
+        (*WEAK_CHAMPION, lambda stage: stage.trained_on_reference_rows(2)),
+        word="I know",
+    ),
+    Situation(
+        "a champion that was trained on reference rows",
+        "overlap",
+        r"the champion, version 1, was trained .* on 2 of the 336 rows .*, so it looks better than it is; use a",
+        (*WEAK_CHAMPION, lambda stage: stage.trained_on_reference_rows(1)),
+    ),
+    Situation(
+        "a champion that was trained on reference rows, and a person's word",
+        "better",
+        "beats version 1 with .*; a person says of what is in doubt: better all the same",
+        (*WEAK_CHAMPION, lambda stage: stage.trained_on_reference_rows(1)),
+        word="better all the same",
+    ),
+    Situation(
+        "a candidate that is too good",
+        "too_good",
+        "version 2 may know what it is to predict: column 'load_pu' is the target; leave the column out, or promote",
+        (*WEAK_CHAMPION, lambda stage: stage.doubt(2)),
+    ),
+    Situation(
+        "a candidate that is too good, and a person's word",
+        "better",
+        "a person says of what is in doubt: the plan is known a day ahead",
+        (*WEAK_CHAMPION, lambda stage: stage.doubt(2)),
+        word="the plan is known a day ahead",
+    ),
     Situation("the champion itself", "current", "version 2 is in production already", STRONG_CHAMPION),
     Situation("an older version", "older", "version 1 is older than the champion, version 2", STRONG_CHAMPION, 1),
     Situation(
@@ -338,7 +384,7 @@ def test_the_gate_s_decision_and_its_reason(situation: Situation, stage: Stage, 
     policy = config.promotion.model_copy(update=dict(situation.policy))
     config = config.model_copy(update={**situation.config, "promotion": policy})
     now = dt.datetime.now(dt.UTC) + dt.timedelta(hours=situation.hours)
-    report = run_gate(config, candidate, stage.store, now)
+    report = run_gate(config, candidate, stage.store, now, situation.word)
     decision = report.decision
     assert decision.outcome == situation.outcome, decision.reason
     assert re.search(situation.reason, decision.reason), decision.reason

@@ -102,6 +102,8 @@ def gate_metadata(report: "GateReport") -> dict[str, Any]:
     if decision.needed is not None:
         rows.append({"contender": "needed to beat the champion", "score": decision.needed})
     metadata: dict[str, Any] = {"outcome": decision.outcome, "dry_run": decision.dry_run, decision.metric: table(rows)}
+    if decision.notes:
+        metadata["unknown"] = "; ".join(decision.notes)
     if decision.reference is not None:
         metadata["reference"] = table([vars(decision.reference)])
     if report.errors:

@@ -43,10 +43,10 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         from dataclasses import replace
 
         from mlplatform.candidates import answerable, train_candidate, training_plots
-        from mlplatform.datamodule import TRAIN, read_manifest, split_dir, track
+        from mlplatform.datamodule import TRAIN, TrainingRows, read_manifest, read_part, split_dir, track
         from mlplatform.promotion import LEAKAGE, find_leakage
         from mlplatform.registry.pairs import tag_name
-        from mlplatform.registry.runs import record_candidate
+        from mlplatform.registry.runs import record_candidate, record_training_rows
         from mlplatform.training import RunCheckpoints, prepare_fold
 
         settings = platform.settings
@@ -68,6 +68,8 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             candidate = replace(candidate, run_id=run.mlflow_run_id)
             plots = training_plots(candidate, held_out["reference"])
             record_candidate(candidate, manifest, hashes, journal, plots)
+            rows = read_part(settings, config.dataset.name, config.split.version_id, TRAIN)
+            record_training_rows(TrainingRows.of(config.dataset, manifest, rows))
             sources = training.sources(config.name, settings)
             run.set_tags(config.versions)
             run.set_tags({f"{key}.source": source for key, source in sources.items()})

@@ -1,5 +1,14 @@
 from .candidate import record_candidate
+from .lineage import read_training_rows, record_training_rows
 from .nested_cv import nested_cv_experiment, record_nested_cv
 from .record import TrainingRecord, read_record
 
-__all__ = ["TrainingRecord", "nested_cv_experiment", "read_record", "record_candidate", "record_nested_cv"]
+__all__ = [
+    "TrainingRecord",
+    "nested_cv_experiment",
+    "read_record",
+    "read_training_rows",
+    "record_candidate",
+    "record_nested_cv",
+    "record_training_rows",
+]
