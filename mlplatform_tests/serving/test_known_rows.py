@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import pytest
 from starlette.testclient import TestClient
 
 from mlplatform.datamodule import REFERENCE, read_manifest
+from mlplatform.features.feast.repository import open_store
 from mlplatform.settings import Settings
-from mlplatform.testing.meters import END, meter_rows, meter_yard
+from mlplatform.testing.meters import meter_rows, meter_yard
 from mlplatform.testing.yard import EXPERIMENT, GROUPS, TRAIN, Yard
 from serving.api import build_app
 from serving.local import LocalBackend
 
 AHEAD = 6
+# What is known of the future lies after the present.
+END = pd.Timestamp.now(tz="UTC").floor("h") - pd.Timedelta(hours=1)
 
 
 def shift_of(times: pd.Series) -> np.ndarray:
@@ -34,14 +38,17 @@ def planned(name: str, steps: int) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def known_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
     """The next shifts of `a` are known for the whole horizon, those of `b` for two hours, those of `c` not at all."""
-    rows = pd.concat([meter_rows({"a": 480, "b": 480, "c": 480}), planned("a", 8), planned("b", 2)], ignore_index=True)
+    rows = pd.concat(
+        [meter_rows(dict.fromkeys("abc", 480), end=END.isoformat()), planned("a", 8), planned("b", 2)],
+        ignore_index=True,
+    )
     rows["shift"] = shift_of(rows["time"])
     rows["load"] += 5 * rows["shift"]
     yard = meter_yard(
         tmp_path_factory.mktemp("known"),
         mlflow_database,
         rows,
-        dataset={"columns": {"load": {}, "shift": {}}},
+        dataset={"columns": {"load": {}, "shift": {}}, "future_tolerance": "2D"},
         features={"columns": ["load", "shift"], "known_future": ["shift"]},
         model=GROUPS["model"],
     )
@@ -61,9 +68,9 @@ def ask(client: TestClient, *entities: str, future: list[dict[str, Any]] | None 
     return client.post("/predict/feast/batch", json=body)
 
 
-def requested(name: str, value: float | None = None) -> list[dict[str, Any]]:
+def requested(name: str, *, flipped: bool = False) -> list[dict[str, Any]]:
     rows = planned(name, AHEAD)
-    shifts = shift_of(rows["time"]) if value is None else [value] * AHEAD
+    shifts = np.abs(shift_of(rows["time"]) - flipped)
     pairs = zip(rows["time"], shifts, strict=True)
     return [{"entity_id": name, "event_timestamp": time, "shift": shift} for time, shift in pairs]
 
@@ -71,6 +78,14 @@ def requested(name: str, value: float | None = None) -> list[dict[str, Any]]:
 def test_the_reference_set_ends_where_the_load_was_last_observed(known_yard: Yard) -> None:
     part = read_manifest(known_yard.settings, "yard", "yard").parts[REFERENCE]
     assert pd.Timestamp(part.end) == pd.Timestamp(END)
+
+
+def test_what_is_materialised_ends_at_the_present(known_yard: Yard) -> None:
+    """An end in the future would make a later incremental run skip rows."""
+    store = open_store(known_yard.settings)
+    views = store.list_feature_views()
+    assert views
+    assert all(view.most_recent_end_time <= dt.datetime.now(dt.UTC) for view in views)
 
 
 def test_the_rows_stand_for_the_future_when_the_request_brings_none(client: TestClient) -> None:
@@ -82,7 +97,7 @@ def test_the_rows_stand_for_the_future_when_the_request_brings_none(client: Test
 
 def test_what_the_request_says_comes_first(client: TestClient) -> None:
     (stored,) = ask(client, "a").json()["forecasts"]
-    (other,) = ask(client, "a", future=requested("a", 0.0)).json()["forecasts"]
+    (other,) = ask(client, "a", future=requested("a", flipped=True)).json()["forecasts"]
     assert stored["values"] != other["values"]
 
 

@@ -124,18 +124,21 @@ def materialize_online(
     tabular data it compares every row and writes those that are newer or different.
 
     The interval is recorded in Feast's registry, so `feast materialize-incremental` continues from here. It ends at the
-    newest event time of the data: an end in the future would make a later incremental run skip rows.
+    newest event time of the data, or at the present where rows are known beforehand: an end in the future would make a
+    later incremental run skip rows.
 
     Parameters:
         now: the present (without a zone: UTC); default: the clock.
 
     Raises:
-        FeatureStoreError: if the data reaches beyond `now`, or the dataset has not been written or applied.
+        FeatureStoreError: if the data reaches further beyond `now` than `future_tolerance`, or the dataset has not been
+            written or applied.
         StoreUnavailableError: if the online store does not answer.
     """
     began = time.perf_counter()
     ranges = entity_ranges(dataset, settings)
-    _refuse_future(dataset, ranges, pd.to_datetime(now or dt.datetime.now(dt.UTC), utc=True))
+    present = pd.to_datetime(now or dt.datetime.now(dt.UTC), utc=True)
+    _refuse_future(dataset, ranges, present)
     known, server = registered(dataset, settings), online_server(settings)
     with server.lock(f"{dataset.name}.materialize") as confirm, _table(dataset, settings) as (file, table):
         call_store(lambda: _prepare(known), online_access(settings))
@@ -145,7 +148,7 @@ def materialize_online(
         run = _Run(
             *(dataset, settings, known, server, confirm, file, since), ranges["start"].min(), ranges["end"].max()
         )
-        written = _write(run, state)
+        written = _write(run, state, present)
     return OnlineReport(
         entities=len(ranges),
         views=tuple(view.name for view in run.views),
@@ -158,14 +161,14 @@ def materialize_online(
     )
 
 
-def _write(run: _Run, state: _State | None) -> int:
+def _write(run: _Run, state: _State | None, present: pd.Timestamp) -> int:
     """Write what is to be written, record it, and return the number of entities."""
     path = _state_path(run.dataset, run.settings)
     if run.since is None:
         path.unlink(missing_ok=True)
     written = _write_rows(run) if run.windows is None else _write_windows(run, run.windows)
     if written or run.since is None:
-        _record(run)
+        _record(run, min(run.end, present))
     if state is not None:
         with atomic_file(path) as temporary:
             temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
@@ -174,11 +177,12 @@ def _write(run: _Run, state: _State | None) -> int:
 
 def _refuse_future(dataset: DatasetConfig, ranges: pd.DataFrame, present: pd.Timestamp) -> None:
     end = ranges["end"].max()
-    if end > present:
+    if end > present + dataset.tolerance:
         entity = ranges[ENTITY].tolist()[int(ranges["end"].argmax())]
         raise FeatureStoreError(
-            f"dataset {dataset.name!r}: entity {entity!r} has a row at {end.isoformat()}, after now "
-            f"({present.isoformat()}); correct the time column or its time zone"
+            f"dataset {dataset.name!r}: entity {entity!r} has a row at {end.isoformat()}, more than "
+            f"future_tolerance {dataset.future_tolerance} after now ({present.isoformat()}); correct the time column "
+            "or its time zone, or allow for rows that are known beforehand"
         )
 
 
@@ -280,15 +284,15 @@ def _write_rows(run: _Run) -> int:
     return written
 
 
-def _record(run: _Run) -> None:
+def _record(run: _Run, end: pd.Timestamp) -> None:
     """Note the materialised interval of every view in the registry."""
     registry, project = run.known.store.registry, run.known.store.project
     with registry_errors(run.settings), registry_lock(run.settings):
         registry.refresh(project)
         for view in run.views:
             last = view.most_recent_end_time if run.since is not None else None
-            begin = run.start if last is None else min(pd.Timestamp(last), run.end)
-            registry.apply_materialization(view, project, begin.to_pydatetime(), run.end.to_pydatetime())
+            begin = min(run.start if last is None else pd.Timestamp(last), end)
+            registry.apply_materialization(view, project, begin.to_pydatetime(), end.to_pydatetime())
 
 
 def _since(dataset: DatasetConfig, settings: Settings, state: _State | None) -> int | None:
