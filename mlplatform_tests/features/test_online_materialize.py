@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 import redis
 
 from mlplatform.config import DatasetConfig
+from mlplatform.features.errors import UnknownEntityError
 from mlplatform.features.feast.definitions import features_view_name
 from mlplatform.features.feast.repository import apply_dataset, open_store
 from mlplatform.features.online import materialize as materialize_module
@@ -229,3 +231,71 @@ def test_what_one_installation_materialised_is_not_taken_for_anothers(plant: Dat
     write_feature_table(raw_frame(), plant, fresh)
     apply_dataset(plant, fresh)
     assert incremental(plant, fresh).mode == "full"
+
+
+class TestRemoval:
+    """Entities that the source has no more are unknown, and not served as they last were."""
+
+    def without(self, entity: int) -> pd.DataFrame:
+        frame = raw_frame()
+        return frame[frame["entity_id"] != entity]
+
+    @pytest.mark.parametrize("mode", ["full", "incremental"])
+    def test_an_entity_that_left_the_table_is_unknown(
+        self, plant: DatasetConfig, settings: Settings, mode: Any
+    ) -> None:
+        read_windows(plant, [1, 2], COLUMNS, STEPS, settings)
+        write_feature_table(self.without(2), plant, settings)
+        assert materialize_online(plant, settings, mode).removed == 1
+        read_windows(plant, [1], COLUMNS, STEPS, settings)
+        for read in (
+            lambda: read_windows(plant, [1, 2], COLUMNS, STEPS, settings),
+            lambda: read_rows(plant, [2], COLUMNS, settings),
+        ):
+            with pytest.raises(UnknownEntityError, match="2"):
+                read()
+        assert materialize_online(plant, settings, mode).removed == 0
+
+    def test_one_that_comes_back_is_as_it_is_in_the_table(self, plant: DatasetConfig, settings: Settings) -> None:
+        before = read_windows(plant, [2], COLUMNS, STEPS, settings)
+        write_feature_table(self.without(2), plant, settings)
+        incremental(plant, settings)
+        write_feature_table(raw_frame(), plant, settings)
+        incremental(plant, settings)
+        after = read_windows(plant, [2], COLUMNS, STEPS, settings)
+        assert after.columns["load"].tobytes() == before.columns["load"].tobytes()
+        assert after.timestamps.tolist() == before.timestamps.tolist()
+
+    def test_a_push_brings_it_back_too(self, plant: DatasetConfig, settings: Settings) -> None:
+        write_feature_table(self.without(2), plant, settings)
+        materialize_online(plant, settings)
+        push_rows(plant, row(2, 40, 1.5), settings)
+        assert read_windows(plant, [2], COLUMNS, STEPS, settings).columns["load"][-1] == 1.5
+
+    def test_a_run_that_was_killed_forgets_nobody(
+        self, plant: DatasetConfig, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        frame = raw_frame()
+        third = frame[frame["entity_id"] == 2].assign(entity_id=np.int64(3))
+        write_feature_table(pd.concat([frame, third]), plant, settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(materialize_module, "remove_entities", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                materialize_online(plant, settings)
+        read_windows(plant, [3], COLUMNS, STEPS, settings)
+        write_feature_table(self.without(2), plant, settings)
+        assert materialize_online(plant, settings).removed == 2
+        for entity in (2, 3):
+            with pytest.raises(UnknownEntityError):
+                read_windows(plant, [entity], COLUMNS, STEPS, settings)
+
+    def test_rows_of_a_table_go_as_well(self, settings: Settings) -> None:
+        dataset = tabular()
+        write_feature_table(tabular_frame(), dataset, settings)
+        apply_dataset(dataset, settings)
+        materialize_online(dataset, settings)
+        gone = tabular_frame()["entity_id"].iloc[0]
+        write_feature_table(tabular_frame().iloc[1:], dataset, settings)
+        assert materialize_online(dataset, settings).removed == 1
+        with pytest.raises(UnknownEntityError):
+            read_rows(dataset, [gone], ["age"], settings)

@@ -91,6 +91,7 @@ def online_features_asset(dataset: DatasetConfig, experiments: Sequence[Experime
                 "entities": report.entities,
                 "mode": report.mode,
                 "written": report.written,
+                "removed": report.removed,
                 "views": ", ".join(report.views),
                 "window_steps": report.window_steps,
                 "start": report.start.isoformat(),

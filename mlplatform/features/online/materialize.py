@@ -30,6 +30,7 @@ from mlplatform.features.feast import (
     registry_lock,
 )
 from mlplatform.features.online.latest_rows import merge_latest_rows
+from mlplatform.features.online.removal import MaterializedEntities, remove_entities
 from mlplatform.features.online.rows import CHUNK, read_stored_windows, write_latest, write_windows
 from mlplatform.features.retry import call_store, online_access
 from mlplatform.features.tables import (
@@ -66,6 +67,7 @@ class OnlineReport:
         seconds: how long it took.
         mode: what was done; "full" also where "incremental" was asked for and there was nothing to start from.
         written: entities whose features were written.
+        removed: entities that are not in the feature table any more and were taken out of the online store.
     """
 
     entities: int
@@ -76,6 +78,7 @@ class OnlineReport:
     seconds: float
     mode: Mode
     written: int
+    removed: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ def materialize_online(
 ) -> OnlineReport:
     """Write entities' latest values and newest windows from the feature table to the online store.
 
+    Entities that were materialised and are not in the table any more are unknown afterwards.
+
     "full" makes the online features of every entity those of the table; steps that were pushed and are not in the table
     are gone until they are. "incremental" writes the entities that changed in the table since the last run, however
     late their rows were: up to the table's end, a window becomes the table's, and steps pushed behind it stay. For
@@ -148,7 +153,12 @@ def materialize_online(
         run = _Run(
             *(dataset, settings, known, server, confirm, file, since), ranges["start"].min(), ranges["end"].max()
         )
+        ids = ranges[ENTITY].to_numpy()
+        entities = MaterializedEntities(_entities_path(dataset, settings), identity)
+        gone = entities.begin(ids)
         written = _write(run, state, present)
+        remove_entities(known, gone, settings, lambda: server.lock(f"{dataset.name}.write"), confirm)
+        entities.finish(ids)
     return OnlineReport(
         entities=len(ranges),
         views=tuple(view.name for view in run.views),
@@ -158,6 +168,7 @@ def materialize_online(
         seconds=time.perf_counter() - began,
         mode="full" if since is None else "incremental",
         written=written,
+        removed=len(gone),
     )
 
 
@@ -305,6 +316,10 @@ def _since(dataset: DatasetConfig, settings: Settings, state: _State | None) -> 
     if state is None or (last.online, last.table_id) != (state.online, state.table_id):
         return None
     return last.revision if last.revision <= state.revision else None
+
+
+def _entities_path(dataset: DatasetConfig, settings: Settings) -> Path:
+    return settings.feast_dir / "materialized" / f"{dataset.name}.entities.parquet"
 
 
 def _state_path(dataset: DatasetConfig, settings: Settings) -> Path:

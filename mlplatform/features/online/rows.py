@@ -152,6 +152,22 @@ def write_latest(
     _write(registered, registered.features, ids, times, features, settings)
 
 
+def write_gone(registered: Registered, ids: npt.NDArray[np.generic], settings: Settings) -> None:
+    """Make entities unknown: Feast's interface deletes no rows, but one without content at the time 0 counts as none.
+
+    Raises:
+        StoreUnavailableError: if the online store does not answer.
+    """
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    never = np.zeros(len(ids), dtype=np.int64)
+    # Windows go first: what is served is gone before what only says how new it was.
+    for view in (registered.windows, registered.features):
+        if view is not None:
+            nothing = {field.name: [Value()] * len(ids) for field in view.features}
+            _write(registered, view, ids, never, nothing, settings)
+
+
 def _write(
     registered: Registered,
     view: FeatureView,
