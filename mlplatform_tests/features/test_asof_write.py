@@ -230,7 +230,7 @@ def test_a_saved_result_stays_if_the_one_to_replace_it_fails(tmp_path: Path, pat
     with pytest.raises(FileNotFoundError):
         job(tmp_path, [stats], REFS, asked([(1, 1)])).persist(storage, allow_overwrite=True)
     (tmp_path / "gone.parquet").write_bytes((tmp_path / "stats.parquet").read_bytes()[:-4] + b"nope")
-    with pytest.raises(Exception, match=r"gone.parquet is not a readable Parquet file: .*magic bytes"):
+    with pytest.raises(Exception, match=r"(?i)magic bytes"):
         job(tmp_path, [stats], REFS, asked([(1, 1)])).persist(storage, allow_overwrite=True)
     assert pq.read_table(tmp_path / path)["value"].to_pylist() == [10]
     assert not [name for name in names(tmp_path) if name.startswith(".")]
