@@ -83,7 +83,10 @@ class Place:
         import pyarrow.parquet as pq
 
         paths = paths or self.files()
-        schema = pq.read_schema(paths[0], filesystem=self.filesystem)
+        try:
+            schema = pq.read_schema(paths[0], filesystem=self.filesystem)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{paths[0]} is not a readable Parquet file: {error}") from error
         for name, kind in partition_columns(map(self.inside, paths)):
             schema = schema.append(pa.field(name, pa.int64() if kind == "BIGINT" else pa.string()))
         return schema
