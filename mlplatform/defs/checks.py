@@ -1,8 +1,8 @@
 """Asset checks on every candidate.
 
 `leakage`, `pair_integrity` and `serving_parity` find errors: if one fails, the run fails before anything is promoted.
-`promotion_gate` and `beats_baseline` warn: "not better than production" is a normal outcome, and the run goes on
-without a promotion. What a check finds is kept with the pair, for the promoter and for later runs.
+`promotion_gate`, `beats_baseline` and `too_good` warn: "not better than production" is a normal outcome, and the run
+goes on without a promotion. What a check finds is kept with the pair, for the promoter and for later runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -134,7 +134,11 @@ PAIR_CHECKS: Mapping[str, PairCheck] = {
 
 def experiment_checks(experiment: ExperimentConfig) -> list[AssetChecksDefinition]:
     """Return all checks of an experiment."""
-    return [leakage_check(experiment), *(_pair_check(experiment, name, check) for name, check in PAIR_CHECKS.items())]
+    return [
+        too_good_check(experiment),
+        leakage_check(experiment),
+        *(_pair_check(experiment, name, check) for name, check in PAIR_CHECKS.items()),
+    ]
 
 
 def _pair_check(experiment: ExperimentConfig, name: str, check: PairCheck) -> AssetChecksDefinition:
@@ -161,6 +165,27 @@ def _pair_check(experiment: ExperimentConfig, name: str, check: PairCheck) -> As
         return finding.result()
 
     return pair_check
+
+
+def too_good_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
+    """Return the check for columns that are the target in disguise; the gate then waits for a person's word."""
+
+    @asset_check(
+        asset=asset_key(experiment.name, CV_FOLDS),
+        name="too_good",
+        description="No single input settles what the target's past leaves open, or tells the target of a table.",
+    )
+    def too_good(platform: PlatformResource, training: TrainingResource) -> AssetCheckResult:
+        from mlplatform.datamodule import TRAIN
+        from mlplatform.training import find_too_good
+
+        settings = platform.settings
+        findings = find_too_good(load_part(training.resolve(experiment.name, settings), settings, TRAIN))
+        summary = "; ".join(finding.evidence for finding in findings) or "no column says too much about the target"
+        metadata = {"columns": table([vars(finding) for finding in findings])} if findings else {}
+        return Finding(not findings, summary, metadata, AssetCheckSeverity.WARN).result()
+
+    return too_good
 
 
 def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:

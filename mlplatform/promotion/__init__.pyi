@@ -1,7 +1,7 @@
 from .active_config import ADVICE, active_config_path, read_active_versions
 from .by_hand import promote_version
 from .checks import check_pair_integrity, check_promotion_gate, check_serving_parity, compare_with_baselines
-from .evidence import LEAKAGE, find_leakage, keep_leakage
+from .evidence import LEAKAGE, TOO_GOOD, find_leakage, keep_leakage
 from .gate import GateReport
 from .gate_plot import plot_gate
 from .integrity import prepare_clean_process
@@ -14,6 +14,7 @@ from .rollback import repair, roll_back
 __all__ = [
     "ADVICE",
     "LEAKAGE",
+    "TOO_GOOD",
     "GateReport",
     "Promotion",
     "active_config_path",

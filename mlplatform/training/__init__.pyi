@@ -3,6 +3,7 @@ from .evaluation import PartScores, score_part, seasonal_scale
 from .leakage import find_leaks
 from .metrics import CLASSES, CONTINUOUS, Bounds, Metric, evaluate, metric, reading
 from .run_checkpoints import RunCheckpoints
+from .too_good import TooGood, find_too_good
 from .trainers import trainer_for
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "Metric",
     "PartScores",
     "RunCheckpoints",
+    "TooGood",
     "evaluate",
     "find_leaks",
+    "find_too_good",
     "fit_preprocessor",
     "metric",
     "prepare_fold",

@@ -111,7 +111,8 @@ def test_both_dagster_runs_succeed_and_the_gate_only_warns(twice: Twice) -> None
         runs = sorted(instance.get_run_records(), key=lambda record: record.create_timestamp)
         assert [record.dagster_run.status for record in runs] == [DagsterRunStatus.SUCCESS] * 2
         checks = [_checks(instance, record.dagster_run.run_id) for record in runs]
-    assert set(checks[0]) == {"leakage", "serving_parity", "pair_integrity", "beats_baseline", "promotion_gate"}
+    found = {"too_good", "leakage", "serving_parity", "pair_integrity", "beats_baseline", "promotion_gate"}
+    assert set(checks[0]) == found
     assert all(check.passed for check in checks[0].values())
     gate = checks[1].pop("promotion_gate")
     assert not gate.passed
@@ -187,7 +188,7 @@ def test_mlflow_holds_the_whole_record(twice: Twice) -> None:
     assert len(run.data.tags["dagster_run_id"]) == 36
     artifacts = {entry.path for entry in client_for(twice.yard.settings).list_artifacts(run.info.run_id)}
     assert {"config.yaml", "feature_schema.json", "trials.json", "study", "plots", "promotion.json"} <= artifacts
-    assert {"scores_per_step.json", "scores_per_entity.json"} <= artifacts
+    assert {"scores_per_step.json", "scores_per_entity.json", "lineage"} <= artifacts
     assert run.data.tags["loses_to_baseline"] == "no" or "loses to" in run.data.tags["loses_to_baseline"]
 
 

@@ -44,10 +44,10 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 
         from mlplatform.candidates import answerable, train_candidate, training_plots
         from mlplatform.datamodule import TRAIN, TrainingRows, read_manifest, read_part, split_dir, track
-        from mlplatform.promotion import LEAKAGE, find_leakage
-        from mlplatform.registry.pairs import tag_name
+        from mlplatform.promotion import LEAKAGE, TOO_GOOD, find_leakage
+        from mlplatform.registry.pairs import Evidence, tag_name
         from mlplatform.registry.runs import record_candidate, record_training_rows
-        from mlplatform.training import RunCheckpoints, prepare_fold
+        from mlplatform.training import RunCheckpoints, find_too_good, prepare_fold
 
         settings = platform.settings
         config = log_versions(context, experiment.name, training, settings)
@@ -76,6 +76,9 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             leakage = find_leakage(settings, config, manifest.parts[TRAIN].sha256)
             if leakage is not None:
                 run.set_tag(tag_name(LEAKAGE), leakage.to_tag())
+            too_good = [finding.evidence for finding in find_too_good(train)]
+            evidence = Evidence(not too_good, "; ".join(too_good) or "no column settles what the target leaves open")
+            run.set_tag(tag_name(TOO_GOOD), evidence.to_tag())
         checkpoints.clear()
         # The run and not the model's bits: the pair of another run is another pair, even of an equal model.
         version = data_version(candidate.run_id)
