@@ -352,3 +352,11 @@ def test_plain_feast_pushes_to_the_same_views(plant: DatasetConfig, settings: Se
 def test_a_naive_now_is_taken_as_utc(plant: DatasetConfig, settings: Settings) -> None:
     report = push_rows(plant, frame(row(1, 40)), settings, now=dt.datetime(2024, 3, 2, 15, 59))
     assert counts(report) == {"future": 1}
+
+
+def test_late_rows_of_years_ago_do_not_make_a_new_one_the_odd_one_out(plant: DatasetConfig, settings: Settings) -> None:
+    """What is far from all others is judged by the table and not by the push, of which late rows can be the most."""
+    ago = -5 * 366 * 24
+    report = push_rows(plant, frame(*(row(1, ago + hour, 1.0) for hour in range(3)), row(1, 40, 2.0)), settings)
+    assert report.added == 1
+    assert read_windows(plant, [1], ["load"], STEPS, settings).columns["load"][-1] == 2.0

@@ -24,7 +24,7 @@ from mlplatform.features.feast import Registered, online_server, registered
 from mlplatform.features.online.latest_rows import MergedRows, merge_latest_rows
 from mlplatform.features.online.read import check_entity_types
 from mlplatform.features.online.rows import CHUNK, read_stored_windows, write_windows
-from mlplatform.features.tables import Merged, Windows, choose, merge_rows, refuse_other_type, table_phase
+from mlplatform.features.tables import Merged, Windows, choose, merge_rows, refuse_other_type, table_phase, table_span
 from mlplatform.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -156,7 +156,9 @@ def _validated(dataset: DatasetConfig, rows: pd.DataFrame, known: Registered, se
         update={"entity_type": "string" if known.has_text_ids else "integer"}
     )
     phase = None if known.windows is None else table_phase(dataset, settings)
-    return validate(rows[[ENTITY, TIMESTAMP, *dataset.columns]], asked, Basis(phase_ns=phase), newest_wins=True)
+    # What is far from all others is judged by the table: of a push alone, late rows could be the most.
+    basis = Basis(phase_ns=phase, span_ns=table_span(dataset, settings))
+    return validate(rows[[ENTITY, TIMESTAMP, *dataset.columns]], asked, basis, newest_wins=True)
 
 
 def _blocks(rows: pd.DataFrame) -> list[pd.DataFrame]:

@@ -5,6 +5,7 @@ from .feature_table import (
     require_table,
     table_link,
     table_phase,
+    table_span,
     update_feature_table,
     windows_path,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "require_table",
     "table_link",
     "table_phase",
+    "table_span",
     "update_feature_table",
     "windows_from_table",
     "windows_path",

@@ -150,6 +150,19 @@ def table_phase(dataset: DatasetConfig, settings: Settings) -> int | None:
     return _phase_of(spans, dataset.step_ns) if spans.exists() else None
 
 
+def table_span(dataset: DatasetConfig, settings: Settings) -> tuple[int, int] | None:
+    """Return the first and last time of the feature table, in nanoseconds since 1970 UTC; `None` if there is none."""
+    spans = table_link(dataset, settings).resolve() / SPANS_FILE
+    return _span_of(spans) if spans.exists() else None
+
+
+@functools.lru_cache(maxsize=64)
+def _span_of(spans: Path) -> tuple[int, int] | None:
+    """Return the first and last time of a snapshot's spans; a snapshot never changes."""
+    times = pd.read_parquet(spans, columns=[FIRST, LAST])
+    return (int(times[FIRST].min()), int(times[LAST].max())) if len(times) else None
+
+
 @functools.lru_cache(maxsize=64)
 def _phase_of(spans: Path, step_ns: int) -> int | None:
     """Return the phase of a snapshot's spans; a snapshot never changes."""
