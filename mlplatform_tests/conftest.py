@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MLPLATFORM_HOME"] = config.stash[HOME]
     for name in ("MLPLATFORM_CONF_DIR", "MLFLOW_TRACKING_URI"):
         os.environ.pop(name, None)
-    # Not by `pytest_plugins`: that would import the code location before the lines above.
-    config.pluginmanager.import_plugin("mlplatform_tests.fixtures.pairs")
+    # Not by `pytest_plugins`: that would import the code location before the lines above. What libraries warn of while
+    # they are imported here, pytest would print and not collect.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        config.pluginmanager.import_plugin("mlplatform_tests.fixtures.pairs")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
