@@ -76,10 +76,12 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 ui: setup ## Dagster page and daemon on http://127.0.0.1:3000
-	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
+	@$(BIN)/python -c 'from mlplatform.settings import check_dagster_home; check_dagster_home()'
+	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
 
 mlflow: setup ## MLflow page on http://127.0.0.1:5000
-	@$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(MLPLATFORM_HOME)/mlflow/mlflow.db}"
+	@$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri \
+		"$$($(BIN)/python -c 'from mlplatform.settings import Settings; print(Settings.from_env().mlflow_tracking_uri)')"
 
 serve: setup ## Prediction server on http://127.0.0.1:8000 (EXPERIMENT=<name>)
 	@$(BIN)/python -m serving.local

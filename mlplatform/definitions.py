@@ -50,7 +50,7 @@ from mlplatform.defs.assets import (
     splits_asset,
     tuned_model_asset,
 )
-from mlplatform.settings import Settings
+from mlplatform.settings import Settings, check_dagster_home
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +70,11 @@ def build_defs(
             `ValueReader` asks for.
 
     Raises:
+        AddressError: if Dagster would keep its databases outside of `DAGSTER_HOME`.
         ConfigError: if a configuration folder is not there.
         TypeError: if an IO manager does not offer that.
     """
+    check_dagster_home()
     given = dict(resources or {})
     # One that a definition makes later is looked at when it is used.
     if isinstance(given.get("io_manager"), IOManager):

@@ -11,10 +11,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 PACKAGE_ROOT = Path(__file__).resolve().parent
 PACKAGED_CONF = PACKAGE_ROOT / "conf"
 PLUGINS_VARIABLE = "MLPLATFORM_PLUGINS"
+
+_SQLITE = "sqlite:///"
+# The same, with the driver named. MLflow creates the folder that an address of the first form seems to name, taking its
+# escapes for letters.
+_SQLITE_ESCAPED = "sqlite+pysqlite:///"
+
+
+class AddressError(ValueError):
+    """A folder whose name a library cannot keep apart from the rest of an address."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class Settings:
             home=home,
             data_dir=_optional_path(env.get("MLPLATFORM_DATA_DIR")),
             conf_dir=_optional_path(env.get("MLPLATFORM_CONF_DIR")),
-            mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+            mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI") or sqlite_address(home / "mlflow" / "mlflow.db"),
             mlflow_artifact_root=env.get("MLPLATFORM_ARTIFACT_ROOT") or (home / "mlflow" / "artifacts").as_uri(),
             serving_url=(env.get("MLPLATFORM_SERVING_URL") or "http://127.0.0.1:8000").rstrip("/"),
             serving_host=env.get("MLPLATFORM_HOST") or "127.0.0.1",
@@ -130,6 +140,42 @@ class Settings:
         return (*([self.conf_dir] if self.conf_dir else []), PACKAGED_CONF)
 
 
+def sqlite_address(path: Path) -> str:
+    """Return the SQLAlchemy address of a SQLite file, which `sqlite_file` and every engine lead back to this very path.
+
+    What an address gives a meaning (`?` begins its options, `%41` is an `A`) is escaped; other paths stay as they are.
+    """
+    name = str(path.absolute())
+    return f"{_SQLITE_ESCAPED}{quote(name)}" if _is_ambiguous(name) else f"{_SQLITE}{name}"
+
+
+def sqlite_file(address: str) -> Path | None:
+    """Return the file that a SQLAlchemy address of SQLite names; `None` for databases that are no such file."""
+    for prefix in (_SQLITE, _SQLITE_ESCAPED):
+        name = unquote(address.removeprefix(prefix).partition("?")[0])
+        if address.startswith(prefix) and name not in ("", ":memory:"):
+            return Path(name)
+    return None
+
+
+def check_dagster_home(environ: Mapping[str, str] | None = None) -> None:
+    """Refuse a `DAGSTER_HOME` that Dagster would keep its databases outside of.
+
+    Dagster writes the path into an address as it stands: `a?b` puts its databases into one file `a`, and `%41` into a
+    folder `A`.
+
+    Raises:
+        AddressError: if the path has a `?`, or a `%` with two hexadecimal digits.
+    """
+    folder = (os.environ if environ is None else environ).get("DAGSTER_HOME") or ""
+    if _is_ambiguous(folder):
+        raise AddressError(
+            f"DAGSTER_HOME is {folder!r}, but Dagster takes a '?' and a '%' with two hexadecimal digits for parts of "
+            "an address and would keep its databases elsewhere; set DAGSTER_HOME to a folder without them "
+            "(MLPLATFORM_HOME may keep its name)"
+        )
+
+
 def plugin_modules() -> tuple[str, ...]:
     """Return the dotted names of the plug-in modules that `MLPLATFORM_PLUGINS` names, separated by commas.
 
@@ -142,6 +188,11 @@ def plugin_modules() -> tuple[str, ...]:
 def secret_from_env(name: str) -> str | None:
     """Return the environment variable that configuration names for a credential, `None` if it is unset or empty."""
     return os.environ.get(name) or None
+
+
+def _is_ambiguous(path: str) -> bool:
+    """Return whether an address that holds the path as it stands would name another one."""
+    return "?" in path or unquote(path) != path
 
 
 def _optional_path(value: str | None) -> Path | None:

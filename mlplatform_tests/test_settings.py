@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from mlplatform.settings import PACKAGED_CONF, Settings
+from mlplatform.settings import (
+    PACKAGED_CONF,
+    AddressError,
+    Settings,
+    check_dagster_home,
+    sqlite_address,
+    sqlite_file,
+)
 
 
 def test_everything_local_lives_under_the_home(tmp_path: Path) -> None:
@@ -68,3 +76,41 @@ def test_secrets_do_not_show() -> None:
     assert settings.admin_token == "hunter2"
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in f"{settings}"
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "Öl", "a?b", "%41", "50%", "a#b", "a?x=%3F&y#z@:+;"])
+def test_the_address_of_a_sqlite_file_leads_an_engine_to_this_very_file(name: str, tmp_path: Path) -> None:
+    from sqlalchemy import create_engine, text
+
+    file = tmp_path / name / "state.db"
+    file.parent.mkdir()
+    address = sqlite_address(file)
+    engine = create_engine(address)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE here (number INTEGER)"))
+    engine.dispose()
+    assert sqlite3.connect(file).execute("SELECT name FROM sqlite_master").fetchall() == [("here",)]
+    assert list(tmp_path.iterdir()) == [file.parent]
+    assert sqlite_file(address) == file
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://user:pw@host/db", "http://mlflow:5000", "sqlite:///:memory:", "sqlite://"]
+)
+def test_a_database_that_is_no_file_has_no_path(address: str) -> None:
+    assert sqlite_file(address) is None
+
+
+def test_options_and_escapes_of_an_address_are_not_part_of_its_file() -> None:
+    assert sqlite_file("sqlite:////data/%41%20b/mlflow.db?timeout=10") == Path("/data/A b/mlflow.db")
+
+
+@pytest.mark.parametrize("name", ["/state/a?b/dagster", "/state/%41/dagster"])
+def test_a_dagster_home_that_dagster_would_miss_is_refused(name: str) -> None:
+    with pytest.raises(AddressError, match=r"DAGSTER_HOME is .* would keep its databases elsewhere; set DAGSTER_HOME"):
+        check_dagster_home({"DAGSTER_HOME": name})
+
+
+@pytest.mark.parametrize("environ", [{}, {"DAGSTER_HOME": ""}, {"DAGSTER_HOME": "/state/50% of #1/Öl"}])
+def test_other_dagster_homes_are_taken(environ: dict[str, str]) -> None:
+    check_dagster_home(environ)

@@ -5,26 +5,23 @@ from __future__ import annotations
 import logging
 import os
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlplatform.locks import FileLock
-from mlplatform.settings import Settings
+from mlplatform.settings import Settings, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-SQLITE = "sqlite:///"
 
 
 @lru_cache(maxsize=8)
 def _prepare(uri: str) -> None:
     """Create MLflow's SQLite database once; parallel first uses would race to migrate it."""
-    if not uri.startswith(SQLITE):
+    path = sqlite_file(uri)
+    if path is None:
         return
     from mlflow.tracking import MlflowClient
 
-    path = Path(uri.removeprefix(SQLITE))
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)

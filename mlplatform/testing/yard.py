@@ -21,7 +21,7 @@ from mlplatform.defs.io_managers import ArtifactIOManager, ArtifactStore
 from mlplatform.defs.keys import TUNED_MODEL, asset_key
 from mlplatform.defs.resources import PlatformResource
 from mlplatform.registry.pairs import PairStore
-from mlplatform.settings import Settings
+from mlplatform.settings import Settings, sqlite_address, sqlite_file
 
 EXPERIMENT = "yard_xgboost"
 TRAIN, MONITOR, ROLLBACK = (f"{job}_{EXPERIMENT}" for job in ("train", "monitor", "rollback"))
@@ -229,13 +229,14 @@ def _environ(folder: Path) -> dict[str, str]:
         "MLPLATFORM_HOME": str(folder / "home"),
         "MLPLATFORM_CONF_DIR": str(folder / "conf"),
         # Spelled out, because MLflow keeps the server it was last pointed at in the environment of the whole process.
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'home' / 'mlflow' / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": sqlite_address(folder / "home" / "mlflow" / "mlflow.db"),
     }
 
 
 def place_database(mlflow_database: Path, settings: Settings) -> None:
     """Copy a migrated MLflow database to where the settings expect theirs."""
-    target = Path(settings.mlflow_tracking_uri.removeprefix("sqlite:///"))
+    target = sqlite_file(settings.mlflow_tracking_uri)
+    assert target is not None
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(mlflow_database, target)
 
@@ -251,6 +252,6 @@ def with_registry(settings: Settings, folder: Path, mlflow_database: Path) -> Se
     shutil.copy(mlflow_database, database)
     return replace(
         settings,
-        mlflow_tracking_uri=f"sqlite:///{database}",
+        mlflow_tracking_uri=sqlite_address(database),
         mlflow_artifact_root=(folder / "artifacts").as_uri(),
     )

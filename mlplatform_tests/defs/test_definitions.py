@@ -12,7 +12,7 @@ from dagster import AssetKey, AssetsDefinition, DefaultScheduleStatus, DefaultSe
 
 from mlplatform.config import ConfigError, load_experiment
 from mlplatform.definitions import build_defs
-from mlplatform.settings import Settings
+from mlplatform.settings import AddressError, Settings
 from mlplatform.testing.yard import EXPERIMENT, write_conf, write_experiment
 
 SECOND = "yard_again"
@@ -53,6 +53,12 @@ def defs(environ: dict[str, str]) -> Definitions:
 
 def assets_of(defs: Definitions) -> dict[AssetKey, AssetsDefinition]:
     return {key: each for each in defs.resolve_asset_graph().assets_defs for key in each.keys}
+
+
+def test_a_dagster_home_that_dagster_would_miss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "/state/a?b")
+    with pytest.raises(AddressError, match="would keep its databases elsewhere"):
+        build_defs(experiments=[])
 
 
 def test_asset_keys_are_owner_and_asset_and_the_owner_is_the_group(defs: Definitions) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlplatform.config import DatasetConfig
 from mlplatform.features.errors import EntityTypeError, FeatureStoreError, UnknownEntityError
 from mlplatform.features.feast.repository import apply_dataset, open_store
 from mlplatform.features.online.materialize import materialize_online
+from mlplatform.features.online.push import push_rows
 from mlplatform.features.online.read import read_rows, read_windows
 from mlplatform.features.tables.feature_table import features_path
 from mlplatform.settings import Settings
@@ -40,6 +42,22 @@ def settings(online_settings: Settings) -> Settings:
 def filled(raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings) -> DatasetConfig:
     fill(raw, dataset, settings)
     return dataset
+
+
+@pytest.mark.parametrize("name", ["a?b*[c]", "%41#c"])
+def test_features_are_kept_in_the_state_folder_whatever_it_is_called(
+    name: str, raw: pd.DataFrame, dataset: DatasetConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "state" / name
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(folder)})
+    fill(raw, dataset, settings)
+    row = raw[raw["entity_id"] == 1].tail(1)
+    pushed = row.assign(event_timestamp=row["event_timestamp"] + pd.Timedelta(hours=1))
+    assert push_rows(dataset, pushed, settings).added == 1
+    panel = read_windows(dataset, [1], ["load"], 1, settings)
+    assert pd.to_datetime(panel.timestamps, utc=True).tolist() == pushed["event_timestamp"].tolist()
+    assert (folder / "feast" / "online.db").stat().st_size > 0
+    assert list((tmp_path / "state").iterdir()) == [folder]
 
 
 def test_windows_equal_the_tail_of_the_feature_table(filled: DatasetConfig, settings: Settings) -> None:
