@@ -6,7 +6,10 @@ import io
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 BLUE, GREY, ORANGE = "#2563eb", "#9ca3af", "#ea580c"
 
@@ -20,7 +23,22 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """Return a figure as the content of a PNG file."""
+    """Return a figure as the content of a PNG file.
+
+    Words are drawn as they are: names of columns and entities may hold dollar signs, which would begin a formula.
+    """
+    for text in _words(figure):
+        text.set_parse_math(False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     return stream.getvalue()
+
+
+def _words(figure: Figure) -> Iterator[Text]:
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        yield from (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)
+        yield from legend.get_texts() if legend is not None else ()
+        for axis in (axes.xaxis, axes.yaxis):
+            # Powers of ten are formulas.
+            yield from axis.get_ticklabels() if axis.get_scale() == "linear" else ()

@@ -11,6 +11,7 @@ experiment (of a data source: the dataset).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -143,6 +144,11 @@ class MetricPlugin(Protocol):
     @property
     def decides(self) -> bool:
         """Whether it can be the metric of an experiment."""
+        ...
+
+    @property
+    def demands(self) -> Callable[[Any], Iterator[str]] | None:
+        """What yields the mistakes of a truth that it cannot score; `None` if it can score any."""
         ...
 
     @property

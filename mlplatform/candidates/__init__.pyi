@@ -1,5 +1,5 @@
 from .candidate import Candidate, ModelReport, answerable, train_candidate
-from .nested_cv import OuterResult, outer_folds, score_outer_fold, scores, summary
+from .nested_cv import OuterResult, check_outer_folds, outer_folds, score_outer_fold, scores, summary
 from .plots import training_plots
 
 __all__ = [
@@ -7,6 +7,7 @@ __all__ = [
     "ModelReport",
     "OuterResult",
     "answerable",
+    "check_outer_folds",
     "outer_folds",
     "score_outer_fold",
     "scores",

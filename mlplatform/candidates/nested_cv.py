@@ -23,7 +23,7 @@ from mlplatform.candidates.candidate import Candidate, train_candidate
 from mlplatform.datamodule import DataModule, Fold, Int64, Splitter
 from mlplatform.models import Iterations
 from mlplatform.plugins import SPLITTERS
-from mlplatform.training import RunCheckpoints, fit_preprocessor, prepare_fold
+from mlplatform.training import RunCheckpoints, check_demands, fit_preprocessor, prepare_fold
 
 RESULT_FILE = "result.json"
 TEST = "outer_test"
@@ -103,6 +103,34 @@ def outer_test(module: Module, fold: Fold) -> Module:
     return _part(module, rows, fold.validation)
 
 
+def inner_folds(train: DataModule) -> dict[str, Fold]:
+    """Return the inner folds of an outer fold's training rows, by name.
+
+    Raises:
+        ValueError: if the rows are too few for them.
+    """
+    try:
+        return dict(zip(train.config.split.fold_names, train.folds(), strict=True))
+    except ValueError as error:
+        raise ValueError(
+            f"the {len(train.rows)} training samples of an outer fold cannot be split again: {error}; or use fewer "
+            f"nested.outer_folds than {train.config.nested.outer_folds}"
+        ) from error
+
+
+def check_outer_folds(module: DataModule, folds: Mapping[str, Fold]) -> None:
+    """Refuse rows that the procedure would fail on in one of the outer folds, before the first fit.
+
+    Raises:
+        DemandError: with all mistakes of one outer fold; of its inner folds, and of its outer test rows.
+        ValueError: as `inner_folds` does.
+    """
+    for name, fold in folds.items():
+        train = outer_training(module, fold)
+        inner = {f"{name}, inner {key}": each for key, each in inner_folds(train).items()}
+        check_demands(train, inner, {f"{name}, test rows": outer_test(module, fold)})
+
+
 def run_procedure(
     module: DataModule,
     fold: Fold,
@@ -123,16 +151,9 @@ def run_procedure(
         ValueError: if the outer training rows are too few for the inner folds.
     """
     train = outer_training(module, fold)
-    try:
-        inner = train.folds()
-    except ValueError as error:
-        raise ValueError(
-            f"the {len(fold.train)} training samples of an outer fold cannot be split again: {error}; or use fewer "
-            f"nested.outer_folds than {module.config.nested.outer_folds}"
-        ) from error
     folds = [
         prepare_fold(name, train, each, fit_preprocessor(train, each.fit_rows))
-        for name, each in zip(module.config.split.fold_names, inner, strict=True)
+        for name, each in inner_folds(train).items()
     ]
     return train_candidate(module.config, train, folds, held_out or {}, journal, log, checkpoints)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -26,7 +27,7 @@ from mlplatform.promotion.decision import Contender, Decision, Reference, decide
 from mlplatform.promotion.evidence import TOO_GOOD, find_evidence
 from mlplatform.registry import Answers, Forecaster
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairIntegrityError, PairStore
-from mlplatform.registry.runs import read_training_rows
+from mlplatform.registry.runs import mlflow_name, read_training_rows, scores_without_a_number
 from mlplatform.training import Bounds, evaluate
 
 
@@ -76,15 +77,18 @@ def metric_name(config: ExperimentConfig) -> str:
 def naive_scores(config: ExperimentConfig, info: PairInfo, store: PairStore) -> dict[str, float]:
     """Return the reference scores of the naive baselines, as the pair's training run recorded them.
 
+    One that the run measured as no finite number is NaN.
+
     Raises:
         LookupError: if the run lacks one.
     """
-    recorded = store.client.get_run(info.run_id).data.metrics
+    data = store.client.get_run(info.run_id).data
+    recorded = data.metrics | dict.fromkeys(scores_without_a_number(data.tags), math.nan)
     scores = {}
     for baseline in config.baselines:
         if not MODELS.get(baseline.name).is_naive:
             continue
-        key = f"baseline_{baseline.name}_{metric_name(config)}"
+        key = mlflow_name(f"baseline_{baseline.name}_{metric_name(config)}")
         if key not in recorded:
             raise LookupError(
                 f"MLflow run {info.run_id} of {info.name} version {info.version} lacks the metric {key!r}; train again"

@@ -6,6 +6,7 @@ Nothing is registered and nothing is recorded; the second pair is thrown away on
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import tempfile
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from mlplatform.datamodule import (
 from mlplatform.promotion.gate import answer_part
 from mlplatform.registry import Contract, Forecaster, input_panel
 from mlplatform.registry.pairs import PairInfo, PairStore, state_digests, write_folders
-from mlplatform.registry.runs import TrainingRecord, read_record
+from mlplatform.registry.runs import TrainingRecord, mlflow_name, read_record
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -199,7 +200,11 @@ def _compare_artifacts(store: PairStore, info: PairInfo, rebuilt: Forecaster, fa
 
 
 def _compare_scores(record: TrainingRecord, candidate: Candidate) -> Comparison:
-    found = {name: value for name, value in candidate.report.metrics().items() if name != "fit_seconds"}
+    scores = candidate.report.metrics()
+    # What is no number is not recorded either.
+    found = {
+        mlflow_name(name): value for name, value in scores.items() if name != "fit_seconds" and math.isfinite(value)
+    }
     wrong = sorted(name for name, value in found.items() if record.metrics.get(name) != value)
     detail = f"{', '.join(wrong[:5])} differ" if wrong else f"{len(found)} scores"
     return Comparison("recorded scores", not wrong, detail)

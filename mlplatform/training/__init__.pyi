@@ -1,7 +1,8 @@
 from .cross_validation import FoldData, fit_preprocessor, prepare_fold
+from .demands import DemandError, check_demands
 from .evaluation import PartScores, score_part, seasonal_scale
 from .leakage import find_leaks
-from .metrics import CLASSES, CONTINUOUS, Bounds, Metric, evaluate, metric, reading
+from .metrics import CLASSES, CONTINUOUS, Bounds, Metric, Truth, evaluate, metric, reading
 from .run_checkpoints import RunCheckpoints
 from .too_good import TooGood, find_too_good
 from .trainers import trainer_for
@@ -10,11 +11,14 @@ __all__ = [
     "CLASSES",
     "CONTINUOUS",
     "Bounds",
+    "DemandError",
     "FoldData",
     "Metric",
     "PartScores",
     "RunCheckpoints",
     "TooGood",
+    "Truth",
+    "check_demands",
     "evaluate",
     "find_leaks",
     "find_too_good",

@@ -82,21 +82,33 @@ def score_part(module: DataModule, manager: TransformManager, model: Model, scal
     return PartScores(scores, _by_step(answers, names, scale), _by_entity(answers, names, scale, entities))
 
 
-def seasonal_scale(panel: Panel, targets: tuple[str, ...], season: int) -> Float32:
+def seasonal_differences(panel: Panel, targets: tuple[str, ...], season: int) -> Float32:
     """Return the mean absolute seasonal difference of every target inside its entities, of shape (targets,).
 
-    Raises:
-        ValueError: if a target never changes over a season, so that nothing can be measured in it.
+    It is 0 where a target never changes, and where no two observed values are a season apart.
     """
     rows = np.arange(panel.rows)
     starts = np.repeat(panel.offsets[:-1], np.diff(panel.offsets))
     later = rows[rows - season >= starts]
     values = panel.matrix(targets).astype(np.float64)
-    scale = np.nanmean(np.abs(values[later] - values[later - season]), axis=0) if len(later) else np.zeros(len(targets))
+    changes = np.abs(values[later] - values[later - season])
+    observed = np.isfinite(changes)
+    counts = np.maximum(observed.sum(axis=0), 1)
+    scale: Float32 = (np.where(observed, changes, 0).sum(axis=0) / counts).astype(np.float32)
+    return scale
+
+
+def seasonal_scale(panel: Panel, targets: tuple[str, ...], season: int) -> Float32:
+    """Return the same where errors can be divided by it.
+
+    Raises:
+        ValueError: if a target never changes over a season, so that nothing can be measured in it.
+    """
+    scale = seasonal_differences(panel, targets, season)
     if not (scale > 0).all():
         name = targets[int(np.argmin(scale > 0))]
         raise ValueError(f"mase: target {name!r} never changes over {season} steps in the training rows; use mae")
-    return scale.astype(np.float32)
+    return scale
 
 
 def _by_step(answers: _Answers, names: tuple[str, ...], scale: Float32 | None) -> dict[str, list[float]]:

@@ -32,6 +32,27 @@ class Bounds:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What a metric is going to score predictions against, as it is known before anything is fitted.
+
+    Attributes:
+        values: in original units, of shape (samples, horizon, targets) or (samples,); classification: class indices.
+        targets: names of the target columns.
+        classes: of a classification, by index.
+        scale: what errors are divided by, of shape (targets,); not above 0 where nothing can be divided by it. None
+            unless a metric of the experiment reads it.
+    """
+
+    values: Values
+    targets: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    scale: Values | None = None
+
+
+Demands = Callable[[Truth], Iterator[str]]
+
+
+@dataclass(frozen=True)
 class Metric:
     """A score and which way is better.
 
@@ -45,6 +66,8 @@ class Metric:
         always: the tasks whose experiments report it also where they do not name it.
         is_relative: whether it divides by the size of the values, so that it means nothing in preprocessed space, where
             values are relative already and may be negative.
+        demands: yields what keeps it from scoring a truth: a sentence without its subject, the metric, that names the
+            column, what was found and what to do. Asked for every fold and part before anything is fitted.
     """
 
     score: Callable[..., float]
@@ -54,6 +77,7 @@ class Metric:
     decides: bool = True
     always: frozenset[str] = frozenset()
     is_relative: bool = False
+    demands: Demands | None = None
 
     def __post_init__(self) -> None:
         # A registry tells by these which module a plug-in comes from.
@@ -81,14 +105,45 @@ def metric(
     decides: bool = True,
     always: frozenset[str] = frozenset(),
     is_relative: bool = False,
+    demands: Demands | None = None,
 ) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Return a decorator that makes a function the metric called `name`; parameters as the attributes of `Metric`."""
 
     def add(score: Callable[..., float]) -> Callable[..., float]:
-        METRICS.register(name)(Metric(score, tasks, greater_is_better, reads, decides, always, is_relative))
+        METRICS.register(name)(Metric(score, tasks, greater_is_better, reads, decides, always, is_relative, demands))
         return score
 
     return add
+
+
+def _no_negative(truth: Truth) -> Iterator[str]:
+    per_target = truth.values.reshape(-1, len(truth.targets))
+    for target, least in zip(truth.targets, per_target.min(axis=0), strict=True):
+        if least < 0:
+            yield (
+                f"needs true values of at least 0, but column {target!r} goes down to {least:.6g}; use rmse, or send "
+                f"such rows to quarantine with min: 0 in dataset.columns"
+            )
+
+
+def _some_change(truth: Truth) -> Iterator[str]:
+    assert truth.scale is not None
+    for target, scale in zip(truth.targets, truth.scale, strict=True):
+        if not scale > 0:
+            yield (
+                f"divides by how much a target changes over a season, but column {target!r} never changes in the "
+                "training rows; use mae"
+            )
+
+
+def _every_class(truth: Truth) -> Iterator[str]:
+    missing = sorted(set(range(len(truth.classes))) - set(truth.values.astype(int).tolist()))
+    if missing:
+        names = ", ".join(repr(truth.classes[code]) for code in missing)
+        yield (
+            f"needs samples of every class, but column {truth.targets[0]!r} has none of {names} among "
+            f"{len(truth.values)}; use log_loss, a stratified scheme in split.cv, fewer folds or a larger part"
+        )
 
 
 # Drift is judged by the errors that this one reports.
@@ -117,7 +172,7 @@ def coefficient_of_determination(truth: Values, prediction: Values) -> float:
     return 1.0 - mean_squared_error(truth, prediction) / variance if variance > 0 else 0.0
 
 
-@metric("rmsle", CONTINUOUS, is_relative=True)
+@metric("rmsle", CONTINUOUS, is_relative=True, demands=_no_negative)
 def root_mean_squared_logarithmic_error(truth: Values, prediction: Values) -> float:
     """Root of the mean squared difference of log(1 + value); predictions below 0 count as 0.
 
@@ -138,7 +193,7 @@ def symmetric_mean_absolute_percentage_error(truth: Values, prediction: Values) 
     return float(np.mean(200 * np.divide(error, size, out=np.zeros_like(size), where=size > 0)))
 
 
-@metric("mase", CONTINUOUS, reads="scale", decides=False, is_relative=True)
+@metric("mase", CONTINUOUS, reads="scale", decides=False, is_relative=True, demands=_some_change)
 def mean_absolute_scaled_error(truth: Values, prediction: Values, scale: Values) -> float:
     """Mean absolute error in units of the seasonal naive forecast's error on the training rows.
 
@@ -199,7 +254,7 @@ def log_loss(truth: Values, prediction: Values) -> float:
     return float(-np.mean(np.log(np.clip(chosen, 1e-7, 1.0)), dtype=np.float64))
 
 
-@metric("roc_auc", CLASSES, greater_is_better=True)
+@metric("roc_auc", CLASSES, greater_is_better=True, demands=_every_class)
 def roc_auc(truth: Values, prediction: Values) -> float:
     """Area under the ROC curve; one-versus-rest average for more than two classes."""
     from sklearn.metrics import roc_auc_score

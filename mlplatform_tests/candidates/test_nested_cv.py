@@ -14,6 +14,7 @@ from mlplatform.candidates import nested_cv
 from mlplatform.candidates.candidate import Candidate, train_candidate
 from mlplatform.candidates.nested_cv import (
     OuterResult,
+    check_outer_folds,
     outer_folds,
     outer_test,
     outer_training,
@@ -30,6 +31,7 @@ from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import pump_config, pump_frame, pump_settings
 from mlplatform.testing.row_audit import RecordedPanel, audit_rows, poison
+from mlplatform.training import DemandError
 from mlplatform.training.cross_validation import fit_preprocessor, prepare_fold
 from mlplatform.training.evaluation import score_part
 from mlplatform.training.leakage import find_leaks
@@ -259,3 +261,14 @@ class TestAudit:
             np.testing.assert_array_equal(changed[~mask], values[~mask])
             bad = set(map(str, changed[mask]))
             assert bad == ({"None", "poisoned"} if values.dtype == object else {"nan", str(np.float32(1e30))})
+
+
+def test_what_a_metric_cannot_score_is_refused_before_the_first_outer_fold(settings: Settings) -> None:
+    module = pump(settings, "nested.outer_folds=2", "extra_metrics=[rmsle]")
+    folds = dict(zip(module.config.nested.fold_names, outer_folds(module), strict=True))
+    check_outer_folds(module, folds)
+    heat = module.panel.columns["heat"].copy()
+    heat[module.panel.timestamps > np.datetime64("2024-01-06")] = -1
+    module.panel = module.panel.with_columns({**module.panel.columns, "heat": heat})
+    with pytest.raises(DemandError, match="outer_1, test rows: metric 'rmsle' needs true values of at least 0"):
+        check_outer_folds(module, {"outer_1": folds["outer_1"]})

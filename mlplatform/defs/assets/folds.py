@@ -4,7 +4,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, Output
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import StoredFold
-from mlplatform.defs.assets.inputs import check_folds, folds_version, load_part
+from mlplatform.defs.assets.inputs import check_folds, folds_version, load_held_out, load_part
 from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, SPLITS, asset_key
 from mlplatform.defs.metadata import table
@@ -27,10 +27,14 @@ def cv_folds_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     def cv_folds(
         context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
     ) -> Output[dict[str, StoredFold]]:
+        from mlplatform.training import check_demands
+
         config = training.resolve(experiment.name, platform.settings)
         module = load_part(config, platform.settings, "train")
         folds = dict(zip(config.split.fold_names, module.folds(), strict=True))
         chosen = {key: StoredFold(folds[key], config.fold_digest()) for key in context.partition_keys}
+        held_out = load_held_out(config, platform.settings)
+        check_demands(module, {key: stored.fold for key, stored in chosen.items()}, held_out)
         times = module.panel.timestamps
         rows = [
             {

@@ -1,5 +1,6 @@
 """What several assets read and check: the run's configuration, the parts of a split, and folds that must fit it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from dagster import AssetExecutionContext, DataVersion
@@ -52,6 +53,17 @@ def load_part(config: ExperimentConfig, settings: Settings, part: str) -> DataMo
     if part == TRAIN:
         check_disjoint(config.dataset, config.split.version_id, settings)
     return create_data_module(config, read_part(settings, config.dataset.name, config.split.version_id, part))
+
+
+def load_held_out(
+    config: ExperimentConfig, settings: Settings, log: logging.Logger | None = None
+) -> dict[str, DataModule]:
+    """Return part -> data module of the parts that models are scored on, with the samples that a server can answer."""
+    from mlplatform.candidates import answerable
+    from mlplatform.datamodule import TRAIN, read_manifest
+
+    manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
+    return {part: answerable(part, load_part(config, settings, part), log) for part in manifest.parts if part != TRAIN}
 
 
 def folds_version(config: ExperimentConfig, settings: Settings) -> DataVersion:

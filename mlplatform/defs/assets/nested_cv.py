@@ -32,7 +32,7 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         training: TrainingResource,
         mlflow: MlflowResource,
     ) -> Output[dict[str, OuterResult]]:
-        from mlplatform.candidates import outer_folds, score_outer_fold
+        from mlplatform.candidates import check_outer_folds, outer_folds, score_outer_fold
         from mlplatform.datamodule import TRAIN, read_manifest
         from mlplatform.registry.runs import nested_cv_experiment, record_nested_cv
         from mlplatform.training import RunCheckpoints
@@ -47,6 +47,7 @@ def nested_cv_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         module = load_part(config, settings, TRAIN)
         rows = read_manifest(settings, config.dataset.name, config.split.version_id).parts[TRAIN].sha256
         folds = dict(zip(config.nested.fold_names, outer_folds(module), strict=True))
+        check_outer_folds(module, {name: folds[name] for name in context.partition_keys})
         results, journals = {}, []
         checkpoints = {name: RunCheckpoints.of(settings, config, rows, name) for name in context.partition_keys}
         with mlflow.run(context, settings, nested_cv_experiment(config.name)) as run:

@@ -8,7 +8,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, MetadataValue, Outp
 from mlplatform.candidates import Candidate, ModelReport
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import StoredFold
-from mlplatform.defs.assets.inputs import check_folds, load_part, log_versions
+from mlplatform.defs.assets.inputs import check_folds, load_held_out, load_part, log_versions
 from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL
 from mlplatform.defs.metadata import picture, run_link, table
@@ -42,22 +42,22 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     ) -> Output[Candidate]:
         from dataclasses import replace
 
-        from mlplatform.candidates import answerable, train_candidate, training_plots
+        from mlplatform.candidates import train_candidate, training_plots
         from mlplatform.datamodule import TRAIN, TrainingRows, read_manifest, read_part, split_dir, track
         from mlplatform.promotion import LEAKAGE, TOO_GOOD, find_leakage
         from mlplatform.registry.pairs import Evidence, tag_name
         from mlplatform.registry.runs import record_candidate, record_training_rows
-        from mlplatform.training import RunCheckpoints, find_too_good, prepare_fold
+        from mlplatform.training import RunCheckpoints, check_demands, find_too_good, prepare_fold
 
         settings = platform.settings
         config = log_versions(context, experiment.name, training, settings)
         check_folds(config, cv_folds)
         manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
-        parts = {part: load_part(config, settings, part) for part in manifest.parts}
-        train = parts.pop(TRAIN)
-        held_out = {part: answerable(part, module, context.log) for part, module in parts.items()}
+        train, held_out = load_part(config, settings, TRAIN), load_held_out(config, settings, context.log)
         # In the order of the folds: as text, fold_10 would come before fold_2.
         names = config.split.fold_names
+        # Again: the folds stay when another metric is chosen.
+        check_demands(train, {name: cv_folds[name].fold for name in names}, held_out)
         folder = split_dir(settings, config.dataset.name, config.split.version_id)
         hashes = track(settings, [folder / f"{part}.parquet" for part in manifest.parts])
         folds = [prepare_fold(name, train, cv_folds[name].fold, fold_preprocessor[name]) for name in names]

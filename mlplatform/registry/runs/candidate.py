@@ -5,7 +5,7 @@ These functions write to the active MLflow run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,7 @@ import yaml
 from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import SplitManifest
-
-# MLflow refuses longer parameter values.
-PARAM_LENGTH = 500
-# MLflow takes no more at a time.
-METRICS_PER_CALL = 1000
+from mlplatform.registry.runs.entries import log_params, log_scores, set_tags
 
 
 def record_candidate(
@@ -42,9 +38,9 @@ def record_candidate(
         "iterations": list(report.iterations),
         **{f"model.{name}": value for name, value in report.params.items()},
     }
-    mlflow.log_params({name: str(value)[:PARAM_LENGTH] for name, value in params.items()})
-    mlflow.log_metrics({name: float(value) for name, value in report.metrics().items()})
-    _log_curves(report.curves)
+    log_params(params)
+    curves = {f"curve_{fit}_{name}": steps for fit, each in report.curves.items() for name, steps in each.items()}
+    log_scores(report.metrics(), curves)
     losses = report.losses(config.metric)
     mlflow.set_tag("loses_to_baseline", "; ".join(losses) or "no")
     models = {config.model.family: report.candidate, **report.baselines}
@@ -52,9 +48,9 @@ def record_candidate(
     mlflow.log_dict({name: model.entities for name, model in models.items()}, "scores_per_entity.json")
     for part, statistics in manifest.parts.items():
         values = statistics.statistics(config.targets)
-        mlflow.log_params({f"data.{part}.{key}": str(value)[:PARAM_LENGTH] for key, value in values.items()})
-    mlflow.set_tags({f"data.{part}.sha256": statistics.sha256 for part, statistics in manifest.parts.items()})
-    mlflow.set_tags({f"dvc.{name.removesuffix('.parquet')}": value for name, value in dvc_hashes.items()})
+        log_params({f"data.{part}.{key}": value for key, value in values.items()})
+    set_tags({f"data.{part}.sha256": statistics.sha256 for part, statistics in manifest.parts.items()})
+    set_tags({f"dvc.{name.removesuffix('.parquet')}": value for name, value in dvc_hashes.items()})
     mlflow.log_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "config.yaml")
     mlflow.log_dict(_schema(candidate), "feature_schema.json")
     mlflow.log_dict({"trials": list(report.trials)}, "trials.json")
@@ -76,27 +72,6 @@ def config_params(config: ExperimentConfig) -> dict[str, Any]:
         "seed": config.seed,
         "folds": config.split.folds,
     }
-
-
-def _log_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Log every series as a metric with one step per iteration, for example `curve_fold_0_validation_loss`."""
-    import time
-
-    import mlflow
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    points = [
-        Metric(f"curve_{fit}_{name}", float(value), now, step)
-        for fit, series in curves.items()
-        for name, values in series.items()
-        for step, value in enumerate(values, start=1)
-    ]
-    run = mlflow.active_run()
-    assert run is not None
-    client = mlflow.MlflowClient()
-    for start in range(0, len(points), METRICS_PER_CALL):
-        client.log_batch(run.info.run_id, metrics=points[start : start + METRICS_PER_CALL])
 
 
 def _schema(candidate: Candidate) -> dict[str, Any]:

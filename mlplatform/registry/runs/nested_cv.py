@@ -14,7 +14,8 @@ import yaml
 
 from mlplatform.candidates import OuterResult, scores
 from mlplatform.config import ExperimentConfig
-from mlplatform.registry.runs.candidate import PARAM_LENGTH, config_params
+from mlplatform.registry.runs.candidate import config_params
+from mlplatform.registry.runs.entries import log_params, log_scores, set_tags
 from mlplatform.registry.runs.record import CONFIG_FILE
 
 KIND = "kind"
@@ -43,9 +44,9 @@ def record_nested_cv(
         params |= {f"{name}.{key}": value for key, value in result.params.items()}
         for key in ("iterations", "train_samples", "test_samples", "trials"):
             params[f"{name}.{key}"] = getattr(result, key)
-    mlflow.log_params({name: str(value)[:PARAM_LENGTH] for name, value in params.items()})
-    mlflow.log_metrics({name: float(value) for name, value in scores(list(results.values())).items()})
-    mlflow.set_tags(
+    log_params(params)
+    log_scores(scores(list(results.values())))
+    set_tags(
         {
             KIND: NESTED_CV,
             "experiment": config.name,

@@ -1,0 +1,118 @@
+"""What can be known before any fit: whether the rows are such that every fold and part can be fitted and scored.
+
+Each metric says what it demands of the truth; here is who asks, and what preprocessing and classification ask of a
+fold. Not here: what the configuration alone can tell (`config`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from mlplatform.datamodule import DataModule, Fold, Int64
+from mlplatform.plugins import METRICS
+from mlplatform.preprocessing import TransformManager
+from mlplatform.training.cross_validation import fit_preprocessor
+from mlplatform.training.evaluation import seasonal_differences
+from mlplatform.training.metrics import Truth, reading
+
+
+class DemandError(ValueError):
+    """Rows that an experiment cannot be trained or scored on.
+
+    Attributes:
+        mistakes: one text per fold or part, and demand: where, which column, what was found and what to do.
+    """
+
+    def __init__(self, experiment: str, mistakes: tuple[str, ...]) -> None:
+        lines = "\n  ".join(mistakes)
+        super().__init__(f"experiment {experiment!r} cannot be trained and scored on these rows:\n  {lines}")
+        self.mistakes = mistakes
+
+
+def check_demands(train: DataModule, folds: Mapping[str, Fold], held_out: Mapping[str, DataModule]) -> None:
+    """Refuse rows that a fit or a metric would fail on, before anything is fitted on them.
+
+    Parameters:
+        train: all training rows.
+        folds: the folds of those rows, by name.
+        held_out: part -> data module, with the samples that will be scored.
+
+    Raises:
+        DemandError: with all mistakes of all folds and parts.
+    """
+    mistakes = [mistake for name, fold in folds.items() for mistake in _fold_mistakes(train, name, fold)]
+    mistakes += _held_out_mistakes(train, held_out)
+    if mistakes:
+        raise DemandError(train.config.name, tuple(mistakes))
+
+
+def _fold_mistakes(module: DataModule, name: str, fold: Fold) -> Iterator[str]:
+    remedy = "use fewer folds, or other sizes or another scheme in split.cv"
+    for rows, role in ((fold.train, "training"), (fold.validation, "validation")):
+        if not len(rows):
+            yield f"{name}: has no {role} samples; {remedy}"
+            return
+    try:
+        manager = fit_preprocessor(module, fold.fit_rows)
+    except ValueError as error:
+        # Which column it is, and what could not be learnt from it, is in the transform's own words.
+        yield f"{name}: {error}; leave the column out of features.columns, or {remedy}"
+        return
+    yield from _class_mistakes(module, name, manager)
+    yield from _metric_mistakes(module, name, manager, fold.validation, (module, fold.fit_rows))
+
+
+def _held_out_mistakes(train: DataModule, held_out: Mapping[str, DataModule]) -> Iterator[str]:
+    everything = np.arange(train.panel.rows)
+    try:
+        manager = fit_preprocessor(train, everything)
+    except ValueError as error:
+        yield f"train: {error}; leave the column out of features.columns"
+        return
+    for part, module in held_out.items():
+        if len(module.rows):
+            yield from _metric_mistakes(module, part, manager, module.rows, (train, everything))
+        else:
+            yield (
+                f"{part}: has no samples among its {module.panel.rows} rows (lookback {module.config.lookback}, "
+                f"horizon {module.config.horizon}); give it more rows in split, or shorten lookback and horizon"
+            )
+
+
+def _class_mistakes(module: DataModule, name: str, manager: TransformManager) -> Iterator[str]:
+    if module.config.task != "classification":
+        return
+    (target,) = module.config.targets
+    classes = manager.classes(target)
+    if len(classes) < 2:
+        yield (
+            f"{name}: column {target!r} has only the class {classes[0]!r} in the training rows, so there is nothing to "
+            "tell apart; use a stratified scheme in split.cv, fewer folds or more data"
+        )
+
+
+def _metric_mistakes(
+    module: DataModule, name: str, manager: TransformManager, rows: Int64, fitted: tuple[DataModule, Int64]
+) -> Iterator[str]:
+    """Yield what the experiment's metrics refuse in the truth of the samples at `rows`.
+
+    Parameters:
+        fitted: the rows that the scored model is fitted on.
+    """
+    config = module.config
+    try:
+        values = module.truth(manager, rows)
+    except ValueError as error:
+        yield f"{name}: {error}"
+        return
+    scale = None
+    if reading(config.metrics, "scale"):
+        source, fit_rows = fitted
+        scale = seasonal_differences(source.panel.take(source.row_mask(fit_rows)), config.targets, config.season)
+    classes = manager.classes(config.targets[0]) if config.task == "classification" else ()
+    truth = Truth(values, config.targets, classes, scale)
+    for metric in config.metrics:
+        demands = METRICS.get(metric).demands
+        yield from () if demands is None else (f"{name}: metric {metric!r} {each}" for each in demands(truth))
