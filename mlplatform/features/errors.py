@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,10 @@ class StoreUnavailableError(FeatureStoreError):
         """How often and for how long the store was asked, and the last error."""
         times = "1 try" if self.tries == 1 else f"{self.tries} tries"
         return f"{times} in {self.seconds:.2f} s, at last {self.cause}"
+
+
+class MissingOnlineStoreError(sqlite3.OperationalError):
+    """The SQLite file of the online store, or a table in it, is not there. The message names the file and the cause."""
 
 
 def _more(items: Sequence[Any]) -> str:

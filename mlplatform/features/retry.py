@@ -24,7 +24,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from mlplatform.features.errors import StoreUnavailableError
+from mlplatform.features.errors import MissingOnlineStoreError, StoreUnavailableError
 from mlplatform.settings import Settings
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ def _ask_again(operation: Callable[[], T], access: StoreAccess, first: Exception
 
     def give_up(state: RetryCallState) -> NoReturn:
         error, passed = _error(state), time.monotonic() - began
-        raise StoreUnavailableError(access.name, error, state.attempt_number, passed, access.action) from error
+        raise StoreUnavailableError(access.name, error, state.attempt_number, passed, _action(error, access)) from error
 
     asking = Retrying(
         retry=retry_if_exception(lambda error: classify(error) is not Failure.OTHER),
@@ -146,14 +146,29 @@ def _ask_again(operation: Callable[[], T], access: StoreAccess, first: Exception
     return asking(ask)
 
 
+def _action(error: BaseException, access: StoreAccess) -> str:
+    """Return what to do, after the cause where it is known."""
+    if isinstance(error, MissingOnlineStoreError):
+        return f"{error}; {access.action}"
+    if _sqlite_code(error) == sqlite3.SQLITE_IOERR:
+        return (
+            "the disk fails, or the file was removed or replaced while others had it open: stop them, remove the file "
+            f"with its -wal and -shm, and materialise again; {access.action}"
+        )
+    return access.action
+
+
+def _sqlite_code(error: BaseException) -> int:
+    """Return SQLite's primary code, 0 if there is none; the upper bytes are details of the lowest one."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
 def classify(error: BaseException) -> Failure:
     """Return what an exception says about the store that was asked."""
     if isinstance(error, OSError):
         return Failure.PERMANENT if isinstance(error, _OS_PERMANENT) else Failure.TRANSIENT
     if isinstance(error, sqlite3.Error):
-        # The upper bytes of the code are details of the lowest one.
-        code = getattr(error, "sqlite_errorcode", None) or 0
-        return Failure.TRANSIENT if code & 0xFF in _SQLITE_TRANSIENT else Failure.PERMANENT
+        return Failure.TRANSIENT if _sqlite_code(error) in _SQLITE_TRANSIENT else Failure.PERMANENT
     for library, classes in _LIBRARIES.items():
         # Only a library that is loaded can have raised.
         module = sys.modules.get(library)

@@ -176,7 +176,7 @@ def _write(
     features: dict[str, list[Value]],
     settings: Settings,
 ) -> None:
-    store, online = registered.store, _online_store(registered.store)
+    store = registered.store
     moments = [
         moment.replace(tzinfo=dt.UTC) for moment in times.astype("datetime64[ns]").astype("datetime64[us]").tolist()
     ]
@@ -188,9 +188,18 @@ def _write(
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         call_store(
-            lambda chunk=chunk: online.online_write_batch(store.config, view, chunk, None),  # type: ignore[misc]
+            lambda chunk=chunk: _overwrite(store, view, chunk),  # type: ignore[misc]
             online_access(settings, ONLINE_WRITES),
         )
+
+
+def _overwrite(store: Any, view: FeatureView, rows: list[Any]) -> None:
+    """Write rows whatever is stored. The SQLite store keeps newer ones from Feast's own writes; others do not."""
+    online = _online_store(store)
+    if hasattr(online, "overwrite"):
+        online.overwrite(store.config, view, rows)
+    else:
+        online.online_write_batch(store.config, view, rows, None)
 
 
 def _online_store(store: Any) -> Any:
