@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
@@ -151,6 +154,42 @@ def test_a_lock_keeps_others_out_until_it_lapses(
     client.close()
     with server.lock("plant.write") as confirm:
         confirm()
+
+
+def test_a_slow_holder_keeps_its_lock(redis_server: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(online_servers, "LOCK_S", 0.4)
+    monkeypatch.setattr(online_servers, "LOCK_WAIT_S", 0.1)
+    server = online_server(replace(settings, redis_url=redis_server))
+    with server.lock("plant.slow") as confirm:
+        time.sleep(1.0)
+        with pytest.raises(FeatureStoreError, match="was not free"), server.lock("plant.slow"):
+            raise AssertionError("two holders")
+        confirm()
+
+
+def test_the_lock_of_a_killed_holder_is_free_within_seconds(
+    redis_server: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert online_servers.LOCK_S <= 10
+    monkeypatch.setattr(online_servers, "LOCK_S", 1.0)
+    settings = replace(settings, redis_url=redis_server)
+
+    def hold(ready: Connection) -> None:
+        with online_server(settings).lock("plant.killed"):
+            ready.send(True)
+            time.sleep(600)
+
+    forking = multiprocessing.get_context("fork")
+    here, there = forking.Pipe()
+    holder = forking.Process(target=hold, args=(there,))
+    holder.start()
+    assert here.recv()
+    holder.kill()
+    holder.join()
+    began = time.monotonic()
+    with online_server(settings).lock("plant.killed") as confirm:
+        confirm()
+    assert 0.2 < time.monotonic() - began < 5.0
 
 
 def test_a_database_keeps_its_identity_until_it_is_emptied(redis_server: str, settings: Settings) -> None:

@@ -10,6 +10,7 @@ import functools
 import json
 import secrets
 import sqlite3
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -26,8 +27,10 @@ from mlplatform.settings import Settings
 if TYPE_CHECKING:
     from redis import Redis
 
-# A lock on Redis lasts this long after its holder last confirmed it, so that one that was killed does not keep it.
-LOCK_S = 60.0
+# A lock on Redis lasts this long after its holder last renewed it, which a thread does several times as often: one that
+# was killed does not keep the others waiting, and one that is slow keeps its lock.
+LOCK_S = 10.0
+RENEWALS_PER_LEASE = 4
 LOCK_WAIT_S = 600.0
 # A server that hangs must not hang every request with it. Redis-py by itself tries for ten seconds to reach a server
 # that is not there; how often to ask is decided in `retry`, which knows who waits.
@@ -113,7 +116,10 @@ class RedisServer:
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[Confirm]:
-        """Hold a lock on the server; it lapses when its holder does not confirm it for a minute.
+        """Hold a lock on the server; it is renewed while its holder lives, and lapses seconds after that was killed.
+
+        A holder that could not renew it in time (stopped, or cut off from the server) learns that when it confirms:
+        the token of the lock tells it from whoever holds the lock then.
 
         Raises:
             FeatureStoreError: if another holder does not let go of it.
@@ -121,7 +127,12 @@ class RedisServer:
         """
         from redis.exceptions import LockError, RedisError
 
-        lock = _redis_client(self._url).lock(f"mlplatform:lock:{name}", timeout=LOCK_S, sleep=0.02)
+        lock = _redis_client(self._url).lock(
+            f"mlplatform:lock:{name}",
+            timeout=LOCK_S,
+            sleep=0.02,
+            thread_local=False,  # another thread renews it
+        )
         if not call_store(lambda: lock.acquire(blocking_timeout=LOCK_WAIT_S), self._access):
             raise FeatureStoreError(f"the lock {name!r} on the online store was not free within {LOCK_WAIT_S:.0f} s")
 
@@ -138,7 +149,8 @@ class RedisServer:
                 )
 
         try:
-            yield confirm
+            with _repeating(is_held, LOCK_S / RENEWALS_PER_LEASE):
+                yield confirm
         finally:
             # Lapsed, it is no longer ours to free; and a server that is gone frees it by itself.
             with contextlib.suppress(LockError, RedisError):
@@ -217,6 +229,28 @@ _QUERY: dict[str, Callable[[str], Any]] = {
     "ssl_cert_reqs": str,
     "ssl_check_hostname": _flag,
 }
+
+
+@contextlib.contextmanager
+def _repeating(renew: Callable[[], bool], every_s: float) -> Iterator[None]:
+    """Call `renew` in a thread of its own, again and again until it returns `False`, while the context is open."""
+    from redis.exceptions import RedisError
+
+    is_over = threading.Event()
+
+    def repeat() -> None:
+        while not is_over.wait(every_s):
+            # A server that does not answer now may do so before the lease ends.
+            with contextlib.suppress(RedisError):
+                if not renew():
+                    return
+
+    threading.Thread(target=repeat, name="renew-lock", daemon=True).start()
+    try:
+        yield
+    finally:
+        # Not waited for: the server may hang, and what is renewed after its release is told by its token.
+        is_over.set()
 
 
 @functools.lru_cache(maxsize=8)
