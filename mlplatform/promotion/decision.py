@@ -71,6 +71,7 @@ class Decision:
         reason: one sentence for people.
         needed: the score that the margin asks for; None where there is no champion to beat.
         dry_run: whether the policy says that nothing may change, whatever was decided.
+        baselines, others: scores of the naive baselines, and of those that need not be beaten.
     """
 
     promote: bool
@@ -83,6 +84,7 @@ class Decision:
     reference: Reference | None = None
     needed: float | None = None
     dry_run: bool = False
+    others: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def acts(self) -> bool:
@@ -107,6 +109,7 @@ class Case:
     policy: PromotionConfig
     now: dt.datetime
     reference: Reference | None = None
+    others: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def needed(self) -> float | None:
@@ -129,6 +132,7 @@ def decide_promotion(
     policy: PromotionConfig,
     now: dt.datetime,
     reference: Reference | None = None,
+    others: Mapping[str, float] | None = None,
 ) -> Decision:
     """Decide whether `candidate` replaces `champion`: the first rule with an objection decides.
 
@@ -140,8 +144,9 @@ def decide_promotion(
         baselines: the same metric for every naive baseline.
         now: the current time, with time zone.
         reference: the rows behind the scores; None leaves the least number of rows unchecked.
+        others: the same metric for the other baselines, which the reason names and no rule reads.
     """
-    case = Case(candidate, champion, baselines, metric_name, metric, policy, now, reference)
+    case = Case(candidate, champion, baselines, metric_name, metric, policy, now, reference, others or {})
     for rule in RULES:
         verdict = rule(case)
         if verdict is not None:
@@ -168,6 +173,7 @@ def _decision(case: Case, promote: bool, outcome: Outcome, reason: str) -> Decis
         case.reference,
         case.needed,
         case.policy.dry_run,
+        case.others,
     )
 
 
@@ -208,12 +214,17 @@ def _enough_data(case: Case) -> Verdict:
 
 
 def _beats_baselines(case: Case) -> Verdict:
-    score = case.candidate.score
-    assert score is not None
-    for name, baseline in case.baselines.items() if case.policy.must_beat_baselines else ():
-        if not case.metric.loss(score) < case.metric.loss(baseline):
-            return "baseline", f"{case.metric_name} {score:.6g} does not beat the baseline {name} with {baseline:.6g}"
-    return None
+    lost = [name for name in case.baselines if not _beats(case, case.baselines[name])]
+    if not lost or not case.policy.must_beat_baselines:
+        return None
+    named = " and ".join(f"{name} with {case.baselines[name]:.6g}" for name in lost)
+    noun = "baseline" if len(lost) == 1 else "baselines"
+    return "baseline", f"{case.metric_name} {case.candidate.score:.6g} does not beat the {noun} {named}"
+
+
+def _beats(case: Case, baseline: float) -> bool:
+    assert case.candidate.score is not None
+    return case.metric.loss(case.candidate.score) < case.metric.loss(baseline)
 
 
 def _has_scored_champion(case: Case) -> Verdict:
@@ -266,10 +277,21 @@ RULES: tuple[Callable[[Case], Verdict], ...] = (
 
 def _approval(case: Case) -> tuple[Outcome, str]:
     scored = f"{case.metric_name} {case.candidate.score:.6g}"
+    outcomes = _beside_baselines(case)
     if case.champion is not None:
-        return "better", f"{scored} beats version {case.champion.version} with {case.champion.score:.6g}"
-    beaten = " beats the baselines" if case.policy.must_beat_baselines and case.baselines else ""
-    return "first", f"{scored}{beaten}; there is no champion yet"
+        against = f"beats version {case.champion.version} with {case.champion.score:.6g}"
+        return "better", f"{scored} {'; '.join((against, *outcomes))}"
+    said = "; ".join((*outcomes, "there is no champion yet"))
+    return "first", f"{scored} {said}" if outcomes else f"{scored}; {said}"
+
+
+def _beside_baselines(case: Case) -> list[str]:
+    """Return what is beaten and what is not, every baseline by name."""
+    scores = {**case.baselines, **case.others}
+    beaten = [f"{name} with {score:.6g}" for name, score in scores.items() if _beats(case, score)]
+    lost = [f"{name} with {score:.6g}" for name, score in scores.items() if not _beats(case, score)]
+    words = [f"beats the baselines {' and '.join(beaten)}"] if beaten else []
+    return words + ([f"does not beat {' and '.join(lost)}, which need not be beaten"] if lost else [])
 
 
 def _is_scored(contender: Contender) -> bool:
