@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,17 +91,36 @@ class CandidateReport:
     fit_seconds: float
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
+    def beside_baselines(self, metric: str) -> list[str]:
+        """Return one line per baseline: where the candidate beats it and where it does not, on folds and parts."""
+        lines = []
+        for name, baseline in self.baselines.items():
+            found: dict[bool, list[str]] = {True: [], False: []}
+            for key, own, other, beaten in self._against(baseline, metric):
+                found[beaten].append(f"{key} {own:.5g} against {other:.5g}")
+            words = {True: f"beats {name}", False: f"loses to {name}"}
+            lines.append("; ".join(f"{words[beaten]}: {', '.join(each)}" for beaten, each in found.items() if each))
+        return [line for line in lines if line]
+
     def losses(self, metric: str) -> list[str]:
         """Return one line per baseline that is at least as good as the candidate, on the folds or a part."""
+        return [
+            f"loses to {name}: {key} {own:.5g} against {other:.5g}"
+            for name, baseline in self.baselines.items()
+            for key, own, other, beaten in self._against(baseline, metric)
+            if not beaten
+        ]
+
+    def _against(self, baseline: ModelReport, metric: str) -> Iterator[tuple[str, float, float, bool]]:
+        """Yield score by score its name, the candidate's value, the baseline's, and whether the candidate's is better.
+
+        A score that is not a number beats nothing.
+        """
         better = METRICS.get(metric)
-        found = []
-        own = self.candidate.metrics()
-        for name, baseline in self.baselines.items():
-            other = baseline.metrics()
-            for key in (f"cv_{metric}_mean", *(f"{part}_{metric}" for part in baseline.parts)):
-                if key in own and key in other and better.loss(other[key]) <= better.loss(own[key]):
-                    found.append(f"loses to {name}: {key} {own[key]:.5g} against {other[key]:.5g}")
-        return found
+        own, other = self.candidate.metrics(), baseline.metrics()
+        for key in (f"cv_{metric}_mean", *(f"{part}_{metric}" for part in baseline.parts)):
+            if key in own and key in other:
+                yield key, own[key], other[key], better.loss(own[key]) < better.loss(other[key])
 
     def metrics(self) -> dict[str, float]:
         """Return all scores under their MLflow names; a baseline's start with `baseline_<name>_`."""

@@ -86,8 +86,8 @@ def curves_plot(candidate: Candidate) -> bytes:
 def forecast_plot(candidate: Candidate, reference: DataModule) -> bytes:
     """Return a picture of predictions on the reference set.
 
-    Forecast: the history, truth and forecast of one window in the middle. Otherwise: prediction against truth, or the
-    probability of the true class.
+    Forecast: the history, truth, forecast and interval of one window in the middle, and whose it is. Otherwise:
+    prediction against truth, or the probability of the true class.
     """
     figure = new_figure(7.0, 3.2)
     axes = figure.add_subplot()
@@ -101,6 +101,7 @@ def forecast_plot(candidate: Candidate, reference: DataModule) -> bytes:
         answers, *bounds = (reference.invert(candidate.manager, each) for each in made)
     truth = reference.truth(candidate.manager, rows)
     target = candidate.config.targets[-1]
+    axes.set_title(f"{candidate.config.name}: reference set")
     if candidate.config.task == "forecast":
         band = None if bounds is None else (bounds[0][0, :, -1], bounds[1][0, :, -1])
         draw_forecast(axes, reference, int(rows[0]), target, truth[0, :, -1], answers[0, :, -1], band)
@@ -114,7 +115,6 @@ def forecast_plot(candidate: Candidate, reference: DataModule) -> bytes:
         axes.hist(answers[np.arange(len(truth)), truth.astype(int)], bins=20, range=(0, 1), color=BLUE)
         axes.set_xlabel("probability of the true class")
         axes.set_ylabel("samples")
-    axes.set_title(f"{candidate.config.name}: reference set")
     return png_bytes(figure)
 
 
@@ -127,7 +127,10 @@ def draw_forecast(
     forecast: np.ndarray,
     band: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
-    """Draw history, truth and forecast of one window on matplotlib axes, with its interval if there is one."""
+    """Draw history, truth and forecast of one window on matplotlib axes, with its interval if there is one.
+
+    The title names the experiment, the entity and the time of the last row that the forecast knows.
+    """
     from matplotlib.axes import Axes
 
     assert isinstance(axes, Axes)
@@ -136,10 +139,19 @@ def draw_forecast(
     future = slice(origin + 1, origin + 1 + len(truth))
     times, values = module.panel.timestamps, module.panel.columns[target]
     axes.plot(times[past], values[past], color=GREY, label="history")
+    # One step makes a point: neither a line nor an area would show it.
+    mark = "o" if len(truth) == 1 else ""
     if band is not None:
-        axes.fill_between(times[future], *band, color=ORANGE, alpha=0.2, linewidth=0, label="interval")
-    axes.plot(times[future], truth, color="black", linewidth=1, label="truth")
-    axes.plot(times[future], forecast, color=ORANGE, label="forecast")
+        coverage = module.config.uncertainty.coverage
+        label = "interval" if coverage is None else f"{coverage:.0%} interval"
+        if mark:
+            axes.vlines(times[future], *band, color=ORANGE, alpha=0.4, linewidth=6, label=label)
+        else:
+            axes.fill_between(times[future], *band, color=ORANGE, alpha=0.2, linewidth=0, label=label)
+    axes.plot(times[future], truth, color="black", linewidth=1, marker=mark, label="truth")
+    axes.plot(times[future], forecast, color=ORANGE, marker=mark, label="forecast")
+    entity, column = module.panel.row_entities[origin], module.config.dataset.entity_column or "entity"
+    axes.set_title(f"{module.config.name}: {column} {entity}, reference set, from {str(times[origin])[:16]}")
     unit = module.config.dataset.columns[target].unit
     axes.set_ylabel(f"{target} [{unit}]" if unit else target)
     axes.legend(frameon=False, fontsize=8)

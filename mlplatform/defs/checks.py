@@ -78,16 +78,19 @@ def find_integrity(candidate: Candidate, store: "PairStore") -> Finding:
 
 
 def find_baselines(candidate: Candidate, _store: "PairStore") -> Finding:
-    """Find which naive baselines the candidate does not beat."""
+    """Find which naive baselines the candidate does not beat, and say how it does beside each baseline."""
     from mlplatform.promotion import compare_with_baselines
 
     comparisons = compare_with_baselines(candidate)
-    lost = [comparison.baseline for comparison in comparisons if not comparison.is_beaten]
     metric = f"reference_{candidate.config.metric}"
-    won = f"{metric} beats {len(comparisons)} naive baselines"
+    outcomes = [
+        f"{'beats' if each.is_beaten else 'does not beat'} {each.baseline} ({each.baseline_score:.6g})"
+        f"{'' if each.is_naive else ', which need not be beaten'}"
+        for each in comparisons
+    ]
     return Finding(
-        not lost,
-        f"{metric} does not beat {', '.join(lost)}" if lost else won,
+        all(each.is_beaten for each in comparisons if each.is_naive),
+        f"{metric} {comparisons[0].candidate_score:.6g} {'; '.join(outcomes)}" if comparisons else "no baselines",
         {metric: table([vars(comparison) for comparison in comparisons])},
         AssetCheckSeverity.WARN,
     )

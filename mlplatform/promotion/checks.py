@@ -23,9 +23,10 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """The candidate beside one naive baseline, on the reference set and in the experiment's metric.
+    """The candidate beside one baseline, on the reference set and in the experiment's metric.
 
     Attributes:
+        is_naive: whether the gate may ask that it is beaten.
         gain: how much better the candidate is, as a share of the baseline's score.
     """
 
@@ -34,21 +35,22 @@ class BaselineComparison:
     candidate_score: float
     gain: float
     is_beaten: bool
+    is_naive: bool = True
 
 
 def compare_with_baselines(candidate: Candidate) -> list[BaselineComparison]:
-    """Return the candidate beside every naive baseline, as training scored them."""
+    """Return the candidate beside every baseline, as training scored them."""
     name = candidate.config.metric
     metric, score = METRICS.get(name), candidate.report.candidate.parts[REFERENCE][name]
     comparisons = []
     for baseline, report in candidate.report.baselines.items():
-        if not MODELS.get(baseline).is_naive:
-            continue
         other = report.parts[REFERENCE][name]
         better_by = metric.loss(other) - metric.loss(score)
         gain = better_by / abs(other) if other else 0.0
         # NaN compares as false: a score that is not a number beats nothing.
-        comparisons.append(BaselineComparison(baseline, other, score, gain, better_by > 0))
+        comparisons.append(
+            BaselineComparison(baseline, other, score, gain, better_by > 0, MODELS.get(baseline).is_naive)
+        )
     return comparisons
 
 

@@ -78,6 +78,7 @@ class Decision:
         needed: the score that the margin asks for; None where there is no champion to beat.
         dry_run: whether the policy says that nothing may change, whatever was decided.
         notes: what could not be found out, for people.
+        baselines, others: scores of the naive baselines, and of those that need not be beaten.
     """
 
     promote: bool
@@ -91,6 +92,7 @@ class Decision:
     needed: float | None = None
     dry_run: bool = False
     notes: tuple[str, ...] = ()
+    others: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def acts(self) -> bool:
@@ -116,6 +118,7 @@ class Case:
     now: dt.datetime
     reference: Reference | None = None
     word: str = ""
+    others: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def needed(self) -> float | None:
@@ -139,6 +142,7 @@ def decide_promotion(
     now: dt.datetime,
     reference: Reference | None = None,
     word: str = "",
+    others: Mapping[str, float] | None = None,
 ) -> Decision:
     """Decide whether `candidate` replaces `champion`: the first rule with an objection decides.
 
@@ -152,8 +156,9 @@ def decide_promotion(
         reference: the rows behind the scores; None leaves the least number of rows unchecked.
         word: why a person promotes the candidate although a check finds it too good, or although the champion knows
             reference rows, which can only make it look better than it is. Nothing else bends to it.
+        others: the same metric for the other baselines, which the reason names and no rule reads.
     """
-    case = Case(candidate, champion, baselines, metric_name, metric, policy, now, reference, word)
+    case = Case(candidate, champion, baselines, metric_name, metric, policy, now, reference, word, others or {})
     for rule in RULES:
         verdict = rule(case)
         if verdict is not None:
@@ -180,6 +185,7 @@ def _decision(case: Case, promote: bool, outcome: Outcome, reason: str) -> Decis
         case.reference,
         case.needed,
         case.policy.dry_run,
+        others=case.others,
     )
 
 
@@ -248,12 +254,17 @@ def _champion_never_saw_the_reference(case: Case) -> Verdict:
 
 
 def _beats_baselines(case: Case) -> Verdict:
-    score = case.candidate.score
-    assert score is not None
-    for name, baseline in case.baselines.items() if case.policy.must_beat_baselines else ():
-        if not case.metric.loss(score) < case.metric.loss(baseline):
-            return "baseline", f"{case.metric_name} {score:.6g} does not beat the baseline {name} with {baseline:.6g}"
-    return None
+    lost = [name for name in case.baselines if not _beats(case, case.baselines[name])]
+    if not lost or not case.policy.must_beat_baselines:
+        return None
+    named = " and ".join(f"{name} with {case.baselines[name]:.6g}" for name in lost)
+    noun = "baseline" if len(lost) == 1 else "baselines"
+    return "baseline", f"{case.metric_name} {case.candidate.score:.6g} does not beat the {noun} {named}"
+
+
+def _beats(case: Case, baseline: float) -> bool:
+    assert case.candidate.score is not None
+    return case.metric.loss(case.candidate.score) < case.metric.loss(baseline)
 
 
 def _has_scored_champion(case: Case) -> Verdict:
@@ -310,11 +321,22 @@ RULES: tuple[Callable[[Case], Verdict], ...] = (
 def _approval(case: Case) -> tuple[Outcome, str]:
     scored = f"{case.metric_name} {case.candidate.score:.6g}"
     doubts = case.candidate.suspicion or (case.champion is not None and case.champion.overlap)
-    said = f"; a person says of what is in doubt: {case.word}" if doubts else ""
+    said = [f"a person says of what is in doubt: {case.word}"] if doubts else []
+    outcomes = _beside_baselines(case)
     if case.champion is not None:
-        return "better", f"{scored} beats version {case.champion.version} with {case.champion.score:.6g}{said}"
-    beaten = " beats the baselines" if case.policy.must_beat_baselines and case.baselines else ""
-    return "first", f"{scored}{beaten}; there is no champion yet{said}"
+        against = f"beats version {case.champion.version} with {case.champion.score:.6g}"
+        return "better", f"{scored} {'; '.join((against, *outcomes, *said))}"
+    words = "; ".join((*outcomes, "there is no champion yet", *said))
+    return "first", f"{scored} {words}" if outcomes else f"{scored}; {words}"
+
+
+def _beside_baselines(case: Case) -> list[str]:
+    """Return what is beaten and what is not, every baseline by name."""
+    scores = {**case.baselines, **case.others}
+    beaten = [f"{name} with {score:.6g}" for name, score in scores.items() if _beats(case, score)]
+    lost = [f"{name} with {score:.6g}" for name, score in scores.items() if not _beats(case, score)]
+    words = [f"beats the baselines {' and '.join(beaten)}"] if beaten else []
+    return words + ([f"does not beat {' and '.join(lost)}, which need not be beaten"] if lost else [])
 
 
 def _is_scored(contender: Contender) -> bool:

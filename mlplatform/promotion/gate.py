@@ -82,19 +82,27 @@ def naive_scores(config: ExperimentConfig, info: PairInfo, store: PairStore) -> 
     Raises:
         LookupError: if the run lacks one.
     """
+    naive = [each.name for each in config.baselines if MODELS.get(each.name).is_naive]
+    found = _baseline_scores(config, info, store)
+    for name in naive:
+        if name not in found:
+            raise LookupError(
+                f"MLflow run {info.run_id} of {info.name} version {info.version} lacks the metric "
+                f"{_baseline_key(config, name)!r}; train again"
+            )
+    return {name: found[name] for name in naive}
+
+
+def _baseline_scores(config: ExperimentConfig, info: PairInfo, store: PairStore) -> dict[str, float]:
+    """Return the reference scores of all baselines that the pair's training run recorded."""
     data = store.client.get_run(info.run_id).data
     recorded = data.metrics | dict.fromkeys(scores_without_a_number(data.tags), math.nan)
-    scores = {}
-    for baseline in config.baselines:
-        if not MODELS.get(baseline.name).is_naive:
-            continue
-        key = mlflow_name(f"baseline_{baseline.name}_{metric_name(config)}")
-        if key not in recorded:
-            raise LookupError(
-                f"MLflow run {info.run_id} of {info.name} version {info.version} lacks the metric {key!r}; train again"
-            )
-        scores[baseline.name] = recorded[key]
-    return scores
+    keys = {each.name: _baseline_key(config, each.name) for each in config.baselines}
+    return {name: recorded[key] for name, key in keys.items() if key in recorded}
+
+
+def _baseline_key(config: ExperimentConfig, name: str) -> str:
+    return mlflow_name(f"baseline_{name}_{metric_name(config)}")
 
 
 def score_pair(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) -> tuple[dict[str, float], Float32]:
@@ -150,6 +158,10 @@ def answer_part(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame)
     return forecaster.postprocess_answers(forecaster.infer_answers(samples))
 
 
+def _others(config: ExperimentConfig, info: PairInfo, store: PairStore, naive: Mapping[str, float]) -> dict[str, float]:
+    return {name: score for name, score in _baseline_scores(config, info, store).items() if name not in naive}
+
+
 class _Gate:
     """The reference set of one experiment, and what the decision on a pair needs from it."""
 
@@ -180,6 +192,7 @@ class _Gate:
             candidate=scored,
             champion=None if champion is None else self._contender("champion", champion, pairs["champion"], module),
             baselines=baselines,
+            others=_others(self.config, candidate, self.store, baselines),
             metric_name=metric_name(self.config),
             metric=METRICS.get(self.config.metric),
             policy=self.config.promotion,

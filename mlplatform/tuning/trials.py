@@ -68,9 +68,14 @@ def rank(trial: FrozenTrial) -> tuple[float, int]:
 
 
 def row_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Return a trial as a row of the table of trials; `loss` of a pruned one is the last it reported."""
+    """Return a trial as a row of the table of trials; only one that ran to its end has a `loss`.
+
+    What a pruned trial last reported is of a part of the folds, or in preprocessed space: it would look better beside
+    the others without being so.
+    """
     seconds = trial.duration.total_seconds() if trial.duration else None
-    return {"number": trial.number, "state": trial.state.name, "loss": trial.value, "seconds": seconds, **trial.params}
+    loss = trial.value if trial.state.name == "COMPLETE" else None
+    return {"number": trial.number, "state": trial.state.name, "loss": loss, "seconds": seconds, **trial.params}
 
 
 def saved_share(trials: Sequence[FrozenTrial]) -> float:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlplatform.candidates.candidate import Candidate, ModelReport, train_candidate
-from mlplatform.candidates.plots import forecast_plot, scores_plot
+from mlplatform.candidates.candidate import Candidate, CandidateReport, ModelReport, train_candidate
+from mlplatform.candidates.plots import draw_forecast, forecast_plot, scores_plot
 from mlplatform.config import ExperimentConfig, load_experiment
 from mlplatform.data.raw import ingest
 from mlplatform.data.raw_table import read_raw
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.factory import create_data_module
 from mlplatform.datamodule.splits import read_part, write_split
+from mlplatform.figures import new_figure
 from mlplatform.plugins import METRICS
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import prepare_folds, pump_config, pump_frame, pump_settings
@@ -204,3 +206,35 @@ def test_a_run_is_drawn(fixture: str, request: pytest.FixtureRequest) -> None:
     run: Run = request.getfixturevalue(fixture)
     assert scores_plot(run.candidate).startswith(PNG)
     assert forecast_plot(run.candidate, run.parts["reference"]).startswith(PNG)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_picture_of_a_forecast_names_whose_it_is_and_shows_interval_and_truth(forecast: Run, steps: int) -> None:
+    module = forecast.parts["reference"]
+    origin = int(module.rows[len(module.rows) // 2])
+    axes = new_figure(7.0, 3.2).add_subplot()
+    truth, band = np.full(steps, 20.0), (np.full(steps, 15.0), np.full(steps, 25.0))
+    draw_forecast(axes, module, origin, "heat", truth, truth + 1, band)
+    unit, time = module.panel.row_entities[origin], str(module.panel.timestamps[origin])[:16]
+    assert axes.get_title() == f"pump_xgboost: unit {unit}, reference set, from {time}"
+    handles, labels = axes.get_legend_handles_labels()
+    assert sorted(labels) == ["80% interval", "forecast", "history", "truth"]
+    drawn = dict(zip(labels, handles, strict=True))
+    assert drawn["80% interval"].get_paths()
+    assert drawn["truth"].get_ydata().tolist() == truth.tolist()
+    # A line through one point is invisible.
+    assert steps > 1 or drawn["truth"].get_marker() == "o"
+
+
+def test_every_baseline_is_named_with_its_outcome() -> None:
+    def scores(folds: float, reference: float) -> ModelReport:
+        return ModelReport(({"mae": folds},), {"reference": {"mae": reference}})
+
+    baselines = {"repeat_last": scores(3, 2), "ridge": scores(2, 0.5), "flat": scores(0.5, math.nan)}
+    report = CandidateReport({}, (), scores(1, 1), baselines, (), 0.0)
+    assert report.beside_baselines("mae") == [
+        "beats repeat_last: cv_mae_mean 1 against 3, reference_mae 1 against 2",
+        "beats ridge: cv_mae_mean 1 against 2; loses to ridge: reference_mae 1 against 0.5",
+        "loses to flat: cv_mae_mean 1 against 0.5, reference_mae 1 against nan",
+    ]
+    assert report.losses("mae")[0] == "loses to ridge: reference_mae 1 against 0.5"

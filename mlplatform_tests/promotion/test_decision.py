@@ -144,6 +144,20 @@ def test_reasons_name_the_metric_the_versions_and_the_numbers() -> None:
     assert "it predicts 12 steps" in decide(1.0, None).reason
 
 
+def test_every_baseline_is_named_with_its_outcome() -> None:
+    decision = decide_promotion(
+        Contender(1, 1.0), None, {"repeat_last": 2.0, "seasonal_naive": 3.0}, "mae", METRICS.get("mae"),
+        PromotionConfig(), NOW, others={"ridge": 0.5, "linear": 4.0, "broken": NAN},
+    )  # fmt: skip
+    assert decision.promote
+    assert decision.reason == (
+        "mae 1 beats the baselines repeat_last with 2 and seasonal_naive with 3 and linear with 4; does not beat ridge "
+        "with 0.5 and broken with nan, which need not be beaten; there is no champion yet"
+    )
+    worse = decide(2.5, 5.0, baselines={"repeat_last": 2.0, "seasonal_naive": 3.0, "flat": 1.0})
+    assert worse.reason == "reference_mae 2.5 does not beat the baselines repeat_last with 2 and flat with 1"
+
+
 def test_a_first_champion_that_had_no_baselines_to_beat_does_not_claim_to_have_beaten_them() -> None:
     assert "beats the baselines" in decide(1.0, has_champion=False, baselines={"repeat_last": 2.0}).reason
     easy: dict[str, Any] = {"baselines": {"repeat_last": 0.5}, "must_beat_baselines": False}

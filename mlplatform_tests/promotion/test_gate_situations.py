@@ -137,7 +137,17 @@ WEAK_CHAMPION: tuple[Callable[[Stage], object], ...] = (lambda stage: stage.prom
 STRONG_CHAMPION: tuple[Callable[[Stage], object], ...] = (lambda stage: stage.promote(2),)
 
 SITUATIONS = (
-    Situation("the first candidate ever", "first", "beats the baselines; there is no champion yet"),
+    Situation(
+        "the first candidate ever",
+        "first",
+        r"beats the baselines repeat_last with 1e\+06 and seasonal_naive with 1e\+06; there is no champion yet",
+    ),
+    Situation(
+        "the first candidate, worse than a baseline that is not naive",
+        "first",
+        r"seasonal_naive with 1e\+06; does not beat ridge with 0\.1, which need not be beaten; there is no champion",
+        (lambda stage: stage.record(2, baseline_ridge_reference_mae=0.1),),
+    ),
     Situation(
         "the first candidate, worse than a naive rule",
         "baseline",

@@ -135,6 +135,8 @@ def test_poor_trials_are_pruned_and_cost_less(config: ExperimentConfig, folds: l
     hopeless = {"learning_rate": SearchDimension(type="categorical", choices=(1e-6,))}
     result = tune(searching(config, hopeless, trials=3, pruner_startup_trials=1), folds, tmp_path / "journal")
     assert [trial["state"] for trial in result.trials] == ["COMPLETE", "PRUNED", "PRUNED"]
+    # What they last reported is on another scale than a finished trial's.
+    assert [trial["loss"] is None for trial in result.trials] == [False, True, True]
     assert result.best.params == config.model.params
     patient = tune(searching(config, hopeless, trials=3, pruner_startup_trials=9), folds, tmp_path / "patient")
     assert [trial["state"] for trial in patient.trials] == ["COMPLETE"] * 3

@@ -107,10 +107,9 @@ def _metadata(candidate: Candidate, plots: dict[str, bytes], journal: Path, sett
     for name, model in models.items():
         scores = model.metrics()
         rows.append({"model": name, **{key: scores[key] for key in scores if key.endswith((metric, f"{metric}_mean"))}})
-    losses = report.losses(metric)
     return {
         "scores": table(rows),
-        "beside_baselines": "; ".join(losses) or "better than every baseline on the folds and on every part",
+        "beside_baselines": "; ".join(report.beside_baselines(metric)) or "there are no baselines",
         **({"entities": table(_worst_entities(report.candidate, metric))} if report.candidate.entities else {}),
         "params": MetadataValue.json(report.params),
         "iterations": ", ".join(map(str, report.iterations)) or "none",
