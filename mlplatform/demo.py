@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import socket
@@ -98,6 +99,7 @@ def _progress(line: str) -> str | None:
 def _show_scores(settings: Settings) -> None:
     from mlplatform.config import load_experiment
     from mlplatform.registry.pairs import LATEST, PRODUCTION, PairStore
+    from mlplatform.registry.runs import mlflow_name
 
     config = load_experiment(EXPERIMENT, settings=settings)
     store = PairStore(settings)
@@ -108,7 +110,7 @@ def _show_scores(settings: Settings) -> None:
         "     " + f"{config.metric}".ljust(16) + "".join(c.removesuffix(f"_{config.metric}").rjust(12) for c in columns)
     )
     for name, prefix in names.items():
-        values = "".join(f"{run.data.metrics[prefix + column]:12.4f}" for column in columns)
+        values = "".join(f"{run.data.metrics.get(mlflow_name(prefix + column), math.nan):12.4f}" for column in columns)
         _say(f"     {name.ljust(16)}{values}")
     decision = "promoted" if run.data.tags["promotion.promote"] == "true" else "not promoted"
     _say(f"     gate: {decision}, because {run.data.tags['promotion.reason']}")
