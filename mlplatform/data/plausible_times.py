@@ -15,6 +15,8 @@ import numpy.typing as npt
 Bool = npt.NDArray[np.bool_]
 Span = tuple[int, int]
 
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
 
 class Judged(NamedTuple):
     """What was found among times.
@@ -46,9 +48,9 @@ def judge_times(
     """
     is_time = ~np.isnat(times)
     values = times.astype("datetime64[ns]").astype(np.int64)
-    late = is_time & (values > _nanoseconds(latest))
+    late = is_time & (values > _nanoseconds(latest - EPOCH))
     candidates = is_time & ~late
-    bulk = _bulk(values[candidates], max_gap // dt.timedelta(microseconds=1) * 1000, span)
+    bulk = _bulk(values[candidates], _nanoseconds(max_gap), span)
     if bulk is None:
         return Judged(late, np.zeros(len(times), dtype=bool), span)
     first, last = bulk
@@ -76,5 +78,5 @@ def _bulk(values: npt.NDArray[np.int64], max_gap: int, span: Span | None) -> Spa
     return int(ordered[starts[chosen]]), max(int(ordered[-1]), span[1])
 
 
-def _nanoseconds(moment: dt.datetime) -> int:
-    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1) * 1000
+def _nanoseconds(length: dt.timedelta) -> int:
+    return length // dt.timedelta(microseconds=1) * 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -180,7 +180,7 @@ class _Gate:
         champion = self.store.find(self.config.registered_name, PRODUCTION)
         contenders = {"candidate": candidate, **({} if champion is None else {"champion": champion})}
         pairs = {role: self.store.load(info) for role, info in contenders.items()}
-        module = self._samples(*(pair.contract.input_rows for pair in pairs.values()))
+        module = self._samples([pair.contract.input_rows for pair in pairs.values()])
         scored, obstacle = self._contender("candidate", candidate, pairs["candidate"], module), ""
         try:
             baselines = naive_scores(self.config, candidate, self.store)
@@ -202,17 +202,19 @@ class _Gate:
         )
         return GateReport(replace(decision, notes=tuple(self.notes)), champion, self.errors)
 
-    def _samples(self, candidate: int, *champion: int) -> DataModule:
+    def _samples(self, needed: Sequence[int]) -> DataModule:
         """Return the samples that both contenders answer: those of training, for the rows that the candidate needs.
 
         A champion that looks back further loses a sample only with an entity that is younger than the reference set;
         with the others it cannot be compared.
+
+        Parameters:
+            needed: rows that the candidate needs, then those that the champion does, if there is one.
         """
-        module = self.module.with_history(candidate)
+        module = self.module.with_history(needed[0])
         times, offsets = module.panel.timestamps, module.panel.offsets
         is_young = np.repeat(times[offsets[:-1]] > times.min(), np.diff(offsets))
-        wanted = max((candidate, *champion))
-        return module.only(~is_young | (module.panel.history >= wanted))
+        return module.only(~is_young | (module.panel.history >= max(needed)))
 
     def _contender(self, role: str, info: PairInfo, forecaster: Forecaster, module: DataModule) -> Contender:
         until = self.store.client.get_run(info.run_id).data.params.get("data.train.end")

@@ -101,10 +101,9 @@ def _compare_cutoffs(
     """Compare inputs cut from short windows (serving) with inputs cut from the whole history (training)."""
     contract = forecaster.contract
     panel = Panel.from_frame(history, contract.columns)
-    starts = np.repeat(panel.offsets[:-1], np.diff(panel.offsets))
     ends = np.repeat(panel.offsets[1:], np.diff(panel.offsets))
     rows = np.arange(panel.rows)
-    possible = np.flatnonzero((rows - starts >= contract.input_rows - 1) & (rows + contract.future_rows < ends))
+    possible = np.flatnonzero((panel.history >= contract.input_rows) & (rows + contract.future_rows < ends))
     if not len(possible):
         return 0, [f"no entity has the {contract.input_rows + contract.future_rows} rows that one window needs"]
     origins = np.sort(generator.choice(possible, min(samples, len(possible)), replace=False))

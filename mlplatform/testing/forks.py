@@ -122,11 +122,6 @@ class Fork:
         """End it as `kill -9` does."""
         self._process.kill()
 
-    def send_signal(self, number: int) -> None:
-        """Send a signal to it, if it still runs."""
-        if self.returncode is None:
-            os.kill(self.pid, number)
-
     def wait(self, timeout: float = 300) -> int:
         """Wait for the end and return the exit status.
 

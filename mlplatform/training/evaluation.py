@@ -87,9 +87,7 @@ def seasonal_differences(panel: Panel, targets: tuple[str, ...], season: int) ->
 
     It is 0 where a target never changes, and where no two observed values are a season apart.
     """
-    rows = np.arange(panel.rows)
-    starts = np.repeat(panel.offsets[:-1], np.diff(panel.offsets))
-    later = rows[rows - season >= starts]
+    later = np.flatnonzero(panel.history > season)
     values = panel.matrix(targets).astype(np.float64)
     changes = np.abs(values[later] - values[later - season])
     observed = np.isfinite(changes)
