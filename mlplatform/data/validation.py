@@ -258,7 +258,7 @@ def _timestamps(frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> 
     values = frame[dataset.time_column]
     times, is_faulty = parse_times(values)
     faults.add(f"{dataset.time_column}: missing", values.isna().to_numpy())
-    faults.add(f"{dataset.time_column}: not an ISO 8601 time", is_faulty)
+    faults.add(f"{dataset.time_column}: not an ISO 8601 time of the years 1678 to 2261", is_faulty)
     return times
 
 
