@@ -21,7 +21,7 @@ from mlplatform.settings import Settings
 from mlplatform_tests.serving.servers import in_thread
 from mlplatform_tests.serving.test_answers import forecast
 from serving.api import build_app
-from serving.backend import Prediction, ReloadReport, Status
+from serving.backend import Prediction, Status
 
 BODY = b'{"entities": [0, 1]}'
 HEAD = b"POST /predict/feast/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -38,6 +38,9 @@ class SlowBackend:
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
+
+    async def status(self) -> Status:
+        return Status(None, None)
 
     async def forecast_entities(self, *_: Any) -> Prediction:
         self.is_asked.set()
@@ -65,7 +68,7 @@ def backend() -> SlowBackend:
 @pytest.fixture
 def client(backend: SlowBackend, tmp_path: Path) -> Iterator[httpx.Client]:
     settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
-    with in_thread(build_app(backend, settings)) as client:
+    with in_thread(build_app({"slow": backend}, settings)) as client:
         yield client
 
 
