@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
-    AssetCheckExecutionContext,
     AssetCheckResult,
     AssetChecksDefinition,
     AssetCheckSeverity,
@@ -153,7 +152,6 @@ def _pair_check(experiment: ExperimentConfig, name: str, check: PairCheck) -> As
         description=check.description,
     )
     def pair_check(
-        context: AssetCheckExecutionContext,
         platform: PlatformResource,
         training: TrainingResource,
         tuned_model: Candidate,
@@ -164,7 +162,6 @@ def _pair_check(experiment: ExperimentConfig, name: str, check: PairCheck) -> As
 
         candidate = replace(tuned_model, config=training.with_dry_run(tuned_model.config))
         finding = check.find(candidate, PairStore(platform.settings))
-        context.log.info(f"{name}: {finding.summary}")
         return finding.result()
 
     return pair_check
