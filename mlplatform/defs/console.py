@@ -48,7 +48,7 @@ def print_runs() -> None:
     """
     from dagster._core.execution import context_creation_job
 
-    context_creation_job.default_system_loggers = _default_loggers
+    context_creation_job.default_system_loggers = _default_loggers  # type: ignore[attr-defined]
 
 
 def _default_loggers(
