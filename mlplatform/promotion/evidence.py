@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.registry.pairs import Evidence, PairInfo, PairStore, tag_name
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 LEAKAGE, TOO_GOOD = "leakage", "too_good"
 
@@ -23,10 +27,14 @@ def keep_evidence(store: PairStore, info: PairInfo, check: str, evidence: Eviden
     store.client.set_model_version_tag(f"{info.name}_model", str(info.version), tag_name(check), evidence.to_tag())
 
 
-def find_evidence(store: PairStore, info: PairInfo, check: str) -> Evidence | None:
-    """Return what a check last found about a pair or its training run; None if it never looked."""
+def find_evidence(store: PairStore, info: PairInfo, check: str, run: Run | None = None) -> Evidence | None:
+    """Return what a check last found about a pair or its training run; None if it never looked.
+
+    Parameters:
+        run: the pair's training run, where it was fetched already.
+    """
     tags = {
-        **store.client.get_run(info.run_id).data.tags,
+        **(run or store.client.get_run(info.run_id)).data.tags,
         **store.client.get_model_version(f"{info.name}_model", str(info.version)).tags,
     }
     text = tags.get(tag_name(check))
