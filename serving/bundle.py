@@ -143,7 +143,8 @@ class BundleHolder:
                 return previous
             return replace(previous, staleness=config.staleness, rules=rules)
         bundle = self._loader.load(pair)
-        logger.info("loaded version %d of %r, pair %s", pair.version, pair.name, pair.pair_id)
+        inference = bundle.forecaster.model.inference
+        logger.info("loaded version %d of %r, pair %s, %s", pair.version, pair.name, pair.pair_id, inference)
         return bundle
 
 

@@ -22,7 +22,7 @@ from urllib.request import url2pathname
 from mlplatform.models import save_model
 from mlplatform.registry.digests import DIGESTS, combined_digest, file_digests, folder_digest, write_digests
 from mlplatform.registry.forecaster import CONTRACT_FILE, Forecaster
-from mlplatform.registry.pairs.example import differences, write_example
+from mlplatform.registry.pairs.example import confirm_inference, differences, write_example
 from mlplatform.registry.pairs.info import ROLES, PairInfo, PairIntegrityError, registered_model
 from mlplatform.registry.pairs.signature import signatures
 from mlplatform.registry.tables import input_panel, prepared_table
@@ -74,7 +74,9 @@ def write_folders(folder: Path, forecaster: Forecaster, family: str, example: pd
     for path in (preprocessor, model):
         (path / CONTRACT_FILE).write_text(forecaster.contract.to_json())
     answer = forecaster.predict(input_panel(forecaster.contract, example))
-    if wrong := differences(Forecaster.load(preprocessor, model), example, answer):
+    stored = Forecaster.load(preprocessor, model)
+    confirm_inference(stored, example)
+    if wrong := differences(stored, example, answer):
         raise PairIntegrityError(
             f"the pair of {forecaster.contract.experiment!r} does not survive being stored: {'; '.join(wrong)}. The "
             f"family {family!r} or a transform saves less than it fitted"

@@ -23,7 +23,7 @@ from mlplatform.registry.pairs.artifacts import (
     verified_copy,
     write_folders,
 )
-from mlplatform.registry.pairs.example import differences, read_example
+from mlplatform.registry.pairs.example import confirm_inference, differences, read_example
 from mlplatform.registry.pairs.info import (
     LATEST,
     PAIR_ID,
@@ -152,11 +152,16 @@ class PairStore:
     def load(self, info: PairInfo) -> Forecaster:
         """Read a pair's artifacts, verifying their digests before anything is deserialised.
 
+        A model that has a faster way of answering was compared with itself as fitted on the pair's stored example; its
+        `inference` says which of the two answers.
+
         Raises:
             PairIntegrityError: naming the files that are missing, were changed or were added.
         """
         with self._copy(info, "preprocessor") as preprocessor, self._copy(info, "model") as model:
-            return Forecaster.load(preprocessor / PREPROCESSOR, model / MODEL)
+            forecaster = Forecaster.load(preprocessor / PREPROCESSOR, model / MODEL)
+        confirm_inference(forecaster, self.example(info)[0])
+        return forecaster
 
     def verify(self, info: PairInfo) -> None:
         """Check partners and the digests of all stored files without loading anything.
