@@ -2,7 +2,7 @@ from .aliases import AliasChange
 from .artifacts import state_digests, write_folders
 from .card import git_commit
 from .evidence import PAIR_INTEGRITY, PROMOTION_GATE, SERVING_PARITY, Evidence, tag_name
-from .example import example_rows
+from .example import confirm_inference, example_rows, read_example
 from .info import (
     LATEST,
     PREVIOUS,
@@ -34,8 +34,10 @@ __all__ = [
     "PairNotFoundError",
     "PairStore",
     "RepairReport",
+    "confirm_inference",
     "example_rows",
     "git_commit",
+    "read_example",
     "state_digests",
     "tag_name",
     "write_folders",

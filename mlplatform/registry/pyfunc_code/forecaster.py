@@ -16,7 +16,7 @@ class ForecasterPyFunc(PythonModel):
         """Check and read the pair."""
         from mlplatform.registry.digests import checked_folder
         from mlplatform.registry.forecaster import Forecaster
-        from mlplatform.registry.pairs.example import confirm_inference, read_example
+        from mlplatform.registry.pairs import confirm_inference, read_example
 
         folders = [checked_folder(context.artifacts, role) for role in ("preprocessor", "model")]
         self.forecaster = Forecaster.load(*folders)
