@@ -14,10 +14,20 @@ import xgboost
 
 from mlplatform.datamodule import Float32
 from mlplatform.models import FitOptions, create_model, load_model, save_model
-from mlplatform.models.families.xgboost import XGBoostForecast
-from mlplatform.models.trees import CannotMergeError, answers_of, load_boosters, merge_boosters, save_boosters
+from mlplatform.models.trees import (
+    BoostedForecast,
+    CannotMergeError,
+    answers_of,
+    load_boosters,
+    merge_boosters,
+    save_boosters,
+)
 from mlplatform_tests.models.test_lag_features import OTHER, TARGET, rich_samples, rich_spec
 
+SIZES_OF_FAMILIES: dict[str, dict[str, Any]] = {
+    "xgboost": {"num_boost_round": 20, "max_depth": 3},
+    "catboost": {"iterations": 20, "depth": 3},
+}
 LEVELS = (0.1, 0.5, 0.9)
 SIZES = (1, 2, 17, 300)
 MISSING = (0.0, 0.2, 1.0)
@@ -87,29 +97,30 @@ def test_what_does_not_add_up_is_refused(case: str) -> None:
         merge_boosters([booster(seed, **each) for seed, each in enumerate(params)])
 
 
-def stored_model(folder: Path, strategy: str, quantiles: tuple[float, ...]) -> XGBoostForecast:
+def stored_model(family: str, folder: Path, strategy: str, quantiles: tuple[float, ...]) -> BoostedForecast:
     spec = replace(rich_spec(), targets=(TARGET, OTHER), quantiles=quantiles)
-    params = {"num_boost_round": 20, "patience": 2, "max_depth": 3, "strategy": strategy, "target_lags": (1, 4)}
-    model = create_model("xgboost", params, spec)
-    assert isinstance(model, XGBoostForecast)
+    params = {**SIZES_OF_FAMILIES[family], "patience": 2, "strategy": strategy, "target_lags": (1, 4)}
+    model = create_model(family, params, spec)
+    assert isinstance(model, BoostedForecast)
     train, validation = (replace(rich_samples(seed), targets=spec.targets, cache={}) for seed in (0, 1))
     model.fit(train, validation, FitOptions())
-    save_model(model, "xgboost", folder)
+    save_model(model, family, folder)
     return model
 
 
+@pytest.mark.parametrize("family", SIZES_OF_FAMILIES)
 @pytest.mark.parametrize(
     ("strategy", "quantiles"),
     [("direct", ()), ("direct", LEVELS), ("direct", (0.5,)), ("horizon_feature", LEVELS), ("recursive", ())],
     ids=str,
 )
 def test_a_loaded_model_answers_merged_with_the_bits_of_the_fitted_one(
-    strategy: str, quantiles: tuple[float, ...], tmp_path: Path
+    family: str, strategy: str, quantiles: tuple[float, ...], tmp_path: Path
 ) -> None:
-    fitted = stored_model(tmp_path / "model", strategy, quantiles)
+    fitted = stored_model(family, tmp_path / "model", strategy, quantiles)
     loaded = load_model(tmp_path / "model")
-    assert isinstance(loaded, XGBoostForecast)
-    assert loaded.inference == f"merged: one booster answers for {fitted.models}"
+    assert isinstance(loaded, BoostedForecast)
+    assert loaded.inference == f"merged: one answer of {fitted.models} boosters"
     assert fitted.inference.startswith("separate")
     samples = replace(rich_samples(2), targets=fitted.spec.targets, cache={})
     samples.values[5:9, [TARGET, OTHER]] = np.nan
@@ -118,17 +129,22 @@ def test_a_loaded_model_answers_merged_with_the_bits_of_the_fitted_one(
     for chosen in ([], [0], [3, 8], list(range(len(samples)))):
         some = samples.select(np.array(chosen, dtype=np.int64))
         assert loaded.predict(some).tobytes() == fitted.predict(some).tobytes()
-    save_model(loaded, "xgboost", tmp_path / "again")
-    state = "state/boosters.ubj"
-    assert (tmp_path / "again" / state).read_bytes() == (tmp_path / "model" / state).read_bytes()
+    save_model(loaded, family, tmp_path / "again")
+    again = load_model(tmp_path / "again")
+    assert again.predict(samples).tobytes() == fitted.predict(samples).tobytes()
 
 
-def test_a_merged_booster_that_answers_otherwise_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fitted = stored_model(tmp_path / "model", "direct", ())
+@pytest.mark.parametrize("family", SIZES_OF_FAMILIES)
+def test_a_merged_form_that_answers_otherwise_is_given_up(
+    family: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fitted = stored_model(family, tmp_path / "model", "direct", ())
     loaded = load_model(tmp_path / "model")
-    assert isinstance(loaded, XGBoostForecast)
-    # Another booster in its place: what a library that adds up in another order would be like.
-    loaded.merged_ = merge_boosters(loaded.boosters_[::-1])
+    assert isinstance(loaded, BoostedForecast)
+    # The answers of other boosters: what a library that adds up in another order would be like.
+    loaded.parts_.reverse()
+    loaded.merge_loaded()
+    loaded.parts_.reverse()
     samples = replace(rich_samples(2), targets=fitted.spec.targets, cache={})
     with caplog.at_level(logging.WARNING):
         loaded.confirm_inference(samples)

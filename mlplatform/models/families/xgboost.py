@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,14 @@ from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, WindowSamples
-from mlplatform.models.forecasting import StrategyParams, Table, forecast
+from mlplatform.models.forecasting import StrategyParams, Table
 from mlplatform.models.trees import (
     BOOSTING_SEARCH_SPACE,
     Boosted,
     BoostedForecast,
     BoostingParams,
-    CannotMergeError,
     Task,
     answers_of,
-    differing_values,
     fit_booster,
     load_boosters,
     merge_boosters,
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
     Workspace = tuple[xgboost.QuantileDMatrix, xgboost.QuantileDMatrix | None]
 
 
-logger = logging.getLogger(__name__)
-
-
 class XGBoostForecastParams(StrategyParams, BoostingParams):
     """Boosting parameters, the strategy and its features."""
 
@@ -51,19 +46,12 @@ class XGBoostForecastParams(StrategyParams, BoostingParams):
 class XGBoostForecast(BoostedForecast):
     """Gradient boosting (Chen and Guestrin, XGBoost, KDD 2016); all boosters read the same quantised matrix.
 
-    With quantiles, every booster fits all levels; the answers are sorted, so that they never cross. A model that was
-    loaded answers from one merged booster where that has the same bits.
-
-    Attributes:
-        merged_: all boosters as one; `None` after a fit, and where they stay apart.
-        apart_because_: why there is no merged booster.
+    With quantiles, every booster fits all levels; the answers are sorted, so that they never cross.
     """
 
     Params = XGBoostForecastParams
     params: XGBoostForecastParams
     is_exact = True
-    merged_: xgboost.Booster | None = None
-    apart_because_: str = "boosters are merged when they are loaded"
 
     @classmethod
     def example_params(cls) -> dict[str, Any]:
@@ -115,49 +103,23 @@ class XGBoostForecast(BoostedForecast):
             report=task.report,
         )
 
-    def changes(self, features: Float32) -> Float32:
-        """Return the answers of all boosters."""
-        return self._changes(self.boosters_ if self.merged_ is None else [self.merged_], features)
+    def separate_changes(self, features: Float32) -> Float32:
+        """Return the answers of all boosters, asked one by one."""
+        return self._shaped(self.boosters_, features)
 
-    def _changes(self, boosters: list[xgboost.Booster], features: Float32) -> Float32:
+    def merge(self) -> Callable[[Float32], Float32]:
+        """Return the answers of one booster with the trees of all."""
+        return partial(self._shaped, [merge_boosters(self.boosters_)])
+
+    def _shaped(self, boosters: list[xgboost.Booster], features: Float32) -> Float32:
         shape = (len(features), self.models, max(1, len(self.spec.quantiles)))
         return answers_of(boosters, features).reshape(shape) if len(features) else np.zeros(shape, dtype=np.float32)
-
-    @property
-    @override
-    def inference(self) -> str:
-        """Say whether one merged booster answers or each of them, and why each."""
-        if self.merged_ is not None:
-            return f"merged: one booster answers for {len(self.boosters_)}"
-        return f"separate: {self.apart_because_}"
-
-    @override
-    def confirm_inference(self, samples: WindowSamples) -> None:
-        """Answer the samples merged and one by one; where a bit differs the boosters stay apart from now on."""
-        if self.merged_ is None:
-            return
-        merged, separate = (
-            forecast(samples, self.spec, self.params, partial(self._changes, boosters))
-            for boosters in ([self.merged_], self.boosters_)
-        )
-        if differing := differing_values(merged, separate):
-            self._keep_apart(f"merged they answer {differing} of {separate.size} values of samples with other bits")
-
-    def _keep_apart(self, reason: str) -> None:
-        self.merged_, self.apart_because_ = None, reason
-        logger.warning("%d boosters are not merged and answer more slowly: %s", len(self.boosters_), reason)
 
     def save(self, folder: Path) -> None:
         """Write the boosters."""
         save_boosters(self.boosters_, folder)
 
     def restore(self, folder: Path) -> None:
-        """Read the boosters, and merge them if that changes no bit."""
+        """Read the boosters."""
         self.parts_ = load_boosters(folder)
-        if len(self.parts_) < 2:
-            self.apart_because_ = "there is one booster"
-            return
-        try:
-            self.merged_ = merge_boosters(self.parts_)
-        except CannotMergeError as error:
-            self._keep_apart(str(error))
+        self.merge_loaded()

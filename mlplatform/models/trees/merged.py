@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlplatform.datamodule import Float32
+from mlplatform.models.trees.fitted import CannotMergeError
+from mlplatform.models.trees.probes import probe_rows
 
 if TYPE_CHECKING:
     import xgboost
@@ -27,14 +29,8 @@ if TYPE_CHECKING:
 # Objectives whose answer is the sum of leaves and base score itself.
 WITHOUT_LINK = {"reg:squarederror", "reg:quantileerror", "reg:absoluteerror", "reg:pseudohubererror"}
 MERGED_OBJECTIVE = {"name": "reg:squarederror", "reg_loss_param": {"scale_pos_weight": "1"}}
-PROBES = 128
-SHARE_MISSING = 0.1
 
 Document = dict[str, Any]
-
-
-class CannotMergeError(ValueError):
-    """Boosters that must answer one by one; the message says why."""
 
 
 def merge_boosters(boosters: Sequence[xgboost.Booster]) -> xgboost.Booster:
@@ -134,18 +130,9 @@ def _refuse_what_cannot_be_merged(learner: Document, first: Document) -> None:
 
 
 def _probes(document: Document) -> Float32:
-    """Return rows of features at, just below and just above thresholds of the trees, some missing; always the same."""
     learner = document["learner"]
-    width = int(learner["learner_model_param"]["num_feature"])
     trees = learner["gradient_booster"]["model"]["trees"]
     features = np.concatenate([np.asarray(tree["split_indices"], dtype=np.int64) for tree in trees])
     values = np.concatenate([np.asarray(tree["split_conditions"], dtype=np.float32) for tree in trees])
     is_split = np.concatenate([np.asarray(tree["left_children"]) >= 0 for tree in trees])
-    noise = np.random.default_rng(0)
-    probes = np.zeros((PROBES, width), dtype=np.float32)
-    for feature in np.unique(features[is_split]):
-        chosen = noise.choice(values[is_split & (features == feature)], PROBES)
-        beside = np.nextafter(chosen, np.asarray([-np.inf, np.inf], np.float32)[noise.integers(0, 2, PROBES)])
-        probes[:, feature] = np.where(noise.random(PROBES) < 0.5, chosen, beside)
-    probes[noise.random(probes.shape) < SHARE_MISSING] = np.nan
-    return probes
+    return probe_rows(int(learner["learner_model_param"]["num_feature"]), features[is_split], values[is_split])
