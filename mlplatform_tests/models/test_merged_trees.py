@@ -55,7 +55,7 @@ def assert_same_bits(boosters: list[xgboost.Booster]) -> None:
     for rows in SIZES:
         for missing in MISSING:
             values = features(rows, missing, seed=rows)
-            assert merged.inplace_predict(values).tobytes() == answers_of(boosters, values).tobytes()
+            assert merged.answers(values).tobytes() == answers_of(boosters, values).tobytes()
 
 
 def test_boosters_of_different_length_base_score_and_objective_keep_their_bits() -> None:
@@ -77,7 +77,7 @@ def test_boosters_that_stopped_early_are_merged_as_they_were_cut(tmp_path: Path)
     save_boosters(cut, tmp_path)
     assert_same_bits(load_boosters(tmp_path))
     values = features(50, 0.1)
-    assert not np.array_equal(merge_boosters(cut).inplace_predict(values), answers_of(whole, values))
+    assert not np.array_equal(merge_boosters(cut).answers(values), answers_of(whole, values))
 
 
 REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {

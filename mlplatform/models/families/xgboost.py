@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,15 +104,18 @@ class XGBoostForecast(BoostedForecast):
 
     def separate_changes(self, features: Float32) -> Float32:
         """Return the answers of all boosters, asked one by one."""
-        return self._shaped(self.boosters_, features)
+        if not len(features):
+            return np.zeros((0, self.models, max(1, len(self.spec.quantiles))), dtype=np.float32)
+        return answers_of(self.boosters_, features).reshape(len(features), self.models, -1)
 
     def merge(self) -> Callable[[Float32], Float32]:
         """Return the answers of one booster with the trees of all."""
-        return partial(self._shaped, [merge_boosters(self.boosters_)])
+        merged = merge_boosters(self.boosters_)
 
-    def _shaped(self, boosters: list[xgboost.Booster], features: Float32) -> Float32:
-        shape = (len(features), self.models, max(1, len(self.spec.quantiles)))
-        return answers_of(boosters, features).reshape(shape) if len(features) else np.zeros(shape, dtype=np.float32)
+        def answers(features: Float32) -> Float32:
+            return merged.answers(features).reshape(len(features), self.models, -1)
+
+        return answers
 
     def save(self, folder: Path) -> None:
         """Write the boosters."""

@@ -103,10 +103,13 @@ class BoostedForecast(StrategyForecast):
         """Answer the samples merged and one by one; where a bit differs the boosters stay apart from now on."""
         if self.merged_ is None:
             return
-        ways = (self.changes, self.separate_changes)
-        merged, separate = (forecast(samples, self.spec, self.params, way) for way in ways)
-        if differing := differing_values(merged, separate):
-            self._keep_apart(f"merged they answer {differing} of {separate.size} values of samples with other bits")
+        # One sample may go another way than several.
+        for some in (samples, samples.select(np.arange(min(1, len(samples))))):
+            ways = (self.changes, self.separate_changes)
+            merged, separate = (forecast(some, self.spec, self.params, way) for way in ways)
+            if differing := differing_values(merged, separate):
+                self._keep_apart(f"merged they answer {differing} of {separate.size} values of samples with other bits")
+                return
 
     def _keep_apart(self, reason: str) -> None:
         self.merged_, self.apart_because_ = None, reason

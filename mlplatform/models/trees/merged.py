@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from mlplatform.datamodule import Float32
 from mlplatform.models.trees.fitted import CannotMergeError
 from mlplatform.models.trees.probes import probe_rows
+from mlplatform.models.trees.walk import SummedTrees
 
 if TYPE_CHECKING:
     import xgboost
@@ -33,11 +35,25 @@ MERGED_OBJECTIVE = {"name": "reg:squarederror", "reg_loss_param": {"scale_pos_we
 Document = dict[str, Any]
 
 
-def merge_boosters(boosters: Sequence[xgboost.Booster]) -> xgboost.Booster:
+@dataclass(frozen=True)
+class MergedBoosters:
+    """Boosters in one, and their trees as arrays for a single row."""
+
+    booster: xgboost.Booster
+    trees: SummedTrees
+
+    def answers(self, features: Float32) -> Float32:
+        """Return the answers of all boosters side by side, of shape (rows, outputs of all boosters)."""
+        if len(features) == 1:
+            return self.trees.answers(features[0])[None]
+        return answers_of([self.booster], features)
+
+
+def merge_boosters(boosters: Sequence[xgboost.Booster]) -> MergedBoosters:
     """Return one booster with the outputs of all, in their order, on one thread.
 
     Its answers were compared with those of the boosters, bit for bit, on rows at and beside the thresholds of their own
-    splits and with missing values.
+    splits and with missing values, together and each row alone.
 
     Raises:
         CannotMergeError: if they have something that cannot be merged, or the merged booster answers otherwise.
@@ -46,14 +62,19 @@ def merge_boosters(boosters: Sequence[xgboost.Booster]) -> xgboost.Booster:
 
     try:
         document = _merged([json.loads(booster.save_raw("json")) for booster in boosters])
-        merged = xgboost.Booster()
-        merged.load_model(bytearray(json.dumps(document).encode()))
+        booster = xgboost.Booster()
+        booster.load_model(bytearray(json.dumps(document).encode()))
+        trees = _arrays(document)
     except (KeyError, TypeError, xgboost.core.XGBoostError) as error:
         raise CannotMergeError(f"XGBoost {xgboost.__version__} stores boosters in another form: {error!r}") from error
-    merged.set_param({"nthread": 1})
+    booster.set_param({"nthread": 1})
+    merged = MergedBoosters(booster, trees)
     probes = _probes(document)
-    if differing := differing_values(answers_of([merged], probes), answers_of(boosters, probes)):
-        raise CannotMergeError(f"merged they answer {differing} values of {len(probes)} rows with other bits")
+    expected = answers_of(boosters, probes)
+    alone = np.concatenate([merged.answers(probes[number : number + 1]) for number in range(len(probes))])
+    for way, found in (("together", merged.answers(probes)), ("alone", alone)):
+        if differing := differing_values(found, expected):
+            raise CannotMergeError(f"merged they answer {differing} values of {len(probes)} rows {way} with other bits")
     return merged
 
 
@@ -127,6 +148,13 @@ def _refuse_what_cannot_be_merged(learner: Document, first: Document) -> None:
         raise CannotMergeError("a booster splits on categories")
     if any(int(tree["tree_param"]["size_leaf_vector"]) > 1 for tree in model["trees"]):
         raise CannotMergeError("the leaves of a booster have several values")
+
+
+def _arrays(document: Document) -> SummedTrees:
+    learner = document["learner"]
+    model = learner["gradient_booster"]["model"]
+    base_scores = learner["learner_model_param"]["base_score"].strip("[]").split(",")
+    return SummedTrees.of(model["trees"], model["tree_info"], np.array(base_scores, dtype=np.float32))
 
 
 def _probes(document: Document) -> Float32:
