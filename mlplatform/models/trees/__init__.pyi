@@ -1,7 +1,7 @@
 from .catboost import fit_catboost, load_catboost, regression_loss, save_catboost
 from .fitted import Boosted, CannotMergeError
 from .forecast import BoostedForecast, Task
-from .merged import answers_of, differing_values, merge_boosters
+from .merged import MergedBoosters, answers_of, differing_values, merge_boosters
 from .oblivious import ObliviousTrees, raw_answers
 from .random_forest import FOREST_SEARCH_SPACE, Forest, ForestParams
 from .tabular import BoostedTabular
@@ -17,6 +17,7 @@ __all__ = [
     "CannotMergeError",
     "Forest",
     "ForestParams",
+    "MergedBoosters",
     "ObliviousTrees",
     "Task",
     "answers_of",
