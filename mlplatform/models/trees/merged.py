@@ -65,8 +65,12 @@ def merge_boosters(boosters: Sequence[xgboost.Booster]) -> MergedBoosters:
         booster = xgboost.Booster()
         booster.load_model(bytearray(json.dumps(document).encode()))
         trees = _arrays(document)
-    except (KeyError, TypeError, xgboost.core.XGBoostError) as error:
-        raise CannotMergeError(f"XGBoost {xgboost.__version__} stores boosters in another form: {error!r}") from error
+    except CannotMergeError:
+        raise
+    except (LookupError, TypeError, ValueError, xgboost.core.XGBoostError) as error:
+        # XGBoost's own messages go on with a stack trace.
+        problem = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise CannotMergeError(f"XGBoost {xgboost.__version__} stores boosters in another form: {problem}") from error
     booster.set_param({"nthread": 1})
     merged = MergedBoosters(booster, trees)
     probes = _probes(document)

@@ -55,10 +55,15 @@ class ObliviousTrees:
         Raises:
             CannotMergeError: if they have something beside splits of numbers, or answer otherwise here.
         """
+        import catboost
+
         try:
             merged = cls._of([_document(model) for model in models])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CannotMergeError(f"the models are not of the form that is known: {error}") from error
+        except CannotMergeError:
+            raise
+        except (LookupError, TypeError, ValueError, catboost.CatBoostError) as error:
+            found = f"{type(error).__name__}: {error}"
+            raise CannotMergeError(f"CatBoost {catboost.__version__} stores models in another form: {found}") from error
         width = max(len(model.feature_names_) for model in models)
         finite = np.isfinite(merged.borders)
         probes = probe_rows(width, merged.features[finite], merged.borders[finite])
