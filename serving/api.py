@@ -15,6 +15,8 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -27,10 +29,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
+from serving.admission import Admission
 from serving.answers import ages_seconds, answer, refuse_missing_numbers, served_predictions, to_json
 from serving.backend import Backend, Prediction
-from serving.bodies import JSON, read_body
-from serving.concurrency import Workers
+from serving.bodies import JSON, BodyReader
 from serving.connections import CLIENT_LEFT
 from serving.errors import ErrorDetail, ErrorResponse, ServingError, StaleFeaturesRefusedError, invalid, shown
 from serving.metrics import CONTENT_TYPE, ServingMetrics
@@ -44,12 +46,15 @@ from serving.schemas import (
     RowsRequest,
 )
 from serving.security import BodyLimitMiddleware, require_admin
+from serving.stages import Stage
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("serving.access")
 
 # Above this size writing an answer takes longer than handing it to a thread.
 _SMALL_ANSWER_VALUES = 4_096
+# How a request for predictions may end otherwise than well.
+_REFUSALS = (408, 409, 413, 415, 422, 429, 500, 503)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -63,7 +68,11 @@ def build_app(backend: Backend, settings: Settings, *, is_request_id_answered: b
     """
     log = PredictionLog(settings, settings.experiment)
     metrics = ServingMetrics(settings.experiment, log)
-    workers = Workers()
+    limits = settings.limits
+    # What is large is read and written here, so that the event loop is free for those that have little to say.
+    bodies = Stage("reading and writing of bodies", waiting=limits.max_requests, deadline_s=limits.deadline_s)
+    reader = BodyReader(bodies, settings.max_body_bytes, limits.body_deadline_s)
+    admission = Admission(limits.max_requests, limits.deadline_s)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -72,8 +81,8 @@ def build_app(backend: Backend, settings: Settings, *, is_request_id_answered: b
             yield
         finally:
             await backend.close()
-            await workers.run(log.close)
-            workers.close()
+            await asyncio.to_thread(log.close)
+            bodies.close()
 
     app = FastAPI(
         title="mlplatform predictions",
@@ -81,8 +90,9 @@ def build_app(backend: Backend, settings: Settings, *, is_request_id_answered: b
         version="1",
         lifespan=lifespan,
     )
-    app.include_router(_prediction_routes(backend, metrics, log, workers, settings.max_body_bytes))
-    app.include_router(_operation_routes(backend, metrics, settings))
+    app.include_router(_prediction_routes(backend, metrics, log, reader, admission))
+    app.include_router(_operation_routes(backend, metrics, settings, state := ServerState()))
+    app.state.server = state
     # The last one added is the outermost: refused bodies are observed too.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(ObservationMiddleware, metrics=metrics, is_request_id_answered=is_request_id_answered)
@@ -94,7 +104,7 @@ def build_app(backend: Backend, settings: Settings, *, is_request_id_answered: b
 
 
 def _prediction_routes(
-    backend: Backend, metrics: ServingMetrics, log: PredictionLog, workers: Workers, max_body_bytes: int
+    backend: Backend, metrics: ServingMetrics, log: PredictionLog, reader: BodyReader, admission: Admission
 ) -> APIRouter:
     router = APIRouter(tags=["predictions"])
 
@@ -109,20 +119,22 @@ def _prediction_routes(
             return content
 
         small = prediction.outputs.size <= _SMALL_ANSWER_VALUES
-        content = finish() if small else await workers.run(finish)
+        content = finish() if small else await reader.stage.run(finish)
         metrics.observe_predictions(prediction.pair.version, len(prediction.outputs))
         return Response(content, media_type=JSON)
 
-    @router.post("/predict/feast/batch", **_described_body(EntitiesRequest, 404, 409, 413, 415, 422, 500, 503))
+    @router.post("/predict/feast/batch", **_described_body(EntitiesRequest, 404, *_REFUSALS))
     async def predict_entities(request: Request) -> Response:
         """Predict for entities of the feature store, from their latest windows or rows.
 
         Features older than the experiment's `staleness.max_age` are refused (409) or marked, as its policy says.
         """
-        asked = await read_body(request, EntitiesRequest, workers, max_body_bytes)
+        admission.require_place()
+        asked = await reader.read(request, EntitiesRequest)
         _check_entities(asked)
+        work = partial(backend.forecast_entities, asked.entities, asked.time_point, asked.future)
         try:
-            prediction = await backend.forecast_entities(asked.entities, asked.time_point, asked.future)
+            prediction = await admission.admit(request.receive, work)
         except StaleFeaturesRefusedError as refusal:
             metrics.observe_feature_age(refusal.oldest_seconds)
             metrics.observe_stale("refused", refusal.entities)
@@ -131,16 +143,29 @@ def _prediction_routes(
         metrics.observe_stale("flagged", int(prediction.is_stale.sum()))
         return await respond(request, prediction)
 
-    @router.post("/predict", **_described_body(RowsRequest, 409, 413, 415, 422, 500, 503))
+    @router.post("/predict", **_described_body(RowsRequest, *_REFUSALS))
     async def predict_rows(request: Request) -> Response:
         """Predict from raw rows."""
-        asked = await read_body(request, RowsRequest, workers, max_body_bytes)
-        return await respond(request, await backend.predict_rows(asked.rows))
+        admission.require_place()
+        asked = await reader.read(request, RowsRequest)
+        work = partial(backend.predict_rows, asked.rows)
+        return await respond(request, await admission.admit(request.receive, work))
 
     return router
 
 
-def _operation_routes(backend: Backend, metrics: ServingMetrics, settings: Settings) -> APIRouter:
+@dataclass
+class ServerState:
+    """What the process that serves an application tells it.
+
+    Attributes:
+        is_draining: whether the server is about to end, so that nobody should send it anything more.
+    """
+
+    is_draining: bool = False
+
+
+def _operation_routes(backend: Backend, metrics: ServingMetrics, settings: Settings, state: ServerState) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     # HEAD is what many load balancers ask with; the answer's body is left out by the server.
@@ -154,6 +179,8 @@ def _operation_routes(backend: Backend, metrics: ServingMetrics, settings: Setti
     @router.get("/health/ready", response_model=ReadyAnswer, responses=_errors(503))
     async def ready() -> Response:
         """Say whether predictions can be answered: a pair is loaded and the feature store answers."""
+        if state.is_draining:
+            raise ServingError(503, "not_ready", "the server is about to stop")
         status = await backend.status()
         if status.pair is None or status.reason is not None:
             raise ServingError(503, "not_ready", status.reason or "no pair is loaded")

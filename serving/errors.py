@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MAX_DETAILS = 20
 _SHOWN_CHARACTERS = 80
+# What is busy now is most often free a moment later.
+_SOON = {"retry-after": "1"}
 
 
 class ErrorDetail(BaseModel):
@@ -145,6 +147,46 @@ def too_little_observed(entities: Sequence[tuple[Any, float]], least: float, loo
         f"asks for {least:.1%} of the lookback; leave them out, bring in what is missing, or change the policy"
     )
     return ServingError(409, "too_little_observed", message, details)
+
+
+def too_many_requests(limit: int) -> ServingError:
+    """Return the error of a request beyond what the server works for at once."""
+    return ServingError(
+        429,
+        "too_many_requests",
+        f"the server works for {limit} prediction requests already; wait as long as Retry-After says and send it again",
+        headers=dict(_SOON),
+    )
+
+
+def overloaded(stage: str, places: int) -> ServingError:
+    """Return the error of a request for which a stage has no place left."""
+    return ServingError(
+        503,
+        "overloaded",
+        f"all {places} places of the {stage} are taken; wait as long as Retry-After says and send the request again",
+        headers=dict(_SOON),
+    )
+
+
+def overdue(stage: str, deadline_s: float) -> ServingError:
+    """Return the error of a stage, or of the whole request, that took too long."""
+    return ServingError(
+        503,
+        "deadline_exceeded",
+        f"the {stage} took longer than {deadline_s:g} s; wait as long as Retry-After says and send the request again",
+        headers=dict(_SOON),
+    )
+
+
+def body_too_slow(deadline_s: float) -> ServingError:
+    """Return the error of a request whose body does not arrive."""
+    return ServingError(
+        408,
+        "body_too_slow",
+        f"the request body was not complete after {deadline_s:g} s; send it faster, or in smaller requests",
+        headers={"connection": "close"},
+    )
 
 
 def body_too_large(found: str, max_bytes: int) -> ServingError:

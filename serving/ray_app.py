@@ -38,7 +38,9 @@ from serving.backend import EntityId, Prediction, ReloadReport, Status
 from serving.bundle import Bundle, BundleLoader, reload_failure
 from serving.concurrency import Coalescer, Workers
 from serving.errors import ServingError
+from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
+from serving.keeper import Keeper
 from serving.local import LOG_FORMAT, parse_arguments
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.rules import RowRules
@@ -228,19 +230,16 @@ class RayBackend:
         self._served: Served | None = None
         self._reason = f"the production pair of {settings.experiment!r} is being loaded"
         self._coalesced_reload = Coalescer(self._swap)
+        self._keeper = Keeper(settings.experiment, self.reload, settings.limits.poll_s)
+        self._health = StoreHealth(self._probe)
 
     async def start(self) -> None:
-        """Load the production pair if there is one, and open the feature store."""
-        try:
-            await self.reload()
-        except ServingError as error:
-            logger.warning("starting without a model: %s", error)
-        problem = (await self.status()).reason
-        if problem is not None:
-            logger.warning("not ready: %s", problem)
+        """Begin to load the production pair; the server answers other requests meanwhile."""
+        self._keeper.start()
 
     async def close(self) -> None:
-        """Nothing to release: the services end with their replicas."""
+        """Stop looking for another pair; the services end with their replicas."""
+        await self._keeper.close()
 
     async def forecast_entities(
         self, entities: Sequence[EntityId], time_point: str, future: Sequence[dict[str, Any]] = ()
@@ -270,7 +269,7 @@ class RayBackend:
         if self._served is None:
             return Status(None, self._reason)
         pair = self._served.pair
-        return Status(pair, await self._feast.problem.remote(PairRef.of(pair)))
+        return Status(pair, await self._health.problem())
 
     def served_pair(self) -> PairInfo | None:
         """Return the pair that would answer now."""
@@ -280,6 +279,10 @@ class RayBackend:
         if self._served is None:
             raise ServingError(503, "no_production_pair", self._reason)
         return self._served
+
+    async def _probe(self) -> str | None:
+        problem: str | None = await self._feast.problem.remote(PairRef.of(self._require().pair))
+        return problem
 
     async def _predict(self, served: Served, panel: FeaturePanel) -> Prediction:
         # Before the model is asked, because a refusal needs no forecast.
