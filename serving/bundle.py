@@ -270,7 +270,8 @@ class BundleHolder:
             if loaded.pair.pair_id == pair.pair_id:
                 return self._with_policies(loaded)
         bundle = self._loader.load(pair)
-        logger.info("loaded version %d of %r, pair %s", pair.version, pair.name, pair.pair_id)
+        inference = bundle.forecaster.model.inference
+        logger.info("loaded version %d of %r, pair %s, %s", pair.version, pair.name, pair.pair_id, inference)
         return bundle
 
     def _choose(self, choice: Choice) -> Bundle:

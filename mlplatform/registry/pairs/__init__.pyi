@@ -2,7 +2,7 @@ from .aliases import AliasChange
 from .artifacts import Fetch, load_pair, state_digests, stored_example, write_folders
 from .card import git_commit
 from .evidence import PAIR_INTEGRITY, PROMOTION_GATE, SERVING_PARITY, Evidence, tag_name
-from .example import differences, example_rows
+from .example import confirm_inference, differences, example_rows, read_example
 from .info import (
     LATEST,
     PREVIOUS,
@@ -41,10 +41,12 @@ __all__ = [
     "PairStore",
     "PairUnreadableError",
     "RepairReport",
+    "confirm_inference",
     "differences",
     "example_rows",
     "git_commit",
     "load_pair",
+    "read_example",
     "state_digests",
     "stored_example",
     "tag_name",

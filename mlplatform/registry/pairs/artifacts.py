@@ -22,7 +22,7 @@ from urllib.request import url2pathname
 from mlplatform.models import save_model
 from mlplatform.registry.digests import DIGESTS, combined_digest, file_digests, folder_digest, write_digests
 from mlplatform.registry.forecaster import CONTRACT_FILE, Forecaster
-from mlplatform.registry.pairs.example import differences, read_example, write_example
+from mlplatform.registry.pairs.example import confirm_inference, differences, read_example, write_example
 from mlplatform.registry.pairs.info import (
     ROLES,
     PairInfo,
@@ -85,7 +85,9 @@ def write_folders(folder: Path, forecaster: Forecaster, family: str, example: pd
     for path in (preprocessor, model):
         (path / CONTRACT_FILE).write_text(forecaster.contract.to_json())
     answer = forecaster.predict(input_panel(forecaster.contract, example))
-    if wrong := differences(Forecaster.load(preprocessor, model), example, answer):
+    stored = Forecaster.load(preprocessor, model)
+    confirm_inference(stored, example)
+    if wrong := differences(stored, example, answer):
         raise PairIntegrityError(
             f"the pair of {forecaster.contract.experiment!r} does not survive being stored: {'; '.join(wrong)}. The "
             f"family {family!r} or a transform saves less than it fitted"
@@ -160,12 +162,17 @@ def verified_copy(fetch: Fetch, info: PairInfo, role: str) -> Iterator[Path]:
 def load_pair(fetch: Fetch, info: PairInfo) -> Forecaster:
     """Read a pair's artifacts, verifying their digests before anything is deserialised.
 
+    A model that has a faster way of answering was compared with itself as fitted on the pair's stored example; its
+    `inference` says which of the two answers.
+
     Raises:
         PairIntegrityError: naming the files that are missing, were changed or were added.
         PairUnreadableError: if nothing can be read now.
     """
     with verified_copy(fetch, info, "preprocessor") as preprocessor, verified_copy(fetch, info, "model") as model:
-        return Forecaster.load(preprocessor / PREPROCESSOR, model / MODEL)
+        forecaster = Forecaster.load(preprocessor / PREPROCESSOR, model / MODEL)
+    confirm_inference(forecaster, stored_example(fetch, info)[0])
+    return forecaster
 
 
 def stored_example(fetch: Fetch, info: PairInfo) -> tuple[pd.DataFrame, Float32]:

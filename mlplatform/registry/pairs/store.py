@@ -152,6 +152,9 @@ class PairStore:
     def load(self, info: PairInfo) -> Forecaster:
         """Read a pair's artifacts, verifying their digests before anything is deserialised.
 
+        A model that has a faster way of answering was compared with itself as fitted on the pair's stored example; its
+        `inference` says which of the two answers.
+
         Raises:
             PairIntegrityError: naming the files that are missing, were changed or were added.
         """
