@@ -236,8 +236,9 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
     async def prometheus() -> Response:
         """Report counters in Prometheus' text format."""
         served = {name: model.backend.served() for name, model in service.models.items()}
+        looks = {name: model.backend.looks() for name, model in service.models.items()}
         pairs = {name: now.pair if now else None for name, now in served.items()}
-        return Response(service.metrics.render(pairs), headers={"content-type": CONTENT_TYPE})
+        return Response(service.metrics.render(pairs, looks), headers={"content-type": CONTENT_TYPE})
 
     async def reload_model(request: Request, name: str | None) -> Response:
         require_admin(request.headers.get("authorization"), settings.admin_token)

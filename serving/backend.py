@@ -183,5 +183,8 @@ class Backend(Protocol):
     async def status(self) -> Status:
         """Say whether predictions can be answered."""
 
+    def looks(self) -> Mapping[str, int]:
+        """Return how often the server looked for another pair by itself, by outcome."""
+
     def served(self) -> Served | None:
         """Return what would answer now."""

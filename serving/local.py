@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -131,6 +131,10 @@ class LocalBackend:
         if not self._is_open:
             return Status(bundle.pair, f"the feature store of dataset {bundle.dataset.name!r} is being opened")
         return Status(bundle.pair, await self._health.problem())
+
+    def looks(self) -> Mapping[str, int]:
+        """Return how the looks for another pair ended."""
+        return self._keeper.outcomes
 
     def served(self) -> Served | None:
         """Return what would answer now."""

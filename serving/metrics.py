@@ -70,11 +70,16 @@ class ServingMetrics:
         with self._lock:
             self._reloads[experiment, outcome] += 1
 
-    def render(self, pairs: Mapping[str, PairInfo | None]) -> bytes:
-        """Return the text page; `pairs` is what every experiment serves now."""
+    def render(self, pairs: Mapping[str, PairInfo | None], looks: Mapping[str, Mapping[str, int]]) -> bytes:
+        """Return the text page.
+
+        Parameters:
+            pairs: what every experiment serves now.
+            looks: by experiment, how its looks for another pair ended.
+        """
         registry = CollectorRegistry(auto_describe=False)
         with self._lock:
-            registry.register(_Families([*self._request_families(), *self._model_families(pairs)]))
+            registry.register(_Families([*self._request_families(), *self._model_families(pairs), _looks(looks)]))
         return generate_latest(registry)
 
     def _request_families(self) -> Iterator[Metric]:
@@ -129,6 +134,12 @@ class _Histogram:
             running += count
             buckets.append((bound, float(running)))
         return buckets
+
+
+def _looks(looks: Mapping[str, Mapping[str, int]]) -> Metric:
+    found = [((name, outcome), count) for name, counts in looks.items() for outcome, count in counts.items()]
+    text = "Looks of the server itself whether another pair is in production, by outcome."
+    return _counter("mlplatform_alias_polls", text, ("experiment", "outcome"), found)
 
 
 class _Families(Collector):

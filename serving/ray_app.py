@@ -21,7 +21,7 @@ import signal
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -284,6 +284,10 @@ class RayBackend:
             return Status(None, self._reason)
         pair = self._current.pair
         return Status(pair, await self._health.problem())
+
+    def looks(self) -> Mapping[str, int]:
+        """Return how the looks for another pair ended."""
+        return self._keeper.outcomes
 
     def served(self) -> Served | None:
         """Return what would answer now."""

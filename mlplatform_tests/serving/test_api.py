@@ -103,7 +103,7 @@ def test_an_answer_can_be_traced_by_its_request_id(client: httpx.Client) -> None
         ({"entities": [None]}, "entities.0", "null", "a whole number"),
         ({"entities": [2**63]}, "entities.0", "9223372036854775808", "a whole number"),
         ({"entities": [""]}, "entities.0", "''", "text"),
-        ({"entities": [1], "when": "now"}, "when", "an unknown field", "only entities, time_point"),
+        ({"entities": [1], "when": "now"}, "when", "an unknown field", "only alias, version, entities, time_point"),
         ({"entities": [1], "time_point": "yesterday"}, "time_point", "'yesterday'", "'now' or an ISO 8601 time"),
         ({"entities": [1, 2, 1]}, "entities", "1 more than once", "ids once"),
         ([1], "body", "[1]", "dictionary"),
@@ -240,7 +240,10 @@ def test_a_forecast_of_which_too_little_was_measured_is_refused_or_falls_back(
     rows = platform.rows(14, 2)
     for row in rows:
         row["load"] = None if np.isnan(row["load"]) else row["load"]
-    asked = ((ENTITIES, {"entities": [1, 2]}), ("/predict", {"rows": [*platform.rows(14, 1), *rows]}))
+    asked = (
+        (ENTITIES, {"entities": [1, 2], "on_error": "fail"}),
+        ("/predict", {"rows": [*platform.rows(14, 1), *rows]}),
+    )
     with installation.serving() as client:
         for path, body in asked:
             answered = client.post(path, json=body).json()["forecasts"]

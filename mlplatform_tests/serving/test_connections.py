@@ -21,7 +21,7 @@ from mlplatform.settings import Settings
 from mlplatform_tests.serving.servers import in_thread
 from mlplatform_tests.serving.test_answers import forecast
 from serving.api import build_app
-from serving.backend import Prediction, Status
+from serving.backend import Prediction, ReloadReport, Status
 
 BODY = b'{"entities": [0, 1]}'
 HEAD = b"POST /predict/feast/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -39,9 +39,6 @@ class SlowBackend:
 
     async def close(self) -> None: ...
 
-    async def status(self) -> Status:
-        return Status(None, None)
-
     async def forecast_entities(self, *_: Any) -> Prediction:
         self.is_asked.set()
         await asyncio.to_thread(self.may_answer.wait, 30)
@@ -56,7 +53,10 @@ class SlowBackend:
     async def status(self) -> Status:
         return Status(forecast().pair, None)
 
-    def served_pair(self) -> None:
+    def looks(self) -> dict[str, int]:
+        return {}
+
+    def served(self) -> None:
         return None
 
 
