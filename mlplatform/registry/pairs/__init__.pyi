@@ -17,9 +17,11 @@ from .info import (
 )
 from .kept import KeptPairs
 from .repair import RepairReport
+from .resolution import LARGEST_VERSION
 from .store import PairStore
 
 __all__ = [
+    "LARGEST_VERSION",
     "LATEST",
     "PAIR_INTEGRITY",
     "PREVIOUS",

@@ -8,8 +8,10 @@ another process has just begun to copy.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from mlplatform.registry.forecaster import Forecaster
@@ -50,7 +52,8 @@ class KeptPairs:
                 (whole / DESCRIPTION).write_text(info.to_json())
                 if not place.exists():
                     whole.rename(place)
-        (place / DESCRIPTION).touch()
+        # Not by `touch`: its clock stands still for some milliseconds.
+        os.utime(place / DESCRIPTION, ns=(time.time_ns(),) * 2)
         self._forget_old(info.name)
 
     def last(self, name: str) -> PairInfo | None:
