@@ -15,8 +15,10 @@ export DATASET ?=
 # Tests that start no server and train nothing.
 QUICK := architecture config datamodule preprocessing monitoring promotion/test_decision.py \
 	test_cores.py test_locks.py test_plugins.py test_settings.py test_storage.py
-# One process of tests per core; whole files, because their tests share what was trained once. COVERAGE=1 measures.
-SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# One process of tests more than there are cores, because they wait for processes and servers of their own; whole files,
+# because their tests share what was trained once. COVERAGE=1 measures.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+SIDE_BY_SIDE := -n $(shell echo $$(($(CORES) + 1))) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 COVERAGE ?=
 # uv reads a comma-separated list where pip reads a space-separated one.
 empty :=
