@@ -47,6 +47,16 @@ define install
 	touch $@
 endef
 
+# Sets $$place to a folder in memory if there is room: the tests make databases by the hundred, and a disk would be waited
+# for at every commit. What failed tests left is kept to be looked at.
+define in_memory
+	place=
+	if [[ -w /dev/shm ]] && (( $$(df --output=avail --block-size=1M /dev/shm 2>/dev/null | tail -n 1 || echo 0) > 4096 )); then
+		place=$$(mktemp -d /dev/shm/mlplatform-XXXX)
+		trap '[[ $$? == 1 ]] && echo "files of the tests are in $$place" || rm -rf "$$place"' EXIT
+	fi
+endef
+
 $(VENV)/.base: pyproject.toml constraints.txt dagster.yaml
 	$(call install,[all])
 
@@ -63,7 +73,9 @@ demo: setup ## Train, promote, serve and query a model, offline
 	@$(BIN)/python -m mlplatform.demo
 
 test: $(VENV)/.dev ## Run all tests, on all cores (COVERAGE=1: print what they cover)
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+	@$(in_memory)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $${place:+--basetemp="$$place/tests"} \
+		$(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-quick: $(VENV)/.dev ## Run the tests of a minute, without servers and training runs
 	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(addprefix mlplatform_tests/,$(QUICK))
