@@ -1,6 +1,7 @@
+from .batch import with_observation
 from .forecaster import Answers, Contract, Forecaster
 from .observation import can_fall_back, observed_shares, with_fallback
-from .tables import input_panel
+from .tables import input_panel, table_of_answers
 from .tracking import experiment_id, open_tracking
 
 __all__ = [
@@ -12,5 +13,7 @@ __all__ = [
     "input_panel",
     "observed_shares",
     "open_tracking",
+    "table_of_answers",
     "with_fallback",
+    "with_observation",
 ]
