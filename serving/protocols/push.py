@@ -15,6 +15,7 @@ from fastapi.security import HTTPBearer
 from pydantic import Field, model_validator
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig, load_experiment
+from mlplatform.data import SINGLE_ENTITY, TIMELESS
 from mlplatform.features import EntityTypeError, FeatureStoreError, StoreUnavailableError
 from mlplatform.settings import Settings
 from serving.answers import to_json
@@ -100,8 +101,9 @@ def _pushed(dataset: DatasetConfig, rows: Rows, settings: Settings) -> dict[str,
     from mlplatform.features.online import push_rows
 
     with KeyNames.of(dataset).read(rows, ROWS) as canonical:
-        _check(canonical, dataset)
-        columns = {name: [row[name] for row in canonical] for name in (ENTITY, TIMESTAMP, *dataset.columns)}
+        keyed = [{**_keys(dataset), **row} for row in canonical]
+        _check(keyed, dataset)
+    columns = {name: [row[name] for row in keyed] for name in (ENTITY, TIMESTAMP, *dataset.columns)}
     typed: Mapping[str, Callable[[list[Any]], Any]] = dict.fromkeys(dataset.float_columns, _floats)
     frame = pd.DataFrame({name: typed.get(name, _objects)(values) for name, values in columns.items()})
     try:
@@ -127,6 +129,16 @@ def _pushed(dataset: DatasetConfig, rows: Rows, settings: Settings) -> dict[str,
         "reasons": {**report.reasons, **{why: count for why, count in others.items() if count > 0}},
         "entities": report.written,
     }
+
+
+def _keys(dataset: DatasetConfig) -> dict[str, Any]:
+    """Return the keys that rows may leave out, because the dataset has no such column: as an ingest fills them in."""
+    keys: dict[str, Any] = {}
+    if dataset.entity_column is None and dataset.kind == "timeseries":
+        keys[ENTITY] = SINGLE_ENTITY
+    if dataset.time_column is None:
+        keys[TIMESTAMP] = f"{TIMELESS}Z"
+    return keys
 
 
 def _objects(values: list[Any]) -> Any:
