@@ -108,8 +108,7 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
     app.include_router(_model_routes(service))
     app.include_router(_operation_routes(service, settings, app.state.server))
     handlers = {"/predict": predictions.from_rows, "/predict/feast/batch": predictions.from_entities}
-    refusals = {ServingError: _answer_serving_error, ClientDisconnect: _note_departure}
-    app.add_middleware(FastPath, handlers=handlers, refusals=refusals)
+    app.add_middleware(FastPath, handlers=handlers, refuse=_answer_serving_error, note_departure=_note_departure)
     # The last one added is the outermost: refused bodies are observed too.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(ObservationMiddleware, metrics=metrics, is_request_id_answered=is_request_id_answered)
@@ -415,7 +414,7 @@ async def _answer_serving_error(_: Request, error: Exception) -> Response:
     return _problem(error)
 
 
-async def _note_departure(*_: object) -> Response:
+async def _note_departure(_: Request, __: Exception) -> Response:
     """Answer a client that left before its request was complete: nobody will read it, but log and metrics have it."""
     return Response(status_code=CLIENT_LEFT)
 

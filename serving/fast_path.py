@@ -39,15 +39,14 @@ class FastPath:
     Parameters:
         app: takes the others.
         handlers: by path; each is also found at `/models/{name}` before its path, and then given the name.
-        refusals: by the exception that they answer.
+        refuse: answers a `ServingError`.
+        note_departure: answers a client that left.
     """
 
-    def __init__(
-        self, app: ASGIApp, handlers: Mapping[str, Handler], refusals: Mapping[type[Exception], Refusal]
-    ) -> None:
+    def __init__(self, app: ASGIApp, handlers: Mapping[str, Handler], refuse: Refusal, note_departure: Refusal) -> None:
         self.app = app
         self._handlers = handlers
-        self._refuse, self._note = refusals[ServingError], refusals[ClientDisconnect]
+        self._refuse, self._note = refuse, note_departure
         self._plain = {path: Route(path) for path in handlers}
         self._named = {path: Route(f"{_MODELS}{{name}}{path}") for path in handlers}
 
