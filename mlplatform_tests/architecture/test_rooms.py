@@ -59,7 +59,13 @@ INNER_LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("base",),
         ("calibration", "sample_cache"),
     ),
-    "mlplatform.registry": (("runs",), ("pairs",), ("tables",), ("forecaster", "tracking", "digests")),
+    "mlplatform.registry": (
+        ("runs",),
+        ("pairs",),
+        ("tables",),
+        ("digests",),
+        ("forecaster", "tracking", "signing"),
+    ),
     "mlplatform.tuning": (("tuner",), ("executors",), ("search",), ("choice", "limits"), ("study",), ("trials",)),
 }
 # Subclasses of a library's classes cannot be declared without it. These modules are imported by name where they are

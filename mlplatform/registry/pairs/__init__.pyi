@@ -17,6 +17,7 @@ from .info import (
 )
 from .kept import KeptPairs
 from .repair import RepairReport
+from .signed import describe_signature
 from .store import PairStore
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "PairUnreadableError",
     "RepairReport",
     "confirm_inference",
+    "describe_signature",
     "differences",
     "example_rows",
     "git_commit",
