@@ -78,7 +78,7 @@ class Settings:
         serving_url: address that promotion tells to reload, or several separated by commas.
         serving_host, serving_port: where a prediction server listens.
         experiment: experiment that the prediction server answers for where a request names none.
-        experiments: all that it serves, that one first; `("*",)` stands for every one that has a production pair.
+        experiments: further ones that it serves; `*` stands for all there are.
         limits: what bounds its work.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
         redis_url: Redis server of the online feature store; SQLite while it is unset.

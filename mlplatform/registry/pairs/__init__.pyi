@@ -17,10 +17,12 @@ from .info import (
 )
 from .kept import KeptPairs
 from .repair import RepairReport
+from .resolution import LARGEST_VERSION
 from .signed import describe_signature
 from .store import PairStore
 
 __all__ = [
+    "LARGEST_VERSION",
     "LATEST",
     "PAIR_INTEGRITY",
     "PREVIOUS",

@@ -8,8 +8,10 @@ another process has just begun to copy.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from mlplatform.registry.forecaster import Forecaster
@@ -86,6 +88,8 @@ class KeptPairs:
         with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
             written = Path(folder, DESCRIPTION)
             written.write_text(info.to_json())
+            # The system's clock of files stands still for some milliseconds.
+            os.utime(written, ns=(time.time_ns(),) * 2)
             written.replace(path)
 
     def _newest_first(self, name: str) -> list[Path]:
