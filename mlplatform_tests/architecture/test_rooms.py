@@ -71,7 +71,7 @@ INNER_LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
 # Subclasses of a library's classes cannot be declared without it. These modules are imported by name where they are
 # needed, by the library itself or inside functions.
 HEAVY = {"torch", "ray", "mlflow", "feast", "xgboost", "catboost", "optuna", "sklearn", "scipy", "matplotlib", "dvc",
-         "hydra", "duckdb", "pandera", "fsspec", "sqlalchemy"}  # fmt: skip
+         "hydra", "duckdb", "pandera", "fsspec", "sqlalchemy", "model_signing", "sigstore"}  # fmt: skip
 MAY_LOAD = {
     "mlplatform.features.asof": "feast",
     "mlplatform.features.asof_store": "feast",
