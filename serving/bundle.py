@@ -172,7 +172,9 @@ class BundleLoader:
         _check_example(pair, forecaster, rows, answer)
         rules = RowRules.of(forecaster, config.dataset, config.requests, config.observation)
         batchable = is_batchable(forecaster, input_panel(pair.contract, rows))
-        return Bundle(pair, forecaster, config.dataset, config.staleness, rules, batchable, example_of(rows))
+        return Bundle(
+            pair, forecaster, config.dataset, config.staleness, rules, batchable, example_of(rows, config.dataset)
+        )
 
 
 def _check_example(pair: PairInfo, forecaster: Forecaster, rows: pd.DataFrame, answer: Float32) -> None:

@@ -368,10 +368,27 @@ def test_the_pages_examples_are_answered_by_the_model_that_is_served(client: htt
             asked += 1
     # The default model's on every route, and two more on those that name one.
     assert asked == 10 + 2 * 5
+    described = client.get("/openapi.json").json()["paths"][PUSH]["post"]["requestBody"]["content"]["application/json"]
+    assert set(described["examples"]) == {FORECAST}
     rows = paths["/predict"]["post"]["requestBody"]["content"]["application/json"]["examples"][FORECAST]["value"][
         "rows"
     ]
     assert (len(rows), set(rows[0])) == (STEPS, {"entity_id", "event_timestamp", "load", "oil", "cooling"})
+
+
+def test_a_push_of_table_rows_is_read_by_the_next_prediction(client: httpx.Client) -> None:
+    def predicted(entity: int) -> httpx.Response:
+        return client.post(f"/models/{REGRESSION}/predict/feast/batch", json={"entities": [entity]})
+
+    assert predicted(1000).status_code == 404
+    rows = [{"entity_id": 1000, "width": 3.5, "colour": "red", "weight": None, "kind": None}]
+    rows.append({**rows[0], "entity_id": 1001, "width": None})
+    answer = client.post(PUSH, json={"model": REGRESSION, "rows": rows}, headers=ADMIN)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["stored"], answer.json()["quarantined"]) == (1, 1)
+    assert predicted(1001).status_code == 404
+    sent = client.post(f"/models/{REGRESSION}/predict", json={"rows": TABLE[:1]}).json()
+    assert predicted(1000).json()["predictions"][0]["value"] == sent["predictions"][0]["value"]
 
 
 def test_the_commands_of_the_documentation_work(client: httpx.Client, platform: Platform, tmp_path: Path) -> None:

@@ -183,5 +183,5 @@ def _finding(row: int, column: str, found: str, expected: str, action: str) -> E
 
 
 def example(name: str, served: Served) -> dict[str, Any]:
-    """Return a request of the form that the served pair's dataset has; columns that the pair does not read lack."""
+    """Return a request with a row of the served pair's dataset."""
     return {"model": name, "rows": list(served.example[:1])}
