@@ -17,6 +17,7 @@ from mlplatform.features.feast.repository import open_store
 from mlplatform.settings import Settings
 from mlplatform.testing.meters import meter_rows, meter_yard
 from mlplatform.testing.yard import EXPERIMENT, GROUPS, TRAIN, Yard
+from mlplatform_tests.serving.servers import wait_until_loaded
 from serving.api import build_app
 from serving.local import LocalBackend
 
@@ -59,7 +60,8 @@ def known_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) 
 @pytest.fixture(scope="module")
 def client(known_yard: Yard) -> Iterator[TestClient]:
     settings = Settings.from_env({**known_yard.environ, "MLPLATFORM_EXPERIMENT": EXPERIMENT})
-    with TestClient(build_app(LocalBackend(settings), settings)) as client:
+    with TestClient(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
+        wait_until_loaded(client)
         yield client
 
 
