@@ -1,6 +1,6 @@
 from .errors import EntityTypeError, FeatureStoreError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
 from .retrieval import FeatureStoreFacade
-from .time_point import NOW
+from .time_point import NOW, TimePoint
 
 __all__ = [
     "NOW",
@@ -9,5 +9,6 @@ __all__ = [
     "FeatureStoreFacade",
     "StaleFeaturesError",
     "StoreUnavailableError",
+    "TimePoint",
     "UnknownEntityError",
 ]
