@@ -124,7 +124,8 @@ class Answering:
         missing = unknown_ahead(panel)
         names = ", ".join(contract.known)
         texts = [f"no values of {names} for step {_listed(np.flatnonzero(steps) + 1)}" for steps in missing]
-        kept = _kept(panel, missing.any(axis=1), "unknown_future", texts, left_out)
+        is_unknown: Bools = np.asarray(missing.any(axis=1))
+        kept = _kept(panel, is_unknown, "unknown_future", texts, left_out)
         return None if kept is None else with_ahead(kept, kept.known_ahead, contract)
 
     def _answered(self, panel: FeaturePanel, left_out: list[LeftOut]) -> tuple[Answered | None, list[LeftOut]]:
@@ -172,7 +173,7 @@ def _kept(
     if not is_out.any():
         return panel
     ids = panel.entity_ids.tolist()
-    left_out += [LeftOut(ids[place], reason, found[place]) for place in np.flatnonzero(is_out)]
+    left_out += [LeftOut(ids[place], reason, found[place]) for place in np.flatnonzero(is_out).tolist()]
     kept = ~is_out
     if not kept.any():
         return None
@@ -193,7 +194,7 @@ def _kept(
 def _not_finite(answers: Answers, falls_back: Bools) -> Bools:
     """Return which answers a client could not use; what stands in for a forecast has no interval."""
     count = len(answers.point)
-    broken: Bools = ~np.isfinite(answers.point.reshape(count, -1)).all(axis=1)
+    broken: Bools = np.asarray(~np.isfinite(answers.point.reshape(count, -1)).all(axis=1))
     for side in (answers.lower, answers.upper):
         if side is not None:
             broken |= ~np.isfinite(side.reshape(count, -1)).all(axis=1) & ~falls_back

@@ -115,7 +115,9 @@ class _Run:
     def __init__(self, answering: Answering, pair: PairInfo) -> None:
         self.answering = answering
         self.pair = pair
-        self.ranges = entity_ranges(answering.config.dataset, answering.settings)
+        self.ranges = entity_ranges(
+            answering.config.dataset, answering.settings, parse_time_point(answering.time_point)
+        )
         has_text_ids = not pd.api.types.is_integer_dtype(self.ranges[ENTITY])
         self.schema: pa.Schema = forecast_schema(has_text_ids=has_text_ids)
         self.rows = self.entities = self.fallbacks = 0

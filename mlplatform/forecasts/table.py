@@ -136,4 +136,5 @@ def _read(files: Mapping[Path, list[Path]]) -> pd.DataFrame:
         for path in paths:
             frame = pq.read_table(path, partitioning=None).to_pandas()
             frames.append(frame.assign(**{ORIGIN: origin_of(folder.name)}))
-    return pd.concat(frames, ignore_index=True)
+    rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    return rows
