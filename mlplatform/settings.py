@@ -7,6 +7,7 @@ folder, `MLPLATFORM_HOME`; deleting that folder resets the platform. Secrets are
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from urllib.parse import quote, unquote
 PACKAGE_ROOT = Path(__file__).resolve().parent
 PACKAGED_CONF = PACKAGE_ROOT / "conf"
 PLUGINS_VARIABLE = "MLPLATFORM_PLUGINS"
+# Instead of names of experiments: all there are.
+EVERY = "*"
 
 _SQLITE = "sqlite:///"
 # The same, with the driver named. MLflow creates the folder that an address of the first form seems to name, taking its
@@ -25,6 +28,39 @@ _SQLITE_ESCAPED = "sqlite+pysqlite:///"
 
 class AddressError(ValueError):
     """A folder whose name a library cannot keep apart from the rest of an address."""
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """What bounds a prediction server's work; times in seconds.
+
+    Attributes:
+        max_requests: prediction requests worked for at once, waiting ones included; what is beyond is refused (429).
+        deadline_s: from the admission of a request to its answer; past it the request is refused (503).
+        store_deadline_s: the same for a read of the online store.
+        body_deadline_s: for a request's head, and for its body, to arrive.
+        poll_s: between two looks at the production alias; 0 leaves reloads to those who ask for them.
+        drain_s: between the moment the server says that it is not ready and its end, for load balancers to notice.
+    """
+
+    max_requests: int = 64
+    deadline_s: float = 10.0
+    store_deadline_s: float = 2.0
+    body_deadline_s: float = 15.0
+    poll_s: float = 15.0
+    drain_s: float = 0.0
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> ServerLimits:
+        """Read the limits from the environment."""
+        return cls(
+            max_requests=_positive_int(env, "MLPLATFORM_MAX_REQUESTS", cls.max_requests),
+            deadline_s=_seconds(env, "MLPLATFORM_DEADLINE_S", cls.deadline_s),
+            store_deadline_s=_seconds(env, "MLPLATFORM_STORE_DEADLINE_S", cls.store_deadline_s),
+            body_deadline_s=_seconds(env, "MLPLATFORM_BODY_DEADLINE_S", cls.body_deadline_s),
+            poll_s=_seconds(env, "MLPLATFORM_POLL_S", cls.poll_s, can_be_zero=True),
+            drain_s=_seconds(env, "MLPLATFORM_DRAIN_S", cls.drain_s, can_be_zero=True),
+        )
 
 
 @dataclass(frozen=True)
@@ -39,7 +75,9 @@ class Settings:
         mlflow_artifact_root: where MLflow stores the artifacts of new experiments.
         serving_url: address that promotion tells to reload, or several separated by commas.
         serving_host, serving_port: where a prediction server listens.
-        experiment: experiment that the prediction server serves.
+        experiment: experiment that the prediction server answers for where a request names none.
+        experiments: further ones that it serves; `*` stands for all there are.
+        limits: what bounds its work.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
         redis_url: Redis server of the online feature store; SQLite while it is unset.
         feast_registry: database of Feast's registry, as an address of SQLAlchemy; a file while it is unset.
@@ -61,12 +99,16 @@ class Settings:
     redis_url: str | None = field(default=None, repr=False)
     feast_registry: str | None = field(default=None, repr=False)
     dvc_remote: str | None = field(default=None, repr=False)
+    experiments: tuple[str, ...] = ()
+    limits: ServerLimits = field(default_factory=ServerLimits)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the settings from `environ` (default: the process environment); an empty variable counts as unset."""
         env = os.environ if environ is None else environ
         home = Path(env.get("MLPLATFORM_HOME") or ".mlplatform").expanduser().resolve()
+        experiments = _names(env.get("MLPLATFORM_EXPERIMENTS", ""))
+        named = next((name for name in experiments if name != EVERY), "fleet_xgboost")
         return cls(
             home=home,
             data_dir=_optional_path(env.get("MLPLATFORM_DATA_DIR")),
@@ -76,12 +118,14 @@ class Settings:
             serving_url=(env.get("MLPLATFORM_SERVING_URL") or "http://127.0.0.1:8000").rstrip("/"),
             serving_host=env.get("MLPLATFORM_HOST") or "127.0.0.1",
             serving_port=_positive_int(env, "MLPLATFORM_PORT", 8000),
-            experiment=env.get("MLPLATFORM_EXPERIMENT") or "fleet_xgboost",
+            experiment=env.get("MLPLATFORM_EXPERIMENT") or named,
             max_body_bytes=_positive_int(env, "MLPLATFORM_MAX_BODY_BYTES", 1_048_576),
             admin_token=env.get("MLPLATFORM_ADMIN_TOKEN") or None,
             redis_url=env.get("MLPLATFORM_REDIS_URL") or None,
             feast_registry=env.get("MLPLATFORM_FEAST_REGISTRY") or None,
             dvc_remote=env.get("MLPLATFORM_DVC_REMOTE") or None,
+            experiments=experiments,
+            limits=ServerLimits.from_env(env),
         )
 
     @property
@@ -140,6 +184,11 @@ class Settings:
         return self.home / "downloads"
 
     @property
+    def served_pairs_dir(self) -> Path:
+        """The pairs that a server loaded last, one folder per experiment, for a start without the registry."""
+        return self.home / "serving" / "pairs"
+
+    @property
     def conf_dirs(self) -> tuple[Path, ...]:
         """Configuration folders, most specific first."""
         return (*([self.conf_dir] if self.conf_dir else []), PACKAGED_CONF)
@@ -186,8 +235,7 @@ def plugin_modules() -> tuple[str, ...]:
 
     Not one of the settings: plug-ins belong to the process, and so does its environment, which child processes inherit.
     """
-    names = (name.strip() for name in os.environ.get(PLUGINS_VARIABLE, "").split(","))
-    return tuple(dict.fromkeys(name for name in names if name))
+    return _names(os.environ.get(PLUGINS_VARIABLE, ""))
 
 
 def secret_from_env(name: str) -> str | None:
@@ -202,6 +250,26 @@ def _is_ambiguous(path: str) -> bool:
 
 def _optional_path(value: str | None) -> Path | None:
     return Path(value).expanduser().resolve() if value else None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names of a list separated by commas, each once."""
+    names = (name.strip() for name in text.split(","))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float, *, can_be_zero: bool = False) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and (seconds > 0 or (can_be_zero and seconds == 0))):
+        expected = "a number of seconds, 0 or more" if can_be_zero else "a number of seconds above 0"
+        raise ValueError(f"{name} must be {expected}, but is {text!r}")
+    return seconds
 
 
 def _positive_int(env: Mapping[str, str], name: str, default: int) -> int:

@@ -6,6 +6,7 @@ megabyte of gzip can hold a gigabyte of zeros, so decompression stops one byte b
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from typing import TypeVar
 
@@ -13,37 +14,55 @@ import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from serving.concurrency import Workers
-from serving.errors import ErrorDetail, ServingError, body_too_large, invalid, shown
+from serving.errors import ErrorDetail, ServingError, body_too_large, body_too_slow, invalid, shown
 from serving.schemas import StrictRequest
+from serving.stages import Stage
 
 RequestT = TypeVar("RequestT", bound=StrictRequest)
 
 JSON = "application/json"
+PROBLEM = "application/problem+json"
 # Above this size reading a body takes longer than handing it to a thread.
 _SMALL_BODY_BYTES = 32_768
 # zlib's own number for "gzip, with its header and checksum".
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-async def read_body(request: Request, model: type[RequestT], workers: Workers, max_bytes: int) -> RequestT:
-    """Return the request's body as `model`.
+class BodyReader:
+    """Reads the bodies of one server's requests.
 
     Parameters:
-        max_bytes: limit of the body's length after decompression.
-
-    Raises:
-        ServingError: 413, 415 or 422.
-        ClientDisconnect: if the client left before its body was complete.
+        stage: where large bodies are parsed.
+        max_bytes: limit of a body's length after decompression.
+        deadline_s: longest time that a body may take to arrive, in seconds.
     """
-    given = request.headers.get("content-type", "")
-    if given.partition(";")[0].strip().lower() != JSON:
-        raise ServingError(415, "not_json", f"found content-type {shown(given)}, expected {JSON}; send that header")
-    is_compressed = _is_compressed(request.headers.getlist("content-encoding"))
-    body = await request.body()
-    if len(body) <= _SMALL_BODY_BYTES and not is_compressed:
-        return _parse(body, model)
-    return await workers.run(_decoded, body, model, is_compressed, max_bytes)
+
+    def __init__(self, stage: Stage, max_bytes: int, deadline_s: float) -> None:
+        self.stage = stage
+        self._max_bytes, self._deadline_s = max_bytes, deadline_s
+
+    async def read(self, request: Request, model: type[RequestT]) -> RequestT:
+        """Return the request's body as `model`.
+
+        Raises:
+            ServingError: 408, 413, 415 or 422.
+            ClientDisconnect: if the client left before its body was complete.
+        """
+        given = request.headers.get("content-type", "")
+        if given.partition(";")[0].strip().lower() != JSON:
+            raise ServingError(415, "not_json", f"found content-type {shown(given)}, expected {JSON}; send that header")
+        is_compressed = _is_compressed(request.headers.getlist("content-encoding"))
+        body = await self._received(request)
+        if len(body) <= _SMALL_BODY_BYTES and not is_compressed:
+            return _parse(body, model)
+        return await self.stage.run(_decoded, body, model, is_compressed, self._max_bytes)
+
+    async def _received(self, request: Request) -> bytes:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await request.body()
+        except TimeoutError as error:
+            raise body_too_slow(self._deadline_s) from error
 
 
 def decompressed(body: bytes, max_bytes: int) -> bytes:

@@ -1,25 +1,49 @@
 """The pair that a server answers with: resolved by its alias, verified, loaded aside, and held as one reference.
 
 A `Bundle` never changes. A request takes the reference once and keeps it to its end, so a swap in the middle can never
-mix two pairs, and nothing has to wait for it.
+mix two pairs, and nothing has to wait for it. The pair before the current one stays loaded, so a rollback is a matter
+of moments; and it is kept on disk, so a start needs no registry.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+
+import numpy as np
 
 from mlplatform.config import DatasetConfig, ExperimentConfig, StalenessConfig, load_experiment
-from mlplatform.registry import Forecaster
-from mlplatform.registry.pairs import PairInfo, PairNotFoundError, PairStore
-from mlplatform.settings import Settings
-from serving.backend import ReloadReport
+from mlplatform.datamodule import Float32
+from mlplatform.registry import Forecaster, input_panel
+from mlplatform.registry.pairs import (
+    Fetch,
+    KeptPairs,
+    PairInfo,
+    PairIntegrityError,
+    PairNotFoundError,
+    PairStore,
+    PairUnreadableError,
+    differences,
+    load_pair,
+    stored_example,
+)
+from mlplatform.settings import Settings, sqlite_file
+from serving.backend import Choice, ReloadReport, Served
+from serving.batching import is_batchable
 from serving.concurrency import Coalescer, Workers
 from serving.errors import ServingError
 from serving.rules import RowRules
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 @dataclass(frozen=True)
@@ -33,6 +57,7 @@ class Bundle:
         staleness: how old features may be. From the configuration and not from the pair: a changed policy holds from
             the next reload on, without training anew.
         rules: what rows of requests may hold; their policy comes from the configuration as well.
+        is_batchable: whether answers have the same bits in company as alone, so that requests may share a call.
     """
 
     pair: PairInfo
@@ -40,6 +65,13 @@ class Bundle:
     dataset: DatasetConfig
     staleness: StalenessConfig
     rules: RowRules
+    is_batchable: bool = False
+
+    def served(self) -> Served:
+        """Return what clients are told about it."""
+        calibration = self.forecaster.model.calibration
+        coverage = None if calibration is None else calibration.coverage
+        return Served(self.pair, self.forecaster.preprocessor.columns, self.staleness.max_age, coverage)
 
 
 class BundleLoader:
@@ -48,6 +80,7 @@ class BundleLoader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.experiment = settings.experiment
+        self._kept = KeptPairs(settings.served_pairs_dir)
 
     @cached_property
     def _store(self) -> PairStore:
@@ -58,7 +91,11 @@ class BundleLoader:
 
         Raises:
             ServingError: 503 if there is none, with the reason.
+            RegistryAwayError: if the registry is not there; it is not made by looking for it.
         """
+        database = sqlite_file(self._settings.mlflow_tracking_uri)
+        if database is not None and not database.exists():
+            raise RegistryAwayError(f"there is no model registry at {database}")
         try:
             return self._store.resolve(self.experiment, "production")
         except PairNotFoundError as error:
@@ -77,20 +114,82 @@ class BundleLoader:
             )
         return pair
 
-    def load(self, pair: PairInfo) -> Bundle:
-        """Verify and load a pair.
+    def find(self, choice: Choice) -> PairInfo:
+        """Return the pair that a request chooses.
 
         Raises:
-            PairIntegrityError: if an artifact is not what was registered.
+            ServingError: 404 if there is none.
         """
-        config = self.config()
-        forecaster = self._store.load(pair)
-        rules = RowRules.of(forecaster, config.dataset, config.requests, config.observation)
-        return Bundle(pair, forecaster, config.dataset, config.staleness, rules)
+        try:
+            return self._store.resolve(self.experiment, choice.ref)
+        except PairNotFoundError as error:
+            raise ServingError(404, "unknown_version", str(error)) from error
+
+    def kept(self) -> PairInfo | None:
+        """Return the pair that was in production when this machine last had word of it; `None` if it never had."""
+        return self._kept.last(self.experiment)
+
+    def load(self, pair: PairInfo) -> Bundle:
+        """Verify and load a pair, from the registry or else from what is kept of it here, and keep it.
+
+        Raises:
+            PairIntegrityError: if an artifact is not what was registered, or the pair answers its stored example
+                differently here.
+        """
+        try:
+            bundle = self._bundle(pair, self._store.fetch)
+        except PairUnreadableError:
+            kept = self.kept()
+            if kept is None or kept.pair_id != pair.pair_id:
+                raise
+            return self.load_kept(kept)
+        try:
+            self._kept.keep(pair, self._store.fetch)
+        except (OSError, PairIntegrityError) as error:
+            logger.warning("a start without the registry would fail: pair %s is not kept: %s", pair.pair_id, error)
+        return bundle
+
+    def load_aside(self, pair: PairInfo) -> Bundle:
+        """Verify and load a pair that is not in production; raises as `load`."""
+        return self._bundle(pair, self._store.fetch)
+
+    def load_kept(self, pair: PairInfo) -> Bundle:
+        """Verify and load a pair that is kept here; raises as `load`."""
+        return self._bundle(pair, self._kept.fetch)
 
     def config(self) -> ExperimentConfig:
         """Return the experiment's configuration as it is now."""
         return load_experiment(self.experiment, settings=self._settings)
+
+    def _bundle(self, pair: PairInfo, fetch: Fetch) -> Bundle:
+        config = self.config()
+        forecaster = load_pair(fetch, pair)
+        rows, answer = stored_example(fetch, pair)
+        _check_example(pair, forecaster, rows, answer)
+        rules = RowRules.of(forecaster, config.dataset, config.requests, config.observation)
+        batchable = is_batchable(forecaster, input_panel(pair.contract, rows))
+        return Bundle(pair, forecaster, config.dataset, config.staleness, rules, batchable)
+
+
+def _check_example(pair: PairInfo, forecaster: Forecaster, rows: pd.DataFrame, answer: Float32) -> None:
+    """Have a pair answer its stored example, which also warms it up: no client waits for a library's first call.
+
+    Raises:
+        PairIntegrityError: if it answers something else. Differences in the last bits, as another processor makes them
+            in matrix products, are a warning.
+    """
+    wrong = differences(forecaster, rows, answer)
+    if not wrong:
+        return
+    found = forecaster.predict(input_panel(pair.contract, rows))
+    message = f"version {pair.version} of {pair.name!r} answers its stored example differently here: {wrong[0]}"
+    if found.shape != answer.shape or not np.allclose(found, answer, rtol=1e-4, atol=1e-5 * np.abs(answer).max()):
+        raise PairIntegrityError(f"{message}; use the library versions that it was trained with, or train again")
+    logger.warning("%s; served all the same, as the difference is one of rounding", message)
+
+
+class RegistryAwayError(RuntimeError):
+    """The model registry is not where it should be."""
 
 
 class BundleHolder:
@@ -105,6 +204,8 @@ class BundleHolder:
         self.current: Bundle | None = None
         self.reason = f"the production pair of {loader.experiment!r} is being loaded"
         self._loader = loader
+        self._previous: Bundle | None = None
+        self._chosen: Bundle | None = None
         # One thread of its own: reloads must not take a worker away from requests.
         self._workers = Workers(1)
         self.reload = Coalescer(self._reload)
@@ -119,6 +220,24 @@ class BundleHolder:
             raise ServingError(503, "no_production_pair", self.reason)
         return self.current
 
+    async def chosen(self, choice: Choice) -> Bundle:
+        """Return the bundle that a request chooses, loading it aside if need be; the last one chosen stays loaded.
+
+        Raises:
+            ServingError: 404 if there is no such pair, 503 if it cannot be loaded.
+        """
+        try:
+            return await self._workers.run(self._choose, choice)
+        except ServingError:
+            raise
+        except Exception as error:
+            message = f"{choice.ref} of {self._loader.experiment!r} cannot be loaded: {_described(error)}"
+            raise ServingError(503, "pair_unavailable", message) from error
+
+    async def run(self, function: Callable[[*Args], T], *args: *Args) -> T:
+        """Run what a new bundle needs before it is used, in the loading thread."""
+        return await self._workers.run(function, *args)
+
     def close(self) -> None:
         """Let the loading thread end; the bundle stays."""
         self._workers.close()
@@ -131,20 +250,52 @@ class BundleHolder:
             failure = reload_failure(error, previous.pair if previous else None)
             self.reason = failure.message
             raise failure from error
+        if previous is not None and previous.pair.pair_id != bundle.pair.pair_id:
+            self._previous = previous
         self.current = bundle
         return ReloadReport(bundle.pair, previous.pair.version if previous else None)
 
-    def _load(self, previous: Bundle | None) -> Bundle:
-        pair = self._loader.production()
-        if previous is not None and previous.pair.pair_id == pair.pair_id:
-            config = self._loader.config()
-            rules = RowRules.of(previous.forecaster, config.dataset, config.requests, config.observation)
-            if (config.staleness, rules) == (previous.staleness, previous.rules):
-                return previous
-            return replace(previous, staleness=config.staleness, rules=rules)
+    def _load(self, current: Bundle | None) -> Bundle:
+        try:
+            pair = self._loader.production()
+        except (ServingError, PairIntegrityError):
+            raise
+        except Exception as error:
+            kept = None if current is not None else self._loader.kept()
+            if kept is None:
+                raise
+            logger.warning("the registry is away, serving what is kept of version %d: %s", kept.version, error)
+            return self._loader.load_kept(kept)
+        for loaded in self._loaded():
+            if loaded.pair.pair_id == pair.pair_id:
+                return self._with_policies(loaded)
         bundle = self._loader.load(pair)
-        logger.info("loaded version %d of %r, pair %s", pair.version, pair.name, pair.pair_id)
+        inference = bundle.forecaster.model.inference
+        logger.info("loaded version %d of %r, pair %s, %s", pair.version, pair.name, pair.pair_id, inference)
         return bundle
+
+    def _choose(self, choice: Choice) -> Bundle:
+        for loaded in self._loaded():
+            # What stands behind a number never changes, so the registry need not be asked.
+            if choice.version == loaded.pair.version:
+                return loaded
+        pair = self._loader.find(choice)
+        for loaded in self._loaded():
+            if loaded.pair.pair_id == pair.pair_id:
+                return loaded
+        self._chosen = self._loader.load_aside(pair)
+        return self._chosen
+
+    def _loaded(self) -> list[Bundle]:
+        return [bundle for bundle in (self.current, self._previous, self._chosen) if bundle is not None]
+
+    def _with_policies(self, loaded: Bundle) -> Bundle:
+        """Return a bundle under the policies that the configuration has now."""
+        config = self._loader.config()
+        rules = RowRules.of(loaded.forecaster, config.dataset, config.requests, config.observation)
+        if (config.staleness, rules) == (loaded.staleness, loaded.rules):
+            return loaded
+        return replace(loaded, staleness=config.staleness, rules=rules)
 
 
 def no_production_pair(experiment: str, refusal: str | None) -> ServingError:

@@ -1,4 +1,6 @@
-"""Connections whose client has said all it wants to say, and waits for the answer.
+"""Connections whose client says nothing, and those whose client has said all it wants to say and waits for the answer.
+
+uvicorn waits for a request's head for ever; here a connection that does not say what it wants is closed.
 
 A client may close its half of a connection once its request is sent (`shutdown(SHUT_WR)`, `nc -N`, some HTTP/1.0
 libraries). uvicorn takes the end of what it reads for the end of the connection and throws the answer away; here the
@@ -13,13 +15,20 @@ from typing import Any
 
 # What nginx made the custom: the client closed the connection. Nobody reads it but log and metrics.
 CLIENT_LEFT = 499
+HEAD_DEADLINE_S = 15.0
+PROTOCOL = "PatientHTTPProtocol"
 
 
-def http_protocol() -> type[asyncio.Protocol]:
-    """Return uvicorn's HTTP protocol, answering clients that have closed their half of the connection."""
+def http_protocol(head_deadline_s: float = HEAD_DEADLINE_S) -> type[asyncio.Protocol]:
+    """Return uvicorn's HTTP protocol, with deadlines for heads, answering clients that have closed their half.
+
+    Parameters:
+        head_deadline_s: longest time from a connection's begin, or the first byte of a later request, until a
+            request's head is complete, in seconds.
+    """
     from uvicorn.protocols.http import auto
 
-    return type("HalfCloseProtocol", (auto.AutoHTTPProtocol,), {"eof_received": _eof_received})
+    return type(PROTOCOL, (_PatientProtocol, auto.AutoHTTPProtocol), {"head_deadline_s": head_deadline_s})
 
 
 def answer_half_closed_clients() -> list[Any]:
@@ -29,16 +38,48 @@ def answer_half_closed_clients() -> list[Any]:
     """
     from uvicorn.protocols.http import auto
 
-    if auto.AutoHTTPProtocol.__name__ != "HalfCloseProtocol":
+    if auto.AutoHTTPProtocol.__name__ != PROTOCOL:
         auto.AutoHTTPProtocol = http_protocol()
     return []
 
 
-def _eof_received(protocol: Any) -> bool:
-    """Return whether the connection stays open for the answer; called when the client has closed its half."""
-    # The last request that arrived; those before it, if the client sent several at once, are answered first.
-    request = protocol.cycle
-    if request is None or request.response_complete or request.more_body:
-        return False
-    request.keep_alive = False
-    return True
+class _PatientProtocol:
+    """What is added to uvicorn's protocol, whichever of its parsers that uses."""
+
+    head_deadline_s: float
+    # Of uvicorn: the last request whose head has arrived, and the connection.
+    cycle: Any
+    transport: asyncio.Transport
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[misc] # of uvicorn's class beside this one
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)  # type: ignore[misc]
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget_deadline()
+        elif self._deadline is None:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        super().connection_lost(exc)  # type: ignore[misc]
+
+    def eof_received(self) -> bool:
+        """Return whether the connection stays open for the answer; called when the client has closed its half."""
+        # The last request that arrived; those before it, if the client sent several at once, are answered first.
+        request = self.cycle
+        if request is None or request.response_complete or request.more_body:
+            return False
+        request.keep_alive = False
+        return True
+
+    def _expect_head(self) -> None:
+        self._deadline = asyncio.get_running_loop().call_later(self.head_deadline_s, self.transport.close)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

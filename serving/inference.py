@@ -33,7 +33,11 @@ def read_panel(
     time_point: str,
     settings: Settings,
 ) -> FeaturePanel:
-    """Return the latest rows of `entities` from the online store, as many as the contract needs, with their ages.
+    """Return the newest rows of `entities`, as many as the contract needs, with their ages.
+
+    Parameters:
+        time_point: `now` for the latest rows from the online store; for any other moment, what the offline store knew
+            at it.
 
     Raises:
         ServingError: 404 for unknown entities, 409 for features older than the policy allows, 422 for ids of the wrong
@@ -51,7 +55,7 @@ def read_panel(
             )
             for entity in error.entities[:MAX_DETAILS]
         ]
-        raise ServingError(404, "unknown_entity", str(error), details) from error
+        raise ServingError(404, "unknown_entity", str(error), details, entities=error.entities) from error
     except EntityTypeError as error:
         expected = "ids of the type that the dataset has"
         detail = ErrorDetail(field="entities", found=str(error), expected=expected, action="correct them")
@@ -100,4 +104,5 @@ def _stale_features(error: StaleFeaturesError, dataset: DatasetConfig) -> StaleF
         for stale in error.stale[:MAX_DETAILS]
     ]
     ages = [stale.age.total_seconds() for stale in error.stale if stale.age is not None]
-    return StaleFeaturesRefusedError(str(error), details, len(error.stale), max(ages, default=None))
+    ids = [stale.entity for stale in error.stale]
+    return StaleFeaturesRefusedError(str(error), details, ids, max(ages, default=None))

@@ -11,97 +11,165 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mlplatform.config import experiment_names
-from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry.pairs import PairInfo
-from mlplatform.settings import Settings
-from serving.backend import EntityId, Prediction, ReloadReport, Status
+from mlplatform.features import NOW
+from mlplatform.settings import EVERY, ServerLimits, Settings
+from serving.backend import DEFAULT, Choice, EntityId, Prediction, ReloadReport, Served, Status
+from serving.batching import Batcher
+from serving.breaker import CircuitBreaker
 from serving.bundle import Bundle, BundleHolder, BundleLoader
-from serving.concurrency import Workers
-from serving.connections import http_protocol
 from serving.errors import ServingError
+from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
+from serving.keeper import Keeper
+from serving.questions import Question, answer_all, answer_alone
 from serving.rows import panel_from_rows, with_future_of_request
+from serving.stages import Stage
 
 logger = logging.getLogger(__name__)
 
+# Entities that are answered in one call; a request with more has a thread to itself.
+LARGEST_BATCH = 64
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-class LocalBackend:
-    """Computes answers in this process, in a bounded pool of threads."""
+class Stages:
+    """What all experiments of a process share: the threads that read stores, probe them, and compute.
 
-    def __init__(self, settings: Settings) -> None:
+    Parameters:
+        limits: says how much may wait, and how long.
+    """
+
+    def __init__(self, limits: ServerLimits) -> None:
+        waiting = limits.max_requests // 2
+        # So that requests with rows of their own find a place while a store hangs, it gets half of them.
+        self.store = Stage("read of the feature store", waiting=waiting, deadline_s=limits.store_deadline_s, threads=4)
+        self.probe = Stage("probe of the feature store", waiting=4, deadline_s=limits.store_deadline_s, threads=2)
+        self.bulk = Stage("model", waiting=limits.max_requests)
+        self.batch: Batcher[Question, Prediction] = Batcher(answer_all, LARGEST_BATCH)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for stage in (self.store, self.probe, self.bulk):
+            stage.close()
+        self.batch.close()
+
+
+class LocalBackend:
+    """Computes answers in this process.
+
+    Parameters:
+        settings: the experiment, and the place of its registry and store.
+        stages: shared with the other experiments of the process; default: of its own.
+    """
+
+    def __init__(self, settings: Settings, stages: Stages | None = None) -> None:
         self._settings = settings
-        self._workers = Workers()
+        self._stages = stages or Stages(settings.limits)
         self._holder = BundleHolder(BundleLoader(settings))
+        self._breaker = CircuitBreaker()
+        self._keeper = Keeper(settings.experiment, self._refresh, settings.limits.poll_s)
+        self._health = StoreHealth(self._probe)
+        self._is_open = False
 
     async def start(self) -> None:
-        """Load the production pair if there is one, and open the feature store."""
-        try:
-            await self._holder.reload()
-        except ServingError as error:
-            logger.warning("starting without a model: %s", error)
-        # Asking once imports Feast and opens its store, which would otherwise cost the first request seconds.
-        problem = (await self.status()).reason
-        if problem is not None:
-            logger.warning("not ready: %s", problem)
+        """Begin to load the production pair; the server answers other requests meanwhile."""
+        self._keeper.start()
 
     async def close(self) -> None:
         """Let the threads end."""
-        self._workers.close()
+        await self._keeper.close()
+        self._stages.close()
         self._holder.close()
 
     async def forecast_entities(
-        self, entities: Sequence[EntityId], time_point: str, future: Sequence[dict[str, Any]] = ()
+        self,
+        entities: Sequence[EntityId],
+        time_point: str,
+        future: Sequence[dict[str, Any]] = (),
+        choice: Choice = DEFAULT,
     ) -> Prediction:
         """Predict for entities of the feature store."""
-        return await self._workers.run(self._from_store, self._holder.require(), entities, time_point, future)
+        bundle = await self._chosen(choice)
+        contract, types = bundle.pair.contract, bundle.forecaster.preprocessor.columns
+        # The past is read from files, which takes its time and does not hang.
+        stage = self._stages.store if time_point == NOW else self._stages.bulk
+        read = partial(
+            stage.run,
+            read_panel,
+            contract,
+            bundle.dataset,
+            bundle.staleness,
+            entities,
+            time_point,
+            self._settings,
+        )
+        panel = await (self._breaker.call(read) if time_point == NOW else read())
+        whole = partial(with_future_of_request, panel, future, contract, types, bundle.rules)
+        return await self._answer(Question(bundle, whole), len(entities))
 
-    async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
+    async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
         """Predict from raw rows."""
-        return await self._workers.run(self._from_rows, self._holder.require(), rows)
+        bundle = await self._chosen(choice)
+        types = bundle.forecaster.preprocessor.columns
+        panel = partial(panel_from_rows, rows, bundle.pair.contract, types, bundle.rules)
+        return await self._answer(Question(bundle, panel), len(rows) // bundle.pair.contract.input_rows)
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""
         return await self._holder.reload()
 
     async def status(self) -> Status:
-        """Say whether a pair is loaded and the feature store answers."""
+        """Say whether a pair is loaded and the feature store answers; does not wait for a store that hangs."""
         bundle = self._holder.current
         if bundle is None:
             return Status(None, self._holder.reason)
-        problem = await self._workers.run(store_problem, bundle.pair.contract, bundle.dataset, self._settings)
-        return Status(bundle.pair, problem)
+        if not self._is_open:
+            return Status(bundle.pair, f"the feature store of dataset {bundle.dataset.name!r} is being opened")
+        return Status(bundle.pair, await self._health.problem())
 
-    def served_pair(self) -> PairInfo | None:
-        """Return the pair that would answer now."""
-        return self._holder.current.pair if self._holder.current else None
+    def looks(self) -> Mapping[str, int]:
+        """Return how the looks for another pair ended."""
+        return self._keeper.outcomes
 
-    def _from_store(
-        self, bundle: Bundle, entities: Sequence[EntityId], time_point: str, future: Sequence[dict[str, Any]]
-    ) -> Prediction:
-        contract = bundle.pair.contract
-        panel = read_panel(contract, bundle.dataset, bundle.staleness, entities, time_point, self._settings)
-        panel = with_future_of_request(panel, future, contract, bundle.forecaster.preprocessor.columns, bundle.rules)
-        return _answered(bundle, panel)
+    def served(self) -> Served | None:
+        """Return what would answer now."""
+        bundle = self._holder.current
+        return None if bundle is None else bundle.served()
 
-    def _from_rows(self, bundle: Bundle, rows: Sequence[dict[str, Any]]) -> Prediction:
-        panel = panel_from_rows(rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns, bundle.rules)
-        return _answered(bundle, panel)
+    async def _chosen(self, choice: Choice) -> Bundle:
+        return self._holder.require() if choice.is_default else await self._holder.chosen(choice)
 
+    async def _refresh(self) -> ReloadReport:
+        report = await self._holder.reload()
+        if not self._is_open:
+            bundle = self._holder.require()
+            # The first look imports Feast and opens its store, which would otherwise cost the first requests seconds.
+            await self._holder.run(store_problem, bundle.pair.contract, bundle.dataset, self._settings)
+            self._is_open = True
+        return report
 
-def _answered(bundle: Bundle, panel: FeaturePanel) -> Prediction:
-    # Before the model is asked, because a refusal needs no forecast.
-    falls_back = bundle.rules.fallbacks(panel, bundle.pair.contract)
-    return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules, falls_back)
+    async def _answer(self, question: Question, entities: int) -> Prediction:
+        if question.bundle.is_batchable and entities <= LARGEST_BATCH:
+            return await self._stages.batch.ask(question)
+        return await self._stages.bulk.run(answer_alone, question)
+
+    async def _probe(self) -> str | None:
+        bundle = self._holder.require()
+        try:
+            return await self._stages.probe.run(store_problem, bundle.pair.contract, bundle.dataset, self._settings)
+        except ServingError as error:
+            return f"the online feature store does not answer for dataset {bundle.dataset.name!r}: {error.message}"
 
 
 def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tuple[Settings, str, int]:
     """Return settings, host and port from the command line and the environment; shared by both servers.
+
+    `experiments` of the settings are the names to serve, `experiment` the default one among them.
 
     Raises:
         SystemExit: with status 2 and the known names, if there is no such experiment.
@@ -110,18 +178,27 @@ def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tupl
     settings = Settings.from_env()
     parser.add_argument("--host", default=settings.serving_host, help="default: MLPLATFORM_HOST or 127.0.0.1")
     parser.add_argument("--port", type=int, default=settings.serving_port, help="default: MLPLATFORM_PORT or 8000")
-    parser.add_argument("--experiment", help="experiment to serve; default: MLPLATFORM_EXPERIMENT")
+    parser.add_argument(
+        "--experiment",
+        help="experiment to serve, or several separated by commas, the default one first, or * for all; default: "
+        "MLPLATFORM_EXPERIMENTS, else MLPLATFORM_EXPERIMENT",
+    )
     arguments = parser.parse_args(argv)
-    if arguments.experiment:
-        settings = dataclasses.replace(settings, experiment=arguments.experiment)
     known = experiment_names(settings)
-    if settings.experiment not in known:
+    asked = [settings.experiment, *settings.experiments]
+    if arguments.experiment:
+        asked = [name.strip() for name in arguments.experiment.split(",")]
+    if EVERY in asked:
+        asked = [*(name for name in asked if name != EVERY), *known]
+    unknown = [name for name in asked if name not in known]
+    if unknown:
         # A server that could never be ready should not look like one that waits for its first training run.
         parser.error(
-            f"unknown experiment {settings.experiment!r}; known: {', '.join(known)}; correct --experiment or "
-            "MLPLATFORM_EXPERIMENT, or add the experiment's YAML to MLPLATFORM_CONF_DIR"
+            f"unknown experiment {', '.join(map(repr, unknown))}; known: {', '.join(known)}; correct --experiment, "
+            "MLPLATFORM_EXPERIMENT or MLPLATFORM_EXPERIMENTS, or add the experiment's YAML to MLPLATFORM_CONF_DIR"
         )
-    return settings, arguments.host, arguments.port
+    names = tuple(dict.fromkeys(asked))
+    return dataclasses.replace(settings, experiment=names[0], experiments=names), arguments.host, arguments.port
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -132,23 +209,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # uvicorn raises the signal that stopped it once more when it is done; a clean stop should not look like a crash.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-
-    import uvicorn
+    _fail_fast_without_registry()
 
     from serving.api import build_app
+    from serving.process import run
 
-    app = build_app(LocalBackend(settings), settings)
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        access_log=False,
-        log_config=None,
-        http=http_protocol(),
-        # Longer than load balancers keep idle connections (60 s), so that the server is never the first to close one.
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=20,
-    )
+    stages = Stages(settings.limits)
+    backends = {
+        name: LocalBackend(dataclasses.replace(settings, experiment=name), stages) for name in settings.experiments
+    }
+    run(build_app(backends, settings), host, port, settings.limits)
+
+
+def _fail_fast_without_registry() -> None:
+    """Have MLflow's client give up within seconds, not minutes: the server asks again by itself."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 
 def _one_thread_per_request() -> None:

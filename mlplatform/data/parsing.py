@@ -73,8 +73,8 @@ def parse_categories(values: pd.Series) -> tuple[Objects, Bool]:
     """Return text, `None` where missing, and the mask of cells whose text is not known exactly.
 
     Text stays as it is; whole numbers are written to the last digit and without a decimal point. Not known exactly are
-    floats so large that several whole numbers are rounded to one, and text with a NUL character, because pandas does
-    not see what follows it.
+    floats so large that several whole numbers are rounded to one, binary data, whose encoding nobody has told, and text
+    with a NUL character, because pandas does not see what follows it.
     """
     present = values.notna().to_numpy()
     texts = np.full(len(values), None, dtype=object)
@@ -157,6 +157,8 @@ def _exact_text(cell: Any) -> str | None:
         if largest_exact <= abs(float(cell)) < math.inf:
             return None
         return str(int(cell)) if float(cell).is_integer() else str(cell)
+    if isinstance(cell, (bytes, bytearray, memoryview)):
+        return None
     text = str(cell)
     return None if "\0" in text else text
 

@@ -28,7 +28,7 @@ REASON = "reason"
 SINGLE_ENTITY = 1
 TIMELESS = np.datetime64("2000-01-01T00:00", "ns")
 EXAMPLES = 3
-NOT_EXACT = "not known exactly: a number rounded on the way here, or text with a NUL character"
+NOT_EXACT = "not known exactly: a number rounded on the way here, binary data, or text with a NUL character"
 # Of fewer rows than this, a share says little: one bad message among the first three must not stop a stream.
 LEAST_JUDGED_ROWS = 100
 RESPELT = "a whole number in other words than the entities are written in"
@@ -258,7 +258,7 @@ def _timestamps(frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> 
     values = frame[dataset.time_column]
     times, is_faulty = parse_times(values)
     faults.add(f"{dataset.time_column}: missing", values.isna().to_numpy())
-    faults.add(f"{dataset.time_column}: not an ISO 8601 time", is_faulty)
+    faults.add(f"{dataset.time_column}: not an ISO 8601 time of the years 1678 to 2261", is_faulty)
     return times
 
 

@@ -85,23 +85,22 @@ class Answering:
         """Return what the store has; an entity that it does not have, or too little of, is asked for only once."""
         staleness = self.config.staleness.model_copy(update={"action": "flag"})
         contract, dataset = self.forecaster.contract, self.config.dataset
-        mode = "online" if self.time_point == NOW else "as_known"
         wanted = list(entities)
         while wanted:
             try:
-                return read_features(contract, dataset, staleness, wanted, self.time_point, self.settings, mode)
+                return read_features(contract, dataset, staleness, wanted, self.time_point, self.settings)
             except (UnknownEntityError, ShortWindowError) as error:
                 gone = set(error.entities)
                 reason: Reason = "short" if isinstance(error, ShortWindowError) else "unknown"
-                found = {"short": "fewer stored rows than a forecast reads", "unknown": self._unknown(mode)}[reason]
+                found = {"short": "fewer stored rows than a forecast reads", "unknown": self._unknown()}[reason]
                 left_out += [LeftOut(entity, reason, found) for entity in wanted if entity in gone]
                 before, wanted = len(wanted), [entity for entity in wanted if entity not in gone]
                 if len(wanted) == before:
                     raise
         return None
 
-    def _unknown(self, mode: str) -> str:
-        if mode == "online":
+    def _unknown(self) -> str:
+        if self.time_point == NOW:
             return "not in the online store; materialise online_features"
         return f"no row that was known at {self.time_point}"
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import DatasetConfig, StalenessConfig
-from mlplatform.features import TimePoint
+from mlplatform.features import NOW, TimePoint
 from mlplatform.features.retrieval import FeaturePanel, FeatureStoreFacade, Known
 from mlplatform.registry.forecaster import Contract
 from mlplatform.settings import Settings
@@ -24,17 +24,16 @@ def read_features(
     entities: Sequence[Any],
     time_point: TimePoint,
     settings: Settings,
-    mode: str = "online",
 ) -> FeaturePanel:
     """Return the rows of entities that a pair reads, with their ages and, in `known_ahead`, what is stored ahead.
 
     Parameters:
-        mode: the retrieval strategy.
+        time_point: "now" for what the online store holds; of any other moment, what the feature table knew at it.
 
     Raises:
         FeatureStoreError: as `FeatureStoreFacade.load_features` does.
     """
-    store = FeatureStoreFacade(dataset, mode, settings, staleness=staleness)
+    store = FeatureStoreFacade(dataset, "online" if time_point == NOW else "as_known", settings, staleness=staleness)
     steps = contract.input_rows if contract.task == "forecast" else None
     known = Known(contract.known, contract.targets, contract.future_rows)
     return store.load_features(time_point, entities, contract.columns, steps=steps, known=known)

@@ -71,6 +71,7 @@ MAY_LOAD = {
     "mlplatform.features.asof_store": "feast",
     "mlplatform.features.feast.registry_store": "feast",
     "mlplatform.features.registry_store": "feast",
+    "mlplatform.features.online.redis_store": "feast",
     "mlplatform.features.online.sqlite_store": "feast",
     "mlplatform.features.sqlite_store": "feast",
     "mlplatform.models.networks.modules": "torch",

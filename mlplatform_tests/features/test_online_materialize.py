@@ -147,11 +147,11 @@ def test_a_killed_run_is_finished_by_the_next(
     write = write_windows
     written: list[int] = []
 
-    def killed(known: Any, windows: Any, settings: Settings) -> None:
+    def killed(known: Any, windows: Any, *rest: Any) -> None:
         if written:
             raise KeyboardInterrupt
         written.extend(windows.entity_ids.tolist())
-        write(known, windows, settings)
+        write(known, windows, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(materialize_module, "CHUNK", 1)
@@ -170,10 +170,10 @@ def test_a_killed_full_run_is_not_taken_for_a_whole_one(
     push_rows(plant, row(2, 39, 3.0), settings)
     write = write_windows
 
-    def killed(known: Any, windows: Any, settings: Settings) -> None:
+    def killed(known: Any, windows: Any, *rest: Any) -> None:
         if 2 in windows.entity_ids:
             raise KeyboardInterrupt
-        write(known, windows, settings)
+        write(known, windows, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(materialize_module, "CHUNK", 1)

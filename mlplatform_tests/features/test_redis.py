@@ -44,7 +44,7 @@ DEFAULTS = "socket_timeout=10.0,socket_connect_timeout=3.0,retry=null"
 def test_an_address_becomes_feasts_connection_string(url: str, expected: str) -> None:
     assert redis_connection(url) == expected
     settings = Settings.from_env({"MLPLATFORM_HOME": "/nowhere", "MLPLATFORM_REDIS_URL": url})
-    assert repo_config(settings)["online_store"]["type"] == "redis"
+    assert repo_config(settings)["online_store"]["type"].endswith(".WindowRedisOnlineStore")
     assert "cache" not in repr(settings)
     assert "p@ss" not in repr(repo_config(settings))
 
@@ -141,30 +141,30 @@ def test_a_lock_keeps_others_out_until_it_lapses(
     client = redis.Redis.from_url(redis_server)
     client.flushall()
     server = online_server(replace(settings, redis_url=redis_server))
-    with server.lock("plant.write") as confirm, server.lock("other.write"):
+    with server.lock("plant.write") as lease, server.lock("other.write"):
         with (
             pytest.raises(FeatureStoreError, match=r"'plant\.write' on the online store was not free"),
             server.lock("plant.write"),
         ):
             raise AssertionError("two holders")
-        confirm()
+        lease.confirm()
         client.delete("mlplatform:lock:plant.write")
         with pytest.raises(FeatureStoreError, match="lapsed while it was held; nothing more was written, repeat"):
-            confirm()
+            lease.confirm()
     client.close()
-    with server.lock("plant.write") as confirm:
-        confirm()
+    with server.lock("plant.write") as lease:
+        lease.confirm()
 
 
 def test_a_slow_holder_keeps_its_lock(redis_server: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(online_servers, "LOCK_S", 0.4)
     monkeypatch.setattr(online_servers, "LOCK_WAIT_S", 0.1)
     server = online_server(replace(settings, redis_url=redis_server))
-    with server.lock("plant.slow") as confirm:
+    with server.lock("plant.slow") as lease:
         time.sleep(1.0)
         with pytest.raises(FeatureStoreError, match="was not free"), server.lock("plant.slow"):
             raise AssertionError("two holders")
-        confirm()
+        lease.confirm()
 
 
 def test_the_lock_of_a_killed_holder_is_free_within_seconds(
@@ -187,8 +187,8 @@ def test_the_lock_of_a_killed_holder_is_free_within_seconds(
     holder.kill()
     holder.join()
     began = time.monotonic()
-    with online_server(settings).lock("plant.killed") as confirm:
-        confirm()
+    with online_server(settings).lock("plant.killed") as lease:
+        lease.confirm()
     assert 0.2 < time.monotonic() - began < 5.0
 
 

@@ -1,9 +1,8 @@
-"""The SQLite online store when its file goes away, and when older rows come after newer ones."""
+"""The SQLite online store when its file goes away."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import sqlite3
 import subprocess
 import sys
@@ -152,42 +151,6 @@ def test_a_failing_disk_is_named_with_what_else_it_can_be(
         end_of(filled, settings)
     monkeypatch.undo()
     assert end_of(filled, settings)
-
-
-def test_what_feast_materialises_does_not_move_pushed_windows_back(
-    filled: DatasetConfig, raw: pd.DataFrame, settings: Settings
-) -> None:
-    end = end_of(filled, settings)
-    pushed = push_next_hour(raw, filled, settings)
-    store = open_store(settings)
-    names = ["plant_features", "plant_windows"]
-    store.materialize(
-        start_date=dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
-        end_date=(end + pd.Timedelta(days=1)).to_pydatetime(),
-        feature_views=names,
-    )
-    assert end_of(filled, settings) == pushed
-    # The platform's own full run is asked for by name, and brings the table back.
-    materialize_online(filled, settings)
-    assert end_of(filled, settings) == end
-    # A newer row and a corrected one of the same time are written.
-    windows = store.registry.get_feature_view("plant_windows", store.project)
-    ((key, values, _, _),) = stored_rows(store, windows)
-    for later in (0, 1):
-        moment = (end + pd.Timedelta(hours=later)).to_pydatetime()
-        changed = {**values, "end_ns": type(values["end_ns"])(int64_val=later)}
-        store.provider.online_store.online_write_batch(store.config, windows, [(key, changed, moment, None)], None)
-        ((_, found, event_time, _),) = stored_rows(store, windows)
-        assert (found["end_ns"].int64_val, event_time) == (later, moment)
-
-
-def stored_rows(store: FeatureStore, view: Any) -> list[Any]:
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import Value
-
-    key = EntityKey(join_keys=["entity_id"], entity_values=[Value(int64_val=1)])
-    ((moment, values),) = store.provider.online_store.online_read(store.config, view, [key])
-    return [(key, values, moment, None)]
 
 
 def test_more_entities_than_a_statement_takes_are_read_in_blocks(

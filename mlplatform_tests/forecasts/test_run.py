@@ -82,9 +82,8 @@ def test_the_registered_forecaster_answers_the_same(meters: Yard) -> None:
     expected = answer_batch(meters.pairs.load(meters.pairs.resolve(EXPERIMENT)), rows)
     keys = pd.MultiIndex.from_frame(expected[["entity_id", "event_timestamp"]])
     assert found["value"].loc[keys].tolist() == expected["load"].tolist()
-    if "load_lower" in expected:
-        assert found["lower"].loc[keys].tolist() == expected["load_lower"].tolist()
-        assert found["upper"].loc[keys].tolist() == expected["load_upper"].tolist()
+    assert found["lower"].loc[keys].tolist() == expected["load_lower"].tolist()
+    assert found["upper"].loc[keys].tolist() == expected["load_upper"].tolist()
 
 
 def test_who_cannot_be_answered_is_listed_with_the_reason(meters: Yard) -> None:

@@ -19,6 +19,7 @@ from mlplatform.monitoring.drift import DriftReport, read_report
 from mlplatform.promotion.active_config import read_active_versions
 from mlplatform.registry.pairs import PRODUCTION
 from mlplatform.testing.yard import EXPERIMENT, MONITOR, TRAIN, Yard, checks_of, write_conf
+from mlplatform_tests.serving.servers import wait_until_loaded
 from serving.api import build_app
 from serving.local import LocalBackend
 
@@ -46,7 +47,8 @@ class Plant:
     def served(self) -> Iterator[TestClient]:
         """Run the prediction server; when it stops, everything it answered is in the prediction log."""
         settings = replace(self.yard.settings, experiment=EXPERIMENT, admin_token=TOKEN)
-        with TestClient(build_app(LocalBackend(settings), settings)) as client:
+        with TestClient(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
+            wait_until_loaded(client)
             yield client
 
     def live(self, start: pd.Timestamp, rounds: int) -> None:

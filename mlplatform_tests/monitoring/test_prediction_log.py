@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from mlplatform.monitoring.prediction_log import COLUMNS, PredictionLog, ServedPredictions, read_predictions
+from mlplatform.monitoring.prediction_log import COLUMNS, PredictionLog, ServedPredictions, log_table, read_predictions
 from mlplatform.settings import Settings
 
 SERVED = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -86,6 +90,92 @@ def test_a_class_is_logged_with_its_probability(settings: Settings) -> None:
         ["a", "diagnosis", 0, "benign", 0.9],
         ["b", "diagnosis", 0, "malignant", 0.6],
     ]
+
+
+def various() -> list[ServedPredictions]:
+    """Requests that differ in entities, steps and targets, with and without labels and times."""
+    table = ServedPredictions(
+        served_at=SERVED + dt.timedelta(microseconds=1),
+        request_id="table",
+        version=9,
+        pair_id="p9",
+        entity_ids=["a", "b", "c"],
+        origins=np.array(["2026-03-01", "NaT", "2026-03-02"], "datetime64[ns]"),
+        targets=("diagnosis",),
+        steps=np.zeros(1, np.int64),
+        timestamps=np.array([["2026-03-01"], ["NaT"], ["2026-03-02"]], "datetime64[s]"),
+        values=np.array([0.1, 0.2, np.nan]).reshape(3, 1, 1),
+        labels=["x", "y", "x"],
+    )
+    short = forecasts("short", entities=1)
+    one_target = dataclasses.replace(short, request_id="one", targets=("oil",), values=short.values[:, :, :1])
+    return [forecasts(), table, forecasts("none", entities=0), one_target, forecasts("r2", entities=3)]
+
+
+def test_requests_written_together_make_the_rows_that_each_makes_alone() -> None:
+    requests = various()
+    alone = pa.concat_tables([log_table(EXPERIMENT, [request]) for request in requests])
+    together = log_table(EXPERIMENT, requests)
+    # The rows without a time hold nulls; a NaN is a value.
+    assert together.to_pylist()[:14] == alone.to_pylist()[:14]
+    assert together.slice(15).to_pylist() == alone.slice(15).to_pylist()
+    assert together["value"].null_count == 0
+    rows = together.to_pandas()
+    assert rows.groupby("request_id", sort=False).size().to_dict() == {"r1": 12, "table": 3, "one": 3, "r2": 18}
+    assert rows[rows.request_id == "table"][["entity_id", "label", "version"]].to_numpy().tolist() == [
+        ["a", "x", 9],
+        ["b", "y", 9],
+        ["c", "x", 9],
+    ]
+    assert rows[rows.request_id == "one"][["target", "step", "value"]].to_numpy().tolist() == [
+        ["oil", 1, 0.0],
+        ["oil", 2, 2.0],
+        ["oil", 3, 4.0],
+    ]
+    last = rows.iloc[-1]
+    assert (last.entity_id, last.step, last.target, last.value) == ("2", 3, "oil", 17.0)
+
+
+def test_writing_costs_a_request_less_than_fifty_microseconds() -> None:
+    origins = np.array(["2026-03-01"], "datetime64[ns]")
+    row = dataclasses.replace(
+        various()[1],
+        entity_ids=["a"],
+        origins=origins,
+        timestamps=origins[:, None],
+        values=np.ones((1, 1, 1), np.float32),
+        labels=None,
+    )
+    requests = [dataclasses.replace(row, request_id=f"r{number}") for number in range(1000)]
+
+    def seconds() -> float:
+        began = time.thread_time()
+        log_table(EXPERIMENT, requests)
+        return time.thread_time() - began
+
+    assert min(seconds() for _ in range(5)) / len(requests) < 50e-6
+
+
+def test_predictions_that_no_file_can_hold_cost_only_themselves(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = PredictionLog(settings, EXPERIMENT, flush_interval_s=3600)
+    broken = dataclasses.replace(forecasts("broken"), entity_ids=["only one"])
+    for request in (forecasts("r1"), broken, forecasts("r2")):
+        log.append(request)
+    log.flush()
+    assert (log.written_rows, log.dropped_rows, log.buffered_rows) == (24, 12, 0)
+    assert "'broken' have values of shape (2, 3, 2), but 1 entities" in caplog.text
+    log.close()
+    assert read_predictions(settings, EXPERIMENT).request_id.unique().tolist() == ["r1", "r2"]
+
+
+def test_a_part_file_holds_a_bounded_number_of_rows(settings: Settings) -> None:
+    log = PredictionLog(settings, EXPERIMENT, flush_interval_s=3600, flush_rows=1_000_000)
+    for number in range(5):
+        log.append(forecasts(f"r{number}", entities=4_000))
+    log.close()
+    assert sorted(pq.read_metadata(path).num_rows for path in part_files(settings)) == [24_000, 48_000, 48_000]
 
 
 def test_without_a_log_the_frame_is_empty_and_has_the_columns(settings: Settings) -> None:
@@ -196,11 +286,11 @@ def test_after_closing_predictions_are_counted_as_dropped(settings: Settings) ->
 
 def test_appending_does_not_wait_for_the_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     log = PredictionLog(settings, EXPERIMENT, flush_rows=1)
-    slow = PredictionLog._write
+    write = PredictionLog._write
 
-    def write_slowly(self: PredictionLog, *args: object) -> None:
+    def write_slowly(self: PredictionLog, date: dt.date, piece: Sequence[ServedPredictions]) -> None:
         time.sleep(0.3)
-        slow(self, *args)  # type: ignore[arg-type]
+        write(self, date, piece)
 
     monkeypatch.setattr(PredictionLog, "_write", write_slowly)
     started = time.perf_counter()

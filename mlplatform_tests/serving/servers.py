@@ -36,6 +36,7 @@ def in_thread(app: FastAPI) -> Iterator[httpx.Client]:
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            wait_until_loaded(client)
             yield client
     finally:
         server.should_exit = True
@@ -80,6 +81,18 @@ def in_process(module: str, environ: Mapping[str, str], log: Path, *arguments: s
             server.stop()
 
 
+def wait_until_loaded(client: httpx.Client) -> None:
+    """Wait until a server has looked for its pair and its store for the first time, whatever it found."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        answer = client.get("/health/ready").json()
+        reason = answer["error"]["message"] if "error" in answer else ""
+        if not reason.endswith(("is being loaded", "is being opened")):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the server is still not ready: {reason}")
+
+
 class LoadClient:
     """One HTTP connection that asks the same thing again and again; light enough to have hundreds of them.
 
@@ -116,7 +129,10 @@ def _wait_until_live(server: RunningServer) -> None:
         assert server.process.poll() is None, server.log.read_text()
         try:
             if httpx.get(f"{server.url}/health/live", timeout=5).status_code == 200:
-                return
+                break
         except httpx.TransportError:
             time.sleep(0.1)
-    raise AssertionError(f"{server.url} did not come up:\n{server.log.read_text()}")
+    else:
+        raise AssertionError(f"{server.url} did not come up:\n{server.log.read_text()}")
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        wait_until_loaded(client)

@@ -13,26 +13,27 @@ from starlette.testclient import TestClient
 
 from mlplatform.config import ExperimentConfig, load_experiment
 from mlplatform.forecasts import make_forecasts, read_forecasts
-from mlplatform.registry.pairs import PairStore
 from mlplatform.registry.tracking import open_tracking
 from mlplatform_tests.serving.conftest import UNITS, Platform, table
+from mlplatform_tests.serving.servers import wait_until_loaded
 from serving.api import build_app
 from serving.local import LocalBackend
 
 
-def forecasts(platform: Platform, experiment: str, **changes: Any) -> pd.DataFrame:
-    """Run the batch in an installation that shares everything, and return its table."""
+def forecasts(platform: Platform, experiment: str, time_point: str = "now", **changes: Any) -> pd.DataFrame:
+    """Run the batch and return its table."""
     config = load_experiment(experiment, settings=platform.settings)
-    report = make_forecasts(config.model_copy(update=changes), platform.settings)
+    report = make_forecasts(config.model_copy(update=changes), platform.settings, time_point)
     found = read_forecasts(platform.settings, experiment, report.origin)
     assert len(found) == report.rows
     return found
 
 
-def served(platform: Platform, experiment: str, entities: list[int]) -> Any:
+def served(platform: Platform, experiment: str, entities: list[int], time_point: str = "now") -> Any:
     settings = platform.serving(experiment)
-    with TestClient(build_app(LocalBackend(settings), settings)) as client:
-        answer = client.post("/predict/feast/batch", json={"entities": entities})
+    with TestClient(build_app({experiment: LocalBackend(settings)}, settings)) as client:
+        wait_until_loaded(client)
+        answer = client.post("/predict/feast/batch", json={"entities": entities, "time_point": time_point})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -61,6 +62,17 @@ def test_forecasts_are_those_of_the_server(platform: Platform, size: int) -> Non
         assert set(own["stale"]) == {expected["stale"]}
         assert all(json.loads(json.dumps(list(marks))) == expected["marks"] for marks in own["marks"])
         assert (own["age_seconds"] - expected["age_seconds"]).abs().max() < 60
+
+
+@pytest.mark.parametrize("time_point", ["2026-01-03T10:30:00Z", "2026-02-01T00:00:00Z"], ids=["inside", "after"])
+def test_forecasts_of_a_moment_are_those_of_the_server(platform: Platform, time_point: str) -> None:
+    found = forecasts(platform, "tiny_forecast", time_point)
+    for expected in served(platform, "tiny_forecast", list(UNITS), time_point)["forecasts"]:
+        own = found[found["entity_id"] == expected["entity"]]
+        assert own["value"].tolist() == np.array(expected["values"]["oil"], np.float32).tolist()
+        assert set(own["window_end"]) == {pd.Timestamp(expected["window_end"])}
+        # Both count from the moment, and not from the clock.
+        assert set(own["age_seconds"]) == {expected["age_seconds"]}
 
 
 def test_forecasts_are_those_of_the_registered_pyfunc(platform: Platform) -> None:
@@ -92,25 +104,6 @@ def test_classification_is_that_of_the_server(platform: Platform) -> None:
         probabilities = {label: np.float32(value).item() for label, value in expected["probabilities"].items()}
         assert dict(row["probabilities"]) == probabilities
         assert row["value"] == max(probabilities.values())
-
-
-def test_intervals_are_those_of_the_server(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlplatform.models import Calibration
-
-    load = PairStore.load
-
-    def calibrated(store: PairStore, info: Any) -> Any:
-        forecaster = load(store, info)
-        forecaster.model.calibration = Calibration(0.8, np.full((3, 1), 0.7, np.float32), 100)
-        return forecaster
-
-    monkeypatch.setattr(PairStore, "load", calibrated)
-    found = forecasts(platform, "tiny_forecast")
-    for expected in served(platform, "tiny_forecast", list(UNITS))["forecasts"]:
-        own = found[found["entity_id"] == expected["entity"]]
-        for side in ("lower", "upper"):
-            assert own[side].tolist() == np.array(expected["interval"][side]["oil"], np.float32).tolist()
-        assert set(own["coverage"]) == {0.8}
 
 
 def test_what_falls_back_has_no_interval(platform: Platform) -> None:

@@ -18,6 +18,7 @@ from mlplatform.forecasts import make_forecasts, read_forecasts, read_left_out
 from mlplatform.settings import Settings
 from mlplatform.testing.meters import meter_rows, meter_yard
 from mlplatform.testing.yard import EXPERIMENT, GROUPS, TRAIN, Yard
+from mlplatform_tests.serving.servers import wait_until_loaded
 from serving.api import build_app
 from serving.local import LocalBackend
 
@@ -60,7 +61,8 @@ def known_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) 
 @pytest.fixture(scope="module")
 def client(known_yard: Yard) -> Iterator[TestClient]:
     settings = Settings.from_env({**known_yard.environ, "MLPLATFORM_EXPERIMENT": EXPERIMENT})
-    with TestClient(build_app(LocalBackend(settings), settings)) as client:
+    with TestClient(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
+        wait_until_loaded(client)
         yield client
 
 
@@ -126,6 +128,9 @@ def test_a_batch_leaves_out_whose_future_is_not_known(client: TestClient, known_
     found = read_forecasts(known_yard.settings, EXPERIMENT)
     assert set(found["entity_id"]) == {"a"}
     assert found["value"].tolist() == np.array(served["values"]["load"], np.float32).tolist()
+    for side in ("lower", "upper"):
+        assert found[side].tolist() == np.array(served["interval"][side]["load"], np.float32).tolist()
+    assert set(found["coverage"]) == {served["interval"]["coverage"]}
     assert found["timestamp"].tolist() == pd.to_datetime(served["timestamps"]).tolist()
     assert [list(marks) for marks in found["marks"]] == [served["marks"]] * AHEAD
     left_out = read_left_out(known_yard.settings, EXPERIMENT).set_index("entity_id")["found"]

@@ -25,6 +25,7 @@ from fastapi.testclient import TestClient
 from mlplatform.registry.pairs import PairStore
 from mlplatform.registry.tracking import open_tracking
 from mlplatform_tests.serving.conftest import Platform
+from mlplatform_tests.serving.servers import wait_until_loaded
 from serving.api import build_app
 from serving.local import LocalBackend
 
@@ -44,7 +45,8 @@ def rows(platform: Platform) -> pd.DataFrame:
 def answers(platform: Platform) -> dict[int, list[float]]:
     """The HTTP API's answers, from the features in the online store."""
     settings = platform.serving("tiny_forecast")
-    with TestClient(build_app(LocalBackend(settings), settings)) as client:
+    with TestClient(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
+        wait_until_loaded(client)
         answer = client.post("/predict/feast/batch", json={"entities": list(UNITS)}).json()
     return {forecast["entity"]: forecast["values"]["oil"] for forecast in answer["forecasts"]}
 

@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+
+class OutOfRange(str):
+    """A time or date that Python cannot hold, such as `infinity`, in the words of the server."""
+
+    __slots__ = ()
+
+
 NULLABLE_INTEGERS = tuple(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
 
 
@@ -20,8 +27,13 @@ def cell_frame(columns: Mapping[str, Sequence[Any]], dataset: DatasetConfig) -> 
 
     numbers = set(dataset.float_columns)
     return pd.DataFrame(
-        {name: pd.Series(cells, dtype=None if name in numbers else object) for name, cells in columns.items()}
+        {name: pd.Series(_plain(cells), dtype=None if name in numbers else object) for name, cells in columns.items()}
     )
+
+
+def _plain(cells: Sequence[Any]) -> list[Any]:
+    """Return cells whose text is of Python's own class, because pandas takes no other."""
+    return [str(cell) if type(cell) is OutOfRange else cell for cell in cells]
 
 
 def arrow_frame(table: pa.Table) -> pd.DataFrame:

@@ -145,7 +145,8 @@ class ParquetSource(IncrementalSource[ParquetParams]):
         import pyarrow.parquet as pq
 
         try:
-            with files.opened(file) as place, pq.ParquetFile(place) as opened:
+            # As nanoseconds, the times of Spark's older files (INT96) wrap around before 1678 and after 2261.
+            with files.opened(file) as place, pq.ParquetFile(place, coerce_int96_timestamp_unit="us") as opened:
                 yield opened
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(

@@ -11,6 +11,7 @@ from typing import Any
 from typing_extensions import override
 
 from mlplatform.config import DatasetConfig
+from mlplatform.data.columns import source_columns
 from mlplatform.data.errors import DataError, SourceUnavailableError
 from mlplatform.data.sources.base import Batch, IncrementalSource, Position
 from mlplatform.data.sources.messages import Message, StreamParams, require_time_column, rows_from_messages
@@ -67,7 +68,7 @@ class RedisStreamSource(IncrementalSource[RedisStreamParams]):
                 if not entries:
                     return
                 position = _position(entries[-1][0].decode(), end)
-                messages = [self._message(fields) for _, fields in entries]
+                messages = [self._message(fields, dataset) for _, fields in entries]
                 yield Batch(rows_from_messages(messages, dataset, is_first=is_first), position)
                 is_first = False
 
@@ -124,14 +125,22 @@ class RedisStreamSource(IncrementalSource[RedisStreamParams]):
         logger.warning("Dataset %s: going on without lost entries: %s", dataset.name, lost)
         return {"id": BEGINNING}
 
-    def _message(self, fields: dict[bytes, bytes]) -> Message:
+    def _message(self, fields: dict[bytes, bytes], dataset: DatasetConfig) -> Message:
+        """Return the entry as a JSON object, or as what is none if a column of the dataset is not in UTF-8."""
         import orjson
 
         if self.params.field is not None:
             return fields.get(self.params.field.encode())
-        return orjson.dumps(
-            {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
-        )
+        columns = {name.encode() for name in source_columns(dataset)}
+        try:
+            return orjson.dumps(
+                {
+                    name.decode(errors="replace"): value.decode(errors="strict" if name in columns else "replace")
+                    for name, value in fields.items()
+                }
+            )
+        except UnicodeDecodeError:
+            return b" ".join(part for field in fields.items() for part in field)
 
     @contextmanager
     def _client(

@@ -10,6 +10,7 @@ from typing import Any
 from mlplatform.config import DatasetConfig, time_step
 from mlplatform.data.errors import DataError
 from mlplatform.data.sources.base import Position
+from mlplatform.data.sources.cells import OutOfRange
 
 Watermark = dt.datetime | dt.date | int | float | Decimal | str
 
@@ -33,8 +34,9 @@ def encode_watermark(value: Watermark, dataset: DatasetConfig) -> Position:
     A time in the future is taken as the present: going on from there would hide all rows that are stamped until then.
 
     Raises:
-        DataError: if a watermark cannot be of the value's type.
+        DataError: if a watermark cannot be of the value's type, or is a time that is none.
     """
+    _refuse_out_of_range(value, dataset)
     for name, (kind, encode, _) in TYPES.items():
         if isinstance(value, kind):
             return {"watermark": encode(_at_most_now(value)), "type": name}
@@ -63,8 +65,10 @@ def lowered(value: Any, overlap: int | str | None, dataset: DatasetConfig) -> An
     """Return the watermark less the overlap.
 
     Raises:
-        DataError: if the overlap is a duration and the watermark is not a time, or the other way round.
+        DataError: if the overlap is a duration and the watermark is not a time, or the other way round, or it is a
+            time that is none.
     """
+    _refuse_out_of_range(value, dataset)
     if overlap is None:
         return value
     is_time = isinstance(value, dt.date)
@@ -75,6 +79,14 @@ def lowered(value: Any, overlap: int | str | None, dataset: DatasetConfig) -> An
             f"expected {expected}"
         )
     return value - (time_step(overlap) if isinstance(overlap, str) else overlap)
+
+
+def _refuse_out_of_range(value: Any, dataset: DatasetConfig) -> None:
+    if isinstance(value, OutOfRange):
+        raise DataError(
+            f"dataset {dataset.name!r}: source.options.watermark_column holds {str(value)!r}, and there is no going on "
+            "from there; correct the row, or use a query that leaves it out"
+        )
 
 
 def _at_most_now(value: Any) -> Any:

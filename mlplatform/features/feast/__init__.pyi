@@ -1,11 +1,13 @@
 from .definitions import build_definitions, features_view_name, push_source_name, windows_view_name
-from .online_servers import Confirm, OnlineServer, online_server
+from .leases import Fence, Lease, lapsed
+from .online_servers import OnlineServer, online_server
 from .registry import registry_errors, registry_lock
 from .repository import Registered, apply_dataset, open_store, registered
 from .values import StoredArrays, array_values, key_values, scalar_values, stack_scalars
 
 __all__ = [
-    "Confirm",
+    "Fence",
+    "Lease",
     "OnlineServer",
     "Registered",
     "StoredArrays",
@@ -14,6 +16,7 @@ __all__ = [
     "build_definitions",
     "features_view_name",
     "key_values",
+    "lapsed",
     "online_server",
     "open_store",
     "push_source_name",

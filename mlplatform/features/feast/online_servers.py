@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mlplatform.features.errors import FeatureStoreError
+from mlplatform.features.feast.leases import Fence, Lease, lapsed
 from mlplatform.features.feast.secret import Secret
 from mlplatform.features.retry import StoreAccess, call_store, online_access
 from mlplatform.locks import FileLock
@@ -36,9 +37,6 @@ LOCK_WAIT_S = 600.0
 # that is not there; how often to ask is decided in `retry`, which knows who waits.
 CONNECTION: dict[str, Any] = {"socket_timeout": 10.0, "socket_connect_timeout": 3.0, "retry": None}
 
-# Called by the holder of a lock before it writes: confirms that the lock is still held, and prolongs it.
-Confirm = Callable[[], None]
-
 
 class OnlineServer(Protocol):
     """What the platform needs of an online store's server beyond Feast's own interface."""
@@ -49,7 +47,7 @@ class OnlineServer(Protocol):
     def identity(self) -> str:
         """Return text that another server, or this one emptied, does not return."""
 
-    def lock(self, name: str) -> AbstractContextManager[Confirm]:
+    def lock(self, name: str) -> AbstractContextManager[Lease]:
         """Hold a lock against all other processes that write to this server."""
 
 
@@ -84,10 +82,10 @@ class SqliteServer:
         return f"sqlite {number}"
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[Confirm]:
+    def lock(self, name: str) -> Iterator[Lease]:
         """Hold a file lock; the system frees it when its holder ends."""
         with FileLock(self._folder / f"{name}.lock"):
-            yield lambda: None
+            yield Lease()
 
 
 class RedisServer:
@@ -105,8 +103,10 @@ class RedisServer:
 
     def config(self) -> dict[str, Any]:
         """Return the section `online_store` of Feast's configuration."""
-        # Without `skip_dedup`, Feast drops a row whose event time is already stored, and with it a corrected window.
-        return {"type": "redis", "connection_string": Secret(redis_connection(self._url)), "skip_dedup": True}
+        return {
+            "type": "mlplatform.features.online.redis_store.WindowRedisOnlineStore",
+            "connection_string": Secret(redis_connection(self._url)),
+        }
 
     def identity(self) -> str:
         """Return text drawn once per database, which the database keeps under a key."""
@@ -115,11 +115,12 @@ class RedisServer:
         return f"redis {client.get(key)!r}"
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[Confirm]:
+    def lock(self, name: str) -> Iterator[Lease]:
         """Hold a lock on the server; it is renewed while its holder lives, and lapses seconds after that was killed.
 
-        A holder that could not renew it in time (stopped, or cut off from the server) learns that when it confirms:
-        the token of the lock tells it from whoever holds the lock then.
+        A holder that could not renew it in time (stopped, or cut off from the server) learns that when it confirms. One
+        that is stopped after that is refused by the server as soon as another one has taken the lock: what it writes
+        bears its number, and the server keeps that of the last holder.
 
         Raises:
             FeatureStoreError: if another holder does not let go of it.
@@ -127,8 +128,12 @@ class RedisServer:
         """
         from redis.exceptions import LockError, RedisError
 
-        lock = _redis_client(self._url).lock(
+        from mlplatform.features.feast.redis_lock import FencedLock
+
+        lock = FencedLock(
+            _redis_client(self._url),
             f"mlplatform:lock:{name}",
+            counter=f"mlplatform:fence:{name}",
             timeout=LOCK_S,
             sleep=0.02,
             thread_local=False,  # another thread renews it
@@ -144,13 +149,11 @@ class RedisServer:
 
         def confirm() -> None:
             if not call_store(is_held, self._access):
-                raise FeatureStoreError(
-                    f"the lock {name!r} on the online store lapsed while it was held; nothing more was written, repeat"
-                )
+                raise lapsed(name)
 
         try:
             with _repeating(is_held, LOCK_S / RENEWALS_PER_LEASE):
-                yield confirm
+                yield Lease(confirm, (Fence(name, lock.counter, lock.number),))
         finally:
             # Lapsed, it is no longer ours to free; and a server that is gone frees it by itself.
             with contextlib.suppress(LockError, RedisError):

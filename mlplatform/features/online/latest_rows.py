@@ -9,7 +9,7 @@ import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.datamodule import column_array, to_utc_ns
-from mlplatform.features.feast import Confirm, Registered, stack_scalars
+from mlplatform.features.feast import Lease, Registered, stack_scalars
 from mlplatform.features.online.rows import read_stored, write_latest
 from mlplatform.features.tables import as_stored, differing
 from mlplatform.settings import Settings
@@ -40,7 +40,7 @@ class MergedRows:
 
 
 def merge_latest_rows(
-    registered: Registered, dataset: DatasetConfig, rows: pd.DataFrame, settings: Settings, confirm: Confirm
+    registered: Registered, dataset: DatasetConfig, rows: pd.DataFrame, settings: Settings, lease: Lease
 ) -> MergedRows:
     """Write those rows that are newer than the stored ones, or as new and different.
 
@@ -49,7 +49,7 @@ def merge_latest_rows(
     Parameters:
         rows: `entity_id`, `event_timestamp` and the dataset's columns, in any order; of an entity's rows with equal
             times the last wins.
-        confirm: called before the write.
+        lease: the lock that the caller holds.
 
     Raises:
         FeatureStoreError: if a value is not of its column's type.
@@ -70,9 +70,9 @@ def merge_latest_rows(
     is_replaced = ~is_newer & (seconds == stored.seconds) & differs
     written = is_newer | is_replaced
     if written.any():
-        confirm()
+        lease.confirm()
         chosen = {name: values[written] for name, values in columns.items()}
-        write_latest(registered, ids[written], times[written], chosen, settings)
+        write_latest(registered, ids[written], times[written], chosen, settings, lease)
     return MergedRows(
         added=int(is_newer.sum()),
         replaced=int(is_replaced.sum()),

@@ -21,7 +21,7 @@ from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.datamodule import column_array, to_utc_ns
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.feast import (
-    Confirm,
+    Lease,
     OnlineServer,
     Registered,
     online_server,
@@ -92,7 +92,7 @@ class _State:
 
 @dataclass(frozen=True)
 class _Run:
-    """One run over a dataset, under the lock that `confirm` prolongs.
+    """One run over a dataset, under the lock of `lease`.
 
     Attributes:
         windows: the opened window table; `None` for tabular data.
@@ -104,7 +104,7 @@ class _Run:
     settings: Settings
     known: Registered
     server: OnlineServer
-    confirm: Confirm
+    lease: Lease
     windows: ParquetFile | None
     since: int | None
     start: pd.Timestamp
@@ -145,19 +145,17 @@ def materialize_online(
     present = pd.to_datetime(now or dt.datetime.now(dt.UTC), utc=True)
     _refuse_future(dataset, ranges, present)
     known, server = registered(dataset, settings), online_server(settings)
-    with server.lock(f"{dataset.name}.materialize") as confirm, _table(dataset, settings) as (file, table):
+    with server.lock(f"{dataset.name}.materialize") as lease, _table(dataset, settings) as (file, table):
         call_store(lambda: _prepare(known), online_access(settings))
         identity = call_store(server.identity, online_access(settings))
         state = None if table is None else _State(identity, *table)
         since = _since(dataset, settings, state) if mode == "incremental" else None
-        run = _Run(
-            *(dataset, settings, known, server, confirm, file, since), ranges["start"].min(), ranges["end"].max()
-        )
+        run = _Run(*(dataset, settings, known, server, lease, file, since), ranges["start"].min(), ranges["end"].max())
         ids = ranges[ENTITY].to_numpy()
         entities = MaterializedEntities(_entities_path(dataset, settings), identity)
         gone = entities.begin(ids)
         written = _write(run, state, present)
-        remove_entities(known, gone, settings, lambda: server.lock(f"{dataset.name}.write"), confirm)
+        remove_entities(known, gone, settings, lambda: server.lock(f"{dataset.name}.write"), lease)
         entities.finish(ids)
     return OnlineReport(
         entities=len(ranges),
@@ -178,6 +176,8 @@ def _write(run: _Run, state: _State | None, present: pd.Timestamp) -> int:
     if run.since is None:
         path.unlink(missing_ok=True)
     written = _write_rows(run) if run.windows is None else _write_windows(run, run.windows)
+    # Whoever lost the lock must not note an older revision than its successor has.
+    run.lease.confirm()
     if written or run.since is None:
         _record(run, min(run.end, present))
     if state is not None:
@@ -237,14 +237,14 @@ def _write_windows(run: _Run, file: ParquetFile) -> int:
         if not table.num_rows:
             continue
         windows, _ = windows_from_table(table, run.dataset)
-        with run.server.lock(f"{run.dataset.name}.write") as confirm:
+        with run.server.lock(f"{run.dataset.name}.write") as inner:
+            lease = inner.within(run.lease)
             if run.since is not None:
                 stored = read_stored_windows(run.known, run.dataset, windows.entity_ids, run.settings)
                 merged = keep_later_steps(windows, stored, run.dataset)
                 windows = choose(merged.windows, merged.changed)
-            confirm()
-            run.confirm()
-            write_windows(run.known, windows, run.settings)
+            lease.confirm()
+            write_windows(run.known, windows, run.settings, lease)
         written += len(windows.entity_ids)
     return written
 
@@ -283,14 +283,15 @@ def _write_rows(run: _Run) -> int:
     written = 0
     for first in range(0, len(rows), CHUNK):
         block = rows.iloc[first : first + CHUNK]
-        with run.server.lock(f"{dataset.name}.write") as confirm:
-            run.confirm()
+        with run.server.lock(f"{dataset.name}.write") as inner:
+            lease = inner.within(run.lease)
+            lease.confirm()
             if run.since is not None:
-                written += merge_latest_rows(known, dataset, block, run.settings, confirm).written
+                written += merge_latest_rows(known, dataset, block, run.settings, lease).written
                 continue
             columns = {name: as_stored(column_array(block[name]), name, dataset) for name in dataset.columns}
             times = to_utc_ns(block[TIMESTAMP]).astype("int64")
-            write_latest(known, block[ENTITY].to_numpy(), times, columns, run.settings)
+            write_latest(known, block[ENTITY].to_numpy(), times, columns, run.settings, lease)
         written += len(block)
     return written
 

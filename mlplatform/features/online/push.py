@@ -172,23 +172,23 @@ def _push_windows(
     dataset: DatasetConfig, rows: pd.DataFrame, known: Registered, settings: Settings
 ) -> tuple[Merged, int, int]:
     """Merge rows; return what became of them, the number of windows written and of rows merged."""
-    with online_server(settings).lock(f"{dataset.name}.write") as confirm:
+    with online_server(settings).lock(f"{dataset.name}.write") as lease:
         ids = np.sort(rows[ENTITY].unique().astype(object if known.has_text_ids else np.int64))
         stored = read_stored_windows(known, dataset, ids, settings)
         rows = rows[~_are_far(rows, stored, dataset)]
         merged = merge_rows(stored, rows, dataset)
         written = int(merged.changed.sum())
         if written:
-            confirm()
-            write_windows(known, choose(merged.windows, merged.changed), settings)
+            lease.confirm()
+            write_windows(known, choose(merged.windows, merged.changed), settings, lease)
         return merged, written, len(rows)
 
 
 def _push_rows(
     dataset: DatasetConfig, rows: pd.DataFrame, known: Registered, settings: Settings
 ) -> tuple[MergedRows, int, int]:
-    with online_server(settings).lock(f"{dataset.name}.write") as confirm:
-        merged = merge_latest_rows(known, dataset, rows, settings, confirm)
+    with online_server(settings).lock(f"{dataset.name}.write") as lease:
+        merged = merge_latest_rows(known, dataset, rows, settings, lease)
         return merged, merged.written, len(rows)
 
 

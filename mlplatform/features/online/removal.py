@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.config import ENTITY
-from mlplatform.features.feast import Confirm, Registered
+from mlplatform.features.feast import Lease, Registered
 from mlplatform.features.online.rows import CHUNK, write_gone
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
@@ -81,16 +81,21 @@ def remove_entities(
     registered: Registered,
     ids: Ids,
     settings: Settings,
-    lock: Callable[[], AbstractContextManager[Confirm]],
-    confirm: Confirm,
+    lock: Callable[[], AbstractContextManager[Lease]],
+    outer: Lease,
 ) -> None:
     """Take entities out of the online store, in blocks; the lock against pushers is held for one block at a time.
 
+    Parameters:
+        lock: takes the lock against pushers.
+        outer: the lock that the caller holds.
+
     Raises:
+        FeatureStoreError: if a lock lapsed.
         StoreUnavailableError: if the online store does not answer.
     """
     for first in range(0, len(ids), CHUNK):
-        with lock() as still_locked:
-            still_locked()
-            confirm()
-            write_gone(registered, ids[first : first + CHUNK], settings)
+        with lock() as inner:
+            lease = inner.within(outer)
+            lease.confirm()
+            write_gone(registered, ids[first : first + CHUNK], settings, lease)

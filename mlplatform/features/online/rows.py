@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mlplatform.config import ENTITY, DatasetConfig
 from mlplatform.datamodule import Int64
 from mlplatform.features.errors import FeatureStoreError
-from mlplatform.features.feast import Registered, StoredArrays, array_values, key_values, scalar_values
+from mlplatform.features.feast import Lease, Registered, StoredArrays, array_values, key_values, scalar_values
 from mlplatform.features.retry import ONLINE_WRITES, call_store, online_access
 from mlplatform.features.tables import WINDOW_END, WINDOW_PREFIX, Windows, no_windows
 from mlplatform.settings import Settings
@@ -113,23 +113,27 @@ def read_stored_windows(
     return Windows(ids[known], np.array(ends, dtype=np.int64), columns)
 
 
-def write_windows(registered: Registered, windows: Windows, settings: Settings) -> None:
+def write_windows(registered: Registered, windows: Windows, settings: Settings, lease: Lease) -> None:
     """Write windows, and the last step of each as the entity's latest row.
 
     The rows go first: a writer that is killed in between leaves windows that are behind, and whoever repeats the write
     sees that and writes both. Every write of a view is one transaction where the store has them.
 
+    Parameters:
+        lease: the lock that the caller holds and has confirmed.
+
     Raises:
+        FeatureStoreError: if another one has held the lock since.
         StoreUnavailableError: if the online store does not answer.
     """
     assert registered.windows is not None
     latest = {name: values[:, -1] for name, values in windows.columns.items()}
-    write_latest(registered, windows.entity_ids, windows.ends, latest, settings)
+    write_latest(registered, windows.entity_ids, windows.ends, latest, settings, lease)
     features: dict[str, list[Value]] = {
         f"{WINDOW_PREFIX}{name}": array_values(values) for name, values in windows.columns.items()
     }
     features[WINDOW_END] = key_values(windows.ends.tolist())
-    _write(registered, registered.windows, windows.entity_ids, windows.ends, features, settings)
+    _write(registered, registered.windows, windows.entity_ids, windows.ends, features, settings, lease)
 
 
 def write_latest(
@@ -138,24 +142,31 @@ def write_latest(
     times: Int64,
     columns: dict[str, npt.NDArray[np.generic]],
     settings: Settings,
+    lease: Lease,
 ) -> None:
     """Write the latest row of entities.
 
     Parameters:
         times: of shape (ids,); event times in nanoseconds since 1970 UTC.
         columns: by name, each of shape (ids,).
+        lease: the lock that the caller holds and has confirmed.
 
     Raises:
+        FeatureStoreError: if another one has held the lock since.
         StoreUnavailableError: if the online store does not answer.
     """
     features = {name: scalar_values(values) for name, values in columns.items()}
-    _write(registered, registered.features, ids, times, features, settings)
+    _write(registered, registered.features, ids, times, features, settings, lease)
 
 
-def write_gone(registered: Registered, ids: npt.NDArray[np.generic], settings: Settings) -> None:
+def write_gone(registered: Registered, ids: npt.NDArray[np.generic], settings: Settings, lease: Lease) -> None:
     """Make entities unknown: Feast's interface deletes no rows, but one without content at the time 0 counts as none.
 
+    Parameters:
+        lease: the lock that the caller holds and has confirmed.
+
     Raises:
+        FeatureStoreError: if another one has held the lock since.
         StoreUnavailableError: if the online store does not answer.
     """
     from feast.protos.feast.types.Value_pb2 import Value
@@ -165,7 +176,7 @@ def write_gone(registered: Registered, ids: npt.NDArray[np.generic], settings: S
     for view in (registered.windows, registered.features):
         if view is not None:
             nothing = {field.name: [Value()] * len(ids) for field in view.features}
-            _write(registered, view, ids, never, nothing, settings)
+            _write(registered, view, ids, never, nothing, settings, lease)
 
 
 def _write(
@@ -175,8 +186,9 @@ def _write(
     times: Int64,
     features: dict[str, list[Value]],
     settings: Settings,
+    lease: Lease,
 ) -> None:
-    store = registered.store
+    store, online = registered.store, _online_store(registered.store)
     moments = [
         moment.replace(tzinfo=dt.UTC) for moment in times.astype("datetime64[ns]").astype("datetime64[us]").tolist()
     ]
@@ -188,18 +200,9 @@ def _write(
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         call_store(
-            lambda chunk=chunk: _overwrite(store, view, chunk),  # type: ignore[misc]
+            lambda chunk=chunk: online.overwrite(store.config, view, chunk, lease.fences),  # type: ignore[misc]
             online_access(settings, ONLINE_WRITES),
         )
-
-
-def _overwrite(store: Any, view: FeatureView, rows: list[Any]) -> None:
-    """Write rows whatever is stored. The SQLite store keeps newer ones from Feast's own writes; others do not."""
-    online = _online_store(store)
-    if hasattr(online, "overwrite"):
-        online.overwrite(store.config, view, rows)
-    else:
-        online.online_write_batch(store.config, view, rows, None)
 
 
 def _online_store(store: Any) -> Any:

@@ -28,6 +28,7 @@ from feast.repo_config import RepoConfig
 from feast.utils import to_naive_utc
 
 from mlplatform.features.errors import MissingOnlineStoreError
+from mlplatform.features.feast import Fence
 from mlplatform.locks import FileLock
 
 # The second is the path of earlier versions, which stands in feature_store.yaml files of users.
@@ -121,7 +122,13 @@ class WindowSqliteOnlineStore(SqliteOnlineStore):
         if progress is not None:
             progress(len(data))
 
-    def overwrite(self, config: RepoConfig, table: FeatureView, data: list[OnlineRow]) -> None:
+    def overwrite(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[OnlineRow],
+        fences: Sequence[Fence] = (),  # noqa: ARG002  (a lock on a file does not lapse)
+    ) -> None:
         """Write rows in one transaction, whatever is stored: for callers that have compared them, or want them back."""
         self._write(config, table, data, keep_newer=False)
 

@@ -1,8 +1,8 @@
 from .aliases import AliasChange
-from .artifacts import state_digests, write_folders
+from .artifacts import Fetch, load_pair, state_digests, stored_example, write_folders
 from .card import git_commit
 from .evidence import PAIR_INTEGRITY, PROMOTION_GATE, SERVING_PARITY, Evidence, tag_name
-from .example import example_rows
+from .example import confirm_inference, differences, example_rows, read_example
 from .info import (
     LATEST,
     PREVIOUS,
@@ -13,11 +13,15 @@ from .info import (
     PairInfo,
     PairIntegrityError,
     PairNotFoundError,
+    PairUnreadableError,
 )
+from .kept import KeptPairs
 from .repair import RepairReport
+from .resolution import LARGEST_VERSION
 from .store import PairStore
 
 __all__ = [
+    "LARGEST_VERSION",
     "LATEST",
     "PAIR_INTEGRITY",
     "PREVIOUS",
@@ -28,15 +32,23 @@ __all__ = [
     "STAGING",
     "AliasChange",
     "Evidence",
+    "Fetch",
+    "KeptPairs",
     "PairConflictError",
     "PairInfo",
     "PairIntegrityError",
     "PairNotFoundError",
     "PairStore",
+    "PairUnreadableError",
     "RepairReport",
+    "confirm_inference",
+    "differences",
     "example_rows",
     "git_commit",
+    "load_pair",
+    "read_example",
     "state_digests",
+    "stored_example",
     "tag_name",
     "write_folders",
 ]

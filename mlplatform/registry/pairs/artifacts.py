@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -22,8 +22,14 @@ from urllib.request import url2pathname
 from mlplatform.models import save_model
 from mlplatform.registry.digests import DIGESTS, combined_digest, file_digests, folder_digest, write_digests
 from mlplatform.registry.forecaster import CONTRACT_FILE, Forecaster
-from mlplatform.registry.pairs.example import differences, write_example
-from mlplatform.registry.pairs.info import ROLES, PairInfo, PairIntegrityError, registered_model
+from mlplatform.registry.pairs.example import confirm_inference, differences, read_example, write_example
+from mlplatform.registry.pairs.info import (
+    ROLES,
+    PairInfo,
+    PairIntegrityError,
+    PairUnreadableError,
+    registered_model,
+)
 from mlplatform.registry.pairs.signature import signatures
 from mlplatform.registry.tables import input_panel, prepared_table
 from mlplatform.registry.tracking import open_tracking
@@ -32,6 +38,8 @@ from mlplatform.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
+
+    from mlplatform.datamodule import Float32
 
 CODE = Path(__file__).parent.parent / "pyfunc_code"
 PREPROCESSOR, MODEL, EXAMPLE, CARD = "preprocessor", "model", "example", "card"
@@ -43,6 +51,9 @@ CONTENTS = {
 }
 # MLflow adds this file to a stored model when someone loads it by its registered name. Nothing here reads it.
 FROM_MLFLOW = frozenset({"registered_model_meta"})
+
+
+Fetch = Callable[[PairInfo, str, Path], Path]
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,9 @@ def write_folders(folder: Path, forecaster: Forecaster, family: str, example: pd
     for path in (preprocessor, model):
         (path / CONTRACT_FILE).write_text(forecaster.contract.to_json())
     answer = forecaster.predict(input_panel(forecaster.contract, example))
-    if wrong := differences(Forecaster.load(preprocessor, model), example, answer):
+    stored = Forecaster.load(preprocessor, model)
+    confirm_inference(stored, example)
+    if wrong := differences(stored, example, answer):
         raise PairIntegrityError(
             f"the pair of {forecaster.contract.experiment!r} does not survive being stored: {'; '.join(wrong)}. The "
             f"family {family!r} or a transform saves less than it fitted"
@@ -118,22 +131,24 @@ def log_roles(
 
 
 @contextlib.contextmanager
-def verified_copy(settings: Settings, client: MlflowClient, info: PairInfo, role: str) -> Iterator[Path]:
+def verified_copy(fetch: Fetch, info: PairInfo, role: str) -> Iterator[Path]:
     """Yield a private copy of the folders that a role stores, checked file by file; it is deleted afterwards.
+
+    Parameters:
+        fetch: copies a role's stored model into a folder, and returns where it lies there.
 
     Raises:
         PairIntegrityError: naming the files that are missing, were changed or were added.
+        PairUnreadableError: if nothing can be read now.
     """
     from mlflow.exceptions import MlflowException
 
-    open_tracking(settings)
     model = registered_model(info.name, role)
     with tempfile.TemporaryDirectory() as place:
         try:
-            uri = client.get_model_version_download_uri(model, str(info.version))
-            folder = _fetched(uri, Path(place))
+            folder = fetch(info, role, Path(place))
         except (MlflowException, OSError) as error:
-            raise PairIntegrityError(
+            raise PairUnreadableError(
                 f"the artifacts of {model} version {info.version} cannot be read: {error}"
             ) from error
         if differing := _compared(file_digests(folder), info.files[role]):
@@ -144,10 +159,34 @@ def verified_copy(settings: Settings, client: MlflowClient, info: PairInfo, role
         yield folder / "artifacts"
 
 
-def _fetched(uri: str, place: Path) -> Path:
-    """Copy a stored model to a place of this process."""
+def load_pair(fetch: Fetch, info: PairInfo) -> Forecaster:
+    """Read a pair's artifacts, verifying their digests before anything is deserialised.
+
+    A model that has a faster way of answering was compared with itself as fitted on the pair's stored example; its
+    `inference` says which of the two answers.
+
+    Raises:
+        PairIntegrityError: naming the files that are missing, were changed or were added.
+        PairUnreadableError: if nothing can be read now.
+    """
+    with verified_copy(fetch, info, "preprocessor") as preprocessor, verified_copy(fetch, info, "model") as model:
+        forecaster = Forecaster.load(preprocessor / PREPROCESSOR, model / MODEL)
+    confirm_inference(forecaster, stored_example(fetch, info)[0])
+    return forecaster
+
+
+def stored_example(fetch: Fetch, info: PairInfo) -> tuple[pd.DataFrame, Float32]:
+    """Return the stored input example and the answer the pair gave when it was registered; raises as `load_pair`."""
+    with verified_copy(fetch, info, "forecaster") as folder:
+        return read_example(folder / EXAMPLE)
+
+
+def fetch_from_registry(settings: Settings, client: MlflowClient, info: PairInfo, role: str, place: Path) -> Path:
+    """Copy a role's stored model from where the registry says it lies into the folder `place`."""
     import mlflow
 
+    open_tracking(settings)
+    uri = client.get_model_version_download_uri(registered_model(info.name, role), str(info.version))
     address = urlsplit(uri)
     if address.scheme not in ("", "file"):
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(place)))

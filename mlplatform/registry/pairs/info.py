@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,10 @@ class PairNotFoundError(LookupError):
 
 class PairIntegrityError(RuntimeError):
     """A registered pair whose parts do not belong together or were changed."""
+
+
+class PairUnreadableError(PairIntegrityError):
+    """A registered pair whose parts cannot be read now; nothing says that they were changed."""
 
 
 class PairConflictError(RuntimeError):
@@ -71,6 +75,25 @@ class PairInfo:
     def files(self) -> Mapping[str, Mapping[str, str]]:
         """Per role, SHA-256 of every stored file by its path inside the registered model."""
         return {role: json.loads(self.tags[files_tag(role)]) for role in ROLES}
+
+    def to_json(self) -> str:
+        """Return everything as JSON, for `from_json`."""
+        values = {
+            **asdict(self),
+            "contract": self.contract.to_json(),
+            "created_at": self.created_at.isoformat(),
+            "promoted_at": self.promoted_at.isoformat() if self.promoted_at else None,
+        }
+        return json.dumps(values, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> PairInfo:
+        """Rebuild a description from JSON."""
+        values = json.loads(text)
+        values["contract"] = Contract.from_json(values["contract"])
+        for name in ("created_at", "promoted_at"):
+            values[name] = dt.datetime.fromisoformat(values[name]) if values[name] else None
+        return cls(**values)
 
     @classmethod
     def of_version(cls, name: str, version: ModelVersion, promoted_at: dt.datetime | None = None) -> PairInfo:

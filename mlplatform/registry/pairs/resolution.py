@@ -14,6 +14,7 @@ from mlplatform.registry.pairs.info import (
     ROLES,
     PairInfo,
     PairIntegrityError,
+    PairUnreadableError,
     is_complete,
     partner_tag,
     registered_model,
@@ -61,6 +62,7 @@ def check_partners(client: MlflowClient, info: PairInfo) -> None:
 
     Raises:
         PairIntegrityError: naming the one that does not.
+        PairUnreadableError: if the registry does not answer.
     """
     from mlflow.exceptions import MlflowException
 
@@ -69,7 +71,8 @@ def check_partners(client: MlflowClient, info: PairInfo) -> None:
         try:
             found = client.get_model_version(partner, number).tags.get(PAIR_ID)
         except MlflowException as error:
-            raise PairIntegrityError(
+            problem = PairIntegrityError if error.error_code in _ABSENT else PairUnreadableError
+            raise problem(
                 f"version {number} of {partner!r}, the partner of {info.name}_model, cannot be read: {error}"
             ) from error
         if found != info.pair_id or number != str(info.version):

@@ -15,15 +15,15 @@ from mlplatform.registry.pairs import card as cards
 from mlplatform.registry.pairs.aliases import AliasChange, Aliases
 from mlplatform.registry.pairs.artifacts import (
     CARD,
-    EXAMPLE,
-    MODEL,
-    PREPROCESSOR,
+    fetch_from_registry,
+    load_pair,
     log_roles,
     state_digests,
+    stored_example,
     verified_copy,
     write_folders,
 )
-from mlplatform.registry.pairs.example import differences, read_example
+from mlplatform.registry.pairs.example import differences
 from mlplatform.registry.pairs.info import (
     LATEST,
     PAIR_ID,
@@ -152,11 +152,13 @@ class PairStore:
     def load(self, info: PairInfo) -> Forecaster:
         """Read a pair's artifacts, verifying their digests before anything is deserialised.
 
+        A model that has a faster way of answering was compared with itself as fitted on the pair's stored example; its
+        `inference` says which of the two answers.
+
         Raises:
             PairIntegrityError: naming the files that are missing, were changed or were added.
         """
-        with self._copy(info, "preprocessor") as preprocessor, self._copy(info, "model") as model:
-            return Forecaster.load(preprocessor / PREPROCESSOR, model / MODEL)
+        return load_pair(self.fetch, info)
 
     def verify(self, info: PairInfo) -> None:
         """Check partners and the digests of all stored files without loading anything.
@@ -171,8 +173,7 @@ class PairStore:
 
     def example(self, info: PairInfo) -> tuple[pd.DataFrame, Float32]:
         """Return the stored input example and the answer the pair gave when it was registered."""
-        with self._copy(info, "forecaster") as folder:
-            return read_example(folder / EXAMPLE)
+        return stored_example(self.fetch, info)
 
     def reproduce_example(self, info: PairInfo) -> list[str]:
         """Load the pair and return what it answers differently for its stored example, comparing bits."""
@@ -183,6 +184,10 @@ class PairStore:
         with self._copy(info, "forecaster") as folder:
             document: dict[str, Any] = json.loads((folder / CARD / cards.JSON_FILE).read_text())
         return document
+
+    def fetch(self, info: PairInfo, role: str, place: Path) -> Path:
+        """Copy what a role stores from the registry into the folder `place`, unchecked; returns where it lies."""
+        return fetch_from_registry(self.settings, self.client, info, role, place)
 
     def promote(
         self, name: str, version: int, who: str, why: str, *, champion: int | Literal["any"] | None = "any"
@@ -279,7 +284,7 @@ class PairStore:
             raise PairNotFoundError(f"no pair {name!r} was ever registered; run the job train_{name} first") from error
 
     def _copy(self, info: PairInfo, role: str) -> contextlib.AbstractContextManager[Path]:
-        return verified_copy(self.settings, self.client, info, role)
+        return verified_copy(self.fetch, info, role)
 
 
 def _described(version: object) -> str:

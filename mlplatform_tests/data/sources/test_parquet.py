@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from mlplatform.config import ConfigError, DatasetConfig, check_source
 from mlplatform.data.errors import DataError
 from mlplatform.data.sources import IncrementalSource, open_source
+from mlplatform.data.validation import validate
 from mlplatform.settings import Settings
 from mlplatform.testing import read_source
 from mlplatform_tests.data.conftest import hourly_dataset, hourly_frame
@@ -276,3 +278,23 @@ def test_a_secret_among_the_storage_options_is_refused() -> None:
     with pytest.raises(ConfigError, match="secret may be a secret") as caught:
         check_source(dataset)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("int96", [False, True], ids=["int64", "int96"])
+def test_times_beyond_nanoseconds_do_not_wrap_around(int96: bool, folder: Path, settings: Settings) -> None:
+    times = [dt.datetime(2024, 1, 1, 0, 0, 0, 1), dt.datetime(9999, 12, 31), dt.datetime(1, 1, 1)]
+    table = pa.table({**hourly_frame(3), "time": pa.array(times, pa.timestamp("us"))})
+    pq.write_table(table, folder / "a.parquet", use_deprecated_int96_timestamps=int96)
+    dataset = hourly_dataset(source={"uri": "readings/a.parquet"})
+    checked = validate(open_source(dataset).read(dataset, settings), dataset)
+    assert checked.rows["event_timestamp"].tolist() == [pd.Timestamp(times[0], tz="UTC")]
+    assert checked.reasons == {"time: not an ISO 8601 time of the years 1678 to 2261": 2}
+
+
+def test_binary_categories_are_not_taken_for_text(folder: Path, settings: Settings) -> None:
+    for number, column in enumerate([pa.array([b"open", None]), pa.array([b"open", None]).dictionary_encode()]):
+        pq.write_table(pa.table({**hourly_frame(2), "state": column}), folder / f"{number}.parquet")
+        dataset = hourly_dataset(source={"uri": f"readings/{number}.parquet"})
+        checked = validate(open_source(dataset).read(dataset, settings), dataset)
+        assert checked.rows["state"].tolist() == [None]
+        assert ["binary data" in reason for reason in checked.reasons] == [True]

@@ -106,6 +106,15 @@ def test_without_a_field_the_entry_is_the_row(stream: Stream, settings: Settings
     }
 
 
+def test_an_entry_that_is_not_utf8_is_a_bad_row_where_it_is_read(stream: Stream, settings: Settings) -> None:
+    row: dict[Any, Any] = {"time": "2024-01-01T00:00:00Z", "flow": "1.5", "pressure": 2, "state": "open"}
+    stream.client.xadd(stream.name, row | {"picture": b"\xff"})
+    stream.client.xadd(stream.name, row | {"state": b"f\xfcr"})
+    (batch,) = read(stream.dataset(field=None), settings)
+    assert batch.frame["state"].tolist() == ["open", None]
+    assert batch.frame["time"].iloc[1].startswith("not a JSON object: time 2024-01-01")
+
+
 def test_an_entry_without_the_field_is_a_bad_row(stream: Stream, settings: Settings) -> None:
     stream.add(0)
     stream.client.xadd(stream.name, {"other": "x"})

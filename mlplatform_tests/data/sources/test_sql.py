@@ -97,6 +97,79 @@ def test_rows_of_every_type_come_through_exactly(postgres: Database, settings: S
     assert rows["state"].tolist() == [None, "für"]
 
 
+GOOD = "TIMESTAMP '2024-01-01 00:00:00', 1.0, 1, 'open'"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("TIMESTAMP 'infinity', 2.0, 1, 'open'", "time: not an ISO 8601 time of the years 1678 to 2261"),
+        ("TIMESTAMP '-infinity', 2.0, 1, 'open'", "time: not an ISO 8601 time of the years 1678 to 2261"),
+        ("TIMESTAMP '0044-03-15 BC', 2.0, 1, 'open'", "time: not an ISO 8601 time of the years 1678 to 2261"),
+        ("TIMESTAMP '20000-01-01', 2.0, 1, 'open'", "time: not an ISO 8601 time of the years 1678 to 2261"),
+        ("TIMESTAMP '2024-01-01 01:00:00', 'Infinity'::numeric, 1, 'open'", "flow: not a finite 32-bit number"),
+    ],
+    ids=["infinity", "minus-infinity", "before-christ", "far-future", "infinite-number"],
+)
+def test_a_cell_that_python_cannot_hold_costs_its_row_only(
+    row: str, reason: str, postgres: Database, settings: Settings
+) -> None:
+    query = f"SELECT * FROM (VALUES ({GOOD}), ({row})) AS s (time, flow, pressure, state)"  # noqa: S608  (text of this test)
+    dataset = dataset_on(postgres, table=None, query=query)
+    checked = validate(open_source(dataset).read(dataset, settings), dataset)
+    assert checked.rows["flow"].tolist() == [1.0]
+    assert checked.reasons[reason] == 1
+
+
+def test_infinite_dates_bytes_and_numbers_that_are_none(postgres: Database, settings: Settings) -> None:
+    query = (
+        "SELECT * FROM (VALUES (DATE '2024-01-01', 'NaN'::numeric, 1, 'open'::bytea), "
+        "(DATE 'infinity', 1.0, 1, NULL)) AS s (time, flow, pressure, state)"
+    )
+    dataset = dataset_on(postgres, table=None, query=query)
+    checked = validate(open_source(dataset).read(dataset, settings), dataset)
+    (binary,) = [reason for reason in checked.reasons if "binary data" in reason]
+    assert checked.reasons == {binary: 1, "time: not an ISO 8601 time of the years 1678 to 2261": 1}
+    query = "SELECT DATE '2024-01-01' AS time, 'NaN'::numeric AS flow, 1 AS pressure, 'open' AS state"
+    dataset = dataset_on(postgres, table=None, query=query)
+    rows = validate(open_source(dataset).read(dataset, settings), dataset).rows
+    assert rows["flow"].isna().tolist() == [True]
+
+
+@pytest.mark.parametrize("moment", ["infinity", "-infinity"])
+def test_a_watermark_that_is_no_time_is_named(moment: str, postgres: Database, settings: Settings) -> None:
+    query = f"SELECT TIMESTAMP '2024-01-01' AS time, 1 AS flow, 1 AS pressure, 'a' AS state, TIMESTAMP '{moment}' AS c"
+    dataset = dataset_on(postgres, table=None, query=query, watermark_column="c")
+    for read in (
+        lambda: read_since(dataset, settings, None),
+        lambda: source_of(dataset).fingerprint(dataset, settings),
+    ):
+        with pytest.raises(DataError, match=f"watermark_column holds '{moment}', and there is no going on from there"):
+            read()
+
+
+def test_the_zero_dates_of_mysql_cost_their_rows_only(mysql: Database, settings: Settings) -> None:
+    mysql.run(
+        "DROP TABLE IF EXISTS pump",
+        "SET SESSION sql_mode = ''",
+        "CREATE TABLE pump (time DATETIME, flow DOUBLE, pressure DOUBLE, state VARBINARY(9), day DATE)",
+        "INSERT INTO pump VALUES ('2024-01-01', 1, 1, NULL, '2024-01-01'), "
+        "('0000-00-00 00:00:00', 2, 1, NULL, '0000-00-00'), ('2024-01-01 01:00:00', 3, 1, x'dead', '2024-02-00')",
+        "SET SESSION sql_mode = DEFAULT",
+    )
+    dataset = dataset_on(mysql)
+    checked = validate(open_source(dataset).read(dataset, settings), dataset)
+    assert checked.rows["flow"].tolist() == [1.0]
+    assert checked.reasons["time: not an ISO 8601 time of the years 1678 to 2261"] == 1
+    assert [count for reason, count in checked.reasons.items() if "binary data" in reason] == [1]
+    dataset = dataset_on(mysql, table=None, query="SELECT day AS time, flow, pressure, 'a' AS state FROM pump")
+    checked = validate(open_source(dataset).read(dataset, settings), dataset)
+    assert (checked.rows["flow"].tolist(), checked.reasons) == (
+        [1.0],
+        {"time: not an ISO 8601 time of the years 1678 to 2261": 2},
+    )
+
+
 def test_times_of_mysql_are_utc_whatever_the_server_is_set_to(mysql: Database, settings: Settings) -> None:
     mysql.run(
         "DROP TABLE IF EXISTS pump",

@@ -1,0 +1,103 @@
+"""Which prediction requests are worked for: as many as can be answered in time, for clients that still wait.
+
+A queue without a bound turns a moment's overload into minutes of answers that nobody waits for any more. Here what is
+over the limit is refused at once, with a status that says so, and what is admitted has a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
+
+from serving.errors import overdue, too_many_requests
+
+T = TypeVar("T")
+Receive = Callable[[], Awaitable[Any]]
+
+# Most answers are made sooner; only for one that takes longer it is worth finding out whether its client still waits.
+_WATCH_AFTER_S = 0.05
+
+
+class Admission:
+    """The front of the queue.
+
+    Parameters:
+        limit: requests that are worked for at once, those that wait for a thread included.
+        deadline_s: longest time from admission to answer, in seconds.
+
+    Attributes:
+        in_flight: admitted requests that have no answer yet.
+    """
+
+    def __init__(self, limit: int, deadline_s: float) -> None:
+        self.limit, self.deadline_s = limit, deadline_s
+        self.in_flight = 0
+
+    def require_place(self) -> None:
+        """Refuse a request that would not be admitted, before its body is read.
+
+        Raises:
+            ServingError: 429 if the limit is reached.
+        """
+        if self.in_flight >= self.limit:
+            raise too_many_requests(self.limit)
+
+    async def admit(self, receive: Receive, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of `work`.
+
+        Parameters:
+            receive: of a request whose body has been read, so that it returns when the client leaves.
+
+        Raises:
+            ServingError: 429 if the limit is reached, 503 past the deadline, and what `work` raises.
+            ClientDisconnect: if the client left first.
+        """
+        self.require_place()
+        self.in_flight += 1
+        watch = _Watch(receive)
+        try:
+            async with asyncio.timeout(self.deadline_s) as limit:
+                return await work()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise overdue("request", self.deadline_s) from error
+        except asyncio.CancelledError:
+            if not watch.has_left:
+                raise
+            raise ClientDisconnect from None
+        finally:
+            watch.end()
+            self.in_flight -= 1
+
+
+class _Watch:
+    """Cancels the task that made it once the client has left."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.has_left = False
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._listening: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
+
+    def end(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()
+        if self._listening is not None:
+            self._listening.cancel()
+        if self.has_left and self._task is not None:
+            # What was cancelled here was caught here: to whoever waits for the task nothing was.
+            self._task.uncancel()
+
+    def _begin(self) -> None:
+        self._listening = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and self._task is not None:
+            self.has_left = True
+            self._task.cancel()

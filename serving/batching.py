@@ -1,0 +1,148 @@
+"""Micro-batching: requests that wait at the same time are answered by one transform and one predict.
+
+Nothing waits for company: while one batch is computed the next one gathers, so that a single client is answered at
+once and many clients share the cost of a call. After Crankshaw et al., "Clipper" (NSDI 2017), without its delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from mlplatform.datamodule import Panel
+from mlplatform.registry import Answers, Forecaster
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+# Bits may depend on the number of rows in a matrix product, so every size up to the largest kind of batch is tried.
+_SIZES_TRIED = (2, 3, 5, 8, 16, 33)
+
+
+class Batcher(Generic[Q, A]):
+    """Answers questions in the order in which they come, several at a time, in one thread.
+
+    Parameters:
+        answer: blocking; returns for every question its answer, or the exception to raise.
+        limit: most questions in one batch.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[A | Exception]], limit: int) -> None:
+        self._answer, self._limit = answer, limit
+        self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
+        self._is_running = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self.last_size = 0
+
+    async def ask(self, question: Q) -> A:
+        """Return the answer; a question whose asker is cancelled while it waits is dropped."""
+        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, future))
+        if not self._is_running:
+            self._start()
+        return await future
+
+    @property
+    def waiting(self) -> int:
+        """Questions that are not in a batch yet."""
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Let the thread end when it is done."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self) -> None:
+        batch: list[tuple[Q, asyncio.Future[A]]] = []
+        while self._waiting and len(batch) < self._limit:
+            question, future = self._waiting.popleft()
+            if not future.done():
+                batch.append((question, future))
+        if not batch:
+            return
+        self._is_running, self.last_size = True, len(batch)
+        loop = asyncio.get_running_loop()
+        done = self._thread.submit(self._answer, [question for question, _ in batch])
+        done.add_done_callback(lambda ended: loop.call_soon_threadsafe(self._finish, batch, ended))
+
+    def _finish(self, batch: Sequence[tuple[Q, asyncio.Future[A]]], ended: Future[Sequence[A | Exception]]) -> None:
+        self._is_running = False
+        # First of all: the thread should not wait until the answers are written.
+        self._start()
+        failure = ended.exception()
+        answers = [failure] * len(batch) if failure is not None else ended.result()
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where the entities of one panel stand in a stacked one."""
+
+    start: int
+    stop: int
+
+    def of(self, answers: Answers) -> Answers:
+        """Return the answers of this panel."""
+        point, lower, upper, coverage = answers
+        low, high = (None if side is None else side[self.start : self.stop] for side in (lower, upper))
+        return Answers(point[self.start : self.stop], low, high, coverage)
+
+
+def stacked(panels: Sequence[Panel]) -> tuple[Panel, list[Slice]]:
+    """Return one panel with the entities of all, in order, and where those of each stand."""
+    if len(panels) == 1:
+        return panels[0], [Slice(0, len(panels[0].entity_ids))]
+    ids = [panel.entity_ids for panel in panels]
+    if len({array.dtype for array in ids}) > 1:
+        ids = [array.astype(object) for array in ids]
+    lengths = np.concatenate([np.diff(panel.offsets) for panel in panels])
+    ends = np.cumsum([len(array) for array in ids]).tolist()
+    panel = Panel(
+        columns={name: np.concatenate([panel.columns[name] for panel in panels]) for name in panels[0].columns},
+        timestamps=np.concatenate([panel.timestamps for panel in panels]),
+        entity_ids=np.concatenate(ids),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    )
+    return panel, [Slice(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def is_batchable(forecaster: Forecaster, example: Panel) -> bool:
+    """Return whether entities get the same bits in company as alone, tried on an example in batches of many sizes."""
+    alone = [forecaster.answer(one) for one in _entities(example)]
+    singles = _entities(example)
+    for size in _SIZES_TRIED:
+        chosen = [position % len(singles) for position in range(size)]
+        panel, slices = stacked([singles[position] for position in chosen])
+        together = forecaster.answer(panel)
+        if not all(_same(part.of(together), alone[position]) for part, position in zip(slices, chosen, strict=True)):
+            return False
+    return True
+
+
+def _entities(panel: Panel) -> list[Panel]:
+    """Return a panel for every entity."""
+    return [panel.take(_rows(panel, entity)) for entity in range(len(panel.entity_ids))]
+
+
+def _rows(panel: Panel, entity: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    rows = np.zeros(panel.rows, dtype=bool)
+    rows[panel.offsets[entity] : panel.offsets[entity + 1]] = True
+    return rows
+
+
+def _same(found: Answers, expected: Answers) -> bool:
+    return all(
+        (a is None and b is None) or (a is not None and b is not None and a.tobytes() == b.tobytes())
+        for a, b in zip(found[:3], expected[:3], strict=True)
+    )

@@ -1,0 +1,60 @@
+"""The web server's process: its sockets, its limits on connections, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from mlplatform.settings import ServerLimits
+from serving.connections import http_protocol
+
+logger = logging.getLogger(__name__)
+
+# Longer than load balancers keep idle connections (60 s), so that the server is never the first to close one.
+_KEEP_ALIVE_S = 75
+_LONGEST_STOP_S = 20
+_CONNECTIONS = 4096
+
+
+def run(app: FastAPI, host: str, port: int, limits: ServerLimits) -> None:
+    """Serve until SIGINT or SIGTERM; requests in flight are answered first."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        log_config=None,
+        http=http_protocol(limits.body_deadline_s),
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_LONGEST_STOP_S,
+    )
+    DrainingServer(config, app, limits.drain_s).run()
+
+
+class DrainingServer(uvicorn.Server):
+    """Says that it is not ready before it stops, for as long as load balancers need to notice.
+
+    Parameters:
+        drain_s: that long, in seconds. A second signal stops at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float) -> None:
+        super().__init__(config)
+        self._state = app.state.server
+        self._drain_s = drain_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end."""
+        if self._state.is_draining or not self._drain_s or sig == signal.SIGINT:
+            super().handle_exit(sig, frame)
+            return
+        self._state.is_draining = True
+        logger.info("not ready any more, stopping in %g s", self._drain_s)
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._drain_s, super().handle_exit, sig, frame)

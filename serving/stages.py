@@ -1,0 +1,79 @@
+"""The stages of a request: each has threads, a queue and a deadline of its own, so that one that hangs fails alone.
+
+What bounds a stage from outside is cancellation: a request past its deadline, or whose client has left, is cancelled,
+and work of it that has not begun is taken out of the queue. A thread cannot be stopped; one that hangs keeps its place
+until it returns, and once all places are taken the stage refuses at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
+
+from mlplatform.cores import usable_cores
+from serving.errors import overdue, overloaded
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+class Stage:
+    """One step of requests, on threads that last: what a thread has opened (a store) serves its next task too.
+
+    Parameters:
+        name: what errors call it.
+        waiting: tasks that may wait for a thread; what comes beyond is refused.
+        deadline_s: longest time from the arrival of a task to its result, in seconds; `None` leaves it to the caller.
+        threads: tasks that may run at once; default: one per usable core, at least two, so that one long task cannot
+            hold up all others.
+    """
+
+    def __init__(self, name: str, *, waiting: int, deadline_s: float | None = None, threads: int | None = None) -> None:
+        self.name = name
+        self.deadline_s = deadline_s
+        threads = threads or max(2, usable_cores())
+        self.places = threads + waiting
+        self._occupied = 0
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name.replace(" ", "-"))
+
+    @property
+    def occupied(self) -> int:
+        """Tasks that run or wait."""
+        return self._occupied
+
+    async def run(self, function: Callable[[*Args], T], *args: *Args) -> T:
+        """Run a blocking function in a thread and return its result.
+
+        Raises:
+            ServingError: 503 if the stage is full, or its deadline passed.
+        """
+        future = self._submitted(function, *args)
+        try:
+            async with asyncio.timeout(self.deadline_s) as limit:
+                # Cancelled, it takes a task that has not begun out of the queue.
+                return await asyncio.wrap_future(future)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise overdue(self.name, self.deadline_s or 0.0) from error
+
+    def close(self) -> None:
+        """Let the threads end when they are done; what waits is dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _submitted(self, function: Callable[[*Args], T], *args: *Args) -> Future[T]:
+        with self._lock:
+            if self._occupied >= self.places:
+                raise overloaded(self.name, self.places)
+            self._occupied += 1
+        future = self._pool.submit(function, *args)
+        future.add_done_callback(self._leave)
+        return future
+
+    def _leave(self, _: Future[T]) -> None:
+        with self._lock:
+            self._occupied -= 1
