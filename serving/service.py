@@ -99,7 +99,7 @@ class PredictionService:
             ServingError: 408, 413, 415, 429, and what `parse` raises.
             ClientDisconnect: if the client left before its body was complete.
         """
-        self.admission.require_place()
+        await self.admission.require_place()
         return await self.reader.parsed(request, parse)
 
     async def from_rows(
