@@ -185,6 +185,11 @@ class Settings:
         return self.home / "predictions"
 
     @property
+    def forecasts_dir(self) -> Path:
+        """Forecasts in batch, one folder per experiment."""
+        return self.home / "forecasts"
+
+    @property
     def active_config_dir(self) -> Path:
         """`<experiment>/active_config.yaml`: the versions of the last promoted training run."""
         return self.home / "active"

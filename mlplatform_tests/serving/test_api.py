@@ -415,6 +415,11 @@ def test_served_predictions_are_in_the_log_when_the_server_has_stopped(platform:
         np.float32(value) for forecast in answer["forecasts"] for value in forecast["values"]["oil"]
     ]
     assert rows.step.tolist() == [1, 2, 3] * 2
+    assert rows.observed.tolist() == [forecast["observed"] for forecast in answer["forecasts"] for _ in range(3)]
+    assert rows.age_seconds.tolist() == pytest.approx(
+        [forecast["age_seconds"] for forecast in answer["forecasts"] for _ in range(3)], abs=1e-3
+    )
+    assert (set(rows.is_fallback), set(rows.arm)) == ({False}, {"production"})
     assert set(rows.pair_id) == {answer["pair_id"]}
     assert [moment.isoformat() for moment in rows.event_timestamp.head(3)] == [
         text.replace("Z", "+00:00") for text in answer["forecasts"][0]["timestamps"]
