@@ -1,7 +1,7 @@
 """The prediction server in figures: `python benchmarks/serving.py [part ...]`; without a part, all of them.
 
 rates     requests per second and CPU per request, beside `mlflow models serve` and a bare handler on the same model
-overload  four hundred clients, idle connections and slow bodies: who is refused, how fast probes answer, how it recovers
+overload  four hundred clients, idle connections and slow bodies: who is refused, how fast probes answer, recovery
 swaps     an alias that moves all the time and is found by polling alone
 hang      a Redis server that is stopped: requests with rows of their own, requests for the store, recovery
 

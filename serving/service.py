@@ -87,7 +87,7 @@ class PredictionService:
             ServingError: 408, 413, 415, 422 or 429.
             ClientDisconnect: if the client left before its body was complete.
         """
-        self.admission.require_place()
+        await self.admission.require_place()
         return await self.reader.read(request, form)
 
     async def from_rows(

@@ -36,11 +36,8 @@ def run() -> None:
             store.promote(TABLE, pair.version, who="benchmark", why="an alias that moves")
             moved[0] += 1
 
-    body = bodies()[TABLE]
-    with (
-        tempfile.TemporaryDirectory() as name,
-        serving(ours(TABLE, MLPLATFORM_POLL_S="0.1"), "/health/ready") as server,
-    ):
+    body, command = bodies()[TABLE], ours(TABLE, MLPLATFORM_POLL_S="0.1")
+    with tempfile.TemporaryDirectory() as name, serving(command, "/health/ready") as server:
         steady = load(server.url, "/predict", body, 16, SECONDS, Path(name))
         moving = threading.Thread(target=move)
         moving.start()
