@@ -11,8 +11,8 @@ import pytest
 from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.servers import in_process
 
-# The packages of the extras `training`, `sources`, `redis` and `ray`, by the names they are imported by. matplotlib and
-# tqdm are missing, because MLflow and Feast bring them.
+# The packages of the extras `training`, `sources`, `redis`, `ray` and `signing`, by the names they are imported by.
+# matplotlib and tqdm are missing, because MLflow and Feast bring them.
 EXTRAS = (
     "dagster",
     "dagster_mlflow",
@@ -23,6 +23,8 @@ EXTRAS = (
     "pymysql",
     "redis",
     "ray",
+    "model_signing",
+    "sigstore",
 )
 
 BLOCK = f"""
