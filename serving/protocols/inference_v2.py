@@ -27,6 +27,7 @@ from serving.bodies import JSON, parse_json
 from serving.errors import ErrorDetail, ServingError, invalid, shown
 from serving.examples import example_entities, example_rows
 from serving.protocols.failures import route_writing_errors
+from serving.protocols.forms import described_body
 from serving.protocols.tensors import (
     BINARY_SIZE,
     BYTES,
@@ -109,10 +110,13 @@ def _add_health(router: APIRouter, service: PredictionService) -> None:
 def _add_models(router: APIRouter, service: PredictionService) -> None:
     async def answer(request: Request, name: str, choice: Choice) -> Response:
         model = service.model(name)
-        header = _header_length(request)
-        asked, tensors = await service.parsed(request, lambda body: _read(body, header))
-        prediction = await _predicted(service, request, model, asked, tensors, choice)
-        writer = Writer(model.name, asked)
+        header, served = _header_length(request), model.backend.served()
+        question = await service.parsed(request, lambda body: _read(body, header, served))
+        if question.entities is None:
+            prediction = await service.from_rows(request, model, question.rows, choice)
+        else:
+            prediction, _ = await service.from_entities(request, model, question.entities, choice=choice)
+        writer = Writer(model.name, question.asked)
         content = await service.written(request, model, prediction, writer)
         if writer.header_length is None:
             return Response(content, media_type=JSON)
@@ -143,14 +147,14 @@ def _add_models(router: APIRouter, service: PredictionService) -> None:
         await _require_ready(model)
         return Response(to_json({"name": name, "ready": True}), media_type=JSON)
 
-    body = {"content": {JSON: {"schema": InferRequest.model_json_schema()}}, "required": True}
+    body = described_body(InferRequest)
 
-    @router.post("/v2/models/{name}/infer", openapi_extra={"requestBody": body})
+    @router.post("/v2/models/{name}/infer", openapi_extra=body)
     async def infer(request: Request, name: str) -> Response:
         """Predict from tensors."""
         return await answer(request, name, DEFAULT)
 
-    @router.post("/v2/models/{name}/versions/{version}/infer", openapi_extra={"requestBody": body})
+    @router.post("/v2/models/{name}/versions/{version}/infer", openapi_extra=body)
     async def infer_by_version(request: Request, name: str, version: str) -> Response:
         """Predict from tensors, by any registered version of a model."""
         return await answer(request, name, Choice(version=_number(service.model(name), version)))
@@ -246,7 +250,20 @@ def _header_length(request: Request) -> int | None:
     return int(given)
 
 
-def _read(body: bytes, header: int | None) -> tuple[InferRequest, list[Values]]:
+@dataclass(frozen=True)
+class Question:
+    """What a request asks about.
+
+    Attributes:
+        entities: of the feature store; `None` if it brings rows.
+    """
+
+    asked: InferRequest
+    entities: list[EntityId] | None
+    rows: list[dict[str, Any]]
+
+
+def _read(body: bytes, header: int | None, served: Served | None) -> Question:
     end = len(body) if header is None else header
     if end > len(body):
         found, expected = str(end), f"at most {len(body)}, the length of the body"
@@ -258,24 +275,9 @@ def _read(body: bytes, header: int | None) -> tuple[InferRequest, list[Values]]:
     for name in names:
         if names.count(name) > 1:
             raise _refused(name, "the same input twice", "every input once", "leave one out")
-    return asked, tensors
-
-
-async def _predicted(
-    service: PredictionService,
-    request: Request,
-    model: ServedModel,
-    asked: InferRequest,
-    tensors: Sequence[Values],
-    choice: Choice,
-) -> Prediction:
-    served = model.backend.served()
-    if [tensor.name for tensor in tensors] == [ENTITY]:
-        entities = _entities(tensors[0])
-        prediction, _ = await service.from_entities(request, model, entities, choice=choice)
-        return prediction
-    rows = _rows(tensors, served, asked.counts_time)
-    return await service.from_rows(request, model, rows, choice)
+    if names == [ENTITY]:
+        return Question(asked, _entities(tensors[0]), [])
+    return Question(asked, None, _rows(tensors, served, asked.counts_time))
 
 
 def _entities(tensor: Values) -> list[EntityId]:

@@ -23,6 +23,7 @@ from serving.backend import Served
 from serving.bodies import JSON
 from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, shown
 from serving.names import ROWS, KeyNames
+from serving.protocols.forms import described_body
 from serving.schemas import StrictRequest
 from serving.security import require_admin
 from serving.service import PredictionService
@@ -58,11 +59,10 @@ def routes(service: PredictionService, settings: Settings) -> APIRouter:
         stage.close()
 
     router = APIRouter(tags=["features"], lifespan=lifespan)
-    body = {"content": {JSON: {"schema": PushRequest.model_json_schema()}}, "required": True}
     # For the documentation page; `require_admin` decides.
     token = [Security(HTTPBearer(scheme_name="bearer", auto_error=False))]
 
-    @router.post("/features/push", openapi_extra={"requestBody": body}, dependencies=token)
+    @router.post("/features/push", openapi_extra=described_body(PushRequest), dependencies=token)
     async def push(request: Request) -> Response:
         """Take rows into the online features of their entities, and say what became of them."""
         require_admin(request.headers.get("authorization"), settings.admin_token)

@@ -25,6 +25,7 @@ from serving.bodies import JSON
 from serving.errors import ErrorDetail, ServingError, invalid, shown
 from serving.examples import example_rows
 from serving.protocols.failures import route_writing_errors
+from serving.protocols.forms import described_body
 from serving.rows import utc_moment
 from serving.schemas import MAX_ENTITIES, StrictRequest
 from serving.service import PredictionService
@@ -38,6 +39,9 @@ SECONDS = {
     **dict.fromkeys(("D", "day"), 86_400),
     **dict.fromkeys(("W", "week"), 604_800),
 }
+
+# Moments of a request beyond which laying them out as rows takes longer than handing that to a thread.
+SMALL = 1_024
 
 
 class Extensible(StrictRequest, extra="ignore"):
@@ -72,7 +76,6 @@ class ForecastRequest(Extensible):
 def routes(service: PredictionService) -> APIRouter:
     """Return the protocol's routes."""
     router = APIRouter(tags=["KServe time series"], route_class=route_writing_errors(_error))
-    body = {"content": {JSON: {"schema": ForecastRequest.model_json_schema()}}, "required": True}
 
     @router.get("/v1/timeseries/models")
     async def models() -> Response:
@@ -81,7 +84,7 @@ def routes(service: PredictionService) -> APIRouter:
         names = [name for name, now in served.items() if now is not None and now.pair.contract.task == "forecast"]
         return Response(to_json(names), media_type=JSON)
 
-    @router.post("/v1/timeseries/forecast", openapi_extra={"requestBody": body})
+    @router.post("/v1/timeseries/forecast", openapi_extra=described_body(ForecastRequest))
     async def forecast(request: Request) -> Response:
         """Forecast series: every one is named after its entity and answered like its raw rows."""
         asked = await service.read(request, ForecastRequest)
@@ -89,7 +92,8 @@ def routes(service: PredictionService) -> APIRouter:
         served = model.backend.served()
         if served is None:
             raise ServingError(503, "no_production_pair", f"model {model.name} has no pair in production")
-        rows = _rows(asked, served)
+        is_small = sum(len(series.series) for series in asked.inputs) <= SMALL
+        rows = _rows(asked, served) if is_small else await service.reader.stage.run(_rows, asked, served)
         prediction = await service.from_rows(request, model, rows)
         writer = Writer(asked, request.state.request_id)
         return Response(await service.written(request, model, prediction, writer), media_type=JSON)
