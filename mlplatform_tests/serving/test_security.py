@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
+import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from mlplatform_tests.serving.conftest import TOKEN, Platform
+from mlplatform_tests.serving.servers import in_thread
+from serving.api import build_app
 from serving.errors import ServingError
+from serving.local import LocalBackend
 from serving.security import BodyLimitMiddleware, require_admin
 
 
@@ -97,7 +103,7 @@ def guarded(platform: Platform) -> Iterator[httpx.Client]:
     [
         (None, 401),
         ("Bearer wrong", 401),
-        ("Bearer ", 401),
+        ("Bearer", 401),
         ("Basic first", 401),
         ("Bearer first", 200),
         ("bearer second", 200),
