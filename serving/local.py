@@ -117,7 +117,7 @@ class LocalBackend:
         bundle = await self._chosen(choice)
         types = bundle.forecaster.preprocessor.columns
         panel = partial(panel_from_rows, rows, bundle.pair.contract, types, bundle.rules)
-        return await self._answer(Question(bundle, panel), len(rows) // bundle.pair.contract.input_rows)
+        return await self._answer(Question(bundle, panel, rows), len(rows) // bundle.pair.contract.input_rows)
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""

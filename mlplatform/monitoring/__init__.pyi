@@ -1,5 +1,5 @@
-from .drift import build_report, read_report, write_report
-from .prediction_log import PredictionLog, ServedPredictions, read_predictions
+from .drift import build_report, read_report, recent_predictions, write_report
+from .prediction_log import PredictionLog, ServedPredictions, prediction_batches, read_predictions
 from .retrain import RetrainState, decide_retrain
 
 __all__ = [
@@ -8,7 +8,9 @@ __all__ = [
     "ServedPredictions",
     "build_report",
     "decide_retrain",
+    "prediction_batches",
     "read_predictions",
     "read_report",
+    "recent_predictions",
     "write_report",
 ]

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig
+from mlplatform.monitoring.prediction_log import log_schema, prediction_batches
 from mlplatform.plugins import DRIFT_TESTS
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
@@ -28,6 +29,18 @@ from mlplatform.storage import atomic_file
 CALIBRATION_STRETCHES = 60
 # Values per sample that a distance is computed on, at most.
 SAMPLE = 20_000
+# What the served errors are computed from.
+PREDICTION_COLUMNS = (
+    "served_at",
+    "version",
+    "entity_id",
+    "origin",
+    "target",
+    "event_timestamp",
+    "value",
+    "observed",
+    "is_fallback",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,8 @@ class ErrorDrift:
     """Served errors against the reference error of the production pair.
 
     Attributes:
-        predictions: served values for the recent time steps whose truth is known by now.
+        predictions: served forecasts for the recent time steps whose truth is known by now. What stood in for one, or
+            was made from less than `observation.min_observed` of its lookback, is no error of the model.
         recent: mean absolute error of those, None where there are too few.
         reference: mean absolute error of the pair on its reference set; None for tabular tasks, whose served errors are
             not followed.
@@ -149,7 +163,7 @@ def build_report(
         config: the configuration of the production pair.
         train: training rows of its split version.
         history: all rows up to now, in canonical form.
-        predictions: the prediction log in long form.
+        predictions: the prediction log in long form, or what `recent_predictions` leaves of it.
         reference_error: mean absolute error of the pair on its reference set, in original units; None if unknown.
     """
     recent = _recent(config, history)
@@ -167,12 +181,39 @@ def build_report(
     )
 
 
+def recent_predictions(
+    settings: Settings, config: ExperimentConfig, pair_version: int, history: pd.DataFrame, since: dt.datetime
+) -> pd.DataFrame:
+    """Return what `build_report` needs of the prediction log, in memory that its length does not change: what a pair
+    predicted for the newest `recent_steps` of `history`. Empty for tabular tasks.
+
+    Parameters:
+        since: leaves out what was served earlier, such as before the pair was registered.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = pa.schema([log_schema().field(name) for name in PREDICTION_COLUMNS])
+    kept = [names.empty_table()]
+    if config.task == "forecast":
+        start = pa.scalar(_recent_start(config, history), pa.timestamp("ns", tz="UTC"))
+        is_asked = (pc.field("version") == pair_version) & (pc.field("event_timestamp") > start)
+        batches = prediction_batches(settings, config.name, since, columns=PREDICTION_COLUMNS)
+        kept += [pa.Table.from_batches([batch]).filter(is_asked) for batch in batches]
+    frame: pd.DataFrame = pa.concat_tables(kept).to_pandas()
+    return frame
+
+
+def _recent_start(config: ExperimentConfig, history: pd.DataFrame) -> pd.Timestamp:
+    start: pd.Timestamp = history[TIMESTAMP].max() - config.drift.recent_steps * pd.Timedelta(config.dataset.step)
+    return start
+
+
 def _recent(config: ExperimentConfig, history: pd.DataFrame) -> pd.DataFrame:
     """Return the newest `recent_steps` of the history (tabular: its newest rows)."""
     if config.task != "forecast":
         return history.tail(config.drift.recent_steps)
-    start = history[TIMESTAMP].max() - config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    recent: pd.DataFrame = history.loc[history[TIMESTAMP] > start]
+    recent: pd.DataFrame = history.loc[history[TIMESTAMP] > _recent_start(config, history)]
     return recent
 
 
@@ -217,6 +258,9 @@ def _error_drift(
 ) -> ErrorDrift:
     """Judge the pair by the predictions for recent rows only: a long good past would hide what is wrong now."""
     own = predictions[predictions["version"] == pair_version]
+    # What is unknown, in logs of earlier versions, counts.
+    is_fallback = own["is_fallback"].astype("boolean").fillna(False)
+    own = own[~is_fallback & ~(own["observed"] < config.observation.min_observed)]
     truth = (
         recent.melt([ENTITY, TIMESTAMP], list(config.targets), "target", "truth") if config.task == "forecast" else None
     )

@@ -55,21 +55,26 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     def drift_report(
         context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
     ) -> MaterializeResult[None]:
+        import datetime as dt
+
         from mlplatform.datamodule import TRAIN, read_part
         from mlplatform.features.retrieval import load_history
-        from mlplatform.monitoring import build_report, read_predictions, write_report
+        from mlplatform.monitoring import build_report, recent_predictions, write_report
         from mlplatform.registry.pairs import PRODUCTION, PairStore
 
         settings = platform.settings
         config = training.resolve(experiment.name, settings)
         store = PairStore(settings)
         pair = store.resolve(config.registered_name, PRODUCTION)
+        history = load_history(config.dataset, tuple(config.dataset.columns), settings)
+        # A day more than the pair is old, for clocks that differ.
+        since = pair.created_at - dt.timedelta(days=1)
         report = build_report(
             config,
             pair.version,
             train=read_part(settings, config.dataset.name, pair.tags["split_version"], TRAIN),
-            history=load_history(config.dataset, tuple(config.dataset.columns), settings),
-            predictions=read_predictions(settings, config.name),
+            history=history,
+            predictions=recent_predictions(settings, config, pair.version, history, since),
             reference_error=store.client.get_run(pair.run_id).data.metrics.get("reference_mae"),
         )
         path = write_report(report, settings)

@@ -1,5 +1,13 @@
 from .buffer import PredictionLog
-from .parts import read_predictions
-from .rows import COLUMNS, ServedPredictions, log_table
+from .reading import prediction_batches, read_predictions
+from .rows import COLUMNS, ServedPredictions, log_schema, log_table
 
-__all__ = ["COLUMNS", "PredictionLog", "ServedPredictions", "log_table", "read_predictions"]
+__all__ = [
+    "COLUMNS",
+    "PredictionLog",
+    "ServedPredictions",
+    "log_schema",
+    "log_table",
+    "prediction_batches",
+    "read_predictions",
+]
