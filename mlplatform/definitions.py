@@ -13,6 +13,7 @@ from dagster import Definitions, IOManager, in_process_executor
 
 from mlplatform.config import DatasetConfig, ExperimentConfig, load_all_datasets, load_all_experiments
 from mlplatform.defs import (
+    CONSOLE,
     ArtifactIOManager,
     Broken,
     MlflowResource,
@@ -20,6 +21,7 @@ from mlplatform.defs import (
     TrainingResource,
     as_reader,
     configuration_asset,
+    console_logger,
     drift_sensor,
     experiment_checks,
     failing_jobs,
@@ -33,6 +35,7 @@ from mlplatform.defs import (
     monitor_schedule,
     nested_cv_job,
     new_data_sensor,
+    print_runs,
     train_job,
 )
 from mlplatform.defs.assets import (
@@ -75,6 +78,7 @@ def build_defs(
         TypeError: if an IO manager does not offer that.
     """
     check_dagster_home()
+    print_runs()
     given = dict(resources or {})
     # One that a definition makes later is looked at when it is used.
     if isinstance(given.get("io_manager"), IOManager):
@@ -122,6 +126,7 @@ def build_defs(
         ],
         # Of all jobs: their steps share heavy imports, and a process for each would pay them again.
         executor=in_process_executor,
+        loggers={CONSOLE: console_logger},
         resources={
             "platform": PlatformResource(),
             "training": TrainingResource.configure_at_launch(),

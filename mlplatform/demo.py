@@ -9,7 +9,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -25,9 +24,6 @@ from mlplatform.settings import Settings
 EXPERIMENT = "fleet_xgboost"
 ENTITIES = [1, 2, 3]
 SERVER_START_S = 120.0
-EVENT = re.compile(r" - (?P<step>\w+) - (?P<event>STEP_START|STEP_SUCCESS|STEP_FAILURE) - ")
-MESSAGE = re.compile(r" - INFO - \S+ - \S+ - \w+ - (?P<text>.*)$")
-TOOK = re.compile(r" in (?P<seconds>[\dm.]+ ?m?s)\.$")
 
 
 def main() -> int:
@@ -61,7 +57,7 @@ class DemoError(RuntimeError):
 
 
 def _train(log: Path) -> None:
-    """Run the training job, showing a line per step; the whole output goes to a log file."""
+    """Run the training job and show what the run prints; with what stands around it, it goes to a log file."""
     dagster = Path(sys.executable).with_name("dagster")
     command = [str(dagster), "job", "execute", "-m", "mlplatform.definitions", "-j", f"train_{EXPERIMENT}"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -70,30 +66,16 @@ def _train(log: Path) -> None:
         _child(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process,
     ):
         assert process.stdout is not None
+        has_begun = False
         for line in process.stdout:
             record.write(line)
-            shown = _progress(line.rstrip())
-            if shown:
-                _say(shown)
+            # Above it stands what the command has to say about itself.
+            has_begun = has_begun or line.startswith(f"train_{EXPERIMENT}, ")
+            if has_begun:
+                _say(f"     {line.rstrip()}".rstrip())
         status = process.wait()
     if status != 0:
         raise DemoError(f"training ended with status {status}; its output is in {log}")
-
-
-def _progress(line: str) -> str | None:
-    """Return what a line of Dagster's output means to a reader, or None."""
-    event = EVENT.search(line)
-    if event is not None:
-        name = event["step"].replace("__", "/", 1)
-        if event["event"] == "STEP_START":
-            return f"     {name} ..."
-        took = TOOK.search(line)
-        outcome = "FAILED" if event["event"] == "STEP_FAILURE" else f"done in {took['seconds'] if took else '?'}"
-        return f"     {name} {outcome}"
-    message = MESSAGE.search(line)
-    if message is not None and "mlflow run" not in message["text"]:
-        return f"       {message['text']}"
-    return None
 
 
 def _show_scores(settings: Settings) -> None:

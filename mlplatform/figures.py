@@ -35,10 +35,14 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def _words(figure: Figure) -> Iterator[Text]:
+    from matplotlib.category import StrCategoryFormatter
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+    named = (FixedFormatter, FuncFormatter, StrCategoryFormatter)
     for axes in figure.axes:
         legend = axes.get_legend()
         yield from (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)
         yield from legend.get_texts() if legend is not None else ()
         for axis in (axes.xaxis, axes.yaxis):
-            # Powers of ten are formulas.
-            yield from axis.get_ticklabels() if axis.get_scale() == "linear" else ()
+            # Only names are words: powers of ten are formulas, and asking for other ticks lays them out once more.
+            yield from axis.get_ticklabels() if isinstance(axis.get_major_formatter(), named) else ()

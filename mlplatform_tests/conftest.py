@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -28,11 +29,22 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MLPLATFORM_HOME"] = config.stash[HOME]
     for name in ("MLPLATFORM_CONF_DIR", "MLFLOW_TRACKING_URI"):
         os.environ.pop(name, None)
+    # The process that only hands out tests to others needs nothing of this, and they wait for it.
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    # Nothing that is imported is garbage, but the collector would look through all of it again and again.
+    gc.disable()
     # Not by `pytest_plugins`: that would import the code location before the lines above. What libraries warn of while
     # they are imported here, pytest would print and not collect.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         config.pluginmanager.import_plugin("mlplatform_tests.fixtures.pairs")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, leaving alone what was there before the first test."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

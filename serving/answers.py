@@ -52,7 +52,7 @@ def refuse_missing_numbers(prediction: Prediction) -> None:
         f"{len(ids)} of {len(outputs)} entities ({', '.join(map(shown, ids[:5]))}); ask for the others, and check the "
         "features of these"
     )
-    raise ServingError(500, "prediction_not_finite", message, details)
+    raise ServingError(500, "prediction_not_finite", message, details, entities=ids)
 
 
 def answer(prediction: Prediction) -> dict[str, Any]:

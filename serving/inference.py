@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from mlplatform.config import DatasetConfig, StalenessConfig
-from mlplatform.features import EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
+from mlplatform.features import NOW, EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
 from mlplatform.features.retrieval import FeaturePanel, FeatureStoreFacade, Known
 from mlplatform.registry import Contract
 from mlplatform.settings import Settings
@@ -33,7 +33,11 @@ def read_panel(
     time_point: str,
     settings: Settings,
 ) -> FeaturePanel:
-    """Return the latest rows of `entities` from the online store, as many as the contract needs, with their ages.
+    """Return the newest rows of `entities`, as many as the contract needs, with their ages.
+
+    Parameters:
+        time_point: `now` for the latest rows from the online store; for any other moment, what the offline store knew
+            at it.
 
     Raises:
         ServingError: 404 for unknown entities, 409 for features older than the policy allows, 422 for ids of the wrong
@@ -51,7 +55,7 @@ def read_panel(
             )
             for entity in error.entities[:MAX_DETAILS]
         ]
-        raise ServingError(404, "unknown_entity", str(error), details) from error
+        raise ServingError(404, "unknown_entity", str(error), details, entities=error.entities) from error
     except EntityTypeError as error:
         expected = "ids of the type that the dataset has"
         detail = ErrorDetail(field="entities", found=str(error), expected=expected, action="correct them")
@@ -88,8 +92,11 @@ def _load(
     time_point: str,
     settings: Settings,
 ) -> FeaturePanel:
-    store = FeatureStoreFacade(dataset, "online", settings, staleness=staleness)
     steps = contract.input_rows if contract.task == "forecast" else None
+    if time_point != NOW:
+        store = FeatureStoreFacade(dataset, None, settings, staleness=staleness)
+        return store.load_features(time_point, entities, contract.columns, steps=steps)
+    store = FeatureStoreFacade(dataset, "online", settings, staleness=staleness)
     known = Known(contract.known, contract.targets, contract.future_rows)
     return store.load_features(time_point, entities, contract.columns, steps=steps, known=known)
 
@@ -114,4 +121,5 @@ def _stale_features(error: StaleFeaturesError, dataset: DatasetConfig) -> StaleF
         for stale in error.stale[:MAX_DETAILS]
     ]
     ages = [stale.age.total_seconds() for stale in error.stale if stale.age is not None]
-    return StaleFeaturesRefusedError(str(error), details, len(error.stale), max(ages, default=None))
+    ids = [stale.entity for stale in error.stale]
+    return StaleFeaturesRefusedError(str(error), details, ids, max(ages, default=None))

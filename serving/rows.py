@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
 
@@ -33,6 +34,9 @@ Types = Mapping[str, str]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 # datetime64[ns] ends in 2262; a margin keeps the forecast moments inside.
 YEARS = (1700, 2200)
+EPOCH, MICROSECOND = dt.datetime(1970, 1, 1), dt.timedelta(microseconds=1)
+# Characters of a time that is kept: what a client sends is bounded by nothing but the body.
+LONGEST_KEPT_TIME = 48
 INT64 = range(-(2**63), 2**63)
 STRICT = RowRules()
 
@@ -370,19 +374,36 @@ def _time_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator
 
 
 def _times(rows: Rows) -> npt.NDArray[np.datetime64]:
-    return np.array([_moment(row[TIMESTAMP]) for row in rows], dtype="datetime64[us]").astype("datetime64[ns]")
+    """Return the times of rows in which there is nothing to find."""
+    found = (_read_time(row[TIMESTAMP]) for row in rows)
+    microseconds = np.array([time[1] for time in found if time is not None], dtype=np.int64)
+    return microseconds.astype("datetime64[us]").astype("datetime64[ns]")
 
 
 def _moment(value: Any) -> dt.datetime | None:
     """Return an ISO 8601 time as naive UTC; a time without a zone is taken as UTC."""
+    found = _read_time(value)
+    return None if found is None else found[0]
+
+
+def _read_time(value: Any) -> tuple[dt.datetime, int] | None:
+    """Return a time as `_moment` does, and in microseconds since 1970."""
     if type(value) is not str:
         return None
+    return _known_time(value) if len(value) <= LONGEST_KEPT_TIME else _parsed_time(value)
+
+
+def _parsed_time(value: str) -> tuple[dt.datetime, int] | None:
     try:
         moment = dt.datetime.fromisoformat(value)
         moment = moment if moment.tzinfo is None else moment.astimezone(dt.UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         return None
-    return moment if YEARS[0] <= moment.year <= YEARS[1] else None
+    return (moment, (moment - EPOCH) // MICROSECOND) if YEARS[0] <= moment.year <= YEARS[1] else None
+
+
+# A request's times are read twice, and the windows of a series and its neighbours share most of theirs.
+_known_time = lru_cache(8_192)(_parsed_time)
 
 
 def _grid_findings(

@@ -6,7 +6,6 @@ the dataset's, and known categories are those that preprocessing was fitted on.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -141,7 +140,7 @@ class RowRules:
             if is_beyond.any():
                 yield "out_of_range", is_beyond
         if name in self.categories:
-            unseen = {value for value in Counter(values[~is_missing].tolist()) if value not in self.categories[name]}
+            unseen = set(values[~is_missing].tolist()) - self.categories[name]
             if unseen:
                 yield "unseen_category", np.array([value in unseen for value in values.tolist()], dtype=bool)
 

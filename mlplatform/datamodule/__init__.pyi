@@ -1,6 +1,7 @@
 from .base import DataModule
 from .factory import create_data_module
 from .folds import Fold, GroupParams, SampleIndex, Splitter, SplitterParams, StoredFold
+from .history import last_observed
 from .identity import deal
 from .panel import Float32, Int64, Panel, column_array, entity_array, to_utc_ns
 from .samples import Samples, TabularSamples, WindowSamples, last_origins
@@ -52,6 +53,7 @@ __all__ = [
     "deal",
     "entity_array",
     "invert_targets",
+    "last_observed",
     "last_origins",
     "push",
     "read_manifest",

@@ -1,7 +1,7 @@
 """History: the rows of a time series that something was observed in, told from those that only lay the grid.
 
-Here: where the history of targets ends, and whether a part of a split was observed at all. Not here: which rows belong
-to which part.
+Here: where the history of targets ends, in a table and in a stored window, and whether a part of a split was observed
+at all. Not here: which rows belong to which part.
 """
 
 from __future__ import annotations
@@ -24,8 +24,21 @@ def observed_history(history: pd.DataFrame, targets: Sequence[str]) -> pd.DataFr
     """
     if not targets or history.empty:
         return history
-    observed = history.loc[is_observed(history, targets), TIMESTAMP]
-    return history if observed.empty else history[history[TIMESTAMP] <= observed.max()]
+    times, steps = np.unique(history[TIMESTAMP].to_numpy("datetime64[ns]"), return_inverse=True)
+    observed = np.zeros(len(times), dtype=bool)
+    observed[steps[is_observed(history, targets)]] = True
+    return history[steps <= last_observed(observed)]
+
+
+def last_observed(observed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return where history ends along the last axis: at the last observed step, or at the last one if none is.
+
+    Parameters:
+        observed: whether any target was observed, of shape (..., steps).
+    """
+    steps = observed.shape[-1]
+    last = steps - 1 - observed[..., ::-1].argmax(axis=-1)
+    return np.asarray(np.where(observed.any(axis=-1), last, steps - 1), dtype=np.int64)
 
 
 def is_observed(rows: pd.DataFrame, targets: Sequence[str]) -> npt.NDArray[np.bool_]:

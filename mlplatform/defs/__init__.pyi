@@ -1,5 +1,6 @@
 from .broken import Broken, configuration_asset, failing_jobs, is_valid_check, list_broken
 from .checks import experiment_checks
+from .console import CONSOLE, console_logger, print_runs
 from .io_managers import ArtifactIOManager, as_reader
 from .jobs import ingest_job, materialize_job, monitor_job, nested_cv_job, train_job
 from .lifecycle import lifecycle_jobs
@@ -8,6 +9,7 @@ from .schedules import materialize_schedule, monitor_schedule
 from .sensors import drift_sensor, new_data_sensor
 
 __all__ = [
+    "CONSOLE",
     "ArtifactIOManager",
     "Broken",
     "MlflowResource",
@@ -15,6 +17,7 @@ __all__ = [
     "TrainingResource",
     "as_reader",
     "configuration_asset",
+    "console_logger",
     "drift_sensor",
     "experiment_checks",
     "failing_jobs",
@@ -28,5 +31,6 @@ __all__ = [
     "monitor_schedule",
     "nested_cv_job",
     "new_data_sensor",
+    "print_runs",
     "train_job",
 ]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
-    AssetCheckExecutionContext,
     AssetCheckResult,
     AssetChecksDefinition,
     AssetCheckSeverity,
@@ -22,7 +21,7 @@ from dagster import (
 from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import StoredFold
-from mlplatform.defs.assets import gate_metadata, load_part
+from mlplatform.defs.assets import gate_metadata, load_part, too_good_evidence
 from mlplatform.defs.io_managers import as_reader
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, REGISTERED_PAIR, TUNED_MODEL, asset_key
 from mlplatform.defs.metadata import table
@@ -153,7 +152,6 @@ def _pair_check(experiment: ExperimentConfig, name: str, check: PairCheck) -> As
         description=check.description,
     )
     def pair_check(
-        context: AssetCheckExecutionContext,
         platform: PlatformResource,
         training: TrainingResource,
         tuned_model: Candidate,
@@ -164,7 +162,6 @@ def _pair_check(experiment: ExperimentConfig, name: str, check: PairCheck) -> As
 
         candidate = replace(tuned_model, config=training.with_dry_run(tuned_model.config))
         finding = check.find(candidate, PairStore(platform.settings))
-        context.log.info(f"{name}: {finding.summary}")
         return finding.result()
 
     return pair_check
@@ -179,14 +176,18 @@ def too_good_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
         description="No single input settles what the target's past leaves open, or tells the target of a table.",
     )
     def too_good(platform: PlatformResource, training: TrainingResource) -> AssetCheckResult:
-        from mlplatform.datamodule import TRAIN
+        from mlplatform.datamodule import TRAIN, read_manifest
+        from mlplatform.promotion import TOO_GOOD, keep_finding
         from mlplatform.training import find_too_good
 
         settings = platform.settings
-        findings = find_too_good(load_part(training.resolve(experiment.name, settings), settings, TRAIN))
-        summary = "; ".join(finding.evidence for finding in findings) or "no column says too much about the target"
+        config = training.resolve(experiment.name, settings)
+        findings = find_too_good(load_part(config, settings, TRAIN))
+        evidence = too_good_evidence(findings)
         metadata = {"columns": table([vars(finding) for finding in findings])} if findings else {}
-        return Finding(not findings, summary, metadata, AssetCheckSeverity.WARN).result()
+        manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
+        keep_finding(settings, config, TOO_GOOD, manifest.parts[TRAIN].sha256, evidence)
+        return Finding(evidence.passed, evidence.summary, metadata, AssetCheckSeverity.WARN).result()
 
     return too_good
 
@@ -204,7 +205,7 @@ def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
         platform: PlatformResource, training: TrainingResource, io_manager: ResourceParam[Any]
     ) -> AssetCheckResult:
         from mlplatform.datamodule import TRAIN, read_manifest
-        from mlplatform.promotion import keep_leakage
+        from mlplatform.promotion import LEAKAGE, keep_finding
         from mlplatform.registry.pairs import Evidence
         from mlplatform.training import find_leaks
 
@@ -228,7 +229,7 @@ def leakage_check(experiment: ExperimentConfig) -> AssetChecksDefinition:
             leaks.append("no stored fold was cut for this configuration, so there was nothing to check")
         summary = "; ".join(leaks) or f"no leak in {', '.join(checked)}"
         manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
-        keep_leakage(settings, config, manifest.parts[TRAIN].sha256, checked, Evidence(not leaks, summary))
+        keep_finding(settings, config, LEAKAGE, manifest.parts[TRAIN].sha256, Evidence(not leaks, summary), checked)
         return Finding(not leaks, summary, {"folds": ", ".join(checked)}).result()
 
     return leakage

@@ -123,9 +123,11 @@ class MlflowResource(ConfigurableResource[None]):
             "mlflow_run_id": run_id,
             "extra_tags": {"experiment": experiment} | ({} if run_id is None else {"resumed_by": context.run.run_id}),
         }
+        # Whether it starts a run or opens one again, it says that it starts a new one: for the event log alone.
+        log = SimpleNamespace(info=context.log.debug, warning=context.log.warning, error=context.log.error)
         run = MlFlow(  # type: ignore[no-untyped-call]
             SimpleNamespace(
-                log=context.log, dagster_run=context.run, run_id=context.run.run_id, resource_config=resource_config
+                log=log, dagster_run=context.run, run_id=context.run.run_id, resource_config=resource_config
             )
         )
         if run_id is None:

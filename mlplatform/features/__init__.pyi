@@ -1,6 +1,6 @@
 from .errors import EntityTypeError, FeatureStoreError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
 from .retrieval import FeatureStoreFacade
-from .time_point import NOW
+from .time_point import NOW, parse_time_point
 
 __all__ = [
     "NOW",
@@ -10,4 +10,5 @@ __all__ = [
     "StaleFeaturesError",
     "StoreUnavailableError",
     "UnknownEntityError",
+    "parse_time_point",
 ]

@@ -1,7 +1,7 @@
 from .active_config import ADVICE, active_config_path, read_active_versions
 from .by_hand import promote_version
 from .checks import check_pair_integrity, check_promotion_gate, check_serving_parity, compare_with_baselines
-from .evidence import LEAKAGE, TOO_GOOD, find_leakage, keep_leakage
+from .evidence import LEAKAGE, TOO_GOOD, find_finding, keep_finding
 from .gate import GateReport
 from .gate_plot import plot_gate
 from .integrity import prepare_clean_process
@@ -22,8 +22,8 @@ __all__ = [
     "check_promotion_gate",
     "check_serving_parity",
     "compare_with_baselines",
-    "find_leakage",
-    "keep_leakage",
+    "find_finding",
+    "keep_finding",
     "notify_servers",
     "plot_gate",
     "prepare_clean_process",

@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.registry.pairs import Evidence, PairInfo, PairStore, tag_name
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 LEAKAGE, TOO_GOOD = "leakage", "too_good"
 
@@ -23,23 +27,33 @@ def keep_evidence(store: PairStore, info: PairInfo, check: str, evidence: Eviden
     store.client.set_model_version_tag(f"{info.name}_model", str(info.version), tag_name(check), evidence.to_tag())
 
 
-def find_evidence(store: PairStore, info: PairInfo, check: str) -> Evidence | None:
-    """Return what a check last found about a pair or its training run; None if it never looked."""
+def find_evidence(store: PairStore, info: PairInfo, check: str, run: Run | None = None) -> Evidence | None:
+    """Return what a check last found about a pair or its training run; None if it never looked.
+
+    Parameters:
+        run: the pair's training run, where it was fetched already.
+    """
     tags = {
-        **store.client.get_run(info.run_id).data.tags,
+        **(run or store.client.get_run(info.run_id)).data.tags,
         **store.client.get_model_version(f"{info.name}_model", str(info.version)).tags,
     }
     text = tags.get(tag_name(check))
     return None if text is None else Evidence.from_tag(text)
 
 
-def keep_leakage(
-    settings: Settings, config: ExperimentConfig, train_sha256: str, folds: Sequence[str], evidence: Evidence
+def keep_finding(
+    settings: Settings,
+    config: ExperimentConfig,
+    check: str,
+    train_sha256: str,
+    evidence: Evidence,
+    folds: Sequence[str] = (),
 ) -> None:
-    """Keep what the leakage check found about folds, for the training run that will use them.
+    """Keep what a check found before there is a pair, for the training run that will use the same rows and folds.
 
     Parameters:
-        train_sha256: hash of the training rows the folds were cut from.
+        train_sha256: hash of the training rows that were looked at.
+        folds: those that were looked at, if the check is about folds.
     """
     document = {
         "fold_digest": config.fold_digest(),
@@ -47,23 +61,25 @@ def keep_leakage(
         "folds": list(folds),
         "evidence": evidence.to_tag(),
     }
-    with atomic_file(_leakage_path(settings, config)) as temporary:
+    with atomic_file(_finding_path(settings, config, check)) as temporary:
         temporary.write_text(json.dumps(document, indent=1))
 
 
-def find_leakage(settings: Settings, config: ExperimentConfig, train_sha256: str) -> Evidence | None:
-    """Return what the leakage check found about all folds of this configuration and these rows, if it looked."""
-    path = _leakage_path(settings, config)
+def find_finding(
+    settings: Settings, config: ExperimentConfig, check: str, train_sha256: str, folds: Sequence[str] = ()
+) -> Evidence | None:
+    """Return what a check found about this configuration, these rows and all these folds; None if it never looked."""
+    path = _finding_path(settings, config, check)
     if not path.exists():
         return None
     document = json.loads(path.read_text())
     expected = (config.fold_digest(), train_sha256)
     if (document["fold_digest"], document["train_sha256"]) != expected:
         return None
-    if not set(config.split.fold_names) <= set(document["folds"]):
+    if not set(folds) <= set(document["folds"]):
         return None
     return Evidence.from_tag(document["evidence"])
 
 
-def _leakage_path(settings: Settings, config: ExperimentConfig) -> Path:
-    return settings.assets_dir / config.name / "leakage.json"
+def _finding_path(settings: Settings, config: ExperimentConfig, check: str) -> Path:
+    return settings.assets_dir / config.name / f"{check}.json"

@@ -6,6 +6,7 @@ import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,9 @@ from mlplatform.registry import Answers, Forecaster
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairIntegrityError, PairStore
 from mlplatform.registry.runs import mlflow_name, read_training_rows, scores_without_a_number
 from mlplatform.training import Bounds, evaluate
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ def metric_name(config: ExperimentConfig) -> str:
     return f"{REFERENCE}_{config.metric}"
 
 
-def naive_scores(config: ExperimentConfig, info: PairInfo, store: PairStore) -> dict[str, float]:
-    """Return the reference scores of the naive baselines, as the pair's training run recorded them.
+def naive_scores(config: ExperimentConfig, info: PairInfo, run: Run) -> dict[str, float]:
+    """Return the reference scores of the naive baselines, as the pair's training run `run` recorded them.
 
     One that the run measured as no finite number is NaN.
 
@@ -83,7 +87,7 @@ def naive_scores(config: ExperimentConfig, info: PairInfo, store: PairStore) -> 
         LookupError: if the run lacks one.
     """
     naive = [each.name for each in config.baselines if MODELS.get(each.name).is_naive]
-    found = _baseline_scores(config, info, store)
+    found = _baseline_scores(config, run)
     for name in naive:
         if name not in found:
             raise LookupError(
@@ -93,9 +97,9 @@ def naive_scores(config: ExperimentConfig, info: PairInfo, store: PairStore) -> 
     return {name: found[name] for name in naive}
 
 
-def _baseline_scores(config: ExperimentConfig, info: PairInfo, store: PairStore) -> dict[str, float]:
-    """Return the reference scores of all baselines that the pair's training run recorded."""
-    data = store.client.get_run(info.run_id).data
+def _baseline_scores(config: ExperimentConfig, run: Run) -> dict[str, float]:
+    """Return the reference scores of all baselines that a training run recorded."""
+    data = run.data
     recorded = data.metrics | dict.fromkeys(scores_without_a_number(data.tags), math.nan)
     keys = {each.name: _baseline_key(config, each.name) for each in config.baselines}
     return {name: recorded[key] for name, key in keys.items() if key in recorded}
@@ -158,8 +162,8 @@ def answer_part(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame)
     return forecaster.postprocess_answers(forecaster.infer_answers(samples))
 
 
-def _others(config: ExperimentConfig, info: PairInfo, store: PairStore, naive: Mapping[str, float]) -> dict[str, float]:
-    return {name: score for name, score in _baseline_scores(config, info, store).items() if name not in naive}
+def _others(config: ExperimentConfig, run: Run, naive: Mapping[str, float]) -> dict[str, float]:
+    return {name: score for name, score in _baseline_scores(config, run).items() if name not in naive}
 
 
 class _Gate:
@@ -174,6 +178,7 @@ class _Gate:
         self.reference = Reference(manifest.version_id, part.sha256, part.rows)
         self.errors: dict[str, Float32] = {}
         self.notes: list[str] = []
+        self._runs: dict[str, Run] = {}
 
     def judge(self, candidate: PairInfo, now: dt.datetime, word: str) -> GateReport:
         self.store.verify(candidate)
@@ -183,7 +188,7 @@ class _Gate:
         module = self._samples([pair.contract.input_rows for pair in pairs.values()])
         scored, obstacle = self._contender("candidate", candidate, pairs["candidate"], module), ""
         try:
-            baselines = naive_scores(self.config, candidate, self.store)
+            baselines = naive_scores(self.config, candidate, self._run(candidate))
         except LookupError as error:
             baselines, obstacle = {}, str(error)
         if obstacle and self.config.promotion.must_beat_baselines:
@@ -192,7 +197,7 @@ class _Gate:
             candidate=scored,
             champion=None if champion is None else self._contender("champion", champion, pairs["champion"], module),
             baselines=baselines,
-            others=_others(self.config, candidate, self.store, baselines),
+            others=_others(self.config, self._run(candidate), baselines),
             metric_name=metric_name(self.config),
             metric=METRICS.get(self.config.metric),
             policy=self.config.promotion,
@@ -201,6 +206,12 @@ class _Gate:
             word=word,
         )
         return GateReport(replace(decision, notes=tuple(self.notes)), champion, self.errors)
+
+    def _run(self, info: PairInfo) -> Run:
+        """Return the training run of a pair, fetched once for a decision."""
+        if info.run_id not in self._runs:
+            self._runs[info.run_id] = self.store.client.get_run(info.run_id)
+        return self._runs[info.run_id]
 
     def _samples(self, needed: Sequence[int]) -> DataModule:
         """Return the samples that both contenders answer: those of training, for the rows that the candidate needs.
@@ -217,8 +228,8 @@ class _Gate:
         return module.only(~is_young | (module.panel.history >= max(needed)))
 
     def _contender(self, role: str, info: PairInfo, forecaster: Forecaster, module: DataModule) -> Contender:
-        until = self.store.client.get_run(info.run_id).data.params.get("data.train.end")
-        suspicion = find_evidence(self.store, info, TOO_GOOD)
+        until = self._run(info).data.params.get("data.train.end")
+        suspicion = find_evidence(self.store, info, TOO_GOOD, self._run(info))
         contender = Contender(
             info.version,
             None,
@@ -235,7 +246,7 @@ class _Gate:
 
     def _overlap(self, info: PairInfo) -> str:
         """Return which reference rows a pair was trained on, in words; note if its run does not say."""
-        rows = read_training_rows(self.store, info)
+        rows = read_training_rows(self.store, info, self._run(info))
         shared = None if rows is None else rows.shared(self.frame)
         if shared is None:
             why = "its training run recorded no rows" if rows is None else "its rows were told apart by other columns"

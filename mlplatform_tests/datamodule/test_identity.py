@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,13 @@ import pandas as pd
 import pytest
 
 from mlplatform.config import DatasetConfig, ExperimentConfig, SplitConfig, parse_experiment
+from mlplatform.datamodule import splits
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.factory import create_data_module
 from mlplatform.datamodule.identity import RowIdentity, deal, series_digests, stable_numbers
 from mlplatform.datamodule.splits import (
     SplitError,
+    SplitIntegrityError,
     SplitManifest,
     SplitOverlapError,
     check_disjoint,
@@ -230,6 +233,28 @@ def test_parts_of_a_series_are_apart_but_for_their_context(tmp_path: Path) -> No
     write_split(pump, SplitConfig.model_validate(values), pump_frame(), settings)
     check_disjoint(pump, "v1", settings)
     assert read_manifest(settings, "pump", "v1").identity is None
+
+
+def test_the_same_parts_are_compared_once_and_verified_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    real = splits.part_digests
+    monkeypatch.setattr(splits, "part_digests", lambda *given: compared.append(given) or real(*given))
+    monkeypatch.setattr(splits, "_DISJOINT", deque(maxlen=4))
+    settings, frame = installation(tmp_path), read_in(WITHOUT_ENTITIES, visits())
+    write_split(WITHOUT_ENTITIES, policy(), frame, settings)
+    for _ in range(3):
+        check_disjoint(WITHOUT_ENTITIES, "v1", settings)
+    assert len(compared) == 1
+    # Other rows are other parts.
+    write_split(WITHOUT_ENTITIES, policy(), frame.iloc[:-7], settings)
+    check_disjoint(WITHOUT_ENTITIES, "v1", settings)
+    assert len(compared) == 2
+    path = split_dir(settings, "visits", "v1") / "train.parquet"
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(SplitIntegrityError, match=r"train\.parquet"):
+        check_disjoint(WITHOUT_ENTITIES, "v1", settings)
 
 
 class TestTrainingRows:

@@ -23,7 +23,7 @@ from dagster import (
 from mlplatform import candidates, training
 from mlplatform.config import ConfigError
 from mlplatform.datamodule.folds import StoredFold
-from mlplatform.datamodule.splits import split_dir
+from mlplatform.datamodule.splits import read_manifest, split_dir
 from mlplatform.defs.io_managers import ArtifactStore
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, asset_key
 from mlplatform.features.feast.repository import apply_dataset
@@ -31,7 +31,8 @@ from mlplatform.features.online.materialize import materialize_online
 from mlplatform.features.tables.feature_table import windows_path
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.promotion.active_config import read_active_versions
-from mlplatform.registry.pairs import PRODUCTION, PairIntegrityError, PairNotFoundError, PairStore
+from mlplatform.promotion.evidence import TOO_GOOD, keep_finding
+from mlplatform.registry.pairs import PRODUCTION, Evidence, PairIntegrityError, PairNotFoundError, PairStore
 from mlplatform.registry.tracking import client_for
 from mlplatform.testing.yard import EXPERIMENT, MONITOR, ROLLBACK, TRAIN, Yard, checks_of, write_conf
 
@@ -119,6 +120,20 @@ class TestFoldsOfAnotherConfiguration:
 
     def test_what_does_not_change_the_folds_is_accepted(self, yard: Yard) -> None:
         assert yard.materialize("tuned_model", run_config=run_config(overrides=["seed=3"])).success
+
+
+@pytest.mark.parametrize("is_of_these_rows", [True, False], ids=["the same rows", "other rows"])
+def test_what_a_check_found_about_the_rows_goes_to_the_run_and_is_not_looked_for_again(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, is_of_these_rows: bool
+) -> None:
+    rows = read_manifest(yard.settings, "yard", "yard").parts["train"].sha256 if is_of_these_rows else "0" * 64
+    keep_finding(yard.settings, yard.config, TOO_GOOD, rows, Evidence(False, "one is too good"))
+    looked = []
+    monkeypatch.setattr(training, "find_too_good", lambda module: looked.append(module) or [])
+    assert yard.materialize("tuned_model").success
+    (run,) = mlflow_runs(yard)
+    assert Evidence.from_tag(run.data.tags["check.too_good"]).passed is not is_of_these_rows
+    assert len(looked) == (0 if is_of_these_rows else 1)
 
 
 class TestSeparateRuns:

@@ -201,6 +201,18 @@ def test_versions_and_where_they_come_from_are_in_log_and_tags(twice: Twice) -> 
             assert (run.data.tags[key], run.data.tags[f"{key}.source"]) == ("yard", source)
 
 
+def test_a_run_prints_its_steps_its_scores_and_the_decision(twice: Twice) -> None:
+    for command, decision in zip(twice.runs, ("promoted: ", "not promoted: "), strict=True):
+        printed = command.output.splitlines()
+        assert len([line for line in printed if " done in " in line]) == 16
+        assert any(line.startswith("    xgboost: mae cv ") for line in printed)
+        for name in BASELINES:
+            assert any(line.startswith(f"    baseline {name}: mae cv ") for line in printed)
+        assert any(line.startswith(f"    {decision}reference_mae ") for line in printed)
+        assert f"{TRAIN} succeeded" in printed
+        assert not any(" - DEBUG - " in line or " - INFO - " in line for line in printed)
+
+
 def test_dvc_s_hashes_are_in_mlflow(twice: Twice) -> None:
     tags = twice.mlflow_runs[0].data.tags
     for part in ("train", "reference"):

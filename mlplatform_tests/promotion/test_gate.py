@@ -48,6 +48,17 @@ def test_both_are_scored_on_the_same_rows_whatever_was_recorded(config: Experime
     assert 0.0 < decision.candidate.score < decision.champion.score < 1e9
 
 
+def test_the_run_of_a_pair_is_fetched_once_for_a_decision(
+    config: ExperimentConfig, stocked: PairStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(stocked, 1)
+    candidate, fetched = pair(stocked, 2), []
+    real = stocked.client.get_run
+    monkeypatch.setattr(stocked.client, "get_run", lambda run_id: fetched.append(run_id) or real(run_id))
+    assert run_gate(config, candidate, stocked).decision.champion is not None
+    assert sorted(fetched) == sorted({candidate.run_id, pair(stocked, 1).run_id})
+
+
 def test_the_same_model_again_is_not_better_to_the_last_digit(config: ExperimentConfig, stocked: PairStore) -> None:
     promote(stocked, 2)
     decision = run_gate(config, pair(stocked, 3), stocked).decision
@@ -60,7 +71,8 @@ def test_naive_baselines_count_and_learnt_ones_do_not(config: ExperimentConfig, 
     info = pair(stocked, 2)
     for name, score in (("repeat_last", 0.1), ("ridge", 0.01)):
         stocked.client.log_metric(info.run_id, f"baseline_{name}_reference_mae", score)
-    assert naive_scores(config, info, stocked) == {"repeat_last": 0.1, "seasonal_naive": 1e6}
+    run = stocked.client.get_run(info.run_id)
+    assert naive_scores(config, info, run) == {"repeat_last": 0.1, "seasonal_naive": 1e6}
     decision = run_gate(config, info, stocked).decision
     assert decision.outcome == "baseline"
     assert "repeat_last" in decision.reason

@@ -60,7 +60,7 @@ def known_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) 
 @pytest.fixture(scope="module")
 def client(known_yard: Yard) -> Iterator[TestClient]:
     settings = Settings.from_env({**known_yard.environ, "MLPLATFORM_EXPERIMENT": EXPERIMENT})
-    with TestClient(build_app(LocalBackend(settings), settings)) as client:
+    with TestClient(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         wait_until_loaded(client)
         yield client
 

@@ -1,6 +1,6 @@
 from .features import feature_table_asset, online_features_asset
 from .folds import cv_folds_asset, fold_preprocessor_asset
-from .inputs import load_part
+from .inputs import load_part, too_good_evidence
 from .monitoring import drift_report_asset, prediction_log_asset
 from .nested_cv import nested_cv_asset
 from .promotion import (
@@ -32,5 +32,6 @@ __all__ = [
     "registered_pair_asset",
     "serving_reload_asset",
     "splits_asset",
+    "too_good_evidence",
     "tuned_model_asset",
 ]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from dagster import AssetExecutionContext, DataVersion
 
@@ -10,6 +11,12 @@ from mlplatform.datamodule import DataModule, StoredFold
 from mlplatform.defs.resources import TrainingResource
 from mlplatform.defs.versions import data_version
 from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlplatform.registry.pairs import Evidence
+    from mlplatform.training import TooGood
 
 
 def check_run_config(
@@ -42,17 +49,24 @@ def log_versions(
     return config
 
 
-def load_part(config: ExperimentConfig, settings: Settings, part: str) -> DataModule:
-    """Return the data module over one part of the experiment's split version.
+def load_rows(config: ExperimentConfig, settings: Settings, part: str) -> "pd.DataFrame":
+    """Return the rows of one part of the experiment's split version.
 
     Raises:
         SplitOverlapError: if rows of the training part are held out, too, so that nothing is ever fitted on them.
     """
-    from mlplatform.datamodule import TRAIN, check_disjoint, create_data_module, read_part
+    from mlplatform.datamodule import TRAIN, check_disjoint, read_part
 
     if part == TRAIN:
         check_disjoint(config.dataset, config.split.version_id, settings)
-    return create_data_module(config, read_part(settings, config.dataset.name, config.split.version_id, part))
+    return read_part(settings, config.dataset.name, config.split.version_id, part)
+
+
+def load_part(config: ExperimentConfig, settings: Settings, part: str) -> DataModule:
+    """Return the data module over one part of the experiment's split version, as `load_rows` reads it."""
+    from mlplatform.datamodule import create_data_module
+
+    return create_data_module(config, load_rows(config, settings, part))
 
 
 def load_held_out(
@@ -64,6 +78,14 @@ def load_held_out(
 
     manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
     return {part: answerable(part, load_part(config, settings, part), log) for part in manifest.parts if part != TRAIN}
+
+
+def too_good_evidence(findings: "Sequence[TooGood]") -> "Evidence":
+    """Return what was found about columns that are the target in disguise, in the form in which it is kept."""
+    from mlplatform.registry.pairs import Evidence
+
+    found = [finding.evidence for finding in findings]
+    return Evidence(not found, "; ".join(found) or "no column says too much about the target")
 
 
 def folds_version(config: ExperimentConfig, settings: Settings) -> DataVersion:

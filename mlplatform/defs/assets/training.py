@@ -8,7 +8,13 @@ from dagster import AssetExecutionContext, AssetsDefinition, MetadataValue, Outp
 from mlplatform.candidates import Candidate, ModelReport
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import StoredFold
-from mlplatform.defs.assets.inputs import check_folds, load_held_out, load_part, log_versions
+from mlplatform.defs.assets.inputs import (
+    check_folds,
+    load_held_out,
+    load_rows,
+    log_versions,
+    too_good_evidence,
+)
 from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL
 from mlplatform.defs.metadata import picture, run_link, table
@@ -43,9 +49,9 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         from dataclasses import replace
 
         from mlplatform.candidates import train_candidate, training_plots
-        from mlplatform.datamodule import TRAIN, TrainingRows, read_manifest, read_part, split_dir, track
-        from mlplatform.promotion import LEAKAGE, TOO_GOOD, find_leakage
-        from mlplatform.registry.pairs import Evidence, tag_name
+        from mlplatform.datamodule import TRAIN, TrainingRows, create_data_module, read_manifest, split_dir, track
+        from mlplatform.promotion import LEAKAGE, TOO_GOOD, find_finding
+        from mlplatform.registry.pairs import tag_name
         from mlplatform.registry.runs import record_candidate, record_training_rows
         from mlplatform.training import RunCheckpoints, check_demands, find_too_good, prepare_fold
 
@@ -53,7 +59,8 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         config = log_versions(context, experiment.name, training, settings)
         check_folds(config, cv_folds)
         manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
-        train, held_out = load_part(config, settings, TRAIN), load_held_out(config, settings, context.log)
+        rows = load_rows(config, settings, TRAIN)
+        train, held_out = create_data_module(config, rows), load_held_out(config, settings, context.log)
         # In the order of the folds: as text, fold_10 would come before fold_2.
         names = config.split.fold_names
         # Again: the folds stay when another metric is chosen.
@@ -68,17 +75,15 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             candidate = replace(candidate, run_id=run.mlflow_run_id)
             plots = training_plots(candidate, held_out["reference"])
             record_candidate(candidate, manifest, hashes, journal, plots)
-            rows = read_part(settings, config.dataset.name, config.split.version_id, TRAIN)
             record_training_rows(TrainingRows.of(config.dataset, manifest, rows))
             sources = training.sources(config.name, settings)
             run.set_tags(config.versions)
             run.set_tags({f"{key}.source": source for key, source in sources.items()})
-            leakage = find_leakage(settings, config, manifest.parts[TRAIN].sha256)
+            leakage = find_finding(settings, config, LEAKAGE, manifest.parts[TRAIN].sha256, names)
             if leakage is not None:
                 run.set_tag(tag_name(LEAKAGE), leakage.to_tag())
-            too_good = [finding.evidence for finding in find_too_good(train)]
-            evidence = Evidence(not too_good, "; ".join(too_good) or "no column settles what the target leaves open")
-            run.set_tag(tag_name(TOO_GOOD), evidence.to_tag())
+            too_good = find_finding(settings, config, TOO_GOOD, manifest.parts[TRAIN].sha256)
+            run.set_tag(tag_name(TOO_GOOD), (too_good or too_good_evidence(find_too_good(train))).to_tag())
         checkpoints.clear()
         # The run and not the model's bits: the pair of another run is another pair, even of an equal model.
         version = data_version(candidate.run_id)

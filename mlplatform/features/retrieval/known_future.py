@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlplatform.datamodule import Panel
+from mlplatform.datamodule import Panel, last_observed
 from mlplatform.features.errors import FeatureStoreError
 
 Ahead = Mapping[str, npt.NDArray[Any]]
@@ -59,7 +59,7 @@ def split_future(panel: Panel, steps: int, known: Known) -> tuple[Panel, Ahead]:
     observed = np.zeros((count, length), dtype=bool)
     for name in known.targets:
         observed |= pd.notna(panel.columns[name]).reshape(count, length)
-    last = np.where(observed.any(axis=1), length - 1 - observed[:, ::-1].argmax(axis=1), length - 1)
+    last = last_observed(observed)
     short = np.flatnonzero(last < steps - 1)
     if len(short):
         place = int(short[0])

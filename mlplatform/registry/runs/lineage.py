@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlplatform.datamodule import TrainingRows
 from mlplatform.registry.pairs import PairInfo, PairIntegrityError, PairStore
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 FOLDER, FILE = "lineage", "training_rows.parquet"
 TAG = "lineage.training_rows"
@@ -24,10 +28,13 @@ def record_training_rows(rows: TrainingRows) -> None:
         mlflow.set_tag(TAG, _sha256(path))
 
 
-def read_training_rows(store: PairStore, info: PairInfo) -> TrainingRows | None:
+def read_training_rows(store: PairStore, info: PairInfo, run: Run | None = None) -> TrainingRows | None:
     """Return the rows that a pair was trained on; None if its run does not say.
 
     Runs of earlier versions kept no rows; those of forecasts say from when to when they were.
+
+    Parameters:
+        run: the pair's training run, where it was fetched already.
 
     Raises:
         PairIntegrityError: if they are gone or were changed.
@@ -35,7 +42,7 @@ def read_training_rows(store: PairStore, info: PairInfo) -> TrainingRows | None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    run = store.client.get_run(info.run_id)
+    run = run or store.client.get_run(info.run_id)
     if TAG not in run.data.tags:
         first, last = (run.data.params.get(f"data.train.{end}") for end in ("start", "end"))
         return TrainingRows.between(first, last) if info.contract.task == "forecast" and first and last else None
