@@ -83,6 +83,8 @@ class Settings:
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
         redis_url: Redis server of the online feature store; SQLite while it is unset.
         feast_registry: database of Feast's registry, as an address of SQLAlchemy; a file while it is unset.
+        prediction_log_url: PostgreSQL database of the prediction log, as an address of SQLAlchemy; files while it is
+            unset.
         prediction_log_retention_days: days that the prediction log is kept; for ever while it is unset.
         dvc_remote: folder or address (s3://...) that split files are pushed to; nowhere while it is unset.
         max_body_bytes: largest request body the prediction server accepts.
@@ -106,6 +108,7 @@ class Settings:
     redis_url: str | None = field(default=None, repr=False)
     feast_registry: str | None = field(default=None, repr=False)
     dvc_remote: str | None = field(default=None, repr=False)
+    prediction_log_url: str | None = field(default=None, repr=False)
     prediction_log_retention_days: int | None = None
     experiments: tuple[str, ...] = ()
     limits: ServerLimits = field(default_factory=ServerLimits)
@@ -135,6 +138,7 @@ class Settings:
             redis_url=env.get("MLPLATFORM_REDIS_URL") or None,
             feast_registry=env.get("MLPLATFORM_FEAST_REGISTRY") or None,
             dvc_remote=env.get("MLPLATFORM_DVC_REMOTE") or None,
+            prediction_log_url=env.get("MLPLATFORM_PREDICTION_LOG_URL") or None,
             prediction_log_retention_days=_optional_positive_int(env, "MLPLATFORM_PREDICTION_LOG_RETENTION_DAYS"),
             experiments=experiments,
             limits=ServerLimits.from_env(env),

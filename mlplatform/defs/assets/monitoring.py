@@ -42,7 +42,8 @@ def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
                 "by_version": table(versions),
                 "compacted_files": done.replaced_files,
                 "deleted_days": done.deleted_days,
-                "path": MetadataValue.path(settings.predictions_dir / experiment.name),
+                "deleted_rows": done.deleted_rows,
+                "place": log.place,
             },
         )
 

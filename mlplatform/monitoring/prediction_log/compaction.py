@@ -60,19 +60,21 @@ class _BrokenPartError(Exception):
 
 
 @dataclass
-class Compaction:
+class Upkeep:
     """What a run did.
 
     Attributes:
         replaced_files: part files whose rows are in fewer files now.
-        deleted_days: days that were older than the log is kept.
+        deleted_days: days of files that were older than the log is kept.
+        deleted_rows: the same in rows, of a database.
     """
 
     replaced_files: int = 0
     deleted_days: int = 0
+    deleted_rows: int = 0
 
 
-def compact_parts(folder: Path, today: dt.date, retention_days: int | None) -> Compaction:
+def compact_parts(folder: Path, today: dt.date, retention_days: int | None) -> Upkeep:
     """Join the part files of past days of a log, and delete days that are older than it is kept.
 
     Does nothing while another process does it.
@@ -85,7 +87,7 @@ def compact_parts(folder: Path, today: dt.date, retention_days: int | None) -> C
     Raises:
         OSError: if the disk refuses; the log reads as before then.
     """
-    done = Compaction()
+    done = Upkeep()
     lock = FileLock(folder / ".compaction.lock", wait_s=0)
     if not folder.is_dir() or not lock.acquire():
         return done

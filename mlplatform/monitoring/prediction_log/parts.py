@@ -30,14 +30,18 @@ BATCH_ROWS = 65_536
 COMPACTED = "compacted-"
 
 
-def write_part(folder: Path, date: dt.date, name: str, rows: pa.Table) -> None:
-    """Write a part file with rows that were served on a day. Written again under its name, it replaces itself.
+def write_part(folder: Path, name: str, rows: pa.Table) -> None:
+    """Write a part file with rows that were served on one day, at least one.
+
+    Written again under its name, it replaces itself.
 
     Raises:
         OSError: if the disk refuses; nothing is left there then.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    date = rows["served_at"][0].cast(pa.timestamp("s"), safe=False).as_py().date()
     with atomic_file(folder / f"date={date:%Y-%m-%d}" / f"{name}.parquet") as temporary:
         pq.write_table(rows, temporary)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlplatform.monitoring.prediction_log.reading import prediction_batches
+from mlplatform.monitoring.prediction_log.store import log_store
 from mlplatform.settings import Settings
 
 
@@ -17,11 +18,13 @@ class LogSummary:
     """Counts of a log.
 
     Attributes:
+        place: where it is kept.
         rows: its rows.
         last_served: when the newest was answered, in UTC; `None` of an empty log.
         requests, values: answered requests and predicted values per version.
     """
 
+    place: str
     rows: int = 0
     last_served: dt.datetime | None = None
     requests: Counter[int] = field(default_factory=Counter)
@@ -33,7 +36,7 @@ def summarise_predictions(settings: Settings, experiment: str) -> LogSummary:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    summary, last_id = LogSummary(), None
+    summary, last_id = LogSummary(str(log_store(settings, experiment))), None
     for batch in prediction_batches(settings, experiment, columns=("served_at", "request_id", "version")):
         if not batch.num_rows:
             continue
