@@ -1,4 +1,5 @@
-from .drift import build_report, read_report, write_report
+from .drift import build_report, read_report, update_error_test, write_report
+from .live_error import read_error_test, write_error_test
 from .prediction_log import PredictionLog, ServedPredictions, read_predictions
 from .retrain import RetrainState, decide_retrain
 
@@ -8,7 +9,10 @@ __all__ = [
     "ServedPredictions",
     "build_report",
     "decide_retrain",
+    "read_error_test",
     "read_predictions",
     "read_report",
+    "update_error_test",
+    "write_error_test",
     "write_report",
 ]

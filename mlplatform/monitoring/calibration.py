@@ -18,7 +18,7 @@ Over all questions of a report the weighted Benjamini-Hochberg procedure (Genove
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 CORRELATIONS = np.concatenate([np.linspace(0.0, 0.9, 46), np.linspace(0.91, 0.98, 15)])
 # Fewer degrees of freedom than these are no history to judge by: below, estimates of the correlation scatter so much
 # that five in a hundred become ten.
-MIN_FREEDOM = 8.0
+MIN_FREEDOM = 12.0
 
 
 @dataclass(frozen=True)
@@ -121,19 +121,20 @@ class Design:
         error = np.sqrt(float(residuals @ residuals) / trace * float(direction @ among @ direction))
         return float(2 * stdtr(freedom, -abs(float(direction @ values)) / error)) if error > 0 else 1.0
 
-    @property
+    @cached_property
     def _expected_estimates(self) -> Floats:
-        if not hasattr(self, "_estimates"):
-            adjacent = (self._lags == 1).astype(np.float64) / 2.0
-            halved = adjacent - self._basis @ (self._basis.T @ adjacent)
-            quadratic = halved - (halved @ self._basis) @ self._basis.T
-            projection = np.eye(len(self.times)) - self._basis @ self._basis.T
-            expected = [
-                float(np.sum(quadratic * among) / np.sum(projection * among))
-                for among in (correlations(each, self._lags) for each in CORRELATIONS)
-            ]
-            self._estimates = np.maximum.accumulate(np.asarray(expected) + 1e-9 * np.arange(len(expected)))
-        return self._estimates
+        """What the estimate of every correlation is on average; sums over pairs of blocks are sums over their lags."""
+        adjacent = (self._lags == 1).astype(np.float64) / 2.0
+        halved = adjacent - self._basis @ (self._basis.T @ adjacent)
+        quadratic = halved - (halved @ self._basis) @ self._basis.T
+        projection = np.eye(len(self.times)) - self._basis @ self._basis.T
+        by_lag = [np.bincount(self._lags.ravel(), each.ravel()) for each in (quadratic, projection)]
+        lags = np.arange(len(by_lag[0]))
+        among = np.stack([correlations(each, lags) for each in CORRELATIONS])
+        expected = (among @ by_lag[0]) / (among @ by_lag[1])
+        # Interpolation needs them to ascend.
+        ascending: Floats = np.maximum.accumulate(expected) + 1e-9 * np.arange(len(expected))
+        return ascending
 
     def _neighbours(self, residuals: Floats) -> Floats:
         follows = np.diff(self.times) == 1
