@@ -55,7 +55,7 @@ Floats = npt.NDArray[np.float64]
 # Stretches of the training rows that the shown threshold is taken from, at most; more sharpen it no further.
 CALIBRATION_STRETCHES = 60
 # Values per sample that a distance is computed on, at most.
-SAMPLE = 20_000
+SAMPLE = 4_000
 # What is known about a feature. A change is suspected at first. It is drift at once where its adjusted p-value is below
 # this part of the false-alarm rate, and else if it is still there a recent window later, in rows that are all new.
 STEADY, SUSPECTED, DRIFT, SHORT, BROKEN = "steady", "suspected", "drift", "not enough history", "broken"
