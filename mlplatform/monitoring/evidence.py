@@ -23,8 +23,9 @@ A_YEAR = 0.9
 MIN_WINDOWS = 3
 # A slope is taken into account once it is hardly there by chance; it can only make a change less unlikely.
 SLOPE_LEVEL = 0.2
-# A change came at once where one window's length holds most of it, and more than chance.
-JUMP_SHARE, JUMP_DEVIATIONS = 0.6, 2.5
+# A change came at once where one window's length holds most of it, and more than chance. The way from the training rows
+# to now must be so many windows long for a season to have passed.
+JUMP_SHARE, JUMP_DEVIATIONS, MIN_WAY = 0.6, 2.5, 4
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Judge:
     def _is_gradual(self, path: Floats, training: npt.NDArray[np.int64], change: float) -> bool:
         """Return whether no stretch of a window's length holds most of the change; asked where there is a way to it."""
         window, last = self.blocks.window, int(training[-1])
-        if self.blocks.days is None or self.blocks.count - 1 - last < 2 * window:
+        if self.blocks.days is None or self.blocks.count - 1 - last < (1 + MIN_WAY) * window:
             return False
         jumps = np.full(len(path), np.nan)
         jumps[window:] = (path[window:] - path[:-window]) * np.sign(change)

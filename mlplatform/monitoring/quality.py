@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from mlplatform.monitoring.blocks import Blocks
 from mlplatform.monitoring.calibration import discoveries
-from mlplatform.monitoring.evidence import Judge
-from mlplatform.monitoring.questions import LEVEL, LOG_FLOOR, SPREAD, correlation_distances
-from mlplatform.monitoring.statistics import level, spread, standardise
+from mlplatform.monitoring.evidence import Evidence, Judge
+from mlplatform.monitoring.questions import DAILY_SHAPE, LEVEL, LOG_FLOOR, SPREAD, correlation_distances
+from mlplatform.monitoring.statistics import daily_shape, level, spread, standardise
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,6 +39,8 @@ RANGE_BLOCKS = 14
 SILENT_SHARE = 0.5
 # A repaired column is ordinary if nothing about it is less likely than this.
 ORDINARY = 0.05
+# Standard deviations that a changed offset moves the level by at least.
+OFFSET_FLOOR = 3.0
 # Pairs that are tried for a swap, at most.
 MAX_PAIRS = 200
 # Factor and offset that a unit, or its prefix, is mistaken with; a factor near one would explain real changes away.
@@ -123,7 +125,7 @@ def number_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBre
         values: per column, of shape (blocks, steps, entities).
     """
     rest, found = dict(values), list[QualityBreak]()
-    for look in (_stuck_breaks, _unit_breaks, _swaps, _range_breaks):
+    for look in (_stuck_breaks, _swaps, _unit_breaks, _range_breaks):
         new = look(judge, rest)
         found += new
         broken = {name for each in new for name in each.columns}
@@ -203,14 +205,18 @@ def _outside(blocks: Blocks, values: Floats) -> str:
 
 
 def _unit_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
-    """Return the unit that the newest block of a column looks to be in, for those in which it is extraordinary."""
-    strange = _strange(judge, values)
+    """Return the unit that the newest block of a column looks to be in, for those whose level is extraordinary.
+
+    A factor also changes the spread, and is named only if that is out of the ordinary; an offset only if it is large.
+    """
     found = []
-    for name in strange:
+    for name in _strange(judge, values, LEVEL):
+        now_level, now_spread, _ = _newest(judge, name, values[name])
         for text, (factor, offset) in UNITS.items():
+            is_plain = abs(now_level.change) >= OFFSET_FLOOR if offset else now_spread.p_flat <= ORDINARY
             repaired = values[name].copy()
             repaired[-1] = (repaired[-1] - offset) / factor
-            if _is_ordinary(judge, name, repaired):
+            if is_plain and _is_ordinary(judge, name, repaired):
                 found.append(QualityBreak(UNIT, name, f"the newest values look like {text}"))
                 break
     return found
@@ -218,7 +224,7 @@ def _unit_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBrea
 
 def _swaps(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
     """Return the pairs of columns whose newest blocks are ordinary once they change places, and were not before."""
-    strange = _strange(judge, values)
+    strange = _strange(judge, values, LEVEL, SPREAD)
     found, done = [], set[str]()
     for first, second in list(combinations(strange, 2))[:MAX_PAIRS]:
         if {first, second} & done:
@@ -254,22 +260,24 @@ def swapped_by_correlation(blocks: Blocks, values: Mapping[str, Floats]) -> list
     return [QualityBreak(SWAPPED, AND.join(pair), "their correlations with the others have changed places")]
 
 
-def _strange(judge: Judge, values: Mapping[str, Floats]) -> list[str]:
-    """Return the columns whose newest block is extraordinary in level or spread."""
-    evidence = []
-    for name, each in values.items():
-        standard = standardise(each, judge.blocks)
-        evidence.append(judge.mean_of_blocks(name, LEVEL, level(standard), 1.0))
-        evidence.append(judge.mean_of_blocks(name, SPREAD, spread(standard), 2 * LOG_FLOOR))
+def _strange(judge: Judge, values: Mapping[str, Floats], *kinds: str) -> list[str]:
+    """Return the columns whose newest block is extraordinary in what is asked."""
+    evidence = [each for name, rows in values.items() for each in _newest(judge, name, rows) if each.kind in kinds]
     p = np.array([each.p_flat if each.matters or np.isnan(each.p_flat) else 1.0 for each in evidence])
     rejected = discoveries(p, RATE)[0]
     return list(dict.fromkeys(each.column for each, is_strange in zip(evidence, rejected, strict=True) if is_strange))
 
 
 def _is_ordinary(judge: Judge, name: str, values: Floats) -> bool:
-    standard = standardise(values, judge.blocks)
-    evidence = [
-        judge.mean_of_blocks(name, LEVEL, level(standard), 0.0),
-        judge.mean_of_blocks(name, SPREAD, spread(standard), 0.0),
-    ]
-    return all(not each.p_flat <= ORDINARY for each in evidence)
+    return all(not each.p_flat <= ORDINARY for each in _newest(judge, name, values))
+
+
+def _newest(judge: Judge, name: str, values: Floats) -> tuple[Evidence, Evidence, Evidence]:
+    """Return what the newest block says of level, spread and daily shape."""
+    blocks, standard = judge.blocks, standardise(values, judge.blocks)
+    shape = daily_shape(standard, blocks.window)
+    return (
+        judge.mean_of_blocks(name, LEVEL, level(standard), 1.0),
+        judge.mean_of_blocks(name, SPREAD, spread(standard), 2 * LOG_FLOOR),
+        judge.window(name, DAILY_SHAPE, np.arange(blocks.count), shape, LOG_FLOOR, one_sided=True),
+    )
