@@ -147,7 +147,7 @@ class Design:
 def correlations(neighbours: float, lags: npt.NDArray[np.int64]) -> Floats:
     """Return the correlations of block means of an Ornstein-Uhlenbeck process whose neighbours have the given one."""
     decay = _decay(round(neighbours, 3))
-    by_lag: Floats = neighbours * np.exp(-decay * (np.arange(int(lags.max()) + 1) - 1.0))
+    by_lag: Floats = neighbours * np.exp(-decay * np.maximum(np.arange(int(lags.max()) + 1) - 1.0, 0.0))
     by_lag[0] = 1.0
     return by_lag[lags]
 

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 A_YEAR = 0.9
 # Training rows shorter than three windows say too little about what a window may be.
 MIN_WINDOWS = 3
-# A slope is taken into account once it is hardly there by chance; it can only make a change less unlikely.
+# A slope or bend is taken into account once it is hardly there by chance; it can only make a change less unlikely.
 SLOPE_LEVEL = 0.2
 # A change came at once where one window's length holds most of it, and more than chance. The way from the training rows
 # to now must be so many windows long for a season to have passed.
@@ -64,7 +64,7 @@ class Judge:
 
     def __init__(self, blocks: Blocks) -> None:
         self.blocks = blocks
-        self._designs: dict[tuple[bytes, bytes, bool], Design] = {}
+        self._designs: dict[tuple[bytes, bytes, int], Design] = {}
 
     def mean_of_blocks(self, column: str, kind: str, values: Floats, floor: float) -> Evidence:
         """Judge a statistic per block, of shape (blocks,), by its mean over the recent blocks."""
@@ -109,10 +109,14 @@ class Judge:
         if not len(recent) or len(training) < 4 or np.ptp(training) + 1 < MIN_WINDOWS * self.blocks.window:
             return _unknown(column, kind, floor)
         known, now = values[training], float(values[recent].mean())
-        flat = predict(known, now, self._design(training, recent, trend=False), one_sided=one_sided)
+        flat = predict(known, now, self._design(training, recent, degree=0), one_sided=one_sided)
         p, change = flat.p, flat.change
-        if self.blocks.days is not None and p < SLOPE_LEVEL:
-            sloped = self._design(training, recent, trend=True)
+        # Half a season bends; a whole year of rows holds it.
+        degrees = () if self.blocks.days is None else (1,) if self.blocks.years >= A_YEAR else (1, 2)
+        for degree in degrees:
+            if not p < SLOPE_LEVEL:
+                break
+            sloped = self._design(training, recent, degree=degree)
             if sloped.last_coefficient(known) < SLOPE_LEVEL:
                 p = max(p, predict(known, now, sloped, one_sided=one_sided).p)
         return Evidence(column, kind, p, flat.p, change, floor, self._is_gradual(path, training, change))
@@ -128,23 +132,22 @@ class Judge:
         largest = float(np.nanmax(jumps[last + 1 :], initial=-np.inf))
         return not (largest >= JUMP_SHARE * abs(change) and largest >= JUMP_DEVIATIONS * usual)
 
-    def _design(self, training: npt.NDArray[np.int64], recent: npt.NDArray[np.int64], *, trend: bool) -> Design:
-        key = (training.tobytes(), recent.tobytes(), trend)
+    def _design(self, training: npt.NDArray[np.int64], recent: npt.NDArray[np.int64], *, degree: int) -> Design:
+        key = (training.tobytes(), recent.tobytes(), degree)
         if key not in self._designs:
             stride = int(np.diff(training).min())
-            regressors = [self._regressors(places, trend) for places in (training, recent)]
+            regressors = [self._regressors(places, degree) for places in (training, recent)]
             offset = int(recent[-1])
             times, target = ((places - offset) // stride for places in (training, recent))
             self._designs[key] = Design(times, target, *regressors)
         return self._designs[key]
 
-    def _regressors(self, places: npt.NDArray[np.int64], trend: bool) -> Floats:
+    def _regressors(self, places: npt.NDArray[np.int64], degree: int) -> Floats:
         columns = []
         if self.blocks.years >= A_YEAR and self.blocks.days is not None:
             angle = 2 * np.pi * places * self.blocks.days / 365.25
             columns += [np.cos(angle), np.sin(angle)]
-        if trend:
-            columns.append(places / self.blocks.count)
+        columns += [(places / self.blocks.count) ** power for power in range(1, degree + 1)]
         return np.column_stack(columns) if columns else np.empty((len(places), 0))
 
 
