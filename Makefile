@@ -15,8 +15,10 @@ export DATASET ?=
 # Tests that start no server and train nothing.
 QUICK := architecture config datamodule preprocessing monitoring promotion/test_decision.py \
 	test_cores.py test_locks.py test_plugins.py test_settings.py test_storage.py
-# One process of tests per core; whole files, because their tests share what was trained once. COVERAGE=1 measures.
-SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# One process of tests more than there are cores, because they wait for processes and servers of their own; whole files,
+# because their tests share what was trained once. COVERAGE=1 measures.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+SIDE_BY_SIDE := -n $(shell echo $$(($(CORES) + 1))) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 COVERAGE ?=
 # uv reads a comma-separated list where pip reads a space-separated one.
 empty :=
@@ -45,6 +47,16 @@ define install
 	touch $@
 endef
 
+# Sets $$place to a folder in memory if there is room: the tests make databases by the hundred, and a disk would be waited
+# for at every commit. What failed tests left is kept to be looked at.
+define in_memory
+	place=
+	if [[ -w /dev/shm ]] && (( $$(df --output=avail --block-size=1M /dev/shm 2>/dev/null | tail -n 1 || echo 0) > 4096 )); then
+		place=$$(mktemp -d /dev/shm/mlplatform-XXXX)
+		trap '[[ $$? == 1 ]] && echo "files of the tests are in $$place" || rm -rf "$$place"' EXIT
+	fi
+endef
+
 $(VENV)/.base: pyproject.toml constraints.txt dagster.yaml
 	$(call install,[all])
 
@@ -61,7 +73,9 @@ demo: setup ## Train, promote, serve and query a model, offline
 	@$(BIN)/python -m mlplatform.demo
 
 test: $(VENV)/.dev ## Run all tests, on all cores (COVERAGE=1: print what they cover)
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+	@$(in_memory)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $${place:+--basetemp="$$place/tests"} \
+		$(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-quick: $(VENV)/.dev ## Run the tests of a minute, without servers and training runs
 	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(addprefix mlplatform_tests/,$(QUICK))

@@ -35,6 +35,7 @@ from scipy.stats import ks_2samp
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, load_experiment
 from mlplatform.monitoring import build_report
 from mlplatform.monitoring.drift import DriftReport
+from mlplatform.monitoring.prediction_log import log_schema
 
 Floats = npt.NDArray[np.float64]
 
@@ -102,7 +103,7 @@ class Bench:
         self, rows: pd.DataFrame, trained: int, until: int, previous: DriftReport | None = None, *, features: int
     ) -> DriftReport:
         """Return the report on the rows up to a step."""
-        nothing_served = pd.DataFrame({"version": np.empty(0, np.int64)})
+        nothing_served = log_schema().empty_table().to_pandas()
         config = self.config(features, category=CATEGORY in rows)
         return build_report(config, 1, rows.iloc[:trained], rows.iloc[:until], nothing_served, None, previous=previous)
 

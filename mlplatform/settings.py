@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 PACKAGE_ROOT = Path(__file__).resolve().parent
 PACKAGED_CONF = PACKAGE_ROOT / "conf"
 PLUGINS_VARIABLE = "MLPLATFORM_PLUGINS"
+SIGNING_KEY, SIGNING_KEY_PASSWORD = "MLPLATFORM_SIGNING_KEY", "MLPLATFORM_SIGNING_KEY_PASSWORD"
+VERIFY_KEY = "MLPLATFORM_VERIFY_KEY"
 # Instead of names of experiments: all there are.
 EVERY = "*"
 
@@ -76,13 +78,17 @@ class Settings:
         serving_url: address that promotion tells to reload, or several separated by commas.
         serving_host, serving_port: where a prediction server listens.
         experiment: experiment that the prediction server answers for where a request names none.
-        experiments: all that it serves, that one first; `("*",)` stands for every one that has a production pair.
+        experiments: further ones that it serves; `*` stands for all there are.
         limits: what bounds its work.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
         redis_url: Redis server of the online feature store; SQLite while it is unset.
         feast_registry: database of Feast's registry, as an address of SQLAlchemy; a file while it is unset.
         dvc_remote: folder or address (s3://...) that split files are pushed to; nowhere while it is unset.
         max_body_bytes: largest request body the prediction server accepts.
+        signing_key: PEM file of the private key that signs the pairs that are registered here; unsigned while unset.
+        signing_key_password: its password.
+        verify_keys: PEM files of public keys, and folders of them. If there are any, no pair is read unless one of
+            them signed it.
     """
 
     home: Path
@@ -101,6 +107,9 @@ class Settings:
     dvc_remote: str | None = field(default=None, repr=False)
     experiments: tuple[str, ...] = ()
     limits: ServerLimits = field(default_factory=ServerLimits)
+    signing_key: Path | None = field(default=None, repr=False)
+    signing_key_password: str | None = field(default=None, repr=False)
+    verify_keys: tuple[Path, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -126,7 +135,14 @@ class Settings:
             dvc_remote=env.get("MLPLATFORM_DVC_REMOTE") or None,
             experiments=experiments,
             limits=ServerLimits.from_env(env),
+            signing_key=next(iter(_key_paths(env, SIGNING_KEY)), None),
+            signing_key_password=env.get(SIGNING_KEY_PASSWORD) or None,
+            verify_keys=_key_paths(env, VERIFY_KEY),
         )
+
+    def without_signing_key(self) -> Settings:
+        """Return the settings of a process that only reads pairs."""
+        return replace(self, signing_key=None, signing_key_password=None)
 
     @property
     def raw_dir(self) -> Path:
@@ -167,6 +183,11 @@ class Settings:
     def predictions_dir(self) -> Path:
         """Served predictions, one folder per experiment."""
         return self.home / "predictions"
+
+    @property
+    def forecasts_dir(self) -> Path:
+        """Forecasts in batch, one folder per experiment."""
+        return self.home / "forecasts"
 
     @property
     def active_config_dir(self) -> Path:
@@ -245,6 +266,18 @@ def _is_ambiguous(path: str) -> bool:
 
 def _optional_path(value: str | None) -> Path | None:
     return Path(value).expanduser().resolve() if value else None
+
+
+def _key_paths(env: Mapping[str, str], name: str) -> tuple[Path, ...]:
+    """Return the paths that a variable of keys names. Links are left as they are: a rotation may change their ends."""
+    text = env.get(name)
+    if not text:
+        return ()
+    parts = text.split(os.pathsep) if name == VERIFY_KEY else [text]
+    if not all(part.strip() for part in parts):
+        # Whoever set it wants signatures; an empty part must not end in a server that asks for none.
+        raise ValueError(f"{name} must name files, but is {text!r}")
+    return tuple(Path(part).expanduser().absolute() for part in parts)
 
 
 def _names(text: str) -> tuple[str, ...]:

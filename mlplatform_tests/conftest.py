@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -28,11 +29,22 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MLPLATFORM_HOME"] = config.stash[HOME]
     for name in ("MLPLATFORM_CONF_DIR", "MLFLOW_TRACKING_URI"):
         os.environ.pop(name, None)
+    # The process that only hands out tests to others needs nothing of this, and they wait for it.
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    # Nothing that is imported is garbage, but the collector would look through all of it again and again.
+    gc.disable()
     # Not by `pytest_plugins`: that would import the code location before the lines above. What libraries warn of while
     # they are imported here, pytest would print and not collect.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         config.pluginmanager.import_plugin("mlplatform_tests.fixtures.pairs")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, leaving alone what was there before the first test."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -77,20 +89,33 @@ def pytest_runtest_setup() -> None:
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database. Its first use takes seconds for migrations, so tests start from copies of this one."""
     from mlplatform.registry.tracking import client_for
+    from mlplatform.settings import sqlite_file
+    from mlplatform_tests.fixtures.shared import made_once
 
-    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path_factory.mktemp("mlflow"))})
-    client_for(settings).search_experiments(max_results=1)
-    return Path(settings.mlflow_tracking_uri.removeprefix("sqlite:///"))
+    def settings_in(folder: Path) -> Settings:
+        return Settings.from_env({"MLPLATFORM_HOME": str(folder)})
+
+    def migrate(folder: Path) -> None:
+        client_for(settings_in(folder)).search_experiments(max_results=1)
+
+    folder = made_once(tmp_path_factory, "mlflow", migrate)
+    database = sqlite_file(settings_in(folder).mlflow_tracking_uri)
+    assert database is not None
+    return database
 
 
 @pytest.fixture(scope="session")
 def trained_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
     """An installation after one training run, which promoted version 1. For reading only: copy it to change it."""
     from mlplatform.testing.yard import TRAIN, Yard
+    from mlplatform_tests.fixtures.shared import made_once
 
-    yard = Yard.create(tmp_path_factory.mktemp("yard"), mlflow_database)
-    assert yard.run(TRAIN).success
-    return yard
+    def train(folder: Path) -> None:
+        yard = Yard.create(folder, mlflow_database, has_history=True)
+        assert yard.run(TRAIN).success
+
+    trained = made_once(tmp_path_factory, "trained", train)
+    return Yard.at(trained).clone_to(tmp_path_factory.mktemp("yard"), has_history=True)
 
 
 @pytest.fixture

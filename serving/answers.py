@@ -52,7 +52,7 @@ def refuse_missing_numbers(prediction: Prediction) -> None:
         f"{len(ids)} of {len(outputs)} entities ({', '.join(map(shown, ids[:5]))}); ask for the others, and check the "
         "features of these"
     )
-    raise ServingError(500, "prediction_not_finite", message, details)
+    raise ServingError(500, "prediction_not_finite", message, details, entities=ids)
 
 
 def answer(prediction: Prediction) -> dict[str, Any]:
@@ -89,6 +89,7 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
             labels = [contract.classes[position] for position in best]
             values = np.take_along_axis(values, best[:, None], axis=1)
         values = values[:, None, :]
+    _, lower, upper, coverage = prediction.answers
     return ServedPredictions(
         served_at=now,
         request_id=request_id,
@@ -101,7 +102,21 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
         timestamps=timestamps,
         values=values,
         labels=labels,
+        lower=_logged_bound(prediction, lower),
+        upper=_logged_bound(prediction, upper),
+        coverage=coverage,
+        observed=prediction.observed if contract.task == "forecast" else None,
+        is_fallback=prediction.is_fallback,
+        age_seconds=prediction.ages / np.timedelta64(1, "s"),
     )
+
+
+def _logged_bound(prediction: Prediction, bound: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+    """Return one side of the intervals as (n, steps, targets), NaN for what stands in for a forecast."""
+    if bound is None:
+        return None
+    per_value = bound if bound.ndim == 3 else bound.reshape(len(bound), 1, 1)
+    return np.where(prediction.is_fallback[:, None, None], np.nan, per_value)
 
 
 def _entities(prediction: Prediction) -> list[dict[str, Any]]:

@@ -7,13 +7,13 @@ prediction is the backend's business.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
+import itertools
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,72 +27,88 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlplatform.features import NOW
 from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
 from serving.admission import Admission
-from serving.answers import ages_seconds, answer, refuse_missing_numbers, served_predictions, to_json
+from serving.answers import answer, to_json
 from serving.backend import Backend, Prediction
-from serving.bodies import JSON, BodyReader
+from serving.bodies import JSON, PROBLEM, BodyReader
 from serving.connections import CLIENT_LEFT
-from serving.errors import ErrorDetail, ErrorResponse, ServingError, StaleFeaturesRefusedError, invalid, shown
+from serving.description import describe
+from serving.errors import ErrorDetail, ErrorResponse, ServingError, invalid, shown
+from serving.fast_path import FastPath
 from serving.metrics import CONTENT_TYPE, ServingMetrics
 from serving.schemas import (
     MAX_ENTITIES,
     EntitiesRequest,
     LiveAnswer,
+    ModelAnswer,
+    ModelsAnswer,
     PredictionAnswer,
     ReadyAnswer,
     ReloadAnswer,
     RowsRequest,
 )
 from serving.security import BodyLimitMiddleware, require_admin
+from serving.service import Missing, PredictionService, ServedModel
 from serving.stages import Stage
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("serving.access")
 
-# Above this size writing an answer takes longer than handing it to a thread.
-_SMALL_ANSWER_VALUES = 4_096
 # How a request for predictions may end otherwise than well.
 _REFUSALS = (408, 409, 413, 415, 422, 429, 500, 503)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Ids of requests are unique: 80 random bits for the process, and a number in it.
+_PROCESS_ID = secrets.token_hex(10)
+_numbers = itertools.count()
 
 
-def build_app(backend: Backend, settings: Settings, *, is_request_id_answered: bool = True) -> FastAPI:
+def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request_id_answered: bool = True) -> FastAPI:
     """Return the application.
 
     Parameters:
-        backend: computes the answers; started and closed with the application.
-        settings: the experiment, the admin token, the body limit and the place of the prediction log.
+        backends: by experiment, the default one first: they compute the answers; started and closed with the
+            application.
+        settings: the admin token, the limits and the place of the prediction log.
         is_request_id_answered: whether answers carry `x-request-id`; `False` behind a proxy that adds it.
     """
-    log = PredictionLog(settings, settings.experiment)
-    metrics = ServingMetrics(settings.experiment, log)
+    models = {name: ServedModel(name, backend, PredictionLog(settings, name)) for name, backend in backends.items()}
+    metrics = ServingMetrics({name: model.log for name, model in models.items()})
     limits = settings.limits
     # What is large is read and written here, so that the event loop is free for those that have little to say.
     bodies = Stage("reading and writing of bodies", waiting=limits.max_requests, deadline_s=limits.deadline_s)
     reader = BodyReader(bodies, settings.max_body_bytes, limits.body_deadline_s)
     admission = Admission(limits.max_requests, limits.deadline_s)
+    service = PredictionService(models, admission, reader, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await backend.start()
+        for model in models.values():
+            await model.backend.start()
         try:
             yield
         finally:
-            await backend.close()
-            await asyncio.to_thread(log.close)
+            for model in models.values():
+                await model.backend.close()
+                await asyncio.to_thread(model.log.close)
             bodies.close()
 
     app = FastAPI(
         title="mlplatform predictions",
-        description=f"Predictions of the experiment `{settings.experiment}` from the pair that is in production.",
+        description="Predictions from the pairs that are in production; routes without a name answer for "
+        f"`{service.default.name}`.",
         version="1",
         lifespan=lifespan,
     )
-    app.include_router(_prediction_routes(backend, metrics, log, reader, admission))
-    app.include_router(_operation_routes(backend, metrics, settings, state := ServerState()))
-    app.state.server = state
+    app.state.server = ServerState()
+    predictions = Predictions(service)
+    app.include_router(_prediction_routes(predictions))
+    app.include_router(_model_routes(service))
+    app.include_router(_operation_routes(service, settings, app.state.server))
+    handlers = {"/predict": predictions.from_rows, "/predict/feast/batch": predictions.from_entities}
+    app.add_middleware(FastPath, handlers=handlers, refuse=_answer_serving_error, note_departure=_note_departure)
     # The last one added is the outermost: refused bodies are observed too.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(ObservationMiddleware, metrics=metrics, is_request_id_answered=is_request_id_answered)
@@ -103,25 +119,41 @@ def build_app(backend: Backend, settings: Settings, *, is_request_id_answered: b
     return app
 
 
-def _prediction_routes(
-    backend: Backend, metrics: ServingMetrics, log: PredictionLog, reader: BodyReader, admission: Admission
-) -> APIRouter:
+class Predictions:
+    """Answers requests for predictions; `name` is that of the model, `None` for the default one."""
+
+    def __init__(self, service: PredictionService) -> None:
+        self._service = service
+
+    async def from_entities(self, request: Request, name: str | None) -> Response:
+        """Predict for entities of the feature store."""
+        model = self._service.model(name)
+        asked = await self._service.read(request, EntitiesRequest)
+        _check_entities(asked)
+        prediction, missing = await self._service.from_entities(
+            request,
+            model,
+            asked.entities,
+            time_point=asked.time_point,
+            future=asked.future,
+            choice=asked.choice,
+            reports_missing=asked.on_error == "report",
+        )
+        write = partial(_written, missing=missing)
+        # What was never asked of the present says nothing about how the present is served.
+        is_logged = asked.time_point == NOW
+        return _json(await self._service.written(request, model, prediction, write, is_logged=is_logged))
+
+    async def from_rows(self, request: Request, name: str | None) -> Response:
+        """Predict from raw rows."""
+        model = self._service.model(name)
+        asked = await self._service.read(request, RowsRequest)
+        prediction = await self._service.from_rows(request, model, asked.rows, asked.choice)
+        return _json(await self._service.written(request, model, prediction, _written))
+
+
+def _prediction_routes(predictions: Predictions) -> APIRouter:
     router = APIRouter(tags=["predictions"])
-
-    async def respond(request: Request, prediction: Prediction) -> Response:
-        now = dt.datetime.now(dt.UTC)
-        request_id: str = request.state.request_id
-
-        def finish() -> bytes:
-            refuse_missing_numbers(prediction)
-            content = to_json(answer(prediction))
-            log.append(served_predictions(prediction, request_id, now))
-            return content
-
-        small = prediction.outputs.size <= _SMALL_ANSWER_VALUES
-        content = finish() if small else await reader.stage.run(finish)
-        metrics.observe_predictions(prediction.pair.version, len(prediction.outputs))
-        return Response(content, media_type=JSON)
 
     @router.post("/predict/feast/batch", **_described_body(EntitiesRequest, 404, *_REFUSALS))
     async def predict_entities(request: Request) -> Response:
@@ -129,29 +161,53 @@ def _prediction_routes(
 
         Features older than the experiment's `staleness.max_age` are refused (409) or marked, as its policy says.
         """
-        admission.require_place()
-        asked = await reader.read(request, EntitiesRequest)
-        _check_entities(asked)
-        work = partial(backend.forecast_entities, asked.entities, asked.time_point, asked.future)
-        try:
-            prediction = await admission.admit(request.receive, work)
-        except StaleFeaturesRefusedError as refusal:
-            metrics.observe_feature_age(refusal.oldest_seconds)
-            metrics.observe_stale("refused", refusal.entities)
-            raise
-        metrics.observe_feature_age(max((age for age in ages_seconds(prediction) if age is not None), default=None))
-        metrics.observe_stale("flagged", int(prediction.is_stale.sum()))
-        return await respond(request, prediction)
+        return await predictions.from_entities(request, None)
 
-    @router.post("/predict", **_described_body(RowsRequest, *_REFUSALS))
+    @router.post("/predict", **_described_body(RowsRequest, 404, *_REFUSALS))
     async def predict_rows(request: Request) -> Response:
         """Predict from raw rows."""
-        admission.require_place()
-        asked = await reader.read(request, RowsRequest)
-        work = partial(backend.predict_rows, asked.rows)
-        return await respond(request, await admission.admit(request.receive, work))
+        return await predictions.from_rows(request, None)
+
+    @router.post("/models/{name}/predict/feast/batch", **_described_body(EntitiesRequest, 404, *_REFUSALS))
+    async def predict_entities_of_model(request: Request, name: str) -> Response:
+        """Predict for entities of the feature store, as `/predict/feast/batch` does, by a model of that name."""
+        return await predictions.from_entities(request, name)
+
+    @router.post("/models/{name}/predict", **_described_body(RowsRequest, 404, *_REFUSALS))
+    async def predict_rows_of_model(request: Request, name: str) -> Response:
+        """Predict from raw rows, as `/predict` does, by a model of that name."""
+        return await predictions.from_rows(request, name)
 
     return router
+
+
+def _model_routes(service: PredictionService) -> APIRouter:
+    router = APIRouter(tags=["models"])
+
+    @router.get("/models", response_model=ModelsAnswer)
+    async def models() -> Response:
+        """List the experiments that this server answers for."""
+        described = [await describe(model) for model in service.models.values()]
+        content = {"default": service.default.name, "models": [item.model_dump() for item in described]}
+        return _json(to_json(content))
+
+    @router.get("/models/{name}", response_model=ModelAnswer, responses=_errors(404))
+    async def one_model(name: str) -> Response:
+        """Describe one of them."""
+        return _json(to_json((await describe(service.model(name))).model_dump()))
+
+    return router
+
+
+def _written(prediction: Prediction, missing: Sequence[Missing] = ()) -> bytes:
+    content = answer(prediction)
+    if missing:
+        content["errors"] = missing
+    return to_json(content)
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type=JSON)
 
 
 @dataclass
@@ -165,7 +221,7 @@ class ServerState:
     is_draining: bool = False
 
 
-def _operation_routes(backend: Backend, metrics: ServingMetrics, settings: Settings, state: ServerState) -> APIRouter:
+def _operation_routes(service: PredictionService, settings: Settings, state: ServerState) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     # HEAD is what many load balancers ask with; the answer's body is left out by the server.
@@ -173,56 +229,67 @@ def _operation_routes(backend: Backend, metrics: ServingMetrics, settings: Setti
     @router.get("/health/live", response_model=LiveAnswer)
     async def live() -> Response:
         """Say that the process runs."""
-        return Response(to_json({"status": "live"}), media_type=JSON)
+        return _json(to_json({"status": "live"}))
 
     @router.head("/health/ready", include_in_schema=False)
     @router.get("/health/ready", response_model=ReadyAnswer, responses=_errors(503))
     async def ready() -> Response:
-        """Say whether predictions can be answered: a pair is loaded and the feature store answers."""
+        """Say whether predictions can be answered: the default model has a pair and the feature store answers."""
         if state.is_draining:
             raise ServingError(503, "not_ready", "the server is about to stop")
-        status = await backend.status()
+        status = await service.default.backend.status()
         if status.pair is None or status.reason is not None:
             raise ServingError(503, "not_ready", status.reason or "no pair is loaded")
         pair = status.pair
         content = {
             "status": "ready",
-            "experiment": settings.experiment,
+            "experiment": service.default.name,
             "version": pair.version,
             "pair_id": pair.pair_id,
         }
-        return Response(to_json(content), media_type=JSON)
+        return _json(to_json(content))
 
     @router.head("/metrics", include_in_schema=False)
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
         """Report counters in Prometheus' text format."""
-        return Response(metrics.render(backend.served_pair()), headers={"content-type": CONTENT_TYPE})
+        served = {name: model.backend.served() for name, model in service.models.items()}
+        looks = {name: model.backend.looks() for name, model in service.models.items()}
+        pairs = {name: now.pair if now else None for name, now in served.items()}
+        return Response(service.metrics.render(pairs, looks), headers={"content-type": CONTENT_TYPE})
 
-    @router.post(
-        "/admin/reload",
-        response_model=ReloadAnswer,
-        responses=_errors(401, 403, 503),
-        # For the page only: `require_admin` decides, and says what is wrong in the errors' own form.
-        dependencies=[Security(HTTPBearer(scheme_name="bearer", auto_error=False))],
-    )
-    async def reload(request: Request) -> Response:
-        """Serve the pair that is in production now. No request is dropped; on failure the old pair stays."""
+    async def reload_model(request: Request, name: str | None) -> Response:
         require_admin(request.headers.get("authorization"), settings.admin_token)
+        model = service.model(name)
         try:
-            report = await backend.reload()
+            report = await model.backend.reload()
         except ServingError:
-            metrics.observe_reload("failed")
+            service.metrics.observe_reload(model.name, "failed")
             raise
-        metrics.observe_reload("swapped" if report.swapped else "unchanged")
+        service.metrics.observe_reload(model.name, "swapped" if report.swapped else "unchanged")
         content = {
-            "experiment": settings.experiment,
+            "experiment": model.name,
             "version": report.pair.version,
             "pair_id": report.pair.pair_id,
             "previous_version": report.previous_version,
             "swapped": report.swapped,
         }
-        return Response(to_json(content), media_type=JSON)
+        return _json(to_json(content))
+
+    # For the page only: `require_admin` decides, and says what is wrong in the errors' own form.
+    token = [Security(HTTPBearer(scheme_name="bearer", auto_error=False))]
+
+    @router.post("/admin/reload", response_model=ReloadAnswer, responses=_errors(401, 403, 503), dependencies=token)
+    async def reload(request: Request) -> Response:
+        """Serve the pair that is in production now. No request is dropped; on failure the old pair stays."""
+        return await reload_model(request, None)
+
+    @router.post(
+        "/admin/reload/{name}", response_model=ReloadAnswer, responses=_errors(401, 403, 404, 503), dependencies=token
+    )
+    async def reload_of_model(request: Request, name: str) -> Response:
+        """Do so for the model of that name."""
+        return await reload_model(request, name)
 
     return router
 
@@ -254,7 +321,8 @@ def _described_body(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorResponse} for status in statuses}
+    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
+    return {status: {"model": ErrorResponse, "content": content} for status in statuses}
 
 
 class ObservationMiddleware:
@@ -285,7 +353,7 @@ class ObservationMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 # Asked only once all was read: asking for more would have the server wave the rest of a body through.
-                has_left = is_whole and await Request(scope, receive).is_disconnected()
+                has_left = is_whole and _has_left(receive)
                 status = CLIENT_LEFT if has_left else message["status"]
                 if self.is_request_id_answered:
                     message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
@@ -319,18 +387,34 @@ class ObservationMiddleware:
         access_logger.info("%s", orjson.dumps(line).decode())
 
 
+def _has_left(receive: Receive) -> bool:
+    """Return whether the client of a request whose body was read is gone, without waiting for it to go."""
+    asking = receive()
+    try:
+        # A step of the coroutine by hand: a task of its own would cost more than all else that observes a request.
+        asking.send(None)  # type: ignore[attr-defined] # ASGI promises an awaitable; ours is a coroutine
+    except StopIteration as told:
+        return bool(told.value["type"] == "http.disconnect")
+    asking.close()  # type: ignore[attr-defined]
+    return False
+
+
 def _request_id(scope: Scope) -> str:
     """Return the client's request id if it is harmless, else a new one."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS_ID}{next(_numbers):012x}"
+
+
+def _problem(error: ServingError, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(to_json(error.body()), error.status, headers or error.headers, PROBLEM)
 
 
 async def _answer_serving_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    return Response(to_json(error.body()), error.status, error.headers, JSON)
+    return _problem(error)
 
 
-async def _note_departure(*_: object) -> Response:
+async def _note_departure(_: Request, __: Exception) -> Response:
     """Answer a client that left before its request was complete: nobody will read it, but log and metrics have it."""
     return Response(status_code=CLIENT_LEFT)
 
@@ -339,16 +423,11 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     assert isinstance(error, HTTPException)
     code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     message = f"{error.detail}: {request.method} is not answered here; see /docs for the routes"
-    return Response(
-        to_json(ServingError(error.status_code, code, message).body()),
-        error.status_code,
-        dict(error.headers or {}),
-        JSON,
-    )
+    return _problem(ServingError(error.status_code, code, message), error.headers)
 
 
 async def _answer_unexpected_error(request: Request, error: Exception) -> Response:
     logger.error("request %s failed", request.state.request_id, exc_info=error)
     message = f"the server failed; its log has the cause under request id {request.state.request_id}"
     headers = {"x-request-id": request.state.request_id}
-    return Response(to_json(ServingError(500, "internal_error", message).body()), 500, headers, JSON)
+    return _problem(ServingError(500, "internal_error", message), headers)

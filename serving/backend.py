@@ -5,7 +5,7 @@ Two backends exist: `serving.local` computes in the web server's process, `servi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,10 +15,31 @@ import numpy.typing as npt
 from mlplatform.datamodule import Float32
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers, observed_shares, with_fallback
-from mlplatform.registry.pairs import PairInfo
+from mlplatform.registry.pairs import PRODUCTION, PairInfo
 from serving.rules import Mark, RowRules
 
 EntityId = int | str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which pair of an experiment is to answer: the one behind an alias, or a version."""
+
+    alias: str = PRODUCTION
+    version: int | None = None
+
+    @property
+    def is_default(self) -> bool:
+        """Whether that is the pair in production."""
+        return self.version is None and self.alias == PRODUCTION
+
+    @property
+    def ref(self) -> str:
+        """As the registry understands it."""
+        return self.alias if self.version is None else str(self.version)
+
+
+DEFAULT = Choice()
 
 
 @dataclass(frozen=True)
@@ -51,6 +72,23 @@ class Prediction:
     marks: tuple[tuple[Mark, ...], ...]
     observed: npt.NDArray[np.float64]
     is_fallback: npt.NDArray[np.bool_]
+
+    def part(self, start: int, stop: int) -> Prediction:
+        """Return the answers of the entities from `start` to before `stop`."""
+        point, lower, upper, coverage = self.answers
+        low, high = (None if side is None else side[start:stop] for side in (lower, upper))
+        return Prediction(
+            pair=self.pair,
+            entity_ids=self.entity_ids[start:stop],
+            origins=self.origins[start:stop],
+            answers=Answers(point[start:stop], low, high, coverage),
+            event_times=self.event_times[start:stop],
+            ages=self.ages[start:stop],
+            is_stale=self.is_stale[start:stop],
+            marks=self.marks[start:stop],
+            observed=self.observed[start:stop],
+            is_fallback=self.is_fallback[start:stop],
+        )
 
     @property
     def outputs(self) -> Float32:
@@ -89,6 +127,22 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Served:
+    """What answers now, as far as clients are told.
+
+    Attributes:
+        types: `float` or `category` per input column.
+        max_age: age beyond which features are stale, as the configuration has it; `None` without a limit.
+        coverage: of the prediction intervals; `None` without intervals.
+    """
+
+    pair: PairInfo
+    types: Mapping[str, str]
+    max_age: str | None
+    coverage: float | None
+
+
+@dataclass(frozen=True)
 class ReloadReport:
     """What a reload found: the pair now served, and the version served before (`None` if there was none)."""
 
@@ -124,15 +178,20 @@ class Backend(Protocol):
         """Release everything."""
 
     async def forecast_entities(
-        self, entities: Sequence[EntityId], time_point: str, future: Sequence[dict[str, Any]] = ()
+        self,
+        entities: Sequence[EntityId],
+        time_point: str,
+        future: Sequence[dict[str, Any]] = (),
+        choice: Choice = DEFAULT,
     ) -> Prediction:
         """Predict for entities of the feature store.
 
         Parameters:
+            time_point: `now`, or a moment of the past.
             future: rows over the horizon, of a model that reads columns known beforehand.
         """
 
-    async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
+    async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
         """Predict from raw rows."""
 
     async def reload(self) -> ReloadReport:
@@ -141,5 +200,8 @@ class Backend(Protocol):
     async def status(self) -> Status:
         """Say whether predictions can be answered."""
 
-    def served_pair(self) -> PairInfo | None:
-        """Return the pair that would answer now."""
+    def looks(self) -> Mapping[str, int]:
+        """Return how often the server looked for another pair by itself, by outcome."""
+
+    def served(self) -> Served | None:
+        """Return what would answer now."""

@@ -21,6 +21,7 @@ from serving.stages import Stage
 RequestT = TypeVar("RequestT", bound=StrictRequest)
 
 JSON = "application/json"
+PROBLEM = "application/problem+json"
 # Above this size reading a body takes longer than handing it to a thread.
 _SMALL_BODY_BYTES = 32_768
 # zlib's own number for "gzip, with its header and checksum".

@@ -31,7 +31,7 @@ from mlplatform.registry.pairs import (
     stored_example,
 )
 from mlplatform.settings import Settings, sqlite_file
-from serving.backend import ReloadReport
+from serving.backend import Choice, ReloadReport, Served
 from serving.batching import is_batchable
 from serving.concurrency import Coalescer, Workers
 from serving.errors import ServingError
@@ -66,6 +66,12 @@ class Bundle:
     staleness: StalenessConfig
     rules: RowRules
     is_batchable: bool = False
+
+    def served(self) -> Served:
+        """Return what clients are told about it."""
+        calibration = self.forecaster.model.calibration
+        coverage = None if calibration is None else calibration.coverage
+        return Served(self.pair, self.forecaster.preprocessor.columns, self.staleness.max_age, coverage)
 
 
 class BundleLoader:
@@ -108,6 +114,17 @@ class BundleLoader:
             )
         return pair
 
+    def find(self, choice: Choice) -> PairInfo:
+        """Return the pair that a request chooses.
+
+        Raises:
+            ServingError: 404 if there is none.
+        """
+        try:
+            return self._store.resolve(self.experiment, choice.ref)
+        except PairNotFoundError as error:
+            raise ServingError(404, "unknown_version", str(error)) from error
+
     def kept(self) -> PairInfo | None:
         """Return the pair that was in production when this machine last had word of it; `None` if it never had."""
         return self._kept.last(self.experiment)
@@ -131,6 +148,10 @@ class BundleLoader:
         except (OSError, PairIntegrityError) as error:
             logger.warning("a start without the registry would fail: pair %s is not kept: %s", pair.pair_id, error)
         return bundle
+
+    def load_aside(self, pair: PairInfo) -> Bundle:
+        """Verify and load a pair that is not in production; raises as `load`."""
+        return self._bundle(pair, self._store.fetch)
 
     def load_kept(self, pair: PairInfo) -> Bundle:
         """Verify and load a pair that is kept here; raises as `load`."""
@@ -184,6 +205,7 @@ class BundleHolder:
         self.reason = f"the production pair of {loader.experiment!r} is being loaded"
         self._loader = loader
         self._previous: Bundle | None = None
+        self._chosen: Bundle | None = None
         # One thread of its own: reloads must not take a worker away from requests.
         self._workers = Workers(1)
         self.reload = Coalescer(self._reload)
@@ -197,6 +219,20 @@ class BundleHolder:
         if self.current is None:
             raise ServingError(503, "no_production_pair", self.reason)
         return self.current
+
+    async def chosen(self, choice: Choice) -> Bundle:
+        """Return the bundle that a request chooses, loading it aside if need be; the last one chosen stays loaded.
+
+        Raises:
+            ServingError: 404 if there is no such pair, 503 if it cannot be loaded.
+        """
+        try:
+            return await self._workers.run(self._choose, choice)
+        except ServingError:
+            raise
+        except Exception as error:
+            message = f"{choice.ref} of {self._loader.experiment!r} cannot be loaded: {_described(error)}"
+            raise ServingError(503, "pair_unavailable", message) from error
 
     async def run(self, function: Callable[[*Args], T], *args: *Args) -> T:
         """Run what a new bundle needs before it is used, in the loading thread."""
@@ -230,12 +266,28 @@ class BundleHolder:
                 raise
             logger.warning("the registry is away, serving what is kept of version %d: %s", kept.version, error)
             return self._loader.load_kept(kept)
-        for loaded in (current, self._previous):
-            if loaded is not None and loaded.pair.pair_id == pair.pair_id:
+        for loaded in self._loaded():
+            if loaded.pair.pair_id == pair.pair_id:
                 return self._with_policies(loaded)
         bundle = self._loader.load(pair)
-        logger.info("loaded version %d of %r, pair %s", pair.version, pair.name, pair.pair_id)
+        inference = bundle.forecaster.model.inference
+        logger.info("loaded version %d of %r, pair %s, %s", pair.version, pair.name, pair.pair_id, inference)
         return bundle
+
+    def _choose(self, choice: Choice) -> Bundle:
+        for loaded in self._loaded():
+            # What stands behind a number never changes, so the registry need not be asked.
+            if choice.version == loaded.pair.version:
+                return loaded
+        pair = self._loader.find(choice)
+        for loaded in self._loaded():
+            if loaded.pair.pair_id == pair.pair_id:
+                return loaded
+        self._chosen = self._loader.load_aside(pair)
+        return self._chosen
+
+    def _loaded(self) -> list[Bundle]:
+        return [bundle for bundle in (self.current, self._previous, self._chosen) if bundle is not None]
 
     def _with_policies(self, loaded: Bundle) -> Bundle:
         """Return a bundle under the policies that the configuration has now."""

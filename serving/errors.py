@@ -1,8 +1,9 @@
 """Errors that a client sees, and their one JSON shape.
 
-Every answer that is not a success has the body `{"error": {"code", "message", "details"}}`. `code` is stable and made
-for programs; `message` and `details` say what was found, what was expected and what to do. The classes here carry only
-plain values, so that they travel between Ray processes unchanged.
+Every answer that is not a success is a problem of RFC 9457 (`type`, `title`, `status`, `detail`) with the further
+member `error` of `{"code", "message", "details"}`. `code` is stable and made for programs; `message` and `details` say
+what was found, what was expected and what to do. The classes here carry only plain values, so that they travel between
+Ray processes unchanged.
 """
 
 from __future__ import annotations
@@ -40,8 +41,12 @@ class ErrorBody(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The body of every answer that is not a success."""
+    """The body of every answer that is not a success, as RFC 9457 describes it."""
 
+    type: str = Field(description="Names the kind of problem: `urn:mlplatform:problem:<code>`.")
+    title: str = Field(description="The kind of problem in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What happened and what to do; as `error.message`.")
     error: ErrorBody
 
 
@@ -54,6 +59,7 @@ class ServingError(Exception):
         message: what happened and what to do.
         details: the single findings, where there are several.
         headers: further HTTP headers of the answer.
+        entities: ids that are to blame, where the same request without them may be answered.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class ServingError(Exception):
         message: str,
         details: Sequence[ErrorDetail] = (),
         headers: dict[str, str] | None = None,
+        entities: Sequence[int | str] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -70,14 +77,21 @@ class ServingError(Exception):
         self.message = message
         self.details = tuple(details)
         self.headers = headers or {}
+        self.entities = tuple(entities)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ServingError, (self.status, self.code, self.message, self.details, self.headers)
+        return ServingError, (self.status, self.code, self.message, self.details, self.headers, self.entities)
 
     def body(self) -> dict[str, Any]:
         """Return the JSON form."""
         details = [detail.model_dump(exclude_none=True) for detail in self.details]
-        return {"error": {"code": self.code, "message": self.message, "details": details}}
+        return {
+            "type": f"urn:mlplatform:problem:{self.code}",
+            "title": self.code.replace("_", " ").capitalize(),
+            "status": self.status,
+            "detail": self.message,
+            "error": {"code": self.code, "message": self.message, "details": details},
+        }
 
 
 class StaleFeaturesRefusedError(ServingError):
@@ -88,15 +102,14 @@ class StaleFeaturesRefusedError(ServingError):
     features, and the caller can leave the named entities out.
 
     Parameters:
-        entities: number of entities whose features are too old.
+        entities: those whose features are too old.
         oldest_seconds: age of the oldest; `None` if no age is known.
     """
 
     def __init__(
-        self, message: str, details: Sequence[ErrorDetail], entities: int, oldest_seconds: float | None
+        self, message: str, details: Sequence[ErrorDetail], entities: Sequence[int | str], oldest_seconds: float | None
     ) -> None:
-        super().__init__(409, "stale_features", message, details)
-        self.entities = entities
+        super().__init__(409, "stale_features", message, details, entities=entities)
         self.oldest_seconds = oldest_seconds
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -146,7 +159,7 @@ def too_little_observed(entities: Sequence[tuple[Any, float]], least: float, loo
         f"too little was measured for {len(entities)} entities ({named}): observation.min_observed of the experiment "
         f"asks for {least:.1%} of the lookback; leave them out, bring in what is missing, or change the policy"
     )
-    return ServingError(409, "too_little_observed", message, details)
+    return ServingError(409, "too_little_observed", message, details, entities=[entity for entity, _ in entities])
 
 
 def too_many_requests(limit: int) -> ServingError:
@@ -176,6 +189,16 @@ def overdue(stage: str, deadline_s: float) -> ServingError:
         "deadline_exceeded",
         f"the {stage} took longer than {deadline_s:g} s; wait as long as Retry-After says and send the request again",
         headers=dict(_SOON),
+    )
+
+
+def unknown_model(name: str, known: Sequence[str]) -> ServingError:
+    """Return the error of a request for an experiment that this server does not serve."""
+    return ServingError(
+        404,
+        "unknown_model",
+        f"no model {shown(name)} is served here; served: {', '.join(known)}; ask for one of them, or add the "
+        "experiment to MLPLATFORM_EXPERIMENTS of the server",
     )
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from mlplatform.config import DatasetConfig, StalenessConfig
 from mlplatform.features import EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
-from mlplatform.features.retrieval import FeaturePanel, FeatureStoreFacade, Known
-from mlplatform.registry import Contract
+from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.registry import Contract, read_features
 from mlplatform.settings import Settings
 from serving.backend import EntityId
 from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, StaleFeaturesRefusedError, invalid, shown
@@ -33,14 +33,18 @@ def read_panel(
     time_point: str,
     settings: Settings,
 ) -> FeaturePanel:
-    """Return the latest rows of `entities` from the online store, as many as the contract needs, with their ages.
+    """Return the newest rows of `entities`, as many as the contract needs, with their ages.
+
+    Parameters:
+        time_point: `now` for the latest rows from the online store; for any other moment, what the offline store knew
+            at it.
 
     Raises:
         ServingError: 404 for unknown entities, 409 for features older than the policy allows, 422 for ids of the wrong
             type, 503 if the store does not answer.
     """
     try:
-        return _load(contract, dataset, staleness, entities, time_point, settings)
+        return read_features(contract, dataset, staleness, entities, time_point, settings)
     except UnknownEntityError as error:
         details = [
             ErrorDetail(
@@ -51,7 +55,7 @@ def read_panel(
             )
             for entity in error.entities[:MAX_DETAILS]
         ]
-        raise ServingError(404, "unknown_entity", str(error), details) from error
+        raise ServingError(404, "unknown_entity", str(error), details, entities=error.entities) from error
     except EntityTypeError as error:
         expected = "ids of the type that the dataset has"
         detail = ErrorDetail(field="entities", found=str(error), expected=expected, action="correct them")
@@ -72,26 +76,12 @@ def read_panel(
 def store_problem(contract: Contract, dataset: DatasetConfig, settings: Settings) -> str | None:
     """Return why the online store cannot answer for this dataset, or `None` when it can."""
     try:
-        _load(contract, dataset, StalenessConfig(), _PROBE, "now", settings)
+        read_features(contract, dataset, StalenessConfig(), _PROBE, "now", settings)
     except (UnknownEntityError, EntityTypeError):
         return None
     except Exception as error:
         return store_failure(dataset, error)
     return None
-
-
-def _load(
-    contract: Contract,
-    dataset: DatasetConfig,
-    staleness: StalenessConfig,
-    entities: Sequence[EntityId],
-    time_point: str,
-    settings: Settings,
-) -> FeaturePanel:
-    store = FeatureStoreFacade(dataset, "online", settings, staleness=staleness)
-    steps = contract.input_rows if contract.task == "forecast" else None
-    known = Known(contract.known, contract.targets, contract.future_rows)
-    return store.load_features(time_point, entities, contract.columns, steps=steps, known=known)
 
 
 def store_failure(dataset: DatasetConfig, error: Exception) -> str:
@@ -114,4 +104,5 @@ def _stale_features(error: StaleFeaturesError, dataset: DatasetConfig) -> StaleF
         for stale in error.stale[:MAX_DETAILS]
     ]
     ages = [stale.age.total_seconds() for stale in error.stale if stale.age is not None]
-    return StaleFeaturesRefusedError(str(error), details, len(error.stale), max(ages, default=None))
+    ids = [stale.entity for stale in error.stale]
+    return StaleFeaturesRefusedError(str(error), details, ids, max(ages, default=None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from serving.backend import ReloadReport
@@ -23,11 +24,15 @@ class Keeper:
         reload: serves the pair that is in production now.
         poll_s: between two looks once a pair is loaded, in seconds, give or take a fifth so that many servers do not
             ask in the same moment; 0 stops after the first success.
+
+    Attributes:
+        outcomes: how often a look ended as `swapped`, `unchanged` or `failed`.
     """
 
     def __init__(self, experiment: str, reload: Callable[[], Awaitable[ReloadReport]], poll_s: float) -> None:
         self._experiment, self._reload, self._poll_s = experiment, reload, poll_s
         self._task: asyncio.Task[None] | None = None
+        self.outcomes: Counter[str] = Counter()
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -43,12 +48,14 @@ class Keeper:
         pause, told = FIRST_PAUSE_S, ""
         while True:
             try:
-                await self._reload()
+                report = await self._reload()
             except ServingError as error:
+                self.outcomes["failed"] += 1
                 if error.message != told:
                     logger.warning("%s: %s", self._experiment, error.message)
                 told, wait, pause = error.message, pause, min(pause * 2, self._poll_s or LONGEST_PAUSE_S)
             else:
+                self.outcomes["swapped" if report.swapped else "unchanged"] += 1
                 if not self._poll_s:
                     return
                 told, wait, pause = "", self._poll_s, FIRST_PAUSE_S

@@ -11,17 +11,17 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from mlplatform.config import experiment_names
-from mlplatform.registry.pairs import PairInfo
-from mlplatform.settings import ServerLimits, Settings
-from serving.backend import EntityId, Prediction, ReloadReport, Status
+from mlplatform.features import NOW
+from mlplatform.settings import EVERY, ServerLimits, Settings
+from serving.backend import DEFAULT, Choice, EntityId, Prediction, ReloadReport, Served, Status
 from serving.batching import Batcher
 from serving.breaker import CircuitBreaker
-from serving.bundle import BundleHolder, BundleLoader
+from serving.bundle import Bundle, BundleHolder, BundleLoader
 from serving.errors import ServingError
 from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
@@ -87,13 +87,19 @@ class LocalBackend:
         self._holder.close()
 
     async def forecast_entities(
-        self, entities: Sequence[EntityId], time_point: str, future: Sequence[dict[str, Any]] = ()
+        self,
+        entities: Sequence[EntityId],
+        time_point: str,
+        future: Sequence[dict[str, Any]] = (),
+        choice: Choice = DEFAULT,
     ) -> Prediction:
         """Predict for entities of the feature store."""
-        bundle = self._holder.require()
+        bundle = await self._chosen(choice)
         contract, types = bundle.pair.contract, bundle.forecaster.preprocessor.columns
+        # The past is read from files, which takes its time and does not hang.
+        stage = self._stages.store if time_point == NOW else self._stages.bulk
         read = partial(
-            self._stages.store.run,
+            stage.run,
             read_panel,
             contract,
             bundle.dataset,
@@ -102,16 +108,16 @@ class LocalBackend:
             time_point,
             self._settings,
         )
-        panel = await self._breaker.call(read)
+        panel = await (self._breaker.call(read) if time_point == NOW else read())
         whole = partial(with_future_of_request, panel, future, contract, types, bundle.rules)
         return await self._answer(Question(bundle, whole), len(entities))
 
-    async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
+    async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
         """Predict from raw rows."""
-        bundle = self._holder.require()
+        bundle = await self._chosen(choice)
         types = bundle.forecaster.preprocessor.columns
         panel = partial(panel_from_rows, rows, bundle.pair.contract, types, bundle.rules)
-        return await self._answer(Question(bundle, panel), len(rows) // bundle.pair.contract.input_rows)
+        return await self._answer(Question(bundle, panel, rows), len(rows) // bundle.pair.contract.input_rows)
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""
@@ -126,9 +132,17 @@ class LocalBackend:
             return Status(bundle.pair, f"the feature store of dataset {bundle.dataset.name!r} is being opened")
         return Status(bundle.pair, await self._health.problem())
 
-    def served_pair(self) -> PairInfo | None:
-        """Return the pair that would answer now."""
-        return self._holder.current.pair if self._holder.current else None
+    def looks(self) -> Mapping[str, int]:
+        """Return how the looks for another pair ended."""
+        return self._keeper.outcomes
+
+    def served(self) -> Served | None:
+        """Return what would answer now."""
+        bundle = self._holder.current
+        return None if bundle is None else bundle.served()
+
+    async def _chosen(self, choice: Choice) -> Bundle:
+        return self._holder.require() if choice.is_default else await self._holder.chosen(choice)
 
     async def _refresh(self) -> ReloadReport:
         report = await self._holder.reload()
@@ -155,6 +169,8 @@ class LocalBackend:
 def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tuple[Settings, str, int]:
     """Return settings, host and port from the command line and the environment; shared by both servers.
 
+    `experiments` of the settings are the names to serve, `experiment` the default one among them.
+
     Raises:
         SystemExit: with status 2 and the known names, if there is no such experiment.
     """
@@ -162,18 +178,27 @@ def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tupl
     settings = Settings.from_env()
     parser.add_argument("--host", default=settings.serving_host, help="default: MLPLATFORM_HOST or 127.0.0.1")
     parser.add_argument("--port", type=int, default=settings.serving_port, help="default: MLPLATFORM_PORT or 8000")
-    parser.add_argument("--experiment", help="experiment to serve; default: MLPLATFORM_EXPERIMENT")
+    parser.add_argument(
+        "--experiment",
+        help="experiment to serve, or several separated by commas, the default one first, or * for all; default: "
+        "MLPLATFORM_EXPERIMENTS, else MLPLATFORM_EXPERIMENT",
+    )
     arguments = parser.parse_args(argv)
-    if arguments.experiment:
-        settings = dataclasses.replace(settings, experiment=arguments.experiment)
     known = experiment_names(settings)
-    if settings.experiment not in known:
+    asked = [settings.experiment, *settings.experiments]
+    if arguments.experiment:
+        asked = [name.strip() for name in arguments.experiment.split(",")]
+    if EVERY in asked:
+        asked = [*(name for name in asked if name != EVERY), *known]
+    unknown = [name for name in asked if name not in known]
+    if unknown:
         # A server that could never be ready should not look like one that waits for its first training run.
         parser.error(
-            f"unknown experiment {settings.experiment!r}; known: {', '.join(known)}; correct --experiment or "
-            "MLPLATFORM_EXPERIMENT, or add the experiment's YAML to MLPLATFORM_CONF_DIR"
+            f"unknown experiment {', '.join(map(repr, unknown))}; known: {', '.join(known)}; correct --experiment, "
+            "MLPLATFORM_EXPERIMENT or MLPLATFORM_EXPERIMENTS, or add the experiment's YAML to MLPLATFORM_CONF_DIR"
         )
-    return settings, arguments.host, arguments.port
+    names = tuple(dict.fromkeys(asked))
+    return dataclasses.replace(settings, experiment=names[0], experiments=names), arguments.host, arguments.port
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -189,7 +214,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     from serving.api import build_app
     from serving.process import run
 
-    run(build_app(LocalBackend(settings), settings), host, port, settings.limits)
+    stages = Stages(settings.limits)
+    backends = {
+        name: LocalBackend(dataclasses.replace(settings, experiment=name), stages) for name in settings.experiments
+    }
+    run(build_app(backends, settings), host, port, settings.limits)
 
 
 def _fail_fast_without_registry() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -30,20 +30,18 @@ class ServingMetrics:
     """The numbers of one application.
 
     Parameters:
-        experiment: the experiment it serves.
-        log: its prediction log, whose own counts are reported too.
+        logs: the prediction log of every experiment that it serves, whose own counts are reported too.
     """
 
-    def __init__(self, experiment: str, log: PredictionLog) -> None:
-        self._experiment = experiment
-        self._log = log
+    def __init__(self, logs: Mapping[str, PredictionLog]) -> None:
+        self._logs = logs
         self._lock = threading.Lock()
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._latencies: dict[str, _Histogram] = {}
-        self._predictions: Counter[str] = Counter()
-        self._reloads: Counter[str] = Counter()
-        self._feature_age_seconds: float | None = None
-        self._stale: Counter[str] = Counter()
+        self._predictions: Counter[tuple[str, str]] = Counter()
+        self._reloads: Counter[tuple[str, str]] = Counter()
+        self._feature_age_seconds: dict[str, float] = {}
+        self._stale: Counter[tuple[str, str]] = Counter()
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is the template, not the path."""
@@ -51,32 +49,37 @@ class ServingMetrics:
             self._requests[method, route, str(status)] += 1
             self._latencies.setdefault(route, _Histogram()).observe(seconds)
 
-    def observe_predictions(self, version: int, count: int) -> None:
+    def observe_predictions(self, experiment: str, version: int, count: int) -> None:
         """Count predictions."""
         with self._lock:
-            self._predictions[str(version)] += count
+            self._predictions[experiment, str(version)] += count
 
-    def observe_feature_age(self, seconds: float | None) -> None:
+    def observe_feature_age(self, experiment: str, seconds: float | None) -> None:
         """Remember the age of the oldest features of a request; `None`, of features without a time, changes nothing."""
         if seconds is not None:
-            self._feature_age_seconds = seconds
+            self._feature_age_seconds[experiment] = seconds
 
-    def observe_stale(self, outcome: str, entities: int) -> None:
+    def observe_stale(self, experiment: str, outcome: str, entities: int) -> None:
         """Count entities with features older than the experiment's limit, by what became of their request."""
         if entities:
             with self._lock:
-                self._stale[outcome] += entities
+                self._stale[experiment, outcome] += entities
 
-    def observe_reload(self, outcome: str) -> None:
+    def observe_reload(self, experiment: str, outcome: str) -> None:
         """Count one reload."""
         with self._lock:
-            self._reloads[outcome] += 1
+            self._reloads[experiment, outcome] += 1
 
-    def render(self, pair: PairInfo | None) -> bytes:
-        """Return the text page; `pair` is what is served now."""
+    def render(self, pairs: Mapping[str, PairInfo | None], looks: Mapping[str, Mapping[str, int]]) -> bytes:
+        """Return the text page.
+
+        Parameters:
+            pairs: what every experiment serves now.
+            looks: by experiment, how its looks for another pair ended.
+        """
         registry = CollectorRegistry(auto_describe=False)
         with self._lock:
-            registry.register(_Families([*self._request_families(), *self._model_families(pair)]))
+            registry.register(_Families([*self._request_families(), *self._model_families(pairs), _looks(looks)]))
         return generate_latest(registry)
 
     def _request_families(self) -> Iterator[Metric]:
@@ -89,26 +92,27 @@ class ServingMetrics:
             latency.add_metric((route,), histogram.cumulative(), histogram.total)
         yield latency
 
-    def _model_families(self, pair: PairInfo | None) -> Iterator[Metric]:
-        name, one = self._experiment, ("experiment",)
-        predictions = [((name, version), count) for version, count in self._predictions.items()]
-        yield _counter("mlplatform_predictions", "Rows predicted.", ("experiment", "version"), predictions)
-        reloads = [((name, outcome), count) for outcome, count in self._reloads.items()]
-        yield _counter("mlplatform_reloads", "Reloads by outcome.", ("experiment", "outcome"), reloads)
-        served = [((name, str(pair.version), pair.pair_id), 1)] if pair else []
+    def _model_families(self, pairs: Mapping[str, PairInfo | None]) -> Iterator[Metric]:
+        one = ("experiment",)
+        predictions = ("experiment", "version")
+        yield _counter("mlplatform_predictions", "Rows predicted.", predictions, self._predictions.items())
+        outcome = ("experiment", "outcome")
+        yield _counter("mlplatform_reloads", "Reloads by outcome.", outcome, self._reloads.items())
+        served = [((name, str(pair.version), pair.pair_id), 1) for name, pair in pairs.items() if pair]
         yield _gauge(
             "mlplatform_served_pair_info", "The pair that is served.", ("experiment", "version", "pair_id"), served
         )
-        age = [] if self._feature_age_seconds is None else [((name,), self._feature_age_seconds)]
-        yield _gauge("mlplatform_feature_age_seconds", "Age of the latest request's oldest features.", one, age)
-        stale = [((name, outcome), count) for outcome, count in self._stale.items()]
+        ages = [((name,), age) for name, age in self._feature_age_seconds.items()]
+        yield _gauge("mlplatform_feature_age_seconds", "Age of the latest request's oldest features.", one, ages)
         text = "Entities asked for whose features were older than staleness.max_age."
-        yield _counter("mlplatform_stale_features", text, ("experiment", "outcome"), stale)
-        log = self._log
-        rows = "mlplatform_prediction_log_rows"
-        yield _counter(f"{rows}_written", "Rows of the prediction log written.", one, [((name,), log.written_rows)])
-        yield _counter(f"{rows}_dropped", "Rows lost to a full buffer.", one, [((name,), log.dropped_rows)])
-        yield _gauge(f"{rows}_buffered", "Rows that wait to be written.", one, [((name,), log.buffered_rows)])
+        yield _counter("mlplatform_stale_features", text, outcome, self._stale.items())
+        rows, logs = "mlplatform_prediction_log_rows", self._logs.items()
+        written = [((name,), log.written_rows) for name, log in logs]
+        yield _counter(f"{rows}_written", "Rows of the prediction log written.", one, written)
+        dropped = [((name,), log.dropped_rows) for name, log in logs]
+        yield _counter(f"{rows}_dropped", "Rows lost to a full buffer.", one, dropped)
+        buffered = [((name,), log.buffered_rows) for name, log in logs]
+        yield _gauge(f"{rows}_buffered", "Rows that wait to be written.", one, buffered)
 
 
 class _Histogram:
@@ -130,6 +134,12 @@ class _Histogram:
             running += count
             buckets.append((bound, float(running)))
         return buckets
+
+
+def _looks(looks: Mapping[str, Mapping[str, int]]) -> Metric:
+    found = [((name, outcome), count) for name, counts in looks.items() for outcome, count in counts.items()]
+    text = "Looks of the server itself whether another pair is in production, by outcome."
+    return _counter("mlplatform_alias_polls", text, ("experiment", "outcome"), found)
 
 
 class _Families(Collector):

@@ -21,9 +21,9 @@ import signal
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -34,7 +34,7 @@ from mlplatform.registry import Answers
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.api import build_app
-from serving.backend import EntityId, Prediction, ReloadReport, Status
+from serving.backend import DEFAULT, Choice, EntityId, Prediction, ReloadReport, Served, Status
 from serving.bundle import Bundle, BundleLoader, reload_failure
 from serving.concurrency import Coalescer, Workers
 from serving.errors import ServingError
@@ -79,12 +79,17 @@ class PairRef:
 
 
 @dataclass(frozen=True)
-class Served:
-    """What answers requests now: a pair, and the policies of the experiment's configuration."""
+class Policies:
+    """What answers requests now: a pair, what is told about it, and the policies of the experiment's configuration."""
 
-    pair: PairInfo
+    served: Served
     staleness: StalenessConfig
     rules: RowRules
+
+    @property
+    def pair(self) -> PairInfo:
+        """The pair."""
+        return self.served.pair
 
 
 class VersionCache(Generic[T]):
@@ -166,12 +171,18 @@ class PairService:
 class PreprocessingService(PairService):
     """Checks raw rows, and maps panels to samples and outputs to original units."""
 
-    async def rules(
-        self, ref: PairRef, dataset: DatasetConfig, policy: RequestsConfig, observation: ObservationConfig
-    ) -> RowRules:
-        """Return what rows of requests may hold."""
+    async def described(
+        self,
+        ref: PairRef,
+        staleness: StalenessConfig,
+        dataset: DatasetConfig,
+        policy: RequestsConfig,
+        observation: ObservationConfig,
+    ) -> tuple[Served, RowRules]:
+        """Return what clients are told about a pair, and what rows of requests may hold."""
         bundle = await self._bundles.get(ref)
-        return RowRules.of(bundle.forecaster, dataset, policy, observation)
+        rules = RowRules.of(bundle.forecaster, dataset, policy, observation)
+        return replace(bundle, staleness=staleness).served(), rules
 
     async def panel(self, ref: PairRef, rows: Sequence[dict[str, Any]], rules: RowRules) -> FeaturePanel | ServingError:
         """Return checked raw rows as a panel, or what to tell the client."""
@@ -227,7 +238,7 @@ class RayBackend:
         self._feast, self._preprocessing, self._model = feast, preprocessing, model
         self._loader = BundleLoader(settings)
         self._workers = Workers(1)
-        self._served: Served | None = None
+        self._current: Policies | None = None
         self._reason = f"the production pair of {settings.experiment!r} is being loaded"
         self._coalesced_reload = Coalescer(self._swap)
         self._keeper = Keeper(settings.experiment, self.reload, settings.limits.poll_s)
@@ -242,23 +253,26 @@ class RayBackend:
         await self._keeper.close()
 
     async def forecast_entities(
-        self, entities: Sequence[EntityId], time_point: str, future: Sequence[dict[str, Any]] = ()
+        self,
+        entities: Sequence[EntityId],
+        time_point: str,
+        future: Sequence[dict[str, Any]] = (),
+        choice: Choice = DEFAULT,
     ) -> Prediction:
         """Predict for entities of the feature store."""
-        served = self._require()
+        chosen = await self._chosen(choice)
+        ref = PairRef.of(chosen.pair)
         # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
-        panel = await self._feast.read.remote(PairRef.of(served.pair), served.staleness, entities, time_point)
-        panel = _unless_refused(panel)
-        if future or served.pair.contract.known:
-            whole = self._preprocessing.future.remote(PairRef.of(served.pair), panel, future, served.rules)
-            panel = _unless_refused(await whole)
-        return await self._predict(served, panel)
+        panel = _unless_refused(await self._feast.read.remote(ref, chosen.staleness, entities, time_point))
+        if future or chosen.pair.contract.known:
+            panel = _unless_refused(await self._preprocessing.future.remote(ref, panel, future, chosen.rules))
+        return await self._predict(chosen, panel)
 
-    async def predict_rows(self, rows: Sequence[dict[str, Any]]) -> Prediction:
+    async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
         """Predict from raw rows."""
-        served = self._require()
-        panel = await self._preprocessing.panel.remote(PairRef.of(served.pair), rows, served.rules)
-        return await self._predict(served, _unless_refused(panel))
+        chosen = await self._chosen(choice)
+        panel = await self._preprocessing.panel.remote(PairRef.of(chosen.pair), rows, chosen.rules)
+        return await self._predict(chosen, _unless_refused(panel))
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""
@@ -266,25 +280,41 @@ class RayBackend:
 
     async def status(self) -> Status:
         """Say whether a pair is loaded and the feature store answers."""
-        if self._served is None:
+        if self._current is None:
             return Status(None, self._reason)
-        pair = self._served.pair
+        pair = self._current.pair
         return Status(pair, await self._health.problem())
 
-    def served_pair(self) -> PairInfo | None:
-        """Return the pair that would answer now."""
-        return self._served.pair if self._served else None
+    def looks(self) -> Mapping[str, int]:
+        """Return how the looks for another pair ended."""
+        return self._keeper.outcomes
 
-    def _require(self) -> Served:
-        if self._served is None:
+    def served(self) -> Served | None:
+        """Return what would answer now."""
+        return self._current.served if self._current else None
+
+    def _require(self) -> Policies:
+        if self._current is None:
             raise ServingError(503, "no_production_pair", self._reason)
-        return self._served
+        return self._current
+
+    async def _chosen(self, choice: Choice) -> Policies:
+        if choice.is_default:
+            return self._require()
+        return await self._policies(await self._workers.run(self._loader.find, choice))
+
+    async def _policies(self, pair: PairInfo) -> Policies:
+        """Return the policies that hold for a pair, having the services load it if they did not."""
+        config = await self._workers.run(self._loader.config)
+        policies = config.dataset, config.requests, config.observation
+        served, rules = await self._preprocessing.described.remote(PairRef.of(pair), config.staleness, *policies)
+        return Policies(served, config.staleness, rules)
 
     async def _probe(self) -> str | None:
         problem: str | None = await self._feast.problem.remote(PairRef.of(self._require().pair))
         return problem
 
-    async def _predict(self, served: Served, panel: FeaturePanel) -> Prediction:
+    async def _predict(self, served: Policies, panel: FeaturePanel) -> Prediction:
         # Before the model is asked, because a refusal needs no forecast.
         falls_back = served.rules.fallbacks(panel, served.pair.contract)
         ref = PairRef.of(served.pair)
@@ -295,19 +325,17 @@ class RayBackend:
         return Prediction.of(served.pair, panel, whole, served.rules, falls_back)
 
     async def _swap(self) -> ReloadReport:
-        previous = self._served.pair if self._served else None
+        previous = self._current.pair if self._current else None
         try:
             pair = await self._workers.run(self._loader.production)
-            config = await self._workers.run(self._loader.config)
             if previous is None or previous.pair_id != pair.pair_id:
                 await asyncio.gather(*(_prepare(service, PairRef.of(pair)) for service in self._services))
-            policies = config.dataset, config.requests, config.observation
-            rules = await self._preprocessing.rules.remote(PairRef.of(pair), *policies)
+            policies = await self._policies(pair)
         except Exception as error:
             failure = reload_failure(_raised_by_service(error), previous)
             self._reason = failure.message
             raise failure from error
-        self._served = Served(pair, config.staleness, rules)
+        self._current = policies
         return ReloadReport(pair, previous.version if previous else None)
 
     @property
@@ -328,7 +356,7 @@ class ForecastAPI:
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
         backend = RayBackend(settings, feast, preprocessing, model)
         # Ray's proxy makes the request id and puts it on the answer.
-        self._app = build_app(backend, settings, is_request_id_answered=False)
+        self._app = build_app({settings.experiment: backend}, settings, is_request_id_answered=False)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Ray Serve calls this after the constructor."""
@@ -337,8 +365,6 @@ class ForecastAPI:
 
 def build_application(settings: Settings) -> Application:
     """Return the Serve application: the four deployments, bound to each other."""
-    from dataclasses import replace
-
     from ray import serve
 
     # Only the ingress checks admin tokens; the other replicas never get to see it.

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, StalenessConfig
 from mlplatform.datamodule import Int64, Panel
 from mlplatform.features import NOW
 from mlplatform.features.retrieval import FeaturePanel, judge
-from mlplatform.registry import Contract
+from mlplatform.registry import Contract, unknown_ahead, with_ahead
 from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, reworded, shown
 from serving.names import FUTURE, ROWS
 from serving.rules import RowRules
@@ -33,6 +32,9 @@ Types = Mapping[str, str]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 # datetime64[ns] ends in 2262; a margin keeps the forecast moments inside.
 YEARS = (1700, 2200)
+EPOCH, MICROSECOND = dt.datetime(1970, 1, 1), dt.timedelta(microseconds=1)
+# Characters of a time that is kept: what a client sends is bounded by nothing but the body.
+LONGEST_KEPT_TIME = 48
 INT64 = range(-(2**63), 2**63)
 STRICT = RowRules()
 
@@ -137,7 +139,7 @@ def with_future(
         name: np.array([row[name] for row in ordered], dtype=object if types[name] == "category" else np.float32)
         for name in contract.known
     }
-    return _appended(panel, after, contract)
+    return with_ahead(panel, after, contract)
 
 
 def _with_stored_future(panel: FeaturePanel, contract: Contract) -> FeaturePanel:
@@ -146,13 +148,9 @@ def _with_stored_future(panel: FeaturePanel, contract: Contract) -> FeaturePanel
     Raises:
         ServingError: 422 naming the entities and steps that it does not know all columns of.
     """
-    shape = len(panel.entity_ids), contract.horizon
-    missing = np.zeros(shape, dtype=bool)
-    for values in panel.known_ahead.values():
-        missing |= pd.isna(values)
-    places = ((int(place), int(step) + 1) for place, step in np.argwhere(missing))
+    places = ((int(place), int(step) + 1) for place, step in np.argwhere(unknown_ahead(panel)))
     _refuse_unknown(panel.entity_ids.tolist(), contract, places)
-    return _appended(panel, panel.known_ahead, contract)
+    return with_ahead(panel, panel.known_ahead, contract)
 
 
 def _refuse_unknown(entities: Sequence[Any], contract: Contract, missing: Iterable[tuple[int, int]]) -> None:
@@ -165,32 +163,6 @@ def _refuse_unknown(entities: Sequence[Any], contract: Contract, missing: Iterab
             action="send them: the model was trained to know them beforehand",
         )
         for place, ahead in missing
-    )
-
-
-def _appended(panel: FeaturePanel, known: Mapping[str, npt.NDArray[Any]], contract: Contract) -> FeaturePanel:
-    """Return the panel with `horizon` rows more per entity; what is not known beforehand is missing in them.
-
-    Parameters:
-        known: column -> its values, of shape (entities, horizon) or that many in a row.
-    """
-    count, past = len(panel.entity_ids), int(panel.offsets[1]) if len(panel.entity_ids) else 0
-    last = panel.timestamps[panel.offsets[1:] - 1]
-    step = np.timedelta64(contract.step_seconds, "s")
-    times = last[:, None] + step * np.arange(1, contract.horizon + 1)
-
-    def joined(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.hstack([before.reshape(count, past), after.reshape(count, contract.horizon)]).reshape(-1)
-
-    columns = {}
-    for name, before in panel.columns.items():
-        missing: Any = None if before.dtype == object else np.nan
-        columns[name] = joined(before, known.get(name, np.full(times.shape, missing, dtype=before.dtype)))
-    return replace(
-        panel,
-        columns=columns,
-        timestamps=joined(panel.timestamps, times.astype(panel.timestamps.dtype)),
-        offsets=np.arange(count + 1, dtype=np.int64) * (past + contract.horizon),
     )
 
 
@@ -370,19 +342,36 @@ def _time_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator
 
 
 def _times(rows: Rows) -> npt.NDArray[np.datetime64]:
-    return np.array([_moment(row[TIMESTAMP]) for row in rows], dtype="datetime64[us]").astype("datetime64[ns]")
+    """Return the times of rows in which there is nothing to find."""
+    found = (_read_time(row[TIMESTAMP]) for row in rows)
+    microseconds = np.array([time[1] for time in found if time is not None], dtype=np.int64)
+    return microseconds.astype("datetime64[us]").astype("datetime64[ns]")
 
 
 def _moment(value: Any) -> dt.datetime | None:
     """Return an ISO 8601 time as naive UTC; a time without a zone is taken as UTC."""
+    found = _read_time(value)
+    return None if found is None else found[0]
+
+
+def _read_time(value: Any) -> tuple[dt.datetime, int] | None:
+    """Return a time as `_moment` does, and in microseconds since 1970."""
     if type(value) is not str:
         return None
+    return _known_time(value) if len(value) <= LONGEST_KEPT_TIME else _parsed_time(value)
+
+
+def _parsed_time(value: str) -> tuple[dt.datetime, int] | None:
     try:
         moment = dt.datetime.fromisoformat(value)
         moment = moment if moment.tzinfo is None else moment.astimezone(dt.UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         return None
-    return moment if YEARS[0] <= moment.year <= YEARS[1] else None
+    return (moment, (moment - EPOCH) // MICROSECOND) if YEARS[0] <= moment.year <= YEARS[1] else None
+
+
+# A request's times are read twice, and the windows of a series and its neighbours share most of theirs.
+_known_time = lru_cache(8_192)(_parsed_time)
 
 
 def _grid_findings(

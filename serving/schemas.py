@@ -7,9 +7,13 @@ the server has just computed would cost more than the model itself, and a test h
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+
+from mlplatform.features import FeatureStoreError, parse_time_point
+from mlplatform.registry.pairs import LARGEST_VERSION, PRODUCTION
+from serving.backend import Choice
 
 MAX_ENTITIES = 1024
 _LONGEST_ID = 256
@@ -35,15 +39,53 @@ class StrictRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class EntitiesRequest(StrictRequest):
-    """Ask for predictions from the windows in the online feature store."""
+def _time_point(value: Any) -> str:
+    if type(value) is str:
+        try:
+            parse_time_point(value)
+        except FeatureStoreError as error:
+            raise ValueError("'now' or an ISO 8601 time such as 2026-03-01T00:00:00Z") from error
+        return value
+    raise ValueError("'now' or an ISO 8601 time such as 2026-03-01T00:00:00Z")
+
+
+class PredictionRequest(StrictRequest):
+    """What every request for predictions may say about the pair that is to answer; by default the one in production."""
+
+    alias: str | None = Field(
+        default=None, min_length=1, max_length=_LONGEST_ID, description="production, staging, previous, latest, ..."
+    )
+    version: int | None = Field(default=None, ge=1, le=LARGEST_VERSION, description="Instead of an alias.")
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if self.alias is not None and self.version is not None:
+            raise ValueError("alias or version, not both")
+        return self
+
+    @property
+    def choice(self) -> Choice:
+        """Which pair is to answer."""
+        return Choice(self.alias or PRODUCTION, self.version)
+
+
+class EntitiesRequest(PredictionRequest):
+    """Ask for predictions from the feature store: from the latest windows, or from what was known in the past."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"entities": [1, 2, 3], "time_point": "now"}]})
 
     entities: list[EntityKey] = Field(
         min_length=1, description=f"Ids as the dataset has them, at most {MAX_ENTITIES}, each once."
     )
-    time_point: Literal["now"] = Field(default="now", description="The online store knows the latest window only.")
+    time_point: Annotated[str, PlainValidator(_time_point), WithJsonSchema({"type": "string"})] = Field(
+        default="now",
+        description="`now`, or a moment of the past (ISO 8601): features as the offline store knew them then.",
+    )
+    on_error: Literal["report", "fail"] = Field(
+        default="report",
+        description="Entities that cannot be answered are reported in `errors` of the answer while the others are "
+        "answered, or fail the whole request.",
+    )
     future: list[dict[str, Any]] = Field(
         default=[],
         description="For models that read columns known beforehand: one object per entity and step of the horizon, "
@@ -51,7 +93,7 @@ class EntitiesRequest(StrictRequest):
     )
 
 
-class RowsRequest(StrictRequest):
+class RowsRequest(PredictionRequest):
     """Ask for predictions from raw rows.
 
     A forecast needs, per entity, at least lookback + context rows on the regular time grid without gaps; more are
@@ -76,6 +118,9 @@ class Answer(BaseModel):
     experiment: str
     version: int
     pair_id: str
+    errors: list[ItemError] = Field(
+        default=[], description="The entities without an answer; left out if there are none."
+    )
 
 
 class MarkAnswer(BaseModel):
@@ -105,6 +150,14 @@ class EntityAnswer(BaseModel):
         "without a limit, and for rows that the request itself brings."
     )
     marks: list[MarkAnswer] = Field(description="What is unusual in these rows; see `requests` of the experiment.")
+
+
+class ItemError(BaseModel):
+    """Why one entity of a request has no answer."""
+
+    entity: int | str
+    code: str = Field(description="As in an error of the whole request.")
+    message: str
 
 
 class ForecastInterval(BaseModel):
@@ -173,6 +226,44 @@ class ClassificationAnswer(Answer):
 
 
 PredictionAnswer = ForecastAnswer | RegressionAnswer | ClassificationAnswer
+
+
+class ModelInput(BaseModel):
+    """A column that a model reads."""
+
+    name: str
+    type: str = Field(description="`float` or `category`.")
+    known_ahead: bool = Field(description="Whether a request brings its values over the horizon.")
+
+
+class ModelAnswer(BaseModel):
+    """What a server tells about an experiment; without a pair in production only why there is none."""
+
+    name: str
+    ready: bool
+    reason: str | None = Field(description="What keeps it from answering.")
+    task: str | None = None
+    version: int | None = None
+    pair_id: str | None = None
+    family: str | None = None
+    promoted_at: dt.datetime | None = None
+    dataset: str | None = None
+    inputs: list[ModelInput] = []
+    targets: list[str] = []
+    classes: list[str] = []
+    lookback: int | None = Field(default=None, description="Steps of the past that a forecast looks at.")
+    input_rows: int | None = Field(default=None, description="Rows per entity that a request with rows must bring.")
+    horizon: int | None = None
+    step_seconds: int | None = None
+    max_age: str | None = Field(default=None, description="Age beyond which features are stale.")
+    intervals: float | None = Field(default=None, description="Coverage of its prediction intervals.")
+
+
+class ModelsAnswer(BaseModel):
+    """All experiments of a server."""
+
+    default: str = Field(description="The one that answers where a route names none.")
+    models: list[ModelAnswer]
 
 
 class LiveAnswer(BaseModel):

@@ -217,6 +217,18 @@ class Model(ABC, Generic[S]):
             raise ValueError(f"{type(self).__name__} was not calibrated, so it has no prediction intervals")
         return self.calibration.apply(self.predict_bounds(samples, self.calibration.coverage), samples)
 
+    @property
+    def inference(self) -> str:
+        """How it answers, in words, of a family that has a faster way for models that were loaded."""
+        return "as fitted"
+
+    def confirm_inference(self, samples: S) -> None:
+        """Compare a faster way of answering with the model as fitted, bit for bit; where they differ, give it up.
+
+        Parameters:
+            samples: preprocessed, for example those of a pair's stored example.
+        """
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the fitted state into an existing, empty folder, without pickle."""

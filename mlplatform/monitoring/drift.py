@@ -23,6 +23,7 @@ from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig
 from mlplatform.monitoring.blocks import Blocks, cut_blocks, cut_table
 from mlplatform.monitoring.evidence import Evidence, Judge
 from mlplatform.monitoring.live_error import ErrorTest
+from mlplatform.monitoring.prediction_log import log_schema, prediction_batches
 from mlplatform.monitoring.quality import (
     QualityBreak,
     freshness_breaks,
@@ -66,6 +67,18 @@ A_YEAR = 0.9
 # The live error has risen if it is beyond this part of the way from the reference error to its `error_ratio` times; the
 # test of that raises a false alarm once in so many days on average, or less often.
 TOLERATED_RISE, DAYS_TO_FALSE_ALARM = 0.5, 730.0
+# What the served errors are computed from.
+PREDICTION_COLUMNS = (
+    "served_at",
+    "version",
+    "entity_id",
+    "origin",
+    "target",
+    "event_timestamp",
+    "value",
+    "observed",
+    "is_fallback",
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,8 @@ class ErrorDrift:
     """Served errors against the reference error of the production pair.
 
     Attributes:
-        predictions: served values for the recent time steps whose truth is known by now.
+        predictions: served forecasts for the recent time steps whose truth is known by now. What stood in for one, or
+            was made from less than `observation.min_observed` of its lookback, is no error of the model.
         recent: mean absolute error of those, None where there are too few.
         reference: mean absolute error of the pair on its reference set; None for tabular tasks, whose served errors are
             not followed.
@@ -236,7 +250,7 @@ def build_report(
         config: the configuration of the production pair.
         train: training rows of its split version.
         history: all rows up to now, in canonical form.
-        predictions: the prediction log in long form.
+        predictions: the prediction log in long form, or what `recent_predictions` leaves of it.
         reference_error: mean absolute error of the pair on its reference set, in original units; None if unknown.
         previous: the report before, which a change may have been suspected in already.
         error_test: the sequential test of the pair's live error, up to now.
@@ -321,12 +335,39 @@ def _evidence_limit(config: ExperimentConfig) -> float:
     return DAYS_TO_FALSE_ALARM * blocks_per_day
 
 
+def recent_predictions(
+    settings: Settings, config: ExperimentConfig, pair_version: int, history: pd.DataFrame, since: dt.datetime
+) -> pd.DataFrame:
+    """Return what `build_report` needs of the prediction log, in memory that its length does not change: what a pair
+    predicted for the newest `recent_steps` of `history`. Empty for tabular tasks.
+
+    Parameters:
+        since: leaves out what was served earlier, such as before the pair was registered.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = pa.schema([log_schema().field(name) for name in PREDICTION_COLUMNS])
+    kept = [names.empty_table()]
+    if config.task == "forecast":
+        start = pa.scalar(_recent_start(config, history), pa.timestamp("ns", tz="UTC"))
+        is_asked = (pc.field("version") == pair_version) & (pc.field("event_timestamp") > start)
+        batches = prediction_batches(settings, config.name, since, columns=PREDICTION_COLUMNS)
+        kept += [pa.Table.from_batches([batch]).filter(is_asked) for batch in batches]
+    frame: pd.DataFrame = pa.concat_tables(kept).to_pandas()
+    return frame
+
+
+def _recent_start(config: ExperimentConfig, history: pd.DataFrame) -> pd.Timestamp:
+    start: pd.Timestamp = history[TIMESTAMP].max() - config.drift.recent_steps * pd.Timedelta(config.dataset.step)
+    return start
+
+
 def _recent(config: ExperimentConfig, history: pd.DataFrame) -> pd.DataFrame:
     """Return the newest `recent_steps` of the history (tabular: its newest rows)."""
     if config.task != "forecast":
         return history.tail(config.drift.recent_steps)
-    start = history[TIMESTAMP].max() - config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    recent: pd.DataFrame = history.loc[history[TIMESTAMP] > start]
+    recent: pd.DataFrame = history.loc[history[TIMESTAMP] > _recent_start(config, history)]
     return recent
 
 
@@ -480,6 +521,9 @@ def _error_drift(
 def _misses(config: ExperimentConfig, pair_version: int, rows: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the absolute error of every prediction of a pair that came true in these rows, as `miss`."""
     own = predictions[predictions["version"] == pair_version]
+    # What is unknown, in logs of earlier versions, counts.
+    is_fallback = own["is_fallback"].astype("boolean").fillna(False)
+    own = own[~is_fallback & ~(own["observed"] < config.observation.min_observed)]
     if own.empty:
         return pd.DataFrame({TIMESTAMP: pd.DatetimeIndex([], tz="UTC"), "miss": np.empty(0)})
     targets = [name for name in config.targets if name in rows.columns]

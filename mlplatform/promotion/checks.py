@@ -72,8 +72,10 @@ def check_serving_parity(config: ExperimentConfig, info: PairInfo, store: PairSt
     from mlplatform.features.retrieval import load_history
 
     history = load_history(config.dataset, config.features.columns, store.settings)
-    report = check_parity(store.load(info), config.dataset, history, store.settings, seed=config.seed)
-    passed = f"{report.online_windows} online reads and {report.cutoffs} cut-offs agree bit for bit"
+    forecaster = store.load(info)
+    report = check_parity(forecaster, config.dataset, history, store.settings, seed=config.seed)
+    checked = f"{report.online_windows} online reads and {report.cutoffs} cut-offs agree bit for bit"
+    passed = f"{checked}, answered {forecaster.model.inference}"
     evidence = Evidence(not report.differences, "; ".join(report.differences[:SHOWN]) or passed)
     keep_evidence(store, info, SERVING_PARITY, evidence)
     return evidence, report

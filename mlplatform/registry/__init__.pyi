@@ -1,5 +1,7 @@
 from .forecaster import Answers, Contract, Forecaster
-from .observation import can_fall_back, observed_shares, with_fallback
+from .marks import InputRules, Mark
+from .observation import can_fall_back, judge_observed, observed_shares, with_fallback
+from .stored_features import read_features, unknown_ahead, with_ahead
 from .tables import input_panel
 from .tracking import experiment_id, open_tracking
 
@@ -7,10 +9,16 @@ __all__ = [
     "Answers",
     "Contract",
     "Forecaster",
+    "InputRules",
+    "Mark",
     "can_fall_back",
     "experiment_id",
     "input_panel",
+    "judge_observed",
     "observed_shares",
     "open_tracking",
+    "read_features",
+    "unknown_ahead",
+    "with_ahead",
     "with_fallback",
 ]

@@ -13,7 +13,7 @@ import pandas as pd
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule import Panel, to_utc_ns
 from mlplatform.registry.forecaster import Contract, Forecaster
-from mlplatform.registry.observation import Bools, can_fall_back, observed_shares, with_fallback
+from mlplatform.registry.observation import Bools, judge_observed, with_fallback
 from mlplatform.registry.tables import answer_table, input_panel
 
 logger = logging.getLogger(__name__)
@@ -45,10 +45,7 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
     panel = input_panel(contract, rows[~rows[ENTITY].isin(skipped)] if skipped else rows)
     panel, missed = _on_grid(panel, contract)
     skipped |= missed
-    shares = observed_shares(panel, contract)
-    is_low = shares < contract.min_observed
-    falls_back = is_low & can_fall_back(panel, contract) & (contract.below_min_observed == "fallback")
-    is_refused = is_low & ~falls_back
+    shares, falls_back, is_refused = judge_observed(panel, contract, contract.min_observed, contract.below_min_observed)
     for entity in np.flatnonzero(is_refused):
         found = f"{shares[entity]:.1%} of the lookback was measured, and min_observed is {contract.min_observed:.1%}"
         skipped[panel.entity_ids.tolist()[entity]] = found

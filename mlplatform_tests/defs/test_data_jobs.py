@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dagster import (
     build_sensor_context,
 )
 
-from mlplatform.config import load_dataset
+from mlplatform.config import load_all_experiments, load_dataset
 from mlplatform.data.errors import DataError
 from mlplatform.data.raw import ingest
 from mlplatform.definitions import build_defs
@@ -44,19 +45,22 @@ DATASET: dict[str, Any] = {
 
 
 class Plant:
-    """An installation with a dataset, without any experiment, whose files arrive one by one."""
+    """An installation with a dataset, without any experiment, whose files arrive one by one.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters:
+        configured: one with the same configuration, all of it composed.
+    """
+
+    def __init__(self, folder: Path, configured: Settings) -> None:
         self.environ = {
             "MLPLATFORM_HOME": str(folder / "home"),
-            "MLPLATFORM_CONF_DIR": str(folder / "conf"),
+            "MLPLATFORM_CONF_DIR": str(configured.conf_dir),
             "MLPLATFORM_DATA_DIR": str(folder / "data"),
         }
         self.settings = Settings.from_env(self.environ)
+        shutil.copytree(configured.home / "cache", self.settings.home / "cache")
         self.files = folder / "data" / "readings"
         self.files.mkdir(parents=True)
-        (folder / "conf" / "dataset").mkdir(parents=True)
-        (folder / "conf" / "dataset" / "pumps.yaml").write_text(yaml.safe_dump(DATASET))
         self.dataset = load_dataset("pumps", self.settings)
 
     def arrive(self, name: str, hours: list[int], flow: float) -> None:
@@ -86,9 +90,20 @@ class Plant:
         return result
 
 
+@pytest.fixture(scope="module")
+def configured(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """An installation with nothing but its configuration, and what the platform remembers of having composed it."""
+    folder = tmp_path_factory.mktemp("configured")
+    (folder / "conf" / "dataset").mkdir(parents=True)
+    (folder / "conf" / "dataset" / "pumps.yaml").write_text(yaml.safe_dump(DATASET))
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(folder / "home"), "MLPLATFORM_CONF_DIR": str(folder / "conf")})
+    load_all_experiments(settings)
+    return settings
+
+
 @pytest.fixture
-def plant(tmp_path: Path) -> Plant:
-    return Plant(tmp_path)
+def plant(tmp_path: Path, configured: Settings) -> Plant:
+    return Plant(tmp_path, configured)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class Plant:
     def served(self) -> Iterator[TestClient]:
         """Run the prediction server; when it stops, everything it answered is in the prediction log."""
         settings = replace(self.yard.settings, experiment=EXPERIMENT, admin_token=TOKEN)
-        with TestClient(build_app(LocalBackend(settings), settings)) as client:
+        with TestClient(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
             wait_until_loaded(client)
             yield client
 

@@ -40,6 +40,8 @@ def served(rows: pd.DataFrame, target: str, error: float, hours: int, version: i
             "step": 1,
             TIMESTAMP: last[TIMESTAMP],
             "value": last[target] + error,
+            "observed": 1.0,
+            "is_fallback": False,
         }
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import logging
 import time
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from mlplatform.monitoring.prediction_log import COLUMNS, PredictionLog, ServedPredictions, read_predictions
+from mlplatform.monitoring.prediction_log import COLUMNS, PredictionLog, ServedPredictions, log_table, read_predictions
+from mlplatform.monitoring.prediction_log.buffer import Piece
 from mlplatform.settings import Settings
 
 SERVED = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -88,6 +92,121 @@ def test_a_class_is_logged_with_its_probability(settings: Settings) -> None:
     ]
 
 
+def various() -> list[ServedPredictions]:
+    """Requests that differ in entities, steps and targets, with and without labels and times."""
+    table = ServedPredictions(
+        served_at=SERVED + dt.timedelta(microseconds=1),
+        request_id="table",
+        version=9,
+        pair_id="p9",
+        entity_ids=["a", "b", "c"],
+        origins=np.array(["2026-03-01", "NaT", "2026-03-02"], "datetime64[ns]"),
+        targets=("diagnosis",),
+        steps=np.zeros(1, np.int64),
+        timestamps=np.array([["2026-03-01"], ["NaT"], ["2026-03-02"]], "datetime64[s]"),
+        values=np.array([0.1, 0.2, np.nan]).reshape(3, 1, 1),
+        labels=["x", "y", "x"],
+    )
+    short = forecasts("short", entities=1)
+    one_target = dataclasses.replace(
+        short,
+        request_id="one",
+        targets=("oil",),
+        values=short.values[:, :, :1],
+        observed=np.array([0.75]),
+        is_fallback=np.array([True]),
+    )
+    whole = forecasts("r2", entities=3)
+    rich = dataclasses.replace(
+        whole,
+        lower=whole.values - 1,
+        upper=np.where(np.arange(3)[:, None, None] == 1, np.nan, whole.values + 1),
+        coverage=0.9,
+        observed=np.array([1.0, 0.5, 0.25]),
+        is_fallback=np.array([False, True, False]),
+        arm="challenger",
+        age_seconds=np.array([60.0, np.nan, 1.5]),
+    )
+    return [forecasts(), table, forecasts("none", entities=0), one_target, rich]
+
+
+def test_requests_written_together_make_the_rows_that_each_makes_alone() -> None:
+    requests = various()
+    alone = pa.concat_tables([log_table(EXPERIMENT, [request]) for request in requests])
+    together = log_table(EXPERIMENT, requests)
+    # The rows without a time hold nulls; a NaN is a value.
+    assert together.to_pylist()[:14] == alone.to_pylist()[:14]
+    assert together.slice(15).to_pylist() == alone.slice(15).to_pylist()
+    assert together["value"].null_count == 0
+    rows = together.to_pandas()
+    assert rows.groupby("request_id", sort=False).size().to_dict() == {"r1": 12, "table": 3, "one": 3, "r2": 18}
+    assert rows[rows.request_id == "table"][["entity_id", "label", "version"]].to_numpy().tolist() == [
+        ["a", "x", 9],
+        ["b", "y", 9],
+        ["c", "x", 9],
+    ]
+    assert rows[rows.request_id == "one"][["target", "step", "value"]].to_numpy().tolist() == [
+        ["oil", 1, 0.0],
+        ["oil", 2, 2.0],
+        ["oil", 3, 4.0],
+    ]
+    last = rows.iloc[-1]
+    assert (last.entity_id, last.step, last.target, last.value) == ("2", 3, "oil", 17.0)
+    assert (last.lower, last.upper, last.coverage, last.age_seconds, last.arm) == (16, 18, 0.9, 1.5, "challenger")
+    assert rows.groupby("request_id").arm.first()["table"] == "production"
+    # What a request does not tell is unknown, whatever its neighbours tell.
+    told = together.select(["request_id", "entity_id", "upper", "coverage", "observed", "is_fallback", "age_seconds"])
+    assert [list(row.values())[2:] for row in told.to_pylist() if row["request_id"] == "r1"] == [[None] * 5] * 12
+    assert {tuple(row.values())[3:] for row in told.to_pylist() if row["request_id"] == "one"} == {
+        (None, 0.75, True, None)
+    }
+    assert {tuple(row.values())[2:] for row in told.to_pylist() if row["entity_id"] == "1"} >= {
+        (None, 0.9, 0.5, True, None)
+    }
+
+
+def test_writing_costs_a_request_less_than_fifty_microseconds() -> None:
+    origins = np.array(["2026-03-01"], "datetime64[ns]")
+    row = dataclasses.replace(
+        various()[1],
+        entity_ids=["a"],
+        origins=origins,
+        timestamps=origins[:, None],
+        values=np.ones((1, 1, 1), np.float32),
+        labels=None,
+    )
+    requests = [dataclasses.replace(row, request_id=f"r{number}") for number in range(1000)]
+
+    def seconds() -> float:
+        began = time.thread_time()
+        log_table(EXPERIMENT, requests)
+        return time.thread_time() - began
+
+    assert min(seconds() for _ in range(5)) / len(requests) < 50e-6
+
+
+def test_predictions_that_no_file_can_hold_cost_only_themselves(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = PredictionLog(settings, EXPERIMENT, flush_interval_s=3600)
+    broken = dataclasses.replace(forecasts("broken"), entity_ids=["only one"])
+    for request in (forecasts("r1"), broken, forecasts("r2")):
+        log.append(request)
+    log.flush()
+    assert (log.written_rows, log.dropped_rows, log.buffered_rows) == (24, 12, 0)
+    assert "request 'broken' has values of shape (2, 3, 2), but 1 entities" in caplog.text
+    log.close()
+    assert read_predictions(settings, EXPERIMENT).request_id.unique().tolist() == ["r1", "r2"]
+
+
+def test_a_part_file_holds_a_bounded_number_of_rows(settings: Settings) -> None:
+    log = PredictionLog(settings, EXPERIMENT, flush_interval_s=3600, flush_rows=1_000_000)
+    for number in range(5):
+        log.append(forecasts(f"r{number}", entities=4_000))
+    log.close()
+    assert sorted(pq.read_metadata(path).num_rows for path in part_files(settings)) == [24_000, 48_000, 48_000]
+
+
 def test_without_a_log_the_frame_is_empty_and_has_the_columns(settings: Settings) -> None:
     frame = read_predictions(settings, EXPERIMENT)
     assert frame.empty
@@ -110,6 +229,58 @@ def test_since_leaves_out_what_was_served_earlier(settings: Settings) -> None:
     log.close()
     frame = read_predictions(settings, EXPERIMENT, since=SERVED + dt.timedelta(hours=1))
     assert frame.request_id.unique().tolist() == ["r2", "r3"]
+
+
+def test_until_leaves_out_what_was_served_then_or_later(settings: Settings) -> None:
+    log = PredictionLog(settings, EXPERIMENT)
+    for hours, request_id in ((0, "r1"), (1, "r2"), (36, "r3")):
+        log.append(forecasts(request_id, SERVED + dt.timedelta(hours=hours)))
+    log.close()
+    frame = read_predictions(settings, EXPERIMENT, until=SERVED + dt.timedelta(hours=1))
+    assert frame.request_id.unique().tolist() == ["r1"]
+
+
+def test_only_the_asked_days_and_columns_are_read(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    log = PredictionLog(settings, EXPERIMENT)
+    for days in range(3):
+        log.append(forecasts(f"r{days}", SERVED + dt.timedelta(days=days)))
+    log.close()
+    first, second, third = part_files(settings)
+    first.write_bytes(b"torn")
+    third.write_bytes(b"torn")
+    places = [index for index, name in enumerate(COLUMNS) if name == "value"]
+    chunk = pq.read_metadata(second).row_group(0).column(places[0])
+    content = bytearray(second.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    second.write_bytes(content)
+    day = dt.timedelta(days=1)
+    since, until = SERVED + day, SERVED + day + dt.timedelta(hours=1)
+    frame = read_predictions(settings, EXPERIMENT, since, until, ["request_id", "step"])
+    assert frame.request_id.tolist() == ["r1"] * 12
+    assert list(frame.columns) == ["request_id", "step"]
+    assert caplog.text == ""
+    # The broken column and the broken days cost their parts as soon as they are asked for.
+    assert read_predictions(settings, EXPERIMENT).empty
+    assert all(path.name in caplog.text for path in (first, second, third))
+
+
+def test_a_column_that_the_log_does_not_have_is_refused(settings: Settings) -> None:
+    with pytest.raises(ValueError, match=r"no column 'truth'; it has served_at, request_id"):
+        read_predictions(settings, EXPERIMENT, columns=["truth"])
+
+
+def test_files_of_earlier_versions_read_on(settings: Settings) -> None:
+    log = PredictionLog(settings, EXPERIMENT)
+    log.append(various()[-1])
+    log.close()
+    (path,) = part_files(settings)
+    new = pq.read_table(path, partitioning=None)
+    pq.write_table(new.select(COLUMNS[:12]), path.with_name("earlier.parquet"))
+    frame = read_predictions(settings, EXPERIMENT)
+    assert (len(frame), COLUMNS[11]) == (36, "label")
+    assert frame.groupby("is_fallback", dropna=False).size().tolist() == [12, 6, 18]
+    assert frame[frame.arm.isna()][list(COLUMNS[12:])].isna().all(axis=None)
 
 
 def test_a_torn_file_is_skipped_by_name(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
@@ -196,11 +367,11 @@ def test_after_closing_predictions_are_counted_as_dropped(settings: Settings) ->
 
 def test_appending_does_not_wait_for_the_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     log = PredictionLog(settings, EXPERIMENT, flush_rows=1)
-    slow = PredictionLog._write
+    write = PredictionLog._write
 
-    def write_slowly(self: PredictionLog, *args: object) -> None:
+    def write_slowly(self: PredictionLog, piece: Piece) -> None:
         time.sleep(0.3)
-        slow(self, *args)  # type: ignore[arg-type]
+        write(self, piece)
 
     monkeypatch.setattr(PredictionLog, "_write", write_slowly)
     started = time.perf_counter()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mlplatform.datamodule.panel import Panel
+from mlplatform.models.trees import MergedBoosters
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry.digests import folder_digest
 from mlplatform.registry.forecaster import Forecaster
@@ -131,8 +132,23 @@ def test_an_empty_registry_says_which_job_to_run(empty: Settings) -> None:
             change()
 
 
+def test_a_merge_that_answers_the_stored_example_otherwise_is_given_up(
+    tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = MergedBoosters.answers
+    monkeypatch.setattr(MergedBoosters, "answers", lambda self, features: answers(self, features) + 1)
+    # The rows beside the splits find nothing.
+    monkeypatch.setattr("mlplatform.models.trees.merged.differing_values", lambda *_: 0)
+    loaded = tiny.store.load(tiny.store.resolve(NAME, 2))
+    assert loaded.model.inference.startswith("separate: merged they answer 6 of 6 values")
+    assert "answer more slowly" in caplog.text
+    panel = Panel.from_frame(tiny_rows(), COLUMNS)
+    assert loaded.predict(panel).tobytes() == tiny_forecaster().predict(panel).tobytes()
+
+
 def test_a_loaded_pair_predicts_the_same_bits(tiny: TinyRegistry) -> None:
     loaded = tiny.store.load(tiny.store.resolve(NAME, 2))
+    assert loaded.model.inference == "merged: one answer of 3 boosters"
     panel = Panel.from_frame(tiny_rows(), COLUMNS)
     expected = tiny_forecaster().predict(panel)
     assert expected.shape == (2, 3, 1)

@@ -16,8 +16,7 @@ import xgboost
 
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry import forecaster as forecaster_module
-from mlplatform.registry.pairs import ROLES, PairInfo, PairIntegrityError, PairStore
-from mlplatform.registry.pairs import store as store_module
+from mlplatform.registry.pairs import ROLES, PairInfo, PairIntegrityError, PairStore, artifacts
 from mlplatform.settings import Settings
 from mlplatform.testing.tiny_pair import NAME, TinyRegistry, tiny_forecaster
 
@@ -25,7 +24,7 @@ LOADERS = (
     (TransformManager, "load"),
     (forecaster_module, "load_model"),
     (forecaster_module.Contract, "from_json"),
-    (store_module, "read_example"),
+    (artifacts, "read_example"),
     (xgboost.Booster, "load_model"),
     (np, "load"),
     (pd, "read_parquet"),

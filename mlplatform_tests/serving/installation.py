@@ -51,5 +51,5 @@ class Installation:
     def serving(self, experiment: str = "tiny_forecast", **changes: Any) -> Iterator[httpx.Client]:
         """Serve an experiment from this process while the context is open; yields a client."""
         settings = self.settings(experiment, **changes)
-        with in_thread(build_app(LocalBackend(settings), settings)) as client:
+        with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
             yield client

@@ -32,15 +32,16 @@ ENTITIES = "/predict/feast/batch"
 def client(platform: Platform) -> Iterator[httpx.Client]:
     """A server of `tiny_forecast`."""
     settings = platform.serving("tiny_forecast", max_body_bytes=100_000)
-    with in_thread(build_app(LocalBackend(settings), settings)) as client:
+    with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         yield client
 
 
 def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
+    assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
-    assert set(body) == {"error"}
+    assert (body["type"], body["status"]) == (f"urn:mlplatform:problem:{code}", status)
+    assert body["detail"] == body["error"]["message"]
     assert set(body["error"]) == {"code", "message", "details"}
     assert body["error"]["code"] == code
     error: dict[str, Any] = body["error"]
@@ -102,8 +103,8 @@ def test_an_answer_can_be_traced_by_its_request_id(client: httpx.Client) -> None
         ({"entities": [None]}, "entities.0", "null", "a whole number"),
         ({"entities": [2**63]}, "entities.0", "9223372036854775808", "a whole number"),
         ({"entities": [""]}, "entities.0", "''", "text"),
-        ({"entities": [1], "when": "now"}, "when", "an unknown field", "only entities, time_point"),
-        ({"entities": [1], "time_point": "2026-01-01"}, "time_point", "'2026-01-01'", "'now'"),
+        ({"entities": [1], "when": "now"}, "when", "an unknown field", "only alias, version, entities, time_point"),
+        ({"entities": [1], "time_point": "yesterday"}, "time_point", "'yesterday'", "'now' or an ISO 8601 time"),
         ({"entities": [1, 2, 1]}, "entities", "1 more than once", "ids once"),
         ([1], "body", "[1]", "dictionary"),
     ],
@@ -119,7 +120,8 @@ def test_a_request_of_the_wrong_form_names_field_found_and_expected(
 
 
 def test_unknown_entities_are_named(client: httpx.Client) -> None:
-    error = refusal(client.post(ENTITIES, json={"entities": [1, 77, 2, 78]}), 404, "unknown_entity")
+    asked = {"entities": [1, 77, 2, 78], "on_error": "fail"}
+    error = refusal(client.post(ENTITIES, json=asked), 404, "unknown_entity")
     assert [detail["found"] for detail in error["details"]] == ["77", "78"]
     assert "77, 78" in error["message"]
     assert "1," not in error["message"]
@@ -238,7 +240,10 @@ def test_a_forecast_of_which_too_little_was_measured_is_refused_or_falls_back(
     rows = platform.rows(14, 2)
     for row in rows:
         row["load"] = None if np.isnan(row["load"]) else row["load"]
-    asked = ((ENTITIES, {"entities": [1, 2]}), ("/predict", {"rows": [*platform.rows(14, 1), *rows]}))
+    asked = (
+        (ENTITIES, {"entities": [1, 2], "on_error": "fail"}),
+        ("/predict", {"rows": [*platform.rows(14, 1), *rows]}),
+    )
     with installation.serving() as client:
         for path, body in asked:
             answered = client.post(path, json=body).json()["forecasts"]
@@ -397,7 +402,7 @@ def test_the_openapi_page_shows_bodies_examples_and_errors(client: httpx.Client)
 
 def test_served_predictions_are_in_the_log_when_the_server_has_stopped(platform: Platform) -> None:
     settings = platform.serving("tiny_forecast")
-    with in_thread(build_app(LocalBackend(settings), settings)) as client:
+    with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         answer = client.post(ENTITIES, json={"entities": [2, 1]}, headers={"x-request-id": "logged"}).json()
         refusal(
             client.post(ENTITIES, json={"entities": [77]}, headers={"x-request-id": "refused"}), 404, "unknown_entity"
@@ -410,6 +415,11 @@ def test_served_predictions_are_in_the_log_when_the_server_has_stopped(platform:
         np.float32(value) for forecast in answer["forecasts"] for value in forecast["values"]["oil"]
     ]
     assert rows.step.tolist() == [1, 2, 3] * 2
+    assert rows.observed.tolist() == [forecast["observed"] for forecast in answer["forecasts"] for _ in range(3)]
+    assert rows.age_seconds.tolist() == pytest.approx(
+        [forecast["age_seconds"] for forecast in answer["forecasts"] for _ in range(3)], abs=1e-3
+    )
+    assert (set(rows.is_fallback), set(rows.arm)) == ({False}, {"production"})
     assert set(rows.pair_id) == {answer["pair_id"]}
     assert [moment.isoformat() for moment in rows.event_timestamp.head(3)] == [
         text.replace("Z", "+00:00") for text in answer["forecasts"][0]["timestamps"]
@@ -418,7 +428,7 @@ def test_served_predictions_are_in_the_log_when_the_server_has_stopped(platform:
 
 def test_without_a_production_pair_the_server_lives_but_is_not_ready(platform: Platform) -> None:
     settings = platform.serving("tiny_untrained")
-    with in_thread(build_app(LocalBackend(settings), settings)) as client:
+    with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         assert client.get("/health/live").status_code == 200
         message = refusal(client.get("/health/ready"), 503, "not_ready")["message"]
         assert "no production pair for tiny_untrained: run train_tiny_untrained" in message
@@ -433,7 +443,7 @@ def test_without_a_production_pair_the_server_lives_but_is_not_ready(platform: P
 
 def test_without_a_token_on_the_server_reload_is_closed(platform: Platform) -> None:
     settings = platform.serving("tiny_untrained", admin_token=None)
-    with in_thread(build_app(LocalBackend(settings), settings)) as client:
+    with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         response = client.post("/admin/reload", headers={"authorization": f"Bearer {TOKEN}"})
         assert "set MLPLATFORM_ADMIN_TOKEN" in refusal(response, 403, "admin_closed")["message"]
 
@@ -441,7 +451,7 @@ def test_without_a_token_on_the_server_reload_is_closed(platform: Platform) -> N
 def test_a_server_is_not_ready_until_the_feature_store_answers(platform: Platform, tmp_path: Path) -> None:
     settings = platform.serving("tiny_forecast", home=tmp_path)
     dataset = load_experiment("tiny_forecast", settings=settings).dataset
-    with in_thread(build_app(LocalBackend(settings), settings)) as client:
+    with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         message = refusal(client.get("/health/ready"), 503, "not_ready")["message"]
         assert "the online feature store does not answer for dataset 'tiny'" in message
         away = client.post(ENTITIES, json={"entities": [1]})
@@ -456,7 +466,7 @@ def test_a_server_is_not_ready_until_the_feature_store_answers(platform: Platfor
 def test_regression_answers_a_value_per_row(platform: Platform) -> None:
     settings = platform.serving("tiny_regression")
     rows = [{"width": 2, "colour": "red"}, {"width": 8.5, "colour": "blue"}]
-    with in_thread(build_app(LocalBackend(settings), settings)) as client:
+    with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         response = client.post("/predict", json={"rows": rows})
         assert response.status_code == 200, response.text
         answer = RegressionAnswer.model_validate(response.json())
@@ -479,6 +489,7 @@ def test_regression_answers_a_value_per_row(platform: Platform) -> None:
         refused = client.post("/predict", json={"rows": [{"width": "2", "colour": "red"}]})
         assert "rows[0].width: found '2'" in refusal(refused, 422, "invalid_rows")["message"]
     log = read_predictions(settings, "tiny_regression")
+    log = log[log.request_id == response.headers["x-request-id"]]
     assert log.target.unique().tolist() == ["weight"]
     assert log.value.iloc[0] == pytest.approx(answer.predictions[0].value)
 
@@ -486,7 +497,7 @@ def test_regression_answers_a_value_per_row(platform: Platform) -> None:
 def test_classification_answers_label_and_probabilities(platform: Platform) -> None:
     settings = platform.serving("tiny_classification")
     rows = [{"width": 1, "colour": "red"}, {"width": 9, "colour": "blue"}]
-    with in_thread(build_app(LocalBackend(settings), settings)) as client:
+    with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         response = client.post("/predict", json={"rows": rows})
         assert response.status_code == 200, response.text
         answer = ClassificationAnswer.model_validate(response.json())

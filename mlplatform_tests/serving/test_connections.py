@@ -53,7 +53,10 @@ class SlowBackend:
     async def status(self) -> Status:
         return Status(forecast().pair, None)
 
-    def served_pair(self) -> None:
+    def looks(self) -> dict[str, int]:
+        return {}
+
+    def served(self) -> None:
         return None
 
 
@@ -65,7 +68,7 @@ def backend() -> SlowBackend:
 @pytest.fixture
 def client(backend: SlowBackend, tmp_path: Path) -> Iterator[httpx.Client]:
     settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
-    with in_thread(build_app(backend, settings)) as client:
+    with in_thread(build_app({"slow": backend}, settings)) as client:
         yield client
 
 

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from mlplatform.datamodule import REFERENCE, read_manifest
 from mlplatform.features.feast.repository import open_store
+from mlplatform.forecasts import make_forecasts, read_forecasts, read_left_out
 from mlplatform.settings import Settings
 from mlplatform.testing.meters import meter_rows, meter_yard
 from mlplatform.testing.yard import EXPERIMENT, GROUPS, TRAIN, Yard
@@ -60,7 +61,7 @@ def known_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) 
 @pytest.fixture(scope="module")
 def client(known_yard: Yard) -> Iterator[TestClient]:
     settings = Settings.from_env({**known_yard.environ, "MLPLATFORM_EXPERIMENT": EXPERIMENT})
-    with TestClient(build_app(LocalBackend(settings), settings)) as client:
+    with TestClient(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         wait_until_loaded(client)
         yield client
 
@@ -118,3 +119,22 @@ def test_steps_that_neither_knows_are_named(client: TestClient) -> None:
         *(f"no values of shift for entity 'b', step {step}" for step in (3, 4, 5, 6)),
         *(f"no values of shift for entity 'c', step {step}" for step in (1, 2, 3, 4, 5, 6)),
     ]
+
+
+def test_a_batch_leaves_out_whose_future_is_not_known(client: TestClient, known_yard: Yard) -> None:
+    (served,) = ask(client, "a").json()["forecasts"]
+    report = make_forecasts(known_yard.config, known_yard.settings)
+    assert (report.entities, report.left_out, report.origin) == (1, {"unknown_future": 2}, END)
+    found = read_forecasts(known_yard.settings, EXPERIMENT)
+    assert set(found["entity_id"]) == {"a"}
+    assert found["value"].tolist() == np.array(served["values"]["load"], np.float32).tolist()
+    for side in ("lower", "upper"):
+        assert found[side].tolist() == np.array(served["interval"][side]["load"], np.float32).tolist()
+    assert set(found["coverage"]) == {served["interval"]["coverage"]}
+    assert found["timestamp"].tolist() == pd.to_datetime(served["timestamps"]).tolist()
+    assert [list(marks) for marks in found["marks"]] == [served["marks"]] * AHEAD
+    left_out = read_left_out(known_yard.settings, EXPERIMENT).set_index("entity_id")["found"]
+    assert left_out.to_dict() == {
+        "b": "no values of shift for step 3, 4, 5, 6",
+        "c": "no values of shift for step 1, 2, 3, 4, 5, 6",
+    }

@@ -45,7 +45,7 @@ def rows(platform: Platform) -> pd.DataFrame:
 def answers(platform: Platform) -> dict[int, list[float]]:
     """The HTTP API's answers, from the features in the online store."""
     settings = platform.serving("tiny_forecast")
-    with TestClient(build_app(LocalBackend(settings), settings)) as client:
+    with TestClient(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         wait_until_loaded(client)
         answer = client.post("/predict/feast/batch", json={"entities": list(UNITS)}).json()
     return {forecast["entity"]: forecast["values"]["oil"] for forecast in answer["forecasts"]}

@@ -128,7 +128,7 @@ def requests(platform: Platform) -> list[tuple[str, dict[str, Any]]]:
         (ENTITIES, {"entities": [2]}),
         ("/predict", {"rows": platform.rows()}),
         ("/predict", {"rows": [*platform.rows(20, 3), *platform.rows(30, 1)]}),
-        (ENTITIES, {"entities": [1, 99]}),
+        (ENTITIES, {"entities": [1, 99], "on_error": "fail"}),
         (ENTITIES, {"entities": ["1"]}),
         (ENTITIES, {"entities": [1], "other": 2}),
         ("/predict", {"rows": broken}),

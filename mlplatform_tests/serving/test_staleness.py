@@ -58,7 +58,7 @@ def test_only_the_entities_that_are_too_old_are_named(installation: Installation
     put_online(behind, BundleLoader(settings).config().dataset, settings)
     installation.set_policy({"max_age": hours_old(10)})
     with installation.serving(home=tmp_path / "state") as client:
-        error = refusal(client.post(ENTITIES, json={"entities": [1, 3, 2]}), 409, "stale_features")
+        error = refusal(client.post(ENTITIES, json={"entities": [1, 3, 2], "on_error": "fail"}), 409, "stale_features")
         assert [detail["found"].split(":")[0] for detail in error["details"]] == ["3"]
         assert client.post(ENTITIES, json={"entities": [1, 2]}).status_code == 200
         installation.set_policy({"max_age": hours_old(10), "action": "flag"})
@@ -155,7 +155,8 @@ def test_a_refusal_survives_the_way_between_processes() -> None:
     import pickle
 
     detail = ErrorDetail(field="entities", found="1", expected="newer", action="wait")
+    error = StaleFeaturesRefusedError("old", [detail], [1, 2, 3], 60.0)
     # What Ray does with the values that replicas send each other.
-    copy = pickle.loads(pickle.dumps(StaleFeaturesRefusedError("old", [detail], 3, 60.0)))  # noqa: S301 - made here
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
     assert (copy.status, copy.code, copy.message, copy.details) == (409, "stale_features", "old", (detail,))
-    assert (copy.entities, copy.oldest_seconds) == (3, 60.0)
+    assert (copy.entities, copy.oldest_seconds) == ((1, 2, 3), 60.0)

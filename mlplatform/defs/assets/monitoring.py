@@ -56,13 +56,15 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     def drift_report(
         context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
     ) -> MaterializeResult[None]:
+        import datetime as dt
+
         from mlplatform.datamodule import TRAIN, read_part
         from mlplatform.features.retrieval import load_history
         from mlplatform.monitoring import (
             build_report,
             read_error_test,
-            read_predictions,
             read_report,
+            recent_predictions,
             update_error_test,
             write_error_test,
             write_report,
@@ -74,7 +76,9 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         store = PairStore(settings)
         pair = store.resolve(config.registered_name, PRODUCTION)
         history = load_history(config.dataset, tuple(config.dataset.columns), settings)
-        predictions = read_predictions(settings, config.name)
+        # A day more than the pair is old, for clocks that differ.
+        since = pair.created_at - dt.timedelta(days=1)
+        predictions = recent_predictions(settings, config, pair.version, history, since)
         reference_error = store.client.get_run(pair.run_id).data.metrics.get("reference_mae")
         error_test = update_error_test(
             config, pair.version, history, predictions, reference_error, read_error_test(settings, config.name)

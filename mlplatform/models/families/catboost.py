@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, WindowSamples
+from mlplatform.models.base import as_float32
 from mlplatform.models.forecasting import StrategyParams, Table
 from mlplatform.models.trees import (
     Boosted,
     BoostedForecast,
+    ObliviousTrees,
     Task,
     fit_catboost,
     load_catboost,
+    raw_answers,
     regression_loss,
     save_catboost,
 )
@@ -50,6 +54,8 @@ class CatBoostForecast(BoostedForecast):
     Params = CatBoostForecastParams
     params: CatBoostForecastParams
     is_exact = True
+    # Beyond it the memory of a walk through all trees at once leaves the caches.
+    most_merged_rows = 128
 
     @classmethod
     def example_params(cls) -> dict[str, Any]:
@@ -93,14 +99,21 @@ class CatBoostForecast(BoostedForecast):
             report=task.report,
         )
 
-    def changes(self, features: Float32) -> Float32:
-        """Return the answers of all models."""
-        out = np.empty((len(features), self.models, max(1, len(self.spec.quantiles))), dtype=np.float32)
+    def separate_changes(self, features: Float32) -> Float32:
+        """Return the answers of all models, asked one by one."""
         # CatBoost refuses a table without rows.
-        for position, model in enumerate(self.parts_ if len(features) else ()):
-            answer = model.predict(features, prediction_type="RawFormulaVal", thread_count=1)
-            out[:, position] = answer.reshape(len(features), -1)
-        return out
+        if not len(features):
+            return np.zeros((0, self.models, max(1, len(self.spec.quantiles))), dtype=np.float32)
+        return as_float32(raw_answers(self.parts_, features))
+
+    def merge(self) -> Callable[[Float32], Float32]:
+        """Return the answers of the trees of all models as arrays."""
+        trees = ObliviousTrees.of(self.parts_)
+
+        def answers(features: Float32) -> Float32:
+            return as_float32(trees.answers(features))
+
+        return answers
 
     def save(self, folder: Path) -> None:
         """Write one file per model, in CatBoost's binary format."""
@@ -110,3 +123,4 @@ class CatBoostForecast(BoostedForecast):
     def restore(self, folder: Path) -> None:
         """Read the models."""
         self.parts_ = [load_catboost(path) for path in sorted(folder.glob("*.cbm"))]
+        self.merge_loaded()

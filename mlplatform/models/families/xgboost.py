@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, WindowSamples
-from mlplatform.models.base import as_float32
 from mlplatform.models.forecasting import StrategyParams, Table
 from mlplatform.models.trees import (
     BOOSTING_SEARCH_SPACE,
@@ -19,8 +19,10 @@ from mlplatform.models.trees import (
     BoostedForecast,
     BoostingParams,
     Task,
+    answers_of,
     fit_booster,
     load_boosters,
+    merge_boosters,
     quantile_matrix,
     save_boosters,
 )
@@ -100,11 +102,20 @@ class XGBoostForecast(BoostedForecast):
             report=task.report,
         )
 
-    def changes(self, features: Float32) -> Float32:
-        """Return the answers of all boosters."""
-        shape = (len(features), max(1, len(self.spec.quantiles)))
-        answers = [as_float32(booster.inplace_predict(features)).reshape(shape) for booster in self.boosters_]
-        return np.stack(answers, axis=1)
+    def separate_changes(self, features: Float32) -> Float32:
+        """Return the answers of all boosters, asked one by one."""
+        if not len(features):
+            return np.zeros((0, self.models, max(1, len(self.spec.quantiles))), dtype=np.float32)
+        return answers_of(self.boosters_, features).reshape(len(features), self.models, -1)
+
+    def merge(self) -> Callable[[Float32], Float32]:
+        """Return the answers of one booster with the trees of all."""
+        merged = merge_boosters(self.boosters_)
+
+        def answers(features: Float32) -> Float32:
+            return merged.answers(features).reshape(len(features), self.models, -1)
+
+        return answers
 
     def save(self, folder: Path) -> None:
         """Write the boosters."""
@@ -113,3 +124,4 @@ class XGBoostForecast(BoostedForecast):
     def restore(self, folder: Path) -> None:
         """Read the boosters."""
         self.parts_ = load_boosters(folder)
+        self.merge_loaded()

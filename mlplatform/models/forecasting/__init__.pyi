@@ -1,6 +1,6 @@
 from .lag_features import CALENDAR_FEATURES, DAY_SECONDS, WEEK_SECONDS, last_observed
 from .rule import RuleModel
-from .strategies import StrategyForecast, StrategyParams, Table, learning_table
+from .strategies import StrategyForecast, StrategyParams, Table, forecast, learning_table
 
 __all__ = [
     "CALENDAR_FEATURES",
@@ -10,6 +10,7 @@ __all__ = [
     "StrategyForecast",
     "StrategyParams",
     "Table",
+    "forecast",
     "last_observed",
     "learning_table",
 ]

@@ -1,6 +1,8 @@
 from .catboost import fit_catboost, load_catboost, regression_loss, save_catboost
-from .fitted import Boosted
+from .fitted import Boosted, CannotMergeError
 from .forecast import BoostedForecast, Task
+from .merged import MergedBoosters, answers_of, differing_values, merge_boosters
+from .oblivious import ObliviousTrees, raw_answers
 from .random_forest import FOREST_SEARCH_SPACE, Forest, ForestParams
 from .tabular import BoostedTabular
 from .xgboost import BOOSTING_SEARCH_SPACE, BoostingParams, fit_booster, load_boosters, quantile_matrix, save_boosters
@@ -12,14 +14,21 @@ __all__ = [
     "BoostedForecast",
     "BoostedTabular",
     "BoostingParams",
+    "CannotMergeError",
     "Forest",
     "ForestParams",
+    "MergedBoosters",
+    "ObliviousTrees",
     "Task",
+    "answers_of",
+    "differing_values",
     "fit_booster",
     "fit_catboost",
     "load_boosters",
     "load_catboost",
+    "merge_boosters",
     "quantile_matrix",
+    "raw_answers",
     "regression_loss",
     "save_boosters",
     "save_catboost",

@@ -1,9 +1,13 @@
-"""What a fit of boosted trees gives back, whatever the library that grew them."""
+"""What fits of boosted trees give back, whatever the library that grew them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+
+class CannotMergeError(ValueError):
+    """Fitted models that must answer one by one; the message says why."""
 
 
 @dataclass(frozen=True)

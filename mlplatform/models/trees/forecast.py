@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 from abc import abstractmethod
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import FitOptions, FitResult, ProgressCallback
-from mlplatform.models.forecasting import StrategyForecast, Table
-from mlplatform.models.trees.fitted import Boosted
+from mlplatform.models.forecasting import StrategyForecast, Table, forecast
+from mlplatform.models.trees.fitted import Boosted, CannotMergeError
+from mlplatform.models.trees.merged import differing_values
+
+logger = logging.getLogger(__name__)
+
+Answer = Callable[[Float32], Float32]
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,77 @@ class Task:
 
 
 class BoostedForecast(StrategyForecast):
-    """A family with one booster per model of its strategy; missing values are read as they are."""
+    """A family with one booster per model of its strategy; missing values are read as they are.
+
+    A model that was loaded answers from all boosters merged into one form, where that has the same bits.
+
+    Class attributes:
+        most_merged_rows: rows from which on the boosters are faster one by one; `None` if they never are.
+
+    Attributes:
+        merged_: answers as `separate_changes` does, faster; `None` after a fit, and where the boosters stay apart.
+        apart_because_: why there is no such way.
+    """
 
     has_quantiles = True
     reads_missing = True
+    most_merged_rows: ClassVar[int | None] = None
+    merged_: Answer | None = None
+    apart_because_: str = "boosters are merged when they are loaded"
+
+    @abstractmethod
+    def separate_changes(self, features: Float32) -> Float32:
+        """Return the answers of the boosters, asked one by one; see `changes`."""
+
+    @abstractmethod
+    def merge(self) -> Answer:
+        """Return a way to have the answers of all boosters at once, tried on rows beside the splits.
+
+        Raises:
+            CannotMergeError: if there is none with the same bits.
+        """
+
+    def changes(self, features: Float32) -> Float32:
+        """Return the answers of all boosters."""
+        rows = len(features)
+        if self.merged_ is None or not rows or (self.most_merged_rows is not None and rows > self.most_merged_rows):
+            return self.separate_changes(features)
+        return self.merged_(features)
+
+    def merge_loaded(self) -> None:
+        """Merge the boosters that were just read, if that changes no bit."""
+        if len(self.parts_) < 2:
+            self.apart_because_ = "there is one booster"
+            return
+        try:
+            self.merged_ = self.merge()
+        except CannotMergeError as error:
+            self._keep_apart(str(error))
+
+    @property
+    @override
+    def inference(self) -> str:
+        """Say whether the boosters answer merged or one by one, and why."""
+        if self.merged_ is not None:
+            return f"merged: one answer of {len(self.parts_)} boosters"
+        return f"separate: {self.apart_because_}"
+
+    @override
+    def confirm_inference(self, samples: WindowSamples) -> None:
+        """Answer the samples merged and one by one; where a bit differs the boosters stay apart from now on."""
+        if self.merged_ is None:
+            return
+        # One sample may go another way than several.
+        for some in (samples, samples.select(np.arange(min(1, len(samples))))):
+            ways = (self.changes, self.separate_changes)
+            merged, separate = (forecast(some, self.spec, self.params, way) for way in ways)
+            if differing := differing_values(merged, separate):
+                self._keep_apart(f"merged they answer {differing} of {separate.size} values of samples with other bits")
+                return
+
+    def _keep_apart(self, reason: str) -> None:
+        self.merged_, self.apart_because_ = None, reason
+        logger.warning("%d boosters are not merged and answer more slowly: %s", len(self.parts_), reason)
 
     @abstractmethod
     def workspaces(self, table: Table, held_out: Table | None, samples: list[WindowSamples], count: int) -> list[Any]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Samples that walk at a time: bounds memory, whatever the number of samples.
 BLOCK = 4096
+# Samples up to which all sums of all trees are kept, which is faster than a step per tree.
+FEW = 4
 
 
 class ForestParams(ModelParams):
@@ -104,6 +106,11 @@ class Forest:
         for start in range(0, len(values), BLOCK):
             reached = self._leaf_rows[self._walk(values[start : start + BLOCK])]
             # Tree by tree, because the order in which numpy adds along an axis depends on the shape.
+            if len(reached) <= FEW:
+                answers[start : start + BLOCK] += np.add.accumulate(self.leaves[reached], axis=1, dtype=np.float64)[
+                    :, -1
+                ]
+                continue
             for tree in range(len(self.roots)):
                 answers[start : start + BLOCK] += self.leaves[reached[:, tree]]
         return as_float32(answers / len(self.roots))

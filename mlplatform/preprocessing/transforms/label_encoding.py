@@ -30,6 +30,12 @@ class LabelEncoding(Transform):
     def apply(self, column: Column, offsets: Int64) -> Column:
         """Return the codes as float32."""
         codes = {label: code for code, label in enumerate(self.classes_)}
+        values = column.tolist()
+        distinct = set(values)
+        # A look-up per distinct value; of other types some are equal although their texts differ, as 1 and True.
+        if set(map(type, distinct)) <= {str, type(None)}:
+            known = {value: codes.get(value, -1) for value in distinct}
+            return np.fromiter(map(known.__getitem__, values), dtype=np.float32, count=len(values))
         return np.fromiter(
             (-1 if value is None else codes.get(str(value), -1) for value in column),
             dtype=np.float32,

@@ -2,7 +2,7 @@ from .aliases import AliasChange
 from .artifacts import Fetch, load_pair, state_digests, stored_example, write_folders
 from .card import git_commit
 from .evidence import PAIR_INTEGRITY, PROMOTION_GATE, SERVING_PARITY, Evidence, tag_name
-from .example import differences, example_rows
+from .example import confirm_inference, differences, example_rows, read_example
 from .info import (
     LATEST,
     PREVIOUS,
@@ -17,9 +17,12 @@ from .info import (
 )
 from .kept import KeptPairs
 from .repair import RepairReport
+from .resolution import LARGEST_VERSION
+from .signed import describe_signature
 from .store import PairStore
 
 __all__ = [
+    "LARGEST_VERSION",
     "LATEST",
     "PAIR_INTEGRITY",
     "PREVIOUS",
@@ -39,10 +42,13 @@ __all__ = [
     "PairStore",
     "PairUnreadableError",
     "RepairReport",
+    "confirm_inference",
+    "describe_signature",
     "differences",
     "example_rows",
     "git_commit",
     "load_pair",
+    "read_example",
     "state_digests",
     "stored_example",
     "tag_name",

@@ -59,6 +59,11 @@ def read_example(folder: Path) -> tuple[pd.DataFrame, Float32]:
     return pd.read_parquet(folder / ROWS_FILE), np.load(folder / ANSWER_FILE, allow_pickle=False)
 
 
+def confirm_inference(forecaster: Forecaster, rows: pd.DataFrame) -> None:
+    """Have the model compare its faster way of answering, if it has one, with the model as fitted on an example."""
+    forecaster.model.confirm_inference(forecaster.preprocess(input_panel(forecaster.contract, rows)))
+
+
 def differences(forecaster: Forecaster, rows: pd.DataFrame, answer: Float32) -> list[str]:
     """Return what a pair answers differently for the rows, comparing bits; empty if nothing."""
     found = forecaster.predict(input_panel(forecaster.contract, rows))

@@ -1,5 +1,6 @@
 """MLflow pyfunc code of a registered pair as a single model: raw rows in, answers in original units out."""
 
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -15,9 +16,11 @@ class ForecasterPyFunc(PythonModel):
         """Check and read the pair."""
         from mlplatform.registry.digests import checked_folder
         from mlplatform.registry.forecaster import Forecaster
+        from mlplatform.registry.pairs import confirm_inference, read_example
 
         folders = [checked_folder(context.artifacts, role) for role in ("preprocessor", "model")]
         self.forecaster = Forecaster.load(*folders)
+        confirm_inference(self.forecaster, read_example(Path(context.artifacts["example"]))[0])
 
     @override
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:

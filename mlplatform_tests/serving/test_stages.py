@@ -1,0 +1,231 @@
+"""Work is bounded: by places, by deadlines, and by clients that still wait; what hangs fails alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from serving.admission import Admission
+from serving.batching import Batcher
+from serving.breaker import CircuitBreaker
+from serving.errors import ServingError
+from serving.health import StoreHealth
+from serving.stages import Stage
+
+
+async def never() -> Any:
+    """A client that stays."""
+    await asyncio.Event().wait()
+
+
+def refused(error: BaseException | Any) -> tuple[int, str]:
+    assert isinstance(error, ServingError), error
+    return error.status, error.code
+
+
+def test_a_stage_that_hangs_refuses_at_its_deadline_then_at_once_and_heals() -> None:
+    released = threading.Event()
+
+    async def scenario() -> None:
+        stage = Stage("read", waiting=1, deadline_s=0.2, threads=2)
+        hung = await asyncio.gather(*(stage.run(released.wait, 20) for _ in range(3)), return_exceptions=True)
+        assert [refused(error) for error in hung] == [(503, "deadline_exceeded")] * 3
+        # The third one never began, so its place is free; the two that hang keep theirs.
+        assert stage.occupied == 2
+        waiting = asyncio.create_task(stage.run(released.wait, 20))
+        await asyncio.sleep(0)
+        began = time.perf_counter()
+        with pytest.raises(ServingError, match="all 3 places of the read are taken") as caught:
+            await stage.run(released.wait, 20)
+        assert time.perf_counter() - began < 0.1
+        assert refused(caught.value) == (503, "overloaded")
+        assert caught.value.headers == {"retry-after": "1"}
+        released.set()
+        assert await waiting is True
+        while stage.occupied:
+            await asyncio.sleep(0.01)
+        assert await stage.run(lambda: "healed") == "healed"
+
+    asyncio.run(scenario())
+
+
+def test_work_of_a_request_that_was_cancelled_in_the_queue_is_not_done() -> None:
+    done: list[int] = []
+    released = threading.Event()
+
+    async def scenario() -> None:
+        stage = Stage("model", waiting=8, threads=1)
+        first = asyncio.create_task(stage.run(released.wait, 20))
+        second = asyncio.create_task(stage.run(done.append, 2))
+        await asyncio.sleep(0.05)
+        second.cancel()
+        await asyncio.sleep(0)
+        released.set()
+        await first
+        await stage.run(done.append, 3)
+
+    asyncio.run(scenario())
+    assert done == [3]
+
+
+def test_beyond_the_limit_a_request_is_429_and_past_its_deadline_503() -> None:
+    async def scenario() -> None:
+        admission = Admission(2, deadline_s=0.2)
+        slow = [asyncio.create_task(admission.admit(never, lambda: asyncio.sleep(5))) for _ in range(2)]
+        await asyncio.sleep(0)
+        for attempt in (admission.admit(never, lambda: asyncio.sleep(0)), admission.require_place()):
+            with pytest.raises(ServingError) as caught:
+                await attempt
+            assert refused(caught.value) == (429, "too_many_requests")
+            assert caught.value.headers == {"retry-after": "1"}
+        ended = await asyncio.gather(*slow, return_exceptions=True)
+        assert [refused(error) for error in ended] == [(503, "deadline_exceeded")] * 2
+        assert admission.in_flight == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_burst_is_refused_at_once_and_a_flood_is_slowed_down() -> None:
+    async def scenario() -> None:
+        admission = Admission(0, deadline_s=1)
+
+        async def refusals(count: int) -> float:
+            began = time.perf_counter()
+            asked = await asyncio.gather(*(admission.require_place() for _ in range(count)), return_exceptions=True)
+            assert {refused(error) for error in asked} == {(429, "too_many_requests")}
+            return time.perf_counter() - began
+
+        assert await refusals(90) < 0.1
+        assert 0.2 < await refusals(90) < 1.5
+        assert await refusals(400) < 1.5  # however many there are, none waits longer than a second
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_leaves_while_it_waits_is_not_worked_for() -> None:
+    async def scenario() -> None:
+        admission, was_cancelled = Admission(2, deadline_s=20), asyncio.Event()
+
+        async def leaves() -> dict[str, str]:
+            await asyncio.sleep(0.1)
+            return {"type": "http.disconnect"}
+
+        async def work() -> None:
+            try:
+                await asyncio.sleep(20)
+            except asyncio.CancelledError:
+                was_cancelled.set()
+                raise
+
+        with pytest.raises(ClientDisconnect):
+            await admission.admit(leaves, work)
+        assert was_cancelled.is_set()
+        assert admission.in_flight == 0
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+    asyncio.run(scenario())
+
+
+def test_the_breaker_opens_after_failures_in_a_row_and_closes_when_one_succeeds() -> None:
+    now, asked = [0.0], [0]
+
+    async def scenario() -> None:
+        breaker = CircuitBreaker(failures=3, pause_s=1, longest_s=4, clock=lambda: now[0])
+
+        async def ask(outcome: ServingError | str) -> str:
+            async def work() -> str:
+                asked[0] += 1
+                if isinstance(outcome, ServingError):
+                    raise outcome
+                return outcome
+
+            return await breaker.call(work)
+
+        away, unknown = ServingError(503, "away", "the store is away"), ServingError(404, "unknown", "no such entity")
+        for outcome in (away, away, unknown, away, away):
+            with pytest.raises(ServingError):
+                await ask(outcome)
+        assert not breaker.is_open  # a refusal that the store itself gave says that it is there
+        with pytest.raises(ServingError):
+            await ask(away)
+        assert breaker.is_open
+        before = asked[0]
+        with pytest.raises(ServingError, match="the store is away") as caught:
+            await ask("well")
+        assert asked[0] == before
+        assert int(caught.value.headers["retry-after"]) >= 1
+        now[0] = 2.0
+        with pytest.raises(ServingError):
+            await ask(away)
+        assert breaker.is_open  # one failure is enough while it tries again
+        now[0] = 6.0
+        assert await ask("well") == "well"
+        assert not breaker.is_open
+
+    asyncio.run(scenario())
+
+
+def test_questions_that_wait_are_answered_together_and_a_bad_one_alone() -> None:
+    batches: list[list[int]] = []
+    released = threading.Event()
+
+    def answer(questions: list[int]) -> list[int | Exception]:
+        batches.append(list(questions))
+        released.wait(20)
+        return [ValueError("odd") if question == 3 else question * 10 for question in questions]
+
+    async def scenario() -> list[Any]:
+        batcher: Batcher[int, int] = Batcher(answer, 4)  # type: ignore[arg-type]
+        asking = [asyncio.create_task(batcher.ask(number)) for number in range(7)]
+        await asyncio.sleep(0.05)
+        asking[2].cancel()
+        released.set()
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    answers = asyncio.run(scenario())
+    assert batches == [[0], [1, 3, 4, 5], [6]]
+    assert [answers[number] for number in (0, 1, 4, 5, 6)] == [0, 10, 40, 50, 60]
+    assert isinstance(answers[2], asyncio.CancelledError)
+    assert isinstance(answers[3], ValueError)
+
+
+def test_a_batch_that_fails_as_a_whole_fails_its_questions_and_no_others() -> None:
+    def answer(questions: list[int]) -> list[int | Exception]:
+        if 1 in questions:
+            raise RuntimeError("broken")
+        return list(questions)
+
+    async def scenario() -> list[Any]:
+        batcher: Batcher[int, int] = Batcher(answer, 1)  # type: ignore[arg-type]
+        return await asyncio.gather(*(batcher.ask(number) for number in range(3)), return_exceptions=True)
+
+    first, second, third = asyncio.run(scenario())
+    assert (first, third) == (0, 2)
+    assert isinstance(second, RuntimeError)
+
+
+def test_a_probe_never_waits_for_a_store_that_hangs() -> None:
+    async def scenario() -> None:
+        answers = asyncio.Event()
+
+        async def probe() -> str | None:
+            await answers.wait()
+            return None
+
+        health = StoreHealth(probe)
+        began = time.perf_counter()
+        assert await health.problem() is None  # nothing is known against it yet
+        await asyncio.sleep(0.6)
+        assert "has not answered for 0." in str(await health.problem())
+        assert time.perf_counter() - began < 0.6 + 0.1
+        answers.set()
+        assert await health.problem() is None
+
+    asyncio.run(scenario())

@@ -1,0 +1,39 @@
+"""What a server tells about the experiments that it answers for."""
+
+from __future__ import annotations
+
+from serving.schemas import ModelAnswer, ModelInput
+from serving.service import ServedModel
+
+
+async def describe(model: ServedModel) -> ModelAnswer:
+    """Return what a client should know before it asks."""
+    status = await model.backend.status()
+    served = model.backend.served()
+    if served is None:
+        return ModelAnswer(name=model.name, ready=False, reason=status.reason)
+    pair, contract = served.pair, served.pair.contract
+    is_forecast = contract.task == "forecast"
+    inputs = [
+        ModelInput(name=name, type=served.types[name], known_ahead=name in contract.known) for name in contract.columns
+    ]
+    return ModelAnswer(
+        name=model.name,
+        ready=status.ready,
+        reason=status.reason,
+        task=contract.task,
+        version=pair.version,
+        pair_id=pair.pair_id,
+        family=pair.tags.get("family"),
+        promoted_at=pair.promoted_at,
+        dataset=contract.dataset,
+        inputs=inputs,
+        targets=list(contract.targets),
+        classes=list(contract.classes),
+        lookback=contract.lookback if is_forecast else None,
+        input_rows=contract.input_rows if is_forecast else None,
+        horizon=contract.horizon if is_forecast else None,
+        step_seconds=contract.step_seconds if is_forecast else None,
+        max_age=served.max_age,
+        intervals=served.coverage,
+    )

@@ -1,0 +1,192 @@
+"""What every protocol asks for: predictions of a served experiment, admitted, counted and logged.
+
+A route of any protocol reads its own form of a request, asks here, and writes its own form of the answer.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from mlplatform.features import NOW
+from mlplatform.monitoring import PredictionLog
+from serving.admission import Admission
+from serving.answers import ages_seconds, refuse_missing_numbers, served_predictions
+from serving.backend import DEFAULT, Backend, Choice, EntityId, Prediction
+from serving.bodies import BodyReader
+from serving.errors import ServingError, StaleFeaturesRefusedError, shown, unknown_model
+from serving.metrics import ServingMetrics
+from serving.schemas import StrictRequest
+
+RequestT = TypeVar("RequestT", bound=StrictRequest)
+
+# Above this size writing an answer takes longer than handing it to a thread.
+_SMALL_ANSWER_VALUES = 4_096
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """An experiment that this server answers for."""
+
+    name: str
+    backend: Backend
+    log: PredictionLog
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why an entity of a request has no answer."""
+
+    entity: EntityId
+    code: str
+    message: str
+
+
+class PredictionService:
+    """The served experiments, behind one admission.
+
+    Parameters:
+        models: by name, the default one first.
+
+    Attributes:
+        reader: reads the bodies of requests.
+    """
+
+    def __init__(
+        self, models: Mapping[str, ServedModel], admission: Admission, reader: BodyReader, metrics: ServingMetrics
+    ) -> None:
+        self.models = models
+        self.admission, self.reader, self.metrics = admission, reader, metrics
+
+    @property
+    def default(self) -> ServedModel:
+        """What answers where a request names no model."""
+        return next(iter(self.models.values()))
+
+    def model(self, name: str | None) -> ServedModel:
+        """Return a served model.
+
+        Raises:
+            ServingError: 404 with the known names.
+        """
+        if name is None:
+            return self.default
+        if name not in self.models:
+            raise unknown_model(name, list(self.models))
+        return self.models[name]
+
+    async def read(self, request: Request, form: type[RequestT]) -> RequestT:
+        """Return the body of a request for predictions; one that would not be admitted is not read.
+
+        Raises:
+            ServingError: 408, 413, 415, 422 or 429.
+            ClientDisconnect: if the client left before its body was complete.
+        """
+        await self.admission.require_place()
+        return await self.reader.read(request, form)
+
+    async def from_rows(
+        self, request: Request, model: ServedModel, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT
+    ) -> Prediction:
+        """Return the prediction for raw rows.
+
+        Raises:
+            ServingError: what keeps the request from having an answer.
+            ClientDisconnect: if the client left first.
+        """
+        return await self.admission.admit(request.receive, partial(model.backend.predict_rows, rows, choice))
+
+    async def from_entities(
+        self,
+        request: Request,
+        model: ServedModel,
+        entities: Sequence[EntityId],
+        *,
+        time_point: str = NOW,
+        future: Sequence[dict[str, Any]] = (),
+        choice: Choice = DEFAULT,
+        reports_missing: bool = False,
+    ) -> tuple[Prediction, list[Missing]]:
+        """Return the prediction for entities of the feature store, and which of them have none.
+
+        Parameters:
+            reports_missing: whether entities that cannot be answered are left out, instead of failing the request.
+
+        Raises:
+            ServingError: what keeps the request, or every entity of it, from having an answer.
+            ClientDisconnect: if the client left first.
+        """
+        missing: list[Missing] = []
+        left = list(entities)
+        while True:
+            work = partial(model.backend.forecast_entities, left, time_point, future, choice)
+            try:
+                prediction = await self.admission.admit(request.receive, work)
+                refuse_missing_numbers(prediction)
+            except ServingError as error:
+                self._count_refusal(model, error)
+                blamed = set(error.entities)
+                rest = [entity for entity in left if entity not in blamed]
+                if not (reports_missing and rest and len(rest) < len(left)):
+                    raise
+                missing += [Missing(entity, error.code, _about(error, entity)) for entity in left if entity in blamed]
+                left = rest
+            else:
+                break
+        # What was never asked of the present says nothing about how the present is served.
+        if time_point == NOW:
+            self._count(model, prediction)
+        return prediction, missing
+
+    async def written(
+        self,
+        request: Request,
+        model: ServedModel,
+        prediction: Prediction,
+        write: Callable[[Prediction], bytes],
+        *,
+        is_logged: bool = True,
+    ) -> bytes:
+        """Return what `write` makes of a prediction, and log it; large ones are written in a thread.
+
+        Raises:
+            ServingError: 500 if the prediction is not finite.
+        """
+        now = dt.datetime.now(dt.UTC)
+        request_id: str = request.state.request_id
+
+        def finish() -> bytes:
+            refuse_missing_numbers(prediction)
+            content = write(prediction)
+            if is_logged:
+                model.log.append(served_predictions(prediction, request_id, now))
+            return content
+
+        small = prediction.outputs.size <= _SMALL_ANSWER_VALUES
+        content = finish() if small else await self.reader.stage.run(finish)
+        self.metrics.observe_predictions(model.name, prediction.pair.version, len(prediction.outputs))
+        return content
+
+    def _count(self, model: ServedModel, prediction: Prediction) -> None:
+        oldest = max((age for age in ages_seconds(prediction) if age is not None), default=None)
+        self.metrics.observe_feature_age(model.name, oldest)
+        self.metrics.observe_stale(model.name, "flagged", int(prediction.is_stale.sum()))
+
+    def _count_refusal(self, model: ServedModel, error: ServingError) -> None:
+        if isinstance(error, StaleFeaturesRefusedError):
+            self.metrics.observe_feature_age(model.name, error.oldest_seconds)
+            self.metrics.observe_stale(model.name, "refused", len(error.entities))
+
+
+def _about(error: ServingError, entity: EntityId) -> str:
+    """Return what an error that names several entities says about one of them."""
+    name = shown(entity)
+    for detail in error.details:
+        if detail.found == name or name in (detail.found.partition(":")[0], detail.found.rpartition(" ")[2]):
+            return f"found {detail.found}, expected {detail.expected}; {detail.action}"
+    return error.message
