@@ -207,13 +207,15 @@ def _outside(blocks: Blocks, values: Floats) -> str:
 def _unit_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
     """Return the unit that the newest block of a column looks to be in, for those whose level is extraordinary.
 
-    A factor also changes the spread, and is named only if that is out of the ordinary; an offset only if it is large.
+    A factor also changes the spread, and is named only if that is out of the ordinary; an offset or another sign only
+    if the level moves far.
     """
     found = []
     for name in _strange(judge, values, LEVEL):
         now_level, now_spread, _ = _newest(judge, name, values[name])
         for text, (factor, offset) in UNITS.items():
-            is_plain = abs(now_level.change) >= OFFSET_FLOOR if offset else now_spread.p_flat <= ORDINARY
+            is_far = abs(now_level.change) >= OFFSET_FLOOR
+            is_plain = is_far if offset or factor == -1.0 else now_spread.p_flat <= ORDINARY
             repaired = values[name].copy()
             repaired[-1] = (repaired[-1] - offset) / factor
             if is_plain and _is_ordinary(judge, name, repaired):
