@@ -201,7 +201,7 @@ def block_length(values: Float64) -> int:
 
 def _per_unit(difference: Float64, units: Units) -> tuple[Float64, Float64, int]:
     """Return sums and counts of every unit, and how many neighbours are drawn together."""
-    sums = np.bincount(units.of, difference, minlength=units.count)
+    sums: Float64 = np.bincount(units.of, difference, minlength=units.count).astype(np.float64)
     counts = np.bincount(units.of, minlength=units.count).astype(np.float64)
     length = units.least
     if units.is_serial:

@@ -214,7 +214,9 @@ def _explained(old: Float64, new: Float64, names: Sequence[str]) -> Iterator[_Fi
     level, spread = old.mean(axis=0), old.std(axis=0)
     # A column may have stood still in the rows where all are there.
     spread = np.where(spread > 0, spread, 1.0)
-    precision = np.linalg.inv(_covariance((old - level) / spread) + NOISE * np.eye(len(names)))
+    precision: Float64 = np.asarray(
+        np.linalg.inv(_covariance((old - level) / spread) + NOISE * np.eye(len(names))), dtype=np.float64
+    )
     scaled = (new - level) / spread
     rows = as_they_stand = _Moments(scaled.mean(axis=0), _covariance(scaled))
     if as_they_stand.distance(precision) < ODD * len(names):
