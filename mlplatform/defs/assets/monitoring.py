@@ -59,7 +59,8 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         after=[asset_key(experiment.name, PREDICTION_LOG), asset_key(experiment.dataset.name, FEATURE_TABLE)],
         kinds={"report", "json"},
         decided_by=experiment.drift.model_dump(mode="json"),
-        description="Recent features and served errors against the training rows of the production pair.",
+        description="Recent features and served errors against the training rows of the production pair, and what is "
+        "broken in them.",
     )
     def drift_report(
         context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
@@ -68,7 +69,15 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 
         from mlplatform.datamodule import TRAIN, read_part
         from mlplatform.features.retrieval import load_history
-        from mlplatform.monitoring import build_report, recent_predictions, write_report
+        from mlplatform.monitoring import (
+            build_report,
+            read_error_test,
+            read_report,
+            recent_predictions,
+            update_error_test,
+            write_error_test,
+            write_report,
+        )
         from mlplatform.registry.pairs import PRODUCTION, PairStore
 
         settings = platform.settings
@@ -78,21 +87,34 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         history = load_history(config.dataset, tuple(config.dataset.columns), settings)
         # A day more than the pair is old, for clocks that differ.
         since = pair.created_at - dt.timedelta(days=1)
+        predictions = recent_predictions(settings, config, pair.version, history, since)
+        reference_error = store.client.get_run(pair.run_id).data.metrics.get("reference_mae")
+        error_test = update_error_test(
+            config, pair.version, history, predictions, reference_error, read_error_test(settings, config.name)
+        )
         report = build_report(
             config,
             pair.version,
             train=read_part(settings, config.dataset.name, pair.tags["split_version"], TRAIN),
             history=history,
-            predictions=recent_predictions(settings, config, pair.version, history, since),
-            reference_error=store.client.get_run(pair.run_id).data.metrics.get("reference_mae"),
+            predictions=predictions,
+            reference_error=reference_error,
+            previous=read_report(settings, config.name),
+            error_test=error_test,
         )
         path = write_report(report, settings)
+        if error_test is not None:
+            write_error_test(error_test, settings, config.name)
         context.log.info(f"drift: {', '.join(report.causes) or 'none'}")
-        features = [{**vars(drift), "drifted": drift.is_drifted} for drift in report.features]
+        if report.quality:
+            context.log.warning(f"broken: {', '.join(each.name for each in report.quality)}")
+        features = [{**vars(drift), "kinds": ", ".join(drift.kinds)} for drift in report.features]
         return MaterializeResult(
             metadata={
                 "drifted": report.is_drifted,
                 "causes": ", ".join(report.causes) or "none",
+                "suspected": ", ".join(report.suspects) or "none",
+                "quality": table([vars(each) for each in report.quality]),
                 "production": report.pair_version,
                 "data_until": report.data_until,
                 "features": table(features),
