@@ -33,7 +33,8 @@ STUCK = 3
 # Of the old share of values so little is as good as none.
 PRESENT = 0.1
 # Mean squared distance from the old rows, in their own spread and per column: 1 for rows like the old ones. From ODD on
-# they ask for an explanation, and readings are one if together they leave no more than a small SHARE of it.
+# they ask for an explanation, and readings are one if the rows are odd no more and a small SHARE of it is left: a change
+# of unit is undone exactly, and one that is merely near is the world's.
 ODD, SHARE = 4.0, 0.2
 # Least gain of a reading in log-likelihood per row.
 GAIN = 2.0
@@ -227,7 +228,7 @@ def _explained(old: Float64, new: Float64, names: Sequence[str]) -> Iterator[_Fi
         chosen.append(best)
         rows = rows.read(best)
     was, is_now = (moments.distance(precision) / len(names) for moments in (as_they_stand, rows))
-    if is_now > SHARE * was:
+    if is_now > min(ODD, SHARE * was):
         return
     for reading in chosen:
         affected = tuple(names[column] for column in reading.columns)
