@@ -33,8 +33,8 @@ STUCK = 3
 # Of the old share of values so little is as good as none.
 PRESENT = 0.1
 # Mean squared distance from the old rows, in their own spread and per column: 1 for rows like the old ones. From ODD on
-# they ask for an explanation, and readings are one if the rows are odd no more and a small SHARE of it is left: a change
-# of unit is undone exactly, and one that is merely near is the world's.
+# they ask for an explanation, and readings are one if the rows are odd no more and a small SHARE of it is left: a
+# change of unit is undone exactly, and one that is merely near is the world's.
 ODD, SHARE = 4.0, 0.2
 # Least gain of a reading in log-likelihood per row.
 GAIN = 2.0
