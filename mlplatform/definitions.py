@@ -25,6 +25,8 @@ from mlplatform.defs import (
     drift_sensor,
     experiment_checks,
     failing_jobs,
+    forecast_job,
+    forecast_schedule,
     ingest_job,
     is_valid_check,
     lifecycle_jobs,
@@ -43,6 +45,7 @@ from mlplatform.defs.assets import (
     drift_report_asset,
     feature_table_asset,
     fold_preprocessor_asset,
+    forecasts_asset,
     nested_cv_asset,
     online_features_asset,
     prediction_log_asset,
@@ -111,13 +114,14 @@ def build_defs(
         ],
         jobs=[
             *(job for jobs in dataset_jobs.values() for job in jobs),
-            *(make(experiment) for experiment in experiments for make in (train_job, monitor_job)),
+            *(make(experiment) for experiment in experiments for make in (train_job, monitor_job, forecast_job)),
             *(job for experiment in experiments for job in lifecycle_jobs(experiment)),
             *(nested_cv_job(experiment) for experiment in experiments if experiment.nested.outer_folds),
             *(job for group in broken.values() for job in failing_jobs(group, taken=job_names)),
         ],
         schedules=[
             *(monitor_schedule(experiment) for experiment in experiments),
+            *(forecast_schedule(experiment) for experiment in experiments),
             *(materialize_schedule(dataset) for dataset in datasets.values()),
         ],
         sensors=[
@@ -154,6 +158,7 @@ def _experiment_assets(experiment: ExperimentConfig) -> list[Any]:
         serving_reload_asset(experiment),
         prediction_log_asset(experiment),
         drift_report_asset(experiment),
+        forecasts_asset(experiment),
         *nested,
     ]
 

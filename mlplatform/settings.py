@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 PACKAGE_ROOT = Path(__file__).resolve().parent
 PACKAGED_CONF = PACKAGE_ROOT / "conf"
 PLUGINS_VARIABLE = "MLPLATFORM_PLUGINS"
+SIGNING_KEY, SIGNING_KEY_PASSWORD = "MLPLATFORM_SIGNING_KEY", "MLPLATFORM_SIGNING_KEY_PASSWORD"
+VERIFY_KEY = "MLPLATFORM_VERIFY_KEY"
 # Instead of names of experiments: all there are.
 EVERY = "*"
 
@@ -79,10 +81,19 @@ class Settings:
         experiments: further ones that it serves; `*` stands for all there are.
         limits: what bounds its work.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
+        api_tokens: bearer tokens, one of which every other request has to have; none is asked for while there are none.
+        tls_certificate, tls_key: PEM files with which a prediction server speaks HTTPS.
         redis_url: Redis server of the online feature store; SQLite while it is unset.
         feast_registry: database of Feast's registry, as an address of SQLAlchemy; a file while it is unset.
+        prediction_log_url: PostgreSQL database of the prediction log, as an address of SQLAlchemy; files while it is
+            unset.
+        prediction_log_retention_days: days that the prediction log is kept; for ever while it is unset.
         dvc_remote: folder or address (s3://...) that split files are pushed to; nowhere while it is unset.
         max_body_bytes: largest request body the prediction server accepts.
+        signing_key: PEM file of the private key that signs the pairs that are registered here; unsigned while unset.
+        signing_key_password: its password.
+        verify_keys: PEM files of public keys, and folders of them. If there are any, no pair is read unless one of
+            them signed it.
     """
 
     home: Path
@@ -96,11 +107,19 @@ class Settings:
     experiment: str
     max_body_bytes: int
     admin_token: str | None = field(default=None, repr=False)
+    api_tokens: tuple[str, ...] = field(default=(), repr=False)
     redis_url: str | None = field(default=None, repr=False)
     feast_registry: str | None = field(default=None, repr=False)
     dvc_remote: str | None = field(default=None, repr=False)
+    prediction_log_url: str | None = field(default=None, repr=False)
+    prediction_log_retention_days: int | None = None
     experiments: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
+    signing_key: Path | None = field(default=None, repr=False)
+    signing_key_password: str | None = field(default=None, repr=False)
+    verify_keys: tuple[Path, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -121,12 +140,24 @@ class Settings:
             experiment=env.get("MLPLATFORM_EXPERIMENT") or named,
             max_body_bytes=_positive_int(env, "MLPLATFORM_MAX_BODY_BYTES", 1_048_576),
             admin_token=env.get("MLPLATFORM_ADMIN_TOKEN") or None,
+            api_tokens=_names(env.get("MLPLATFORM_API_TOKENS", "")),
+            tls_certificate=_optional_path(env.get("MLPLATFORM_TLS_CERTIFICATE")),
+            tls_key=_optional_path(env.get("MLPLATFORM_TLS_KEY")),
             redis_url=env.get("MLPLATFORM_REDIS_URL") or None,
             feast_registry=env.get("MLPLATFORM_FEAST_REGISTRY") or None,
             dvc_remote=env.get("MLPLATFORM_DVC_REMOTE") or None,
+            prediction_log_url=env.get("MLPLATFORM_PREDICTION_LOG_URL") or None,
+            prediction_log_retention_days=_optional_positive_int(env, "MLPLATFORM_PREDICTION_LOG_RETENTION_DAYS"),
             experiments=experiments,
             limits=ServerLimits.from_env(env),
+            signing_key=next(iter(_key_paths(env, SIGNING_KEY)), None),
+            signing_key_password=env.get(SIGNING_KEY_PASSWORD) or None,
+            verify_keys=_key_paths(env, VERIFY_KEY),
         )
+
+    def without_signing_key(self) -> Settings:
+        """Return the settings of a process that only reads pairs."""
+        return replace(self, signing_key=None, signing_key_password=None)
 
     @property
     def raw_dir(self) -> Path:
@@ -167,6 +198,11 @@ class Settings:
     def predictions_dir(self) -> Path:
         """Served predictions, one folder per experiment."""
         return self.home / "predictions"
+
+    @property
+    def forecasts_dir(self) -> Path:
+        """Forecasts in batch, one folder per experiment."""
+        return self.home / "forecasts"
 
     @property
     def active_config_dir(self) -> Path:
@@ -247,6 +283,18 @@ def _optional_path(value: str | None) -> Path | None:
     return Path(value).expanduser().resolve() if value else None
 
 
+def _key_paths(env: Mapping[str, str], name: str) -> tuple[Path, ...]:
+    """Return the paths that a variable of keys names. Links are left as they are: a rotation may change their ends."""
+    text = env.get(name)
+    if not text:
+        return ()
+    parts = text.split(os.pathsep) if name == VERIFY_KEY else [text]
+    if not all(part.strip() for part in parts):
+        # Whoever set it wants signatures; an empty part must not end in a server that asks for none.
+        raise ValueError(f"{name} must name files, but is {text!r}")
+    return tuple(Path(part).expanduser().absolute() for part in parts)
+
+
 def _names(text: str) -> tuple[str, ...]:
     """Return the names of a list separated by commas, each once."""
     names = (name.strip() for name in text.split(","))
@@ -265,6 +313,10 @@ def _seconds(env: Mapping[str, str], name: str, default: float, *, can_be_zero: 
         expected = "a number of seconds, 0 or more" if can_be_zero else "a number of seconds above 0"
         raise ValueError(f"{name} must be {expected}, but is {text!r}")
     return seconds
+
+
+def _optional_positive_int(env: Mapping[str, str], name: str) -> int | None:
+    return _positive_int(env, name, 1) if env.get(name) else None
 
 
 def _positive_int(env: Mapping[str, str], name: str, default: int) -> int:

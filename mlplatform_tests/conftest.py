@@ -89,20 +89,33 @@ def pytest_runtest_setup() -> None:
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database. Its first use takes seconds for migrations, so tests start from copies of this one."""
     from mlplatform.registry.tracking import client_for
+    from mlplatform.settings import sqlite_file
+    from mlplatform_tests.fixtures.shared import made_once
 
-    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path_factory.mktemp("mlflow"))})
-    client_for(settings).search_experiments(max_results=1)
-    return Path(settings.mlflow_tracking_uri.removeprefix("sqlite:///"))
+    def settings_in(folder: Path) -> Settings:
+        return Settings.from_env({"MLPLATFORM_HOME": str(folder)})
+
+    def migrate(folder: Path) -> None:
+        client_for(settings_in(folder)).search_experiments(max_results=1)
+
+    folder = made_once(tmp_path_factory, "mlflow", migrate)
+    database = sqlite_file(settings_in(folder).mlflow_tracking_uri)
+    assert database is not None
+    return database
 
 
 @pytest.fixture(scope="session")
 def trained_yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
     """An installation after one training run, which promoted version 1. For reading only: copy it to change it."""
     from mlplatform.testing.yard import TRAIN, Yard
+    from mlplatform_tests.fixtures.shared import made_once
 
-    yard = Yard.create(tmp_path_factory.mktemp("yard"), mlflow_database)
-    assert yard.run(TRAIN).success
-    return yard
+    def train(folder: Path) -> None:
+        yard = Yard.create(folder, mlflow_database, has_history=True)
+        assert yard.run(TRAIN).success
+
+    trained = made_once(tmp_path_factory, "trained", train)
+    return Yard.at(trained).clone_to(tmp_path_factory.mktemp("yard"), has_history=True)
 
 
 @pytest.fixture

@@ -53,7 +53,18 @@ def test_servers_and_folders_come_from_the_environment(tmp_path: Path) -> None:
 
 def test_an_empty_variable_counts_as_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names = ("HOME", "CONF_DIR", "DATA_DIR", "SERVING_URL", "EXPERIMENT", "MAX_BODY_BYTES", "ADMIN_TOKEN", "REDIS_URL")
+    names = (
+        "HOME",
+        "CONF_DIR",
+        "DATA_DIR",
+        "SERVING_URL",
+        "EXPERIMENT",
+        "MAX_BODY_BYTES",
+        "ADMIN_TOKEN",
+        "REDIS_URL",
+        "SIGNING_KEY",
+        "VERIFY_KEY",
+    )
     empty = {f"MLPLATFORM_{name}": "" for name in names} | {"MLFLOW_TRACKING_URI": ""}
     assert Settings.from_env(empty) == Settings.from_env({})
     assert Settings.from_env(empty).home == tmp_path / ".mlplatform"
@@ -76,6 +87,31 @@ def test_secrets_do_not_show() -> None:
     assert settings.admin_token == "hunter2"
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in f"{settings}"
+
+
+def test_keys_of_signatures_are_paths_and_what_is_private_never_shows(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "keys.of.today")
+    settings = Settings.from_env(
+        {
+            "MLPLATFORM_SIGNING_KEY": "/secret/place/of.pem",
+            "MLPLATFORM_SIGNING_KEY_PASSWORD": "hunter2",
+            "MLPLATFORM_VERIFY_KEY": f"{tmp_path / 'link'}:relative.pem",
+        }
+    )
+    assert (settings.signing_key, settings.signing_key_password) == (Path("/secret/place/of.pem"), "hunter2")
+    # A link is not followed: it may lead to another folder of keys tomorrow.
+    assert settings.verify_keys == (tmp_path / "link", Path.cwd() / "relative.pem")
+    assert "hunter2" not in repr(settings)
+    assert "/secret/place" not in repr(settings)
+    reader = settings.without_signing_key()
+    assert (reader.signing_key, reader.signing_key_password) == (None, None)
+    assert reader.verify_keys == settings.verify_keys
+
+
+@pytest.mark.parametrize("text", [":", "a.pem:", " "])
+def test_keys_to_verify_that_name_nothing_are_an_error_and_not_no_keys(text: str) -> None:
+    with pytest.raises(ValueError, match="MLPLATFORM_VERIFY_KEY must name files, but is"):
+        Settings.from_env({"MLPLATFORM_VERIFY_KEY": text})
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "Öl", "a?b", "%41", "50%", "a#b", "a?x=%3F&y#z@:+;"])

@@ -19,6 +19,8 @@ Receive = Callable[[], Awaitable[Any]]
 
 # Most answers are made sooner; only for one that takes longer it is worth finding out whether its client still waits.
 _WATCH_AFTER_S = 0.05
+_REFUSALS_PER_S, _REFUSAL_BURST = 200, 100
+_LONGEST_DELAY_S = 1.0
 
 
 class Admission:
@@ -35,14 +37,16 @@ class Admission:
     def __init__(self, limit: int, deadline_s: float) -> None:
         self.limit, self.deadline_s = limit, deadline_s
         self.in_flight = 0
+        self._paced_until = 0.0
 
-    def require_place(self) -> None:
+    async def require_place(self) -> None:
         """Refuse a request that would not be admitted, before its body is read.
 
         Raises:
             ServingError: 429 if the limit is reached.
         """
         if self.in_flight >= self.limit:
+            await self._pace_refusals()
             raise too_many_requests(self.limit)
 
     async def admit(self, receive: Receive, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -55,7 +59,7 @@ class Admission:
             ServingError: 429 if the limit is reached, 503 past the deadline, and what `work` raises.
             ClientDisconnect: if the client left first.
         """
-        self.require_place()
+        await self.require_place()
         self.in_flight += 1
         watch = _Watch(receive)
         try:
@@ -72,6 +76,19 @@ class Admission:
         finally:
             watch.end()
             self.in_flight -= 1
+
+    async def _pace_refusals(self) -> None:
+        """Wait, if requests are refused faster than they should be.
+
+        Clients that ask again at once would otherwise keep the server busy with refusing them, and so take its time
+        from those that it admitted. A burst is refused without delay.
+        """
+        now = asyncio.get_running_loop().time()
+        self._paced_until = max(self._paced_until, now - _REFUSAL_BURST / _REFUSALS_PER_S) + 1 / _REFUSALS_PER_S
+        # What is promised to no one: beyond the longest delay the pace is given up, not the answer.
+        self._paced_until = min(self._paced_until, now + _LONGEST_DELAY_S)
+        if self._paced_until > now:
+            await asyncio.sleep(self._paced_until - now)
 
 
 class _Watch:

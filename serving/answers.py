@@ -80,7 +80,7 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
     labels: list[str] | None = None
     if contract.task == "forecast":
         values, steps = prediction.outputs, np.arange(1, contract.horizon + 1)
-        timestamps = _forecast_times(prediction)
+        timestamps = forecast_times(prediction)
     else:
         steps, timestamps = np.zeros(1, np.int64), prediction.origins[:, None]
         values = prediction.outputs.reshape(len(prediction.outputs), -1)
@@ -89,6 +89,7 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
             labels = [contract.classes[position] for position in best]
             values = np.take_along_axis(values, best[:, None], axis=1)
         values = values[:, None, :]
+    _, lower, upper, coverage = prediction.answers
     return ServedPredictions(
         served_at=now,
         request_id=request_id,
@@ -101,7 +102,21 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
         timestamps=timestamps,
         values=values,
         labels=labels,
+        lower=_logged_bound(prediction, lower),
+        upper=_logged_bound(prediction, upper),
+        coverage=coverage,
+        observed=prediction.observed if contract.task == "forecast" else None,
+        is_fallback=prediction.is_fallback,
+        age_seconds=prediction.ages / np.timedelta64(1, "s"),
     )
+
+
+def _logged_bound(prediction: Prediction, bound: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+    """Return one side of the intervals as (n, steps, targets), NaN for what stands in for a forecast."""
+    if bound is None:
+        return None
+    per_value = bound if bound.ndim == 3 else bound.reshape(len(bound), 1, 1)
+    return np.where(prediction.is_fallback[:, None, None], np.nan, per_value)
 
 
 def _entities(prediction: Prediction) -> list[dict[str, Any]]:
@@ -124,7 +139,7 @@ def _entities(prediction: Prediction) -> list[dict[str, Any]]:
 
 def _forecasts(prediction: Prediction) -> dict[str, Any]:
     targets = prediction.pair.contract.targets
-    times = _forecast_times(prediction)
+    times = forecast_times(prediction)
     # orjson writes contiguous arrays only: entity, then target, then step.
     values = np.ascontiguousarray(prediction.outputs.transpose(0, 2, 1))
     forecasts = [
@@ -197,7 +212,7 @@ def _classes(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _forecast_times(prediction: Prediction) -> npt.NDArray[np.datetime64]:
+def forecast_times(prediction: Prediction) -> npt.NDArray[np.datetime64]:
     """Return the moments that are predicted, of shape (n, horizon)."""
     contract = prediction.pair.contract
     steps = np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")

@@ -7,11 +7,11 @@ prediction is the backend's business.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
+import secrets
 import time
-import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,10 +35,12 @@ from serving.backend import Backend, Prediction
 from serving.bodies import JSON, PROBLEM, BodyReader
 from serving.connections import CLIENT_LEFT
 from serving.description import describe
-from serving.errors import ErrorDetail, ErrorResponse, ServingError, invalid, shown
+from serving.errors import ErrorResponse, ServingError
+from serving.fast_path import FastPath
 from serving.metrics import CONTENT_TYPE, ServingMetrics
+from serving.pages import add_pages
+from serving.protocols import protocol_routers
 from serving.schemas import (
-    MAX_ENTITIES,
     EntitiesRequest,
     LiveAnswer,
     ModelAnswer,
@@ -48,7 +50,7 @@ from serving.schemas import (
     ReloadAnswer,
     RowsRequest,
 )
-from serving.security import BodyLimitMiddleware, require_admin
+from serving.security import SECURITY_HEADERS, BodyLimitMiddleware, TokenMiddleware, require_admin
 from serving.service import Missing, PredictionService, ServedModel
 from serving.stages import Stage
 
@@ -58,6 +60,9 @@ access_logger = logging.getLogger("serving.access")
 # How a request for predictions may end otherwise than well.
 _REFUSALS = (408, 409, 413, 415, 422, 429, 500, 503)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Ids of requests are unique: 80 random bits for the process, and a number in it.
+_PROCESS_ID = secrets.token_hex(10)
+_numbers = itertools.count()
 
 
 def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request_id_answered: bool = True) -> FastAPI:
@@ -96,11 +101,22 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
         f"`{service.default.name}`.",
         version="1",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.server = ServerState()
-    app.include_router(_prediction_routes(service))
+    predictions = Predictions(service)
+    app.include_router(_prediction_routes(predictions))
     app.include_router(_model_routes(service))
     app.include_router(_operation_routes(service, settings, app.state.server))
+    for router in protocol_routers(service, settings):
+        app.include_router(router)
+    add_pages(app, service)
+    handlers = {"/predict": predictions.from_rows, "/predict/feast/batch": predictions.from_entities}
+    app.add_middleware(FastPath, handlers=handlers, refuse=_answer_serving_error, note_departure=_note_departure)
+    if settings.api_tokens:
+        tokens = [*settings.api_tokens, *([settings.admin_token] if settings.admin_token else [])]
+        app.add_middleware(TokenMiddleware, tokens=tokens, refuse=_answer_serving_error)
     # The last one added is the outermost: refused bodies are observed too.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(ObservationMiddleware, metrics=metrics, is_request_id_answered=is_request_id_answered)
@@ -111,14 +127,17 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
     return app
 
 
-def _prediction_routes(service: PredictionService) -> APIRouter:
-    router = APIRouter(tags=["predictions"])
+class Predictions:
+    """Answers requests for predictions; `name` is that of the model, `None` for the default one."""
 
-    async def from_entities(request: Request, name: str | None) -> Response:
-        model = service.model(name)
-        asked = await service.read(request, EntitiesRequest)
-        _check_entities(asked)
-        prediction, missing = await service.from_entities(
+    def __init__(self, service: PredictionService) -> None:
+        self._service = service
+
+    async def from_entities(self, request: Request, name: str | None) -> Response:
+        """Predict for entities of the feature store."""
+        model = self._service.model(name)
+        asked = await self._service.read(request, EntitiesRequest)
+        prediction, missing = await self._service.from_entities(
             request,
             model,
             asked.entities,
@@ -127,15 +146,21 @@ def _prediction_routes(service: PredictionService) -> APIRouter:
             choice=asked.choice,
             reports_missing=asked.on_error == "report",
         )
-        is_logged = asked.time_point == NOW
         write = partial(_written, missing=missing)
-        return _json(await service.written(request, model, prediction, write, is_logged=is_logged))
+        # What was never asked of the present says nothing about how the present is served.
+        is_logged = asked.time_point == NOW
+        return _json(await self._service.written(request, model, prediction, write, is_logged=is_logged))
 
-    async def from_rows(request: Request, name: str | None) -> Response:
-        model = service.model(name)
-        asked = await service.read(request, RowsRequest)
-        prediction = await service.from_rows(request, model, asked.rows, asked.choice)
-        return _json(await service.written(request, model, prediction, _written))
+    async def from_rows(self, request: Request, name: str | None) -> Response:
+        """Predict from raw rows."""
+        model = self._service.model(name)
+        asked = await self._service.read(request, RowsRequest)
+        prediction = await self._service.from_rows(request, model, asked.rows, asked.choice)
+        return _json(await self._service.written(request, model, prediction, _written))
+
+
+def _prediction_routes(predictions: Predictions) -> APIRouter:
+    router = APIRouter(tags=["predictions"])
 
     @router.post("/predict/feast/batch", **_described_body(EntitiesRequest, 404, *_REFUSALS))
     async def predict_entities(request: Request) -> Response:
@@ -143,22 +168,22 @@ def _prediction_routes(service: PredictionService) -> APIRouter:
 
         Features older than the experiment's `staleness.max_age` are refused (409) or marked, as its policy says.
         """
-        return await from_entities(request, None)
+        return await predictions.from_entities(request, None)
 
     @router.post("/predict", **_described_body(RowsRequest, 404, *_REFUSALS))
     async def predict_rows(request: Request) -> Response:
         """Predict from raw rows."""
-        return await from_rows(request, None)
+        return await predictions.from_rows(request, None)
 
     @router.post("/models/{name}/predict/feast/batch", **_described_body(EntitiesRequest, 404, *_REFUSALS))
     async def predict_entities_of_model(request: Request, name: str) -> Response:
         """Predict for entities of the feature store, as `/predict/feast/batch` does, by a model of that name."""
-        return await from_entities(request, name)
+        return await predictions.from_entities(request, name)
 
     @router.post("/models/{name}/predict", **_described_body(RowsRequest, 404, *_REFUSALS))
     async def predict_rows_of_model(request: Request, name: str) -> Response:
         """Predict from raw rows, as `/predict` does, by a model of that name."""
-        return await from_rows(request, name)
+        return await predictions.from_rows(request, name)
 
     return router
 
@@ -276,22 +301,6 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
     return router
 
 
-def _check_entities(asked: EntitiesRequest) -> None:
-    count = len(asked.entities)
-    if count > MAX_ENTITIES:
-        message = f"the request has {count} entities, but at most {MAX_ENTITIES} are allowed; split it"
-        raise ServingError(413, "too_many_entities", message)
-    repeated = [entity for entity, times in Counter(asked.entities).items() if times > 1]
-    if repeated:
-        details = [
-            ErrorDetail(
-                field="entities", found=f"{shown(entity)} more than once", expected="ids once", action="drop it"
-            )
-            for entity in repeated
-        ]
-        raise invalid("invalid_request", details)
-
-
 def _described_body(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
     """Return what OpenAPI should say about a route that reads its own body."""
     content = {JSON: {"schema": model.model_json_schema()}}
@@ -335,10 +344,12 @@ class ObservationMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 # Asked only once all was read: asking for more would have the server wave the rest of a body through.
-                has_left = is_whole and await Request(scope, receive).is_disconnected()
+                has_left = is_whole and _has_left(receive)
                 status = CLIENT_LEFT if has_left else message["status"]
+                headers = [*message.get("headers", []), *SECURITY_HEADERS]
                 if self.is_request_id_answered:
-                    message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                    headers.append((b"x-request-id", request_id.encode()))
+                message["headers"] = headers
             elif message["type"] == "http.response.body" and not message.get("more_body") and status is not None:
                 # Before the last byte leaves, so that a client that has its answer also finds it counted.
                 self._observe(scope, status, request_id, time.perf_counter() - started)
@@ -369,10 +380,22 @@ class ObservationMiddleware:
         access_logger.info("%s", orjson.dumps(line).decode())
 
 
+def _has_left(receive: Receive) -> bool:
+    """Return whether the client of a request whose body was read is gone, without waiting for it to go."""
+    asking = receive()
+    try:
+        # A step of the coroutine by hand: a task of its own would cost more than all else that observes a request.
+        asking.send(None)  # type: ignore[attr-defined] # ASGI promises an awaitable; ours is a coroutine
+    except StopIteration as told:
+        return bool(told.value["type"] == "http.disconnect")
+    asking.close()  # type: ignore[attr-defined]
+    return False
+
+
 def _request_id(scope: Scope) -> str:
     """Return the client's request id if it is harmless, else a new one."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS_ID}{next(_numbers):012x}"
 
 
 def _problem(error: ServingError, headers: Mapping[str, str] | None = None) -> Response:
@@ -384,7 +407,7 @@ async def _answer_serving_error(_: Request, error: Exception) -> Response:
     return _problem(error)
 
 
-async def _note_departure(*_: object) -> Response:
+async def _note_departure(_: Request, __: Exception) -> Response:
     """Answer a client that left before its request was complete: nobody will read it, but log and metrics have it."""
     return Response(status_code=CLIENT_LEFT)
 

@@ -73,6 +73,23 @@ class Prediction:
     observed: npt.NDArray[np.float64]
     is_fallback: npt.NDArray[np.bool_]
 
+    def part(self, start: int, stop: int) -> Prediction:
+        """Return the answers of the entities from `start` to before `stop`."""
+        point, lower, upper, coverage = self.answers
+        low, high = (None if side is None else side[start:stop] for side in (lower, upper))
+        return Prediction(
+            pair=self.pair,
+            entity_ids=self.entity_ids[start:stop],
+            origins=self.origins[start:stop],
+            answers=Answers(point[start:stop], low, high, coverage),
+            event_times=self.event_times[start:stop],
+            ages=self.ages[start:stop],
+            is_stale=self.is_stale[start:stop],
+            marks=self.marks[start:stop],
+            observed=self.observed[start:stop],
+            is_fallback=self.is_fallback[start:stop],
+        )
+
     @property
     def outputs(self) -> Float32:
         """The point predictions."""
@@ -117,12 +134,15 @@ class Served:
         types: `float` or `category` per input column.
         max_age: age beyond which features are stale, as the configuration has it; `None` without a limit.
         coverage: of the prediction intervals; `None` without intervals.
+        example: raw rows that the pair answers, as a client would send them: enough for one prediction each of a few
+            entities, or a few rows of a table.
     """
 
     pair: PairInfo
     types: Mapping[str, str]
     max_age: str | None
     coverage: float | None
+    example: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

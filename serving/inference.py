@@ -10,9 +10,9 @@ import logging
 from collections.abc import Sequence
 
 from mlplatform.config import DatasetConfig, StalenessConfig
-from mlplatform.features import NOW, EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
-from mlplatform.features.retrieval import FeaturePanel, FeatureStoreFacade, Known
-from mlplatform.registry import Contract
+from mlplatform.features import EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
+from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.registry import Contract, read_features
 from mlplatform.settings import Settings
 from serving.backend import EntityId
 from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, StaleFeaturesRefusedError, invalid, shown
@@ -44,7 +44,7 @@ def read_panel(
             type, 503 if the store does not answer.
     """
     try:
-        return _load(contract, dataset, staleness, entities, time_point, settings)
+        return read_features(contract, dataset, staleness, entities, time_point, settings)
     except UnknownEntityError as error:
         details = [
             ErrorDetail(
@@ -76,29 +76,12 @@ def read_panel(
 def store_problem(contract: Contract, dataset: DatasetConfig, settings: Settings) -> str | None:
     """Return why the online store cannot answer for this dataset, or `None` when it can."""
     try:
-        _load(contract, dataset, StalenessConfig(), _PROBE, "now", settings)
+        read_features(contract, dataset, StalenessConfig(), _PROBE, "now", settings)
     except (UnknownEntityError, EntityTypeError):
         return None
     except Exception as error:
         return store_failure(dataset, error)
     return None
-
-
-def _load(
-    contract: Contract,
-    dataset: DatasetConfig,
-    staleness: StalenessConfig,
-    entities: Sequence[EntityId],
-    time_point: str,
-    settings: Settings,
-) -> FeaturePanel:
-    steps = contract.input_rows if contract.task == "forecast" else None
-    if time_point != NOW:
-        store = FeatureStoreFacade(dataset, None, settings, staleness=staleness)
-        return store.load_features(time_point, entities, contract.columns, steps=steps)
-    store = FeatureStoreFacade(dataset, "online", settings, staleness=staleness)
-    known = Known(contract.known, contract.targets, contract.future_rows)
-    return store.load_features(time_point, entities, contract.columns, steps=steps, known=known)
 
 
 def store_failure(dataset: DatasetConfig, error: Exception) -> str:

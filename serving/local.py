@@ -117,7 +117,7 @@ class LocalBackend:
         bundle = await self._chosen(choice)
         types = bundle.forecaster.preprocessor.columns
         panel = partial(panel_from_rows, rows, bundle.pair.contract, types, bundle.rules)
-        return await self._answer(Question(bundle, panel), len(rows) // bundle.pair.contract.input_rows)
+        return await self._answer(Question(bundle, panel, rows), len(rows) // bundle.pair.contract.input_rows)
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""
@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     backends = {
         name: LocalBackend(dataclasses.replace(settings, experiment=name), stages) for name in settings.experiments
     }
-    run(build_app(backends, settings), host, port, settings.limits)
+    run(build_app(backends, settings), host, port, settings)
 
 
 def _fail_fast_without_registry() -> None:

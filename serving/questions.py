@@ -1,17 +1,25 @@
-"""Requests as a batch answers them: each reads its rows, and those of one pair share a transform and a predict."""
+"""Requests as a batch answers them: those of one pair share reading, transform, predict and judgement.
+
+What is shared must not be seen in an answer. Where one request of several is refused, all are looked at one by one, so
+that each has the answer that it would have had alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.features.retrieval import FeaturePanel
 from serving.backend import Prediction
-from serving.batching import stacked
+from serving.batching import Slice, stacked
 from serving.bundle import Bundle
+from serving.rows import panel_from_rows
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -21,71 +29,88 @@ class Question:
     Attributes:
         bundle: what answers it.
         panel: reads its rows; raises `ServingError`.
+        rows: those that it brought itself, if it did.
     """
 
     bundle: Bundle
     panel: Callable[[], FeaturePanel]
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A question whose rows are read.
-
-    Attributes:
-        place: of the question in its batch.
-        falls_back: which forecasts the last measured value replaces.
-    """
-
-    place: int
-    bundle: Bundle
-    panel: FeaturePanel
-    falls_back: npt.NDArray[np.bool_]
+    rows: Rows | None = None
 
 
 def answer_alone(question: Question) -> Prediction:
     """Return the answer of one question; raises what keeps it from having one."""
-    (answer,) = answer_all([question])
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    return _answered(question.bundle, question.panel())
 
 
 def answer_all(questions: Sequence[Question]) -> list[Prediction | Exception]:
     """Return the answer of every question, or what keeps it from having one."""
     answers: dict[int, Prediction | Exception] = {}
-    groups: dict[int, list[_Ready]] = {}
+    groups: dict[int, list[int]] = {}
     for place, question in enumerate(questions):
-        try:
-            ready = _read(place, question)
-        except Exception as error:
-            answers[place] = error
-        else:
-            groups.setdefault(id(question.bundle.forecaster), []).append(ready)
-    for group in groups.values():
-        answers.update(_answered(group))
+        groups.setdefault(id(question.bundle), []).append(place)
+    for places in groups.values():
+        group = [questions[place] for place in places]
+        answers.update(zip(places, _together(group) or map(_alone, group), strict=True))
     return [answers[place] for place in range(len(questions))]
 
 
-def _read(place: int, question: Question) -> _Ready:
-    panel = question.panel()
-    # Before the model is asked, because a refusal needs no forecast.
-    falls_back = question.bundle.rules.fallbacks(panel, question.bundle.pair.contract)
-    return _Ready(place, question.bundle, panel, falls_back)
-
-
-def _answered(group: Sequence[_Ready]) -> dict[int, Prediction | Exception]:
-    """Return the answers of questions to one pair by their place in the batch."""
+def _alone(question: Question) -> Prediction | Exception:
     try:
-        panel, slices = stacked([ready.panel for ready in group])
-        answers = group[0].bundle.forecaster.answer(panel)
-        return {
-            ready.place: Prediction.of(
-                ready.bundle.pair, ready.panel, part.of(answers), ready.bundle.rules, ready.falls_back
-            )
-            for ready, part in zip(group, slices, strict=True)
-        }
+        return answer_alone(question)
     except Exception as error:
-        if len(group) == 1:
-            return {group[0].place: error}
-    # One of them is to blame: alone, the others have their answers.
-    return {place: answer for ready in group for place, answer in _answered([ready]).items()}
+        return error
+
+
+def _together(group: Sequence[Question]) -> list[Prediction] | None:
+    """Return the answers of questions to one bundle; `None` if one of them has none."""
+    if len(group) == 1:
+        return None
+    bundle = group[0].bundle
+    try:
+        if _are_plain_tables(group):
+            panel, slices = _read_as_one_table(bundle, [question.rows or () for question in group])
+        else:
+            panel, slices = _side_by_side([question.panel() for question in group])
+        whole = _answered(bundle, panel)
+    except Exception:
+        # Whatever it is: alone, the one to blame says it and the others have their answers.
+        return None
+    parts = [whole.part(part.start, part.stop) for part in slices]
+    return [_renumbered(part) for part in parts] if _are_plain_tables(group) else parts
+
+
+def _answered(bundle: Bundle, panel: FeaturePanel) -> Prediction:
+    # Before the model is asked, because a refusal needs no forecast.
+    falls_back = bundle.rules.fallbacks(panel, bundle.pair.contract)
+    return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules, falls_back)
+
+
+def _are_plain_tables(group: Sequence[Question]) -> bool:
+    """Return whether the questions are rows of tables without ids and times, which are nothing but their values."""
+    bundle = group[0].bundle
+    keys = {ENTITY, TIMESTAMP, bundle.rules.names.entity, bundle.rules.names.time} - {None}
+    return bundle.pair.contract.task != "forecast" and all(
+        question.rows is not None and not any(keys & row.keys() for row in question.rows) for question in group
+    )
+
+
+def _read_as_one_table(bundle: Bundle, tables: Sequence[Rows]) -> tuple[FeaturePanel, list[Slice]]:
+    rows = [dict(row) for table in tables for row in table]
+    panel = panel_from_rows(rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns, bundle.rules)
+    ends = np.cumsum([len(table) for table in tables]).tolist()
+    return panel, [Slice(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _side_by_side(panels: Sequence[FeaturePanel]) -> tuple[FeaturePanel, list[Slice]]:
+    panel, slices = stacked(panels)
+    return FeaturePanel(
+        **vars(panel),
+        event_times=np.concatenate([panel.event_times for panel in panels]),
+        ages=np.concatenate([panel.ages for panel in panels]),
+        is_stale=np.concatenate([panel.is_stale for panel in panels]),
+    ), slices
+
+
+def _renumbered(part: Prediction) -> Prediction:
+    """Return the answers to rows without ids under the numbers that they have in their own request."""
+    return replace(part, entity_ids=np.arange(len(part.entity_ids)))

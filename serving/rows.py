@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, StalenessConfig
 from mlplatform.datamodule import Int64, Panel
 from mlplatform.features import NOW
 from mlplatform.features.retrieval import FeaturePanel, judge
-from mlplatform.registry import Contract
+from mlplatform.registry import Contract, unknown_ahead, with_ahead
 from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, reworded, shown
 from serving.names import FUTURE, ROWS
 from serving.rules import RowRules
@@ -141,7 +139,7 @@ def with_future(
         name: np.array([row[name] for row in ordered], dtype=object if types[name] == "category" else np.float32)
         for name in contract.known
     }
-    return _appended(panel, after, contract)
+    return with_ahead(panel, after, contract)
 
 
 def _with_stored_future(panel: FeaturePanel, contract: Contract) -> FeaturePanel:
@@ -150,13 +148,9 @@ def _with_stored_future(panel: FeaturePanel, contract: Contract) -> FeaturePanel
     Raises:
         ServingError: 422 naming the entities and steps that it does not know all columns of.
     """
-    shape = len(panel.entity_ids), contract.horizon
-    missing = np.zeros(shape, dtype=bool)
-    for values in panel.known_ahead.values():
-        missing |= pd.isna(values)
-    places = ((int(place), int(step) + 1) for place, step in np.argwhere(missing))
+    places = ((int(place), int(step) + 1) for place, step in np.argwhere(unknown_ahead(panel)))
     _refuse_unknown(panel.entity_ids.tolist(), contract, places)
-    return _appended(panel, panel.known_ahead, contract)
+    return with_ahead(panel, panel.known_ahead, contract)
 
 
 def _refuse_unknown(entities: Sequence[Any], contract: Contract, missing: Iterable[tuple[int, int]]) -> None:
@@ -172,32 +166,6 @@ def _refuse_unknown(entities: Sequence[Any], contract: Contract, missing: Iterab
     )
 
 
-def _appended(panel: FeaturePanel, known: Mapping[str, npt.NDArray[Any]], contract: Contract) -> FeaturePanel:
-    """Return the panel with `horizon` rows more per entity; what is not known beforehand is missing in them.
-
-    Parameters:
-        known: column -> its values, of shape (entities, horizon) or that many in a row.
-    """
-    count, past = len(panel.entity_ids), int(panel.offsets[1]) if len(panel.entity_ids) else 0
-    last = panel.timestamps[panel.offsets[1:] - 1]
-    step = np.timedelta64(contract.step_seconds, "s")
-    times = last[:, None] + step * np.arange(1, contract.horizon + 1)
-
-    def joined(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.hstack([before.reshape(count, past), after.reshape(count, contract.horizon)]).reshape(-1)
-
-    columns = {}
-    for name, before in panel.columns.items():
-        missing: Any = None if before.dtype == object else np.nan
-        columns[name] = joined(before, known.get(name, np.full(times.shape, missing, dtype=before.dtype)))
-    return replace(
-        panel,
-        columns=columns,
-        timestamps=joined(panel.timestamps, times.astype(panel.timestamps.dtype)),
-        offsets=np.arange(count + 1, dtype=np.int64) * (past + contract.horizon),
-    )
-
-
 def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
     """Return the rows of the future by their number: those in which only known columns have values.
 
@@ -207,7 +175,7 @@ def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
     found = {number: row for number, row in enumerate(rows) if all(row.get(name) is None for name in unknown)}
     last: dict[Any, dt.datetime] = {}
     for number, row in enumerate(rows):
-        moment = _moment(row.get(TIMESTAMP))
+        moment = utc_moment(row.get(TIMESTAMP))
         if number not in found and moment is not None:
             entity = str(row.get(ENTITY))
             last[entity] = max(moment, last.get(entity, moment))
@@ -215,7 +183,7 @@ def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
 
 
 def _is_before(row: Mapping[str, Any], moment: dt.datetime | None) -> bool:
-    own = _moment(row.get(TIMESTAMP))
+    own = utc_moment(row.get(TIMESTAMP))
     return own is not None and moment is not None and own < moment
 
 
@@ -369,7 +337,7 @@ def _time_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator
     expected = "an ISO 8601 time such as 2026-03-01T00:00:00Z"
     for number, row in zip(numbers or range(len(rows)), rows, strict=True):
         value = row.get(TIMESTAMP)
-        if _moment(value) is None:
+        if utc_moment(value) is None:
             yield _finding(number, TIMESTAMP, shown(value), expected, "write the time this way")
 
 
@@ -380,14 +348,14 @@ def _times(rows: Rows) -> npt.NDArray[np.datetime64]:
     return microseconds.astype("datetime64[us]").astype("datetime64[ns]")
 
 
-def _moment(value: Any) -> dt.datetime | None:
+def utc_moment(value: Any) -> dt.datetime | None:
     """Return an ISO 8601 time as naive UTC; a time without a zone is taken as UTC."""
     found = _read_time(value)
     return None if found is None else found[0]
 
 
 def _read_time(value: Any) -> tuple[dt.datetime, int] | None:
-    """Return a time as `_moment` does, and in microseconds since 1970."""
+    """Return a time as `utc_moment` does, and in microseconds since 1970."""
     if type(value) is not str:
         return None
     return _known_time(value) if len(value) <= LONGEST_KEPT_TIME else _parsed_time(value)

@@ -28,6 +28,7 @@ from mlplatform.config.dataset import (
 )
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
 from mlplatform.config.features import FeaturesConfig
+from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
 from mlplatform.config.loading import (
     experiment_names,
     load_all_datasets,
@@ -64,6 +65,8 @@ __all__ = [
     "ExperimentAutomation",
     "ExperimentConfig",
     "FeaturesConfig",
+    "ForecastDatabase",
+    "ForecastsConfig",
     "Frozen",
     "ModelConfig",
     "NestedConfig",

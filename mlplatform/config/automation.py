@@ -24,7 +24,8 @@ class DatasetAutomation(Frozen):
 
 
 class ExperimentAutomation(Frozen):
-    """When the schedule and the sensor of an experiment run, once they are turned on. Crons are in UTC."""
+    """When the schedules and the sensor of an experiment run, once they are turned on. Crons are in UTC."""
 
     monitor_cron: Cron = "15 4 * * *"
+    forecast_cron: Cron = "30 5 * * *"
     drift_interval_s: IntervalSeconds = 60

@@ -13,6 +13,7 @@ from mlplatform.config.automation import ExperimentAutomation, Owners, Tags
 from mlplatform.config.base import NAME_PATTERN, ConfigError, Frozen, PluginConfig, Task
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
 from mlplatform.config.features import FeaturesConfig, column_mistakes
+from mlplatform.config.forecasts import ForecastsConfig
 from mlplatform.config.messages import lines_of
 from mlplatform.config.model import ModelConfig, search_space_mistakes
 from mlplatform.config.monitoring import DriftConfig, StalenessConfig
@@ -52,6 +53,7 @@ class ExperimentConfig(Frozen):
     staleness: StalenessConfig = StalenessConfig()
     requests: RequestsConfig = RequestsConfig()
     observation: ObservationConfig = ObservationConfig()
+    forecasts: ForecastsConfig = ForecastsConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     nested: NestedConfig = NestedConfig()
     targets: tuple[str, ...] = Field(min_length=1)

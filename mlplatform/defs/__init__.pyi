@@ -2,10 +2,10 @@ from .broken import Broken, configuration_asset, failing_jobs, is_valid_check, l
 from .checks import experiment_checks
 from .console import CONSOLE, console_logger, print_runs
 from .io_managers import ArtifactIOManager, as_reader
-from .jobs import ingest_job, materialize_job, monitor_job, nested_cv_job, train_job
+from .jobs import forecast_job, ingest_job, materialize_job, monitor_job, nested_cv_job, train_job
 from .lifecycle import lifecycle_jobs
 from .resources import MlflowResource, PlatformResource, TrainingResource
-from .schedules import materialize_schedule, monitor_schedule
+from .schedules import forecast_schedule, materialize_schedule, monitor_schedule
 from .sensors import drift_sensor, new_data_sensor
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "drift_sensor",
     "experiment_checks",
     "failing_jobs",
+    "forecast_job",
+    "forecast_schedule",
     "ingest_job",
     "is_valid_check",
     "lifecycle_jobs",

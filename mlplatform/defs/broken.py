@@ -34,7 +34,8 @@ LOAD = {"experiment": load_all_experiments, "dataset": load_all_datasets}
 # Job names, in which {} is the experiment or dataset, and the name of the op in each.
 JOBS: dict[Group, dict[str, str]] = {
     "experiment": {
-        f"{verb}_{{}}": verb for verb in ("train", "monitor", "promote", "rollback", "repair", "reproduce", "nested_cv")
+        f"{verb}_{{}}": verb
+        for verb in ("train", "monitor", "forecast", "promote", "rollback", "repair", "reproduce", "nested_cv")
     },
     "dataset": {"ingest_{}": "ingest", "materialize_{}": "materialize", "materialize_{}_full": "materialize"},
 }

@@ -1,4 +1,4 @@
-"""Jobs: train, monitor and cross-validate an experiment; ingest and materialise a dataset."""
+"""Jobs: train, monitor, forecast and cross-validate an experiment; ingest and materialise a dataset."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.keys import (
     DATASET_ASSETS,
     FEATURE_TABLE,
+    FORECASTS,
     MONITORING_ASSETS,
     NESTED_CV,
     ONLINE_FEATURES,
@@ -40,6 +41,16 @@ def monitor_job(experiment: ExperimentConfig) -> "UnresolvedAssetJobDefinition":
         f"monitor_{experiment.name}",
         selection=_selection(experiment, (RAW, FEATURE_TABLE), MONITORING_ASSETS).without_checks(),
         description=f"Compare recent data and served errors of {experiment.name} with its training rows.",
+        tags={"experiment": experiment.name},
+    )
+
+
+def forecast_job(experiment: ExperimentConfig) -> "UnresolvedAssetJobDefinition":
+    """Return the job that refreshes the features and forecasts every entity."""
+    return define_asset_job(
+        f"forecast_{experiment.name}",
+        selection=_selection(experiment, (RAW, FEATURE_TABLE, ONLINE_FEATURES), (FORECASTS,)),
+        description=f"Refresh the features and write the forecast of every entity. {experiment.description}",
         tags={"experiment": experiment.name},
     )
 

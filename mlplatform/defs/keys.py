@@ -8,6 +8,7 @@ RAW, FEATURE_TABLE, ONLINE_FEATURES, SPLITS = "raw", "feature_table", "online_fe
 CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL = "cv_folds", "fold_preprocessor", "tuned_model"
 REGISTERED_PAIR, PRODUCTION_ALIAS, SERVING_RELOAD = "registered_pair", "production_alias", "serving_reload"
 PREDICTION_LOG, DRIFT_REPORT = "prediction_log", "drift_report"
+FORECASTS = "forecasts"
 NESTED_CV = "nested_cv"
 CONFIGURATION = "configuration"
 

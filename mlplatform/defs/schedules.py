@@ -1,4 +1,4 @@
-"""Schedules: monitoring, by default once a day, and materialisation, once an hour; off until someone turns them on."""
+"""Schedules: monitoring and forecasts once a day and materialisation once an hour, by default; all off at first."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ def monitor_schedule(experiment: ExperimentConfig) -> ScheduleDefinition:
         cron_schedule=experiment.automation.monitor_cron,
         default_status=DefaultScheduleStatus.STOPPED,
         description="Off by default; turn it on in the Dagster page once the experiment is served.",
+    )
+
+
+def forecast_schedule(experiment: ExperimentConfig) -> ScheduleDefinition:
+    """Return the schedule of an experiment's forecasts; its name says how often it runs by default."""
+    return ScheduleDefinition(
+        name=f"forecast_{experiment.name}_daily",
+        job_name=f"forecast_{experiment.name}",
+        cron_schedule=experiment.automation.forecast_cron,
+        default_status=DefaultScheduleStatus.STOPPED,
+        description="Off by default; turn it on where the table of forecasts is read.",
     )
 
 

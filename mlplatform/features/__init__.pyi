@@ -1,14 +1,23 @@
-from .errors import EntityTypeError, FeatureStoreError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
+from .errors import (
+    EntityTypeError,
+    FeatureStoreError,
+    ShortWindowError,
+    StaleFeaturesError,
+    StoreUnavailableError,
+    UnknownEntityError,
+)
 from .retrieval import FeatureStoreFacade
-from .time_point import NOW, parse_time_point
+from .time_point import NOW, TimePoint, parse_time_point
 
 __all__ = [
     "NOW",
     "EntityTypeError",
     "FeatureStoreError",
     "FeatureStoreFacade",
+    "ShortWindowError",
     "StaleFeaturesError",
     "StoreUnavailableError",
+    "TimePoint",
     "UnknownEntityError",
     "parse_time_point",
 ]

@@ -30,6 +30,21 @@ class UnknownEntityError(FeatureStoreError, LookupError):
         )
 
 
+class ShortWindowError(FeatureStoreError):
+    """Entities whose stored rows before what is known of the future are fewer than a forecast reads.
+
+    Attributes:
+        entities: their ids, in the order they were asked for.
+    """
+
+    def __init__(self, entities: Sequence[Any], found: int, needed: int) -> None:
+        self.entities = tuple(entities)
+        super().__init__(
+            f"the stored window of entity {self.entities[0]!r} has {found} rows before what is known of the future, "
+            f"but {needed} are needed; make the dataset's window_steps longer by the steps that are known beforehand"
+        )
+
+
 class EntityTypeError(FeatureStoreError):
     """An entity id of the wrong type, such as the text "1" where ids are whole numbers."""
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.registry.pairs import PairInfo, PairIntegrityError, PairNotFoundError, PairStore
-from mlplatform.settings import Settings
+from mlplatform.settings import SIGNING_KEY, SIGNING_KEY_PASSWORD, Settings
 
 # Libraries may write to standard output, too.
 ANSWER = "integrity: "
@@ -63,14 +63,13 @@ class CleanProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=_environment(),
             text=True,
         )
-        values = dataclasses.asdict(settings)
-        values |= {key: str(values[key]) for key in PATHS if values[key] is not None}
+        values = dataclasses.asdict(settings.without_signing_key())
         assert self._process.stdin is not None
         # Through the pipe, not on the command line: the settings hold passwords, and command lines are public.
-        self._process.stdin.write(f"{json.dumps(values)}\n")
+        self._process.stdin.write(f"{json.dumps(values, default=str)}\n")
         self._process.stdin.flush()
 
     def check(self, info: PairInfo) -> IntegrityReport:
@@ -127,10 +126,20 @@ def _failed(info: PairInfo, problem: str) -> IntegrityReport:
     return IntegrityReport(info.version, info.pair_id, 0, (problem,))
 
 
+def _environment() -> dict[str, str]:
+    """Return what the process needs of this one's environment, which is not the key to sign with."""
+    inherited = {name: value for name, value in os.environ.items() if name not in (SIGNING_KEY, SIGNING_KEY_PASSWORD)}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _path(value: Any) -> Any:
+    return tuple(map(Path, value)) if isinstance(value, list) else Path(value)
+
+
 def main() -> None:
     """Answer one request; end without an answer if none comes."""
     given: dict[str, Any] = json.loads(sys.stdin.readline())
-    given |= {key: Path(given[key]) for key in PATHS if given[key] is not None}
+    given |= {key: _path(given[key]) for key in PATHS if given[key] is not None}
     store = PairStore(Settings(**given))
     # The connection brings nearly all imports with it.
     store.client.search_experiments(max_results=1)

@@ -13,7 +13,7 @@ import pandas as pd
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule import Panel, to_utc_ns
 from mlplatform.registry.forecaster import Contract, Forecaster
-from mlplatform.registry.observation import Bools, can_fall_back, observed_shares, with_fallback
+from mlplatform.registry.observation import Bools, judge_observed, with_fallback
 from mlplatform.registry.tables import answer_table, input_panel
 
 logger = logging.getLogger(__name__)
@@ -45,10 +45,7 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
     panel = input_panel(contract, rows[~rows[ENTITY].isin(skipped)] if skipped else rows)
     panel, missed = _on_grid(panel, contract)
     skipped |= missed
-    shares = observed_shares(panel, contract)
-    is_low = shares < contract.min_observed
-    falls_back = is_low & can_fall_back(panel, contract) & (contract.below_min_observed == "fallback")
-    is_refused = is_low & ~falls_back
+    shares, falls_back, is_refused = judge_observed(panel, contract, contract.min_observed, contract.below_min_observed)
     for entity in np.flatnonzero(is_refused):
         found = f"{shares[entity]:.1%} of the lookback was measured, and min_observed is {contract.min_observed:.1%}"
         skipped[panel.entity_ids.tolist()[entity]] = found
@@ -59,12 +56,20 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
     panel = panel.take(np.repeat(~is_refused, np.diff(panel.offsets)))
     shares, falls_back = shares[~is_refused], falls_back[~is_refused]
     table = answer_table(contract, panel, with_fallback(panel, contract, forecaster.answer(panel), falls_back))
-    columns: Mapping[str, npt.NDArray[Any]] = {OBSERVED: shares, FALLBACK: falls_back}
-    for name, values in columns.items():
-        if name not in table:
-            table[name] = np.repeat(values, contract.horizon)
+    table = with_observation(table, contract, shares, falls_back)
     table.attrs[SKIPPED] = {str(entity): reason for entity, reason in skipped.items()}
     return table
+
+
+def with_observation(
+    table: pd.DataFrame, contract: Contract, shares: npt.NDArray[np.float64], falls_back: Bools
+) -> pd.DataFrame:
+    """Return a table of forecasts with the columns `observed` and `is_fallback`, given per entity."""
+    columns: Mapping[str, npt.NDArray[Any]] = {OBSERVED: shares, FALLBACK: falls_back}
+    # A target with one of these names keeps its own column.
+    return table.assign(
+        **{name: np.repeat(values, contract.horizon) for name, values in columns.items() if name not in table}
+    )
 
 
 def _unusable(rows: pd.DataFrame) -> Reasons:

@@ -6,6 +6,8 @@ shares here are counted before that, on raw rows, by the pyfunc and by the serve
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,37 @@ from mlplatform.datamodule import Float32, Panel
 from mlplatform.registry.forecaster import Answers, Contract
 
 Bools = npt.NDArray[np.bool_]
+
+
+class Observed(NamedTuple):
+    """How much of what forecasts look at was measured, and what follows, each of shape (entities,).
+
+    Attributes:
+        shares: of the lookback, from 0 to 1.
+        falls_back: whether the last measured value stands in for the model's forecast.
+        is_refused: whether nothing is answered.
+    """
+
+    shares: npt.NDArray[np.float64]
+    falls_back: Bools
+    is_refused: Bools
+
+
+def judge_observed(panel: Panel, contract: Contract, min_observed: float, action: str) -> Observed:
+    """Return what an observation policy makes of every forecast; answers for rows of a table always pass.
+
+    Parameters:
+        min_observed, action: as in `ObservationConfig`.
+    """
+    if contract.task != "forecast":
+        passed = np.zeros(len(panel.entity_ids), dtype=bool)
+        return Observed(np.ones(len(passed)), passed, passed)
+    shares = observed_shares(panel, contract)
+    is_low: Bools = shares < min_observed
+    falls_back = is_low & (action == "fallback")
+    if falls_back.any():
+        falls_back &= can_fall_back(panel, contract)
+    return Observed(shares, falls_back, is_low & ~falls_back)
 
 
 def observed_shares(panel: Panel, contract: Contract) -> npt.NDArray[np.float64]:

@@ -36,6 +36,8 @@ def open_tracking(settings: Settings) -> None:
     # A progress bar per model and reader, or a note per example, says nothing in a run log.
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Nothing of the platform is a pickle, so nothing that MLflow loads in its processes has a reason to be one.
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     _prepare(settings.mlflow_tracking_uri)
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
     mlflow.set_registry_uri(settings.mlflow_tracking_uri)

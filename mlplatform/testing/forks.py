@@ -22,26 +22,6 @@ from typing import Any
 
 from mlplatform.settings import PACKAGE_ROOT
 
-# Nothing that reads the configuration when it is imported: every process has its own.
-PRELOADED = (
-    "dagster._cli",
-    "feast.cli.cli",
-    "feast.infra.offline_stores.file_source",
-    "matplotlib.figure",
-    "mlflow.pyfunc",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "optuna",
-    "torch",
-    "xgboost",
-    "mlplatform.defs",
-    "mlplatform.features",
-    "mlplatform.models",
-    "mlplatform.promotion",
-    "mlplatform.registry",
-    "mlplatform.testing.forks",
-    "mlplatform.training",
-    "mlplatform.tuning",
-)
 INITIAL_PATH = tuple(sys.path)
 
 
@@ -73,7 +53,7 @@ class Fork:
         for output in self._outputs:
             output.touch()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(PRELOADED))
+        context.set_forkserver_preload(["mlplatform.testing.preloaded"])
         self._process = context.Process(
             target=_run,
             args=(

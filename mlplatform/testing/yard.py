@@ -5,8 +5,10 @@ Written as a user's configuration folder, so that tests exercise what a user doe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,8 @@ from mlplatform.settings import Settings, sqlite_address, sqlite_file
 
 EXPERIMENT = "yard_xgboost"
 TRAIN, MONITOR, ROLLBACK = (f"{job}_{EXPERIMENT}" for job in ("train", "monitor", "rollback"))
+# Where an installation keeps what Dagster did, beside `home` and `conf`.
+HISTORY = "history"
 FEATURES = ["load_pu", "ambient_c", "top_oil_c", "hot_spot_c", "cooling"]
 
 FLEET = {
@@ -133,12 +137,22 @@ class Yard:
     instance: DagsterInstance
 
     @classmethod
-    def create(cls, folder: Path, mlflow_database: Path, **conf: Any) -> Yard:
-        """Return a new installation below `folder` with a copy of a migrated MLflow database."""
+    def create(cls, folder: Path, mlflow_database: Path, *, has_history: bool = False, **conf: Any) -> Yard:
+        """Return a new installation below `folder` with a copy of a migrated MLflow database.
+
+        Parameters:
+            has_history: whether Dagster's storage is kept in `folder`, for `clone_to` and other processes to see.
+            conf: as for `write_conf`.
+        """
         environ = _environ(folder)
         write_conf(folder / "conf", **conf)
         place_database(mlflow_database, Settings.from_env(environ))
-        return cls(environ, DagsterInstance.ephemeral())
+        return cls(environ, _storage(folder) if has_history else DagsterInstance.ephemeral())
+
+    @classmethod
+    def at(cls, folder: Path) -> Yard:
+        """Return the installation that `create` made in `folder` in another process, with a history."""
+        return cls(_environ(folder), _storage(folder))
 
     def copy_to(self, folder: Path, mlflow_database: Path) -> Yard:
         """Return an installation with the same data, features and asset values, but an empty model registry."""
@@ -148,6 +162,23 @@ class Yard:
             shutil.copytree(self.settings.home / part, folder / "home" / part, symlinks=True)
         place_database(mlflow_database, Settings.from_env(environ))
         return Yard(environ, DagsterInstance.ephemeral())
+
+    def clone_to(self, folder: Path, *, has_history: bool = False) -> Yard:
+        """Return an installation with all that this one has, its model registry included.
+
+        Parameters:
+            has_history: whether what Dagster did here comes along, if it is kept in a folder.
+        """
+        home = self.settings.home
+        environ = _environ(folder)
+        shutil.copytree(self.conf, folder / "conf")
+        shutil.copytree(home, folder / "home", symlinks=True)
+        database = sqlite_file(Settings.from_env(environ).mlflow_tracking_uri)
+        assert database is not None
+        _replace_everywhere(database, str(home), str(folder / "home"))
+        if has_history:
+            shutil.copytree(home.parent / HISTORY, folder / HISTORY)
+        return Yard(environ, _storage(folder) if has_history else DagsterInstance.ephemeral())
 
     @property
     def settings(self) -> Settings:
@@ -231,6 +262,24 @@ def _environ(folder: Path) -> dict[str, str]:
         # Spelled out, because MLflow keeps the server it was last pointed at in the environment of the whole process.
         "MLFLOW_TRACKING_URI": sqlite_address(folder / "home" / "mlflow" / "mlflow.db"),
     }
+
+
+def _storage(folder: Path) -> DagsterInstance:
+    (folder / HISTORY).mkdir(exist_ok=True)
+    return DagsterInstance.local_temp(str(folder / HISTORY))
+
+
+def _replace_everywhere(database: Path, old: str, new: str) -> None:
+    """Replace a part of every text in a SQLite database, such as the folder that MLflow's addresses begin with."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            for _, column, *_ in connection.execute(f'PRAGMA table_info("{table}")').fetchall():
+                connection.execute(
+                    f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?) '  # noqa: S608 - the schema's own
+                    f'WHERE instr("{column}", ?)',
+                    (old, new, old),
+                )
 
 
 def place_database(mlflow_database: Path, settings: Settings) -> None:

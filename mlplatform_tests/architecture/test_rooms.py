@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.testing",),
     ("mlplatform.definitions",),
     ("mlplatform.defs", "mlplatform.demo", "mlplatform.streaming", "serving"),
-    ("mlplatform.promotion", "mlplatform.monitoring"),
+    ("mlplatform.promotion", "mlplatform.monitoring", "mlplatform.forecasts"),
     ("mlplatform.registry",),
     ("mlplatform.candidates",),
     ("mlplatform.tuning",),
@@ -59,13 +59,19 @@ INNER_LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("base",),
         ("calibration", "sample_cache"),
     ),
-    "mlplatform.registry": (("runs",), ("pairs",), ("tables",), ("forecaster", "tracking", "digests")),
+    "mlplatform.registry": (
+        ("runs",),
+        ("pairs",),
+        ("tables",),
+        ("digests",),
+        ("forecaster", "tracking", "signing"),
+    ),
     "mlplatform.tuning": (("tuner",), ("executors",), ("search",), ("choice", "limits"), ("study",), ("trials",)),
 }
 # Subclasses of a library's classes cannot be declared without it. These modules are imported by name where they are
 # needed, by the library itself or inside functions.
 HEAVY = {"torch", "ray", "mlflow", "feast", "xgboost", "catboost", "optuna", "sklearn", "scipy", "matplotlib", "dvc",
-         "hydra", "duckdb", "pandera", "fsspec", "sqlalchemy"}  # fmt: skip
+         "hydra", "duckdb", "pandera", "fsspec", "sqlalchemy", "model_signing", "sigstore"}  # fmt: skip
 MAY_LOAD = {
     "mlplatform.features.asof": "feast",
     "mlplatform.features.asof_store": "feast",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -136,17 +137,41 @@ def test_what_a_check_found_about_the_rows_goes_to_the_run_and_is_not_looked_for
     assert len(looked) == (0 if is_of_these_rows else 1)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """An installation right after one asset was materialised in a Dagster run of its own. For reading only."""
+
+    yard: Yard
+    result: ExecuteInProcessResult
+
+
+@pytest.fixture(scope="module")
+def tuned(trained_yard: Yard, mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """After `tuned_model`, in an empty registry."""
+    yard = trained_yard.copy_to(tmp_path_factory.mktemp("tuned"), mlflow_database)
+    return Stage(yard, yard.materialize("tuned_model"))
+
+
+@pytest.fixture(scope="module")
+def registered(tuned: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """After `registered_pair`, which followed `tuned`."""
+    yard = tuned.yard.clone_to(tmp_path_factory.mktemp("registered"))
+    return Stage(yard, yard.materialize("registered_pair"))
+
+
 class TestSeparateRuns:
     """The graph's assets in Dagster runs of their own, as "Materialize all" launches them."""
 
-    def test_they_write_to_one_mlflow_run_that_ends_finished(self, yard: Yard) -> None:
-        dagster_runs = []
-        for asset in ("tuned_model", "registered_pair", "production_alias"):
-            result = yard.materialize(asset)
-            dagster_runs.append(result.run_id)
-            (run,) = mlflow_runs(yard)
+    def test_they_write_to_one_mlflow_run_that_ends_finished(
+        self, tuned: Stage, registered: Stage, tmp_path: Path
+    ) -> None:
+        yard = registered.yard.clone_to(tmp_path)
+        promoted = Stage(yard, yard.materialize("production_alias"))
+        stages = (tuned, registered, promoted)
+        for stage in stages:
+            (run,) = mlflow_runs(stage.yard)
             assert run.info.status == "FINISHED"
-        assert len(set(dagster_runs)) == 3
+        assert len({stage.result.run_id for stage in stages}) == 3
         assert run.info.run_id == yard.candidate.run_id
         pair = yard.pairs.resolve(EXPERIMENT, PRODUCTION)
         assert (pair.version, pair.run_id) == (1, run.info.run_id)
@@ -158,19 +183,18 @@ class TestSeparateRuns:
         assert event.materialization.metadata["outcome"].value == "current"
         assert yard.pairs.resolve(EXPERIMENT, PRODUCTION) == pair
 
-    def test_every_run_evaluates_the_checks_of_its_assets(self, yard: Yard) -> None:
-        assert set(checks_of(yard.materialize("tuned_model"))) == set()
-        registered = checks_of(yard.materialize("registered_pair"))
-        assert {name: check.passed for name, check in registered.items()} == {
+    def test_every_run_evaluates_the_checks_of_its_assets(self, tuned: Stage, registered: Stage) -> None:
+        assert set(checks_of(tuned.result)) == set()
+        assert {name: check.passed for name, check in checks_of(registered.result).items()} == {
             "serving_parity": True,
             "pair_integrity": True,
             "beats_baseline": True,
             "promotion_gate": True,
         }
-        assert not yard.pairs.find(EXPERIMENT, PRODUCTION)
+        assert not registered.yard.pairs.find(EXPERIMENT, PRODUCTION)
 
-    def test_an_alias_without_a_registered_pair_says_what_to_do(self, yard: Yard) -> None:
-        yard.materialize("tuned_model")
+    def test_an_alias_without_a_registered_pair_says_what_to_do(self, tuned: Stage, tmp_path: Path) -> None:
+        yard = tuned.yard.clone_to(tmp_path)
         with pytest.raises(PairNotFoundError, match="materialise yard_xgboost/registered_pair first"):
             yard.materialize("production_alias")
 
@@ -178,9 +202,8 @@ class TestSeparateRuns:
 class TestFailures:
     """What must never be promoted."""
 
-    def test_an_artifact_changed_after_registration_is_not_promoted(self, yard: Yard) -> None:
-        yard.materialize("tuned_model")
-        yard.materialize("registered_pair")
+    def test_an_artifact_changed_after_registration_is_not_promoted(self, registered: Stage, tmp_path: Path) -> None:
+        yard = registered.yard.clone_to(tmp_path)
         damage(yard.pairs, 1)
         with pytest.raises(PairIntegrityError, match="version 1"):
             yard.materialize("production_alias")

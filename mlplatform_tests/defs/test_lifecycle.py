@@ -44,11 +44,11 @@ def production(yard: Yard) -> int | None:
 
 
 @pytest.fixture(scope="module")
-def two_versions(trained_yard: Yard, mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Yard:
+def two_versions(trained_yard: Yard, tmp_path_factory: pytest.TempPathFactory) -> Yard:
     """An installation in which version 1 and then version 2, a better one, were promoted. For reading only."""
-    yard = trained_yard.copy_to(tmp_path_factory.mktemp("lifecycle"), mlflow_database)
-    for run_config in ({}, BETTER):
-        assert yard.run(TRAIN, run_config).success
+    yard = trained_yard.clone_to(tmp_path_factory.mktemp("lifecycle"))
+    assert production(yard) == 1
+    assert yard.run(TRAIN, BETTER).success
     assert production(yard) == 2
     return yard
 

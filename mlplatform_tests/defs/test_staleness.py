@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from dagster import AssetKey, DagsterInstance, Definitions
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
@@ -54,17 +56,24 @@ def test_a_changed_configuration_shows_what_it_changes(trained_yard: Yard) -> No
     }
 
 
-def test_rows_decide_what_follows_them(yard: Yard) -> None:
-    assert yard.run(TRAIN).success
-    before = {name: data_version(yard, "yard", name) for name in ("raw", "feature_table", "online_features", "splits")}
+@pytest.fixture
+def trained(trained_yard: Yard, tmp_path: Path) -> Yard:
+    """A copy of the trained installation, for the test to change."""
+    return trained_yard.clone_to(tmp_path, has_history=True)
+
+
+def test_rows_decide_what_follows_them(trained: Yard) -> None:
+    before = {
+        name: data_version(trained, "yard", name) for name in ("raw", "feature_table", "online_features", "splits")
+    }
     # The same rows once more.
-    yard.run("ingest_yard")
-    assert {name: data_version(yard, "yard", name) for name in before} == before
-    assert out_of_date(yard.definitions(), yard.instance) == {}
+    trained.run("ingest_yard")
+    assert {name: data_version(trained, "yard", name) for name in before} == before
+    assert out_of_date(trained.definitions(), trained.instance) == {}
     # Other rows, up to the feature store.
-    write_conf(yard.conf, fleet={"seed": 8})
-    yard.run("ingest_yard")
-    assert out_of_date(yard.definitions(), yard.instance) == {
+    write_conf(trained.conf, fleet={"seed": 8})
+    trained.run("ingest_yard")
+    assert out_of_date(trained.definitions(), trained.instance) == {
         "splits": {NEW_DATA},
         "cv_folds": {NEW_CODE},
         "fold_preprocessor": {NEW_CODE},
@@ -73,13 +82,12 @@ def test_rows_decide_what_follows_them(yard: Yard) -> None:
     }
 
 
-def test_the_alias_and_the_pair_have_the_version_of_a_pair(yard: Yard) -> None:
-    assert yard.run(TRAIN).success
-    first = data_version(yard, EXPERIMENT, "production_alias")
-    assert first == data_version(yard, EXPERIMENT, "registered_pair")
-    assert yard.run(TRAIN, run_config(overrides=["model.params.num_boost_round=60"])).success
-    second = data_version(yard, EXPERIMENT, "production_alias")
-    assert second == data_version(yard, EXPERIMENT, "registered_pair") != first
-    assert yard.run(ROLLBACK).success
-    assert data_version(yard, EXPERIMENT, "production_alias") == first
-    assert out_of_date(yard.definitions(), yard.instance) == {"serving_reload": {NEW_DATA}}
+def test_the_alias_and_the_pair_have_the_version_of_a_pair(trained: Yard) -> None:
+    first = data_version(trained, EXPERIMENT, "production_alias")
+    assert first == data_version(trained, EXPERIMENT, "registered_pair")
+    assert trained.run(TRAIN, run_config(overrides=["model.params.num_boost_round=60"])).success
+    second = data_version(trained, EXPERIMENT, "production_alias")
+    assert second == data_version(trained, EXPERIMENT, "registered_pair") != first
+    assert trained.run(ROLLBACK).success
+    assert data_version(trained, EXPERIMENT, "production_alias") == first
+    assert out_of_date(trained.definitions(), trained.instance) == {"serving_reload": {NEW_DATA}}

@@ -63,7 +63,7 @@ def said(plain: ExperimentConfig) -> ExperimentConfig:
         owners=("team:forecasting", "me@example.com"),
         tags={"tier": "gold"},
         staleness=StalenessConfig(max_age="6h"),
-        automation=ExperimentAutomation(monitor_cron="0 6 * * mon", drift_interval_s=300),
+        automation=ExperimentAutomation(monitor_cron="0 6 * * mon", forecast_cron="0 7 * * *", drift_interval_s=300),
         dataset_owners=("team:yard",),
         dataset_tags={"site": "north"},
         dataset_columns=columns,
@@ -152,11 +152,11 @@ def test_features_of_any_age_are_never_overdue(plain: ExperimentConfig) -> None:
 
 def test_crons_and_intervals_are_those_of_the_configuration(defs: Definitions, plain: ExperimentConfig) -> None:
     for definitions, crons, intervals in (
-        (defs, ("0 6 * * mon", "@daily"), (300, 45)),
-        (build_defs(experiments=[plain]), ("15 4 * * *", "5 * * * *"), (60, 60)),
+        (defs, ("0 6 * * mon", "0 7 * * *", "@daily"), (300, 45)),
+        (build_defs(experiments=[plain]), ("15 4 * * *", "30 5 * * *", "5 * * * *"), (60, 60)),
     ):
         repository = definitions.get_repository_def()
-        schedules = (f"monitor_{EXPERIMENT}_daily", "materialize_yard_hourly")
+        schedules = (f"monitor_{EXPERIMENT}_daily", f"forecast_{EXPERIMENT}_daily", "materialize_yard_hourly")
         sensors = (f"drift_{EXPERIMENT}", "new_data_yard")
         assert tuple(repository.get_schedule_def(name).cron_schedule for name in schedules) == crons
         assert tuple(repository.get_sensor_def(name).minimum_interval_seconds for name in sensors) == intervals
@@ -188,9 +188,10 @@ EXPERIMENT_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "baselines": ((), {"tuned_model"}),
     "seed": (9, {"tuned_model"}),
     "promotion": ({"margin": 0.1}, {"production_alias"}),
-    "staleness": ({"max_age": "6h"}, {"serving_reload"}),
+    "staleness": ({"max_age": "6h"}, {"serving_reload", "forecasts"}),
     "requests": ({"missing": "refuse"}, {"serving_reload"}),
-    "observation": ({"min_observed": 0.5}, {"serving_reload"}),
+    "observation": ({"min_observed": 0.5}, {"serving_reload", "forecasts"}),
+    "forecasts": ({"chunk_entities": 100}, {"forecasts"}),
     "drift": ({"quantile": 0.9}, {"drift_report"}),
 }
 DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {

@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 from scipy.signal import lfilter
 
-from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, load_experiment
+from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, ObservationConfig, load_experiment
 from mlplatform.monitoring.drift import (
     DriftReport,
     ErrorDrift,
     FeatureDrift,
     build_report,
     read_report,
+    recent_predictions,
     report_path,
     write_report,
 )
@@ -105,26 +106,28 @@ def test_entities_are_judged_together(config: ExperimentConfig) -> None:
     assert report_on(config, shifted(rows, 3.0)).is_drifted
 
 
-def test_only_numeric_features_are_compared_and_the_report_says_up_to_when(config: ExperimentConfig) -> None:
+def test_every_feature_is_compared_and_the_report_says_up_to_when(config: ExperimentConfig) -> None:
     report = report_on(config, history(0))
-    assert [drift.column for drift in report.features] == ["top_oil_c"]
+    assert [drift.column for drift in report.features] == ["top_oil_c", "cooling"]
     assert report.data_until == "2024-06-22T15:00:00+00:00"
     assert report.split_version == config.split.version_id
 
 
-def test_missing_values_do_not_count_unless_nothing_else_is_left(config: ExperimentConfig) -> None:
+def test_missing_values_do_not_count_and_a_dead_sensor_is_broken_not_drifted(config: ExperimentConfig) -> None:
     rows = history(0)
     holes = rows.assign(top_oil_c=rows["top_oil_c"].where(np.arange(len(rows)) % 7 > 0))
     assert not report_on(config, holes).is_drifted
     dead = rows.assign(top_oil_c=rows["top_oil_c"].where(np.arange(len(rows)) < TRAIN_STEPS))
     report = report_on(config, dead)
-    assert report.causes == ("feature:top_oil_c",)
+    assert report.causes == ()
+    assert [each.name for each in report.quality] == ["missing:top_oil_c"]
     assert DriftReport.from_json(report.to_json()) == report
 
 
 def test_a_training_set_too_short_to_calibrate_on_raises_no_alarm(config: ExperimentConfig) -> None:
     rows = shifted(history(0, steps=RECENT_STEPS + 100), 50.0)
-    (drift,) = report_on(config, rows).features
+    drift, _ = report_on(config, rows).features
+    assert drift.status == "not enough history"
     assert drift.threshold == float("inf")
     assert not drift.is_drifted
 
@@ -226,6 +229,49 @@ def test_predictions_whose_truth_is_missing_do_not_count(
     gaps = rows.assign(top_oil_c=rows["top_oil_c"].where(rows[TIMESTAMP] < rows[TIMESTAMP].iloc[-40]))
     errors = errors_of(config, gaps, log, tmp_path)
     assert 0 < errors.predictions < 180
+
+
+def test_what_stood_in_for_a_forecast_is_no_error_of_the_model(
+    config: ExperimentConfig, log: PredictionLog, tmp_path: Path
+) -> None:
+    rows = history(0)
+    bad, good = served(rows, 9.0), served(rows, 0.5, origins=slice(-100, -55), minute=1)
+    half = np.arange(len(bad.entity_ids)) < 45
+    # The forecasts of the first half count as served last; those of the other half are of the first request.
+    log.append(replace(bad, is_fallback=~half, observed=np.ones(len(half))))
+    log.append(good)
+    errors = errors_of(config, rows, log, tmp_path)
+    assert errors.predictions == 90
+    assert errors.recent == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize(("least", "counted"), [(0.0, 180), (0.5, 90)], ids=["any share", "at least half"])
+def test_forecasts_from_too_little_that_was_measured_do_not_count(
+    config: ExperimentConfig, log: PredictionLog, tmp_path: Path, least: float, counted: int
+) -> None:
+    rows = history(0)
+    answers = served(rows, 1.0)
+    shares = np.where(np.arange(len(answers.entity_ids)) % 2, 0.5, 0.49)
+    log.append(replace(answers, observed=shares))
+    strict = config.model_copy(update={"observation": ObservationConfig(min_observed=least)})
+    assert errors_of(strict, rows, log, tmp_path).predictions == counted
+
+
+def test_a_report_needs_only_the_recent_predictions_of_its_pair(
+    config: ExperimentConfig, log: PredictionLog, tmp_path: Path
+) -> None:
+    rows = history(0)
+    log.append(served(rows, 1.0, origins=slice(-3000, -RECENT_STEPS - 2)))
+    log.append(served(rows, 9.0, version=7, minute=1))
+    log.append(served(rows, 0.5, minute=2))
+    log.close()
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    needed = recent_predictions(settings, config, 1, rows, dt.datetime(2025, 12, 31, tzinfo=dt.UTC))
+    assert len(needed) == 180
+    whole = report_on(config, rows, predictions=read_predictions(settings, config.name), reference_error=1.0)
+    assert report_on(config, rows, predictions=needed, reference_error=1.0).errors == whole.errors
+    later = recent_predictions(settings, config, 1, rows, dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
+    assert later.empty
 
 
 def report(**changes: Any) -> DriftReport:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import logging
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlplatform.monitoring.prediction_log import COLUMNS, PredictionLog, ServedPredictions, log_table, read_predictions
+from mlplatform.monitoring.prediction_log.buffer import Piece
 from mlplatform.settings import Settings
 
 SERVED = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -108,8 +110,26 @@ def various() -> list[ServedPredictions]:
         labels=["x", "y", "x"],
     )
     short = forecasts("short", entities=1)
-    one_target = dataclasses.replace(short, request_id="one", targets=("oil",), values=short.values[:, :, :1])
-    return [forecasts(), table, forecasts("none", entities=0), one_target, forecasts("r2", entities=3)]
+    one_target = dataclasses.replace(
+        short,
+        request_id="one",
+        targets=("oil",),
+        values=short.values[:, :, :1],
+        observed=np.array([0.75]),
+        is_fallback=np.array([True]),
+    )
+    whole = forecasts("r2", entities=3)
+    rich = dataclasses.replace(
+        whole,
+        lower=whole.values - 1,
+        upper=np.where(np.arange(3)[:, None, None] == 1, np.nan, whole.values + 1),
+        coverage=0.9,
+        observed=np.array([1.0, 0.5, 0.25]),
+        is_fallback=np.array([False, True, False]),
+        arm="challenger",
+        age_seconds=np.array([60.0, np.nan, 1.5]),
+    )
+    return [forecasts(), table, forecasts("none", entities=0), one_target, rich]
 
 
 def test_requests_written_together_make_the_rows_that_each_makes_alone() -> None:
@@ -134,6 +154,17 @@ def test_requests_written_together_make_the_rows_that_each_makes_alone() -> None
     ]
     last = rows.iloc[-1]
     assert (last.entity_id, last.step, last.target, last.value) == ("2", 3, "oil", 17.0)
+    assert (last.lower, last.upper, last.coverage, last.age_seconds, last.arm) == (16, 18, 0.9, 1.5, "challenger")
+    assert rows.groupby("request_id").arm.first()["table"] == "production"
+    # What a request does not tell is unknown, whatever its neighbours tell.
+    told = together.select(["request_id", "entity_id", "upper", "coverage", "observed", "is_fallback", "age_seconds"])
+    assert [list(row.values())[2:] for row in told.to_pylist() if row["request_id"] == "r1"] == [[None] * 5] * 12
+    assert {tuple(row.values())[3:] for row in told.to_pylist() if row["request_id"] == "one"} == {
+        (None, 0.75, True, None)
+    }
+    assert {tuple(row.values())[2:] for row in told.to_pylist() if row["entity_id"] == "1"} >= {
+        (None, 0.9, 0.5, True, None)
+    }
 
 
 def test_writing_costs_a_request_less_than_fifty_microseconds() -> None:
@@ -165,7 +196,7 @@ def test_predictions_that_no_file_can_hold_cost_only_themselves(
         log.append(request)
     log.flush()
     assert (log.written_rows, log.dropped_rows, log.buffered_rows) == (24, 12, 0)
-    assert "'broken' have values of shape (2, 3, 2), but 1 entities" in caplog.text
+    assert "request 'broken' has values of shape (2, 3, 2), but 1 entities" in caplog.text
     log.close()
     assert read_predictions(settings, EXPERIMENT).request_id.unique().tolist() == ["r1", "r2"]
 
@@ -202,6 +233,58 @@ def test_since_leaves_out_what_was_served_earlier(settings: Settings) -> None:
     assert frame.request_id.unique().tolist() == ["r2", "r3"]
 
 
+def test_until_leaves_out_what_was_served_then_or_later(settings: Settings) -> None:
+    log = PredictionLog(settings, EXPERIMENT)
+    for hours, request_id in ((0, "r1"), (1, "r2"), (36, "r3")):
+        log.append(forecasts(request_id, SERVED + dt.timedelta(hours=hours)))
+    log.close()
+    frame = read_predictions(settings, EXPERIMENT, until=SERVED + dt.timedelta(hours=1))
+    assert frame.request_id.unique().tolist() == ["r1"]
+
+
+def test_only_the_asked_days_and_columns_are_read(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    log = PredictionLog(settings, EXPERIMENT)
+    for days in range(3):
+        log.append(forecasts(f"r{days}", SERVED + dt.timedelta(days=days)))
+    log.close()
+    first, second, third = part_files(settings)
+    first.write_bytes(b"torn")
+    third.write_bytes(b"torn")
+    places = [index for index, name in enumerate(COLUMNS) if name == "value"]
+    chunk = pq.read_metadata(second).row_group(0).column(places[0])
+    content = bytearray(second.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    second.write_bytes(content)
+    day = dt.timedelta(days=1)
+    since, until = SERVED + day, SERVED + day + dt.timedelta(hours=1)
+    frame = read_predictions(settings, EXPERIMENT, since, until, ["request_id", "step"])
+    assert frame.request_id.tolist() == ["r1"] * 12
+    assert list(frame.columns) == ["request_id", "step"]
+    assert caplog.text == ""
+    # The broken column and the broken days cost their parts as soon as they are asked for.
+    assert read_predictions(settings, EXPERIMENT).empty
+    assert all(path.name in caplog.text for path in (first, second, third))
+
+
+def test_a_column_that_the_log_does_not_have_is_refused(settings: Settings) -> None:
+    with pytest.raises(ValueError, match=r"no column 'truth'; it has served_at, request_id"):
+        read_predictions(settings, EXPERIMENT, columns=["truth"])
+
+
+def test_files_of_earlier_versions_read_on(settings: Settings) -> None:
+    log = PredictionLog(settings, EXPERIMENT)
+    log.append(various()[-1])
+    log.close()
+    (path,) = part_files(settings)
+    new = pq.read_table(path, partitioning=None)
+    pq.write_table(new.select(COLUMNS[:12]), path.with_name("earlier.parquet"))
+    frame = read_predictions(settings, EXPERIMENT)
+    assert (len(frame), COLUMNS[11]) == (36, "label")
+    assert frame.groupby("is_fallback", dropna=False).size().tolist() == [12, 6, 18]
+    assert frame[frame.arm.isna()][list(COLUMNS[12:])].isna().all(axis=None)
+
+
 def test_a_torn_file_is_skipped_by_name(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     log = PredictionLog(settings, EXPERIMENT)
     log.append(forecasts("r1"))
@@ -230,8 +313,8 @@ def test_closing_writes_what_is_buffered_and_leaves_no_temporary_file(settings: 
     assert (log.written_rows, log.buffered_rows, log.dropped_rows) == (600, 0, 0)
 
 
-def wait_for_rows(log: PredictionLog, rows: int) -> None:
-    deadline = time.monotonic() + 20
+def wait_for_rows(log: PredictionLog, rows: int, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
     while log.written_rows < rows and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -288,9 +371,9 @@ def test_appending_does_not_wait_for_the_disk(settings: Settings, monkeypatch: p
     log = PredictionLog(settings, EXPERIMENT, flush_rows=1)
     write = PredictionLog._write
 
-    def write_slowly(self: PredictionLog, date: dt.date, piece: Sequence[ServedPredictions]) -> None:
+    def write_slowly(self: PredictionLog, piece: Piece) -> None:
         time.sleep(0.3)
-        write(self, date, piece)
+        write(self, piece)
 
     monkeypatch.setattr(PredictionLog, "_write", write_slowly)
     started = time.perf_counter()
@@ -299,3 +382,32 @@ def test_appending_does_not_wait_for_the_disk(settings: Settings, monkeypatch: p
     assert time.perf_counter() - started < 0.2
     log.close()
     assert read_predictions(settings, EXPERIMENT).request_id.nunique() == 100
+
+
+FULL_DISK = """
+import resource, signal, sys
+from mlplatform.monitoring.prediction_log import PredictionLog
+from mlplatform.settings import Settings
+from mlplatform_tests.monitoring.test_prediction_log import forecasts, wait_for_rows
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+log = PredictionLog(Settings.from_env({"MLPLATFORM_HOME": sys.argv[1]}), "tiny", flush_interval_s=0.1)
+log.append(forecasts("r1"))
+wait_for_rows(log, 1, seconds=1)
+assert (log.written_rows, log.dropped_rows) == (0, 0)
+log.append(forecasts("r2"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+wait_for_rows(log, 24)
+assert (log.written_rows, log.buffered_rows, log.dropped_rows) == (24, 0, 0)
+"""
+
+
+def test_rows_flow_again_when_a_full_disk_has_space(settings: Settings) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(settings.home)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stderr
+    assert sorted(read_predictions(settings, EXPERIMENT).request_id) == ["r1"] * 12 + ["r2"] * 12
+    assert all(path.suffix == ".parquet" for path in part_files(settings)[0].parent.iterdir())

@@ -15,6 +15,7 @@ from mlplatform.promotion.integrity import CleanProcess, check_integrity
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform.settings import Settings
 from mlplatform.testing.tiny_pair import NAME, TinyRegistry, tiny_forecaster
+from mlplatform_tests.fixtures.keys import write_key
 
 VALUES = 6
 
@@ -58,6 +59,22 @@ def test_a_clean_process_names_the_file_that_was_changed(registry: TinyRegistry,
     (problem,) = CleanProcess(registry.settings).check(info).problems
     assert damaged.name in problem
     assert "changed after registration" in problem
+
+
+@pytest.mark.integration
+def test_a_clean_process_asks_for_the_signatures_that_this_one_does_and_never_has_the_key_to_sign(
+    registry: TinyRegistry, info: PairInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = write_key(tmp_path, "mine")
+    monkeypatch.setenv("MLPLATFORM_SIGNING_KEY", str(key.private))
+    monkeypatch.setenv("MLPLATFORM_SIGNING_KEY_PASSWORD", "none")
+    settings = replace(registry.settings, signing_key=key.private, verify_keys=(key.public,))
+    process = CleanProcess(settings)
+    environment = Path(f"/proc/{process._process.pid}/environ")
+    assert not environment.exists() or b"MLPLATFORM_SIGNING_KEY" not in environment.read_bytes()
+    (problem,) = process.check(info).problems
+    assert "is not signed, and MLPLATFORM_VERIFY_KEY asks for signatures" in problem
+    assert check_integrity(PairStore(settings), info).problems == (problem,)
 
 
 def test_a_process_that_dies_is_a_problem_that_tells_why(registry: TinyRegistry, info: PairInfo) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mlplatform.monitoring.prediction_log import log_table
 from mlplatform.registry.forecaster import Answers, Contract
 from mlplatform.registry.pairs import PairInfo
 from serving.answers import answer, refuse_missing_numbers, served_predictions, to_json
@@ -90,6 +91,34 @@ def test_intervals_stand_beside_the_values_they_belong_to() -> None:
     assert (first.interval.coverage, first.interval.lower, first.interval.upper) == (0.9, 0.5, 3.5)
     assert second.interval is not None
     assert (second.interval.lower, second.interval.upper) == (1.5, 4.5)
+
+
+def test_the_log_gets_intervals_shares_ages_and_what_fell_back() -> None:
+    made = forecast(entities=3, horizon=2)
+    lower, upper = made.outputs - np.float32(1), made.outputs + np.float32(2)
+    made = replace(
+        made,
+        answers=Answers(made.outputs, lower, upper, 0.8),
+        observed=np.array([1.0, 0.25, 0.5]),
+        is_fallback=np.array([False, True, False]),
+        ages=np.array([1_500, "NaT", 0], "timedelta64[ms]").astype("timedelta64[ns]"),
+    )
+    rows = log_table("e", [served_predictions(made, "r", NOW)]).to_pandas()
+    model = [0, 2]
+    assert rows.groupby("entity_id").is_fallback.all().tolist() == [False, True, False]
+    assert np.array_equal(rows.lower.to_numpy().reshape(3, 2, 2)[model], lower[model])
+    assert np.array_equal(rows.upper.to_numpy().reshape(3, 2, 2)[model], upper[model])
+    assert rows[rows.entity_id == "1"][["lower", "upper"]].isna().all(axis=None)
+    assert rows.groupby("entity_id")["observed"].first().tolist() == [1.0, 0.25, 0.5]
+    assert rows.groupby("entity_id").age_seconds.max().fillna(-1).tolist() == [1.5, -1, 0]
+    assert (set(rows.coverage), set(rows.arm)) == ({0.8}, {"production"})
+
+    contract = Contract(experiment="e", task="regression", dataset="d", columns=("a",), targets=("y",))
+    value = np.array([1.5, 2.5], np.float32)
+    table = replace(prediction(contract, np.array([1, 2]), value), answers=Answers(value, value - 1, value + 2, 0.9))
+    rows = log_table("e", [served_predictions(table, "r", NOW)]).to_pandas()
+    assert rows[["lower", "value", "upper"]].to_numpy().tolist() == [[0.5, 1.5, 3.5], [1.5, 2.5, 4.5]]
+    assert rows.observed.isna().all()
 
 
 def test_a_bound_that_is_not_finite_is_refused() -> None:

@@ -387,9 +387,9 @@ def test_reload_needs_the_token(client: httpx.Client, platform: Platform) -> Non
 def test_the_openapi_page_shows_bodies_examples_and_errors(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     route = document["paths"][ENTITIES]["post"]
-    body = route["requestBody"]["content"]["application/json"]["schema"]
-    assert body["examples"] == [{"entities": [1, 2, 3], "time_point": "now"}]
-    assert body["properties"]["entities"]["items"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    body = route["requestBody"]["content"]["application/json"]
+    assert [example["value"] for example in body["examples"].values()] == [{"entities": [1, 2], "time_point": "now"}]
+    assert body["schema"]["properties"]["entities"]["items"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
     assert set(route["responses"]) == {"200", "404", "408", "409", "413", "415", "422", "429", "500", "503"}
     forecast = document["components"]["schemas"]["Forecast"]
     assert {"event_time", "age_seconds", "stale"} <= set(forecast["required"])
@@ -415,6 +415,11 @@ def test_served_predictions_are_in_the_log_when_the_server_has_stopped(platform:
         np.float32(value) for forecast in answer["forecasts"] for value in forecast["values"]["oil"]
     ]
     assert rows.step.tolist() == [1, 2, 3] * 2
+    assert rows.observed.tolist() == [forecast["observed"] for forecast in answer["forecasts"] for _ in range(3)]
+    assert rows.age_seconds.tolist() == pytest.approx(
+        [forecast["age_seconds"] for forecast in answer["forecasts"] for _ in range(3)], abs=1e-3
+    )
+    assert (set(rows.is_fallback), set(rows.arm)) == ({False}, {"production"})
     assert set(rows.pair_id) == {answer["pair_id"]}
     assert [moment.isoformat() for moment in rows.event_timestamp.head(3)] == [
         text.replace("Z", "+00:00") for text in answer["forecasts"][0]["timestamps"]

@@ -11,6 +11,7 @@ import pytest
 
 from mlplatform.registry.pairs import PairInfo, PairIntegrityError, PairNotFoundError, PairStore
 from mlplatform.registry.pairs.evidence import PROMOTION_GATE, Evidence, tag_name
+from mlplatform_tests.fixtures.keys import write_key
 from mlplatform_tests.serving.conftest import Platform
 from serving.bundle import Bundle, BundleHolder, BundleLoader
 from serving.errors import ServingError
@@ -97,6 +98,24 @@ def test_a_pair_that_the_gate_refused_is_named_with_the_gates_reason(platform: P
         "no production pair for tiny_forecast: version 2 was refused by the promotion gate: mae 3.1 does not beat the "
         "baseline repeat_last with 2.9; run train_tiny_forecast again, or promote_tiny_forecast for another version"
     )
+
+
+def test_an_unsigned_pair_is_not_served_where_signatures_are_asked_for_until_it_is_signed(
+    platform: Platform, tmp_path: Path
+) -> None:
+    key = write_key(tmp_path, "mine")
+    settings = platform.serving("tiny_forecast", home=tmp_path, verify_keys=(key.public,))
+    shutil.copy(settings.mlflow_tracking_uri.removeprefix("sqlite:///"), tmp_path / "copy.db")
+    settings = replace(settings, mlflow_tracking_uri=f"sqlite:///{tmp_path / 'copy.db'}")
+    holder = BundleHolder(BundleLoader(settings))
+    with pytest.raises(ServingError) as caught:
+        asyncio.run(holder.reload())
+    assert (caught.value.status, caught.value.code) == (503, "reload_failed")
+    assert caught.value.message.startswith("no pair could be loaded: PairIntegrityError: version 1 of 'tiny_forecast'")
+    assert "is not signed, and MLPLATFORM_VERIFY_KEY asks for signatures" in caught.value.message
+    assert holder.reason == caught.value.message
+    PairStore(replace(settings, signing_key=key.private)).sign("tiny_forecast", 1, who="test", why="a test")
+    assert asyncio.run(holder.reload()).pair.version == 1
 
 
 def test_a_changed_artifact_is_refused_and_the_old_pair_stays(

@@ -115,7 +115,7 @@ def test_artifacts_that_are_away_are_read_from_the_kept_pair(
     def away(*_: object) -> Path:
         raise FileNotFoundError("the artifact store is away")
 
-    monkeypatch.setattr(PairStore, "fetch", away)
+    monkeypatch.setattr(PairStore, "_copy_from_registry", away)
     assert BundleLoader(settings).load(pair).pair == pair
     with pytest.raises(PairIntegrityError, match="cannot be read: the artifact store is away"):
         BundleLoader(settings).load(other)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -79,7 +78,7 @@ def test_beyond_the_limit_a_request_is_429_and_past_its_deadline_503() -> None:
         admission = Admission(2, deadline_s=0.2)
         slow = [asyncio.create_task(admission.admit(never, lambda: asyncio.sleep(5))) for _ in range(2)]
         await asyncio.sleep(0)
-        for attempt in (admission.admit(never, lambda: asyncio.sleep(0)), as_coroutine(admission.require_place)):
+        for attempt in (admission.admit(never, lambda: asyncio.sleep(0)), admission.require_place()):
             with pytest.raises(ServingError) as caught:
                 await attempt
             assert refused(caught.value) == (429, "too_many_requests")
@@ -87,6 +86,23 @@ def test_beyond_the_limit_a_request_is_429_and_past_its_deadline_503() -> None:
         ended = await asyncio.gather(*slow, return_exceptions=True)
         assert [refused(error) for error in ended] == [(503, "deadline_exceeded")] * 2
         assert admission.in_flight == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_burst_is_refused_at_once_and_a_flood_is_slowed_down() -> None:
+    async def scenario() -> None:
+        admission = Admission(0, deadline_s=1)
+
+        async def refusals(count: int) -> float:
+            began = time.perf_counter()
+            asked = await asyncio.gather(*(admission.require_place() for _ in range(count)), return_exceptions=True)
+            assert {refused(error) for error in asked} == {(429, "too_many_requests")}
+            return time.perf_counter() - began
+
+        assert await refusals(90) < 0.1
+        assert 0.2 < await refusals(90) < 1.5
+        assert await refusals(400) < 1.5  # however many there are, none waits longer than a second
 
     asyncio.run(scenario())
 
@@ -213,7 +229,3 @@ def test_a_probe_never_waits_for_a_store_that_hangs() -> None:
         assert await health.problem() is None
 
     asyncio.run(scenario())
-
-
-async def as_coroutine(function: Callable[[], None]) -> None:
-    function()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.datamodule import Panel, last_observed
-from mlplatform.features.errors import FeatureStoreError
+from mlplatform.features.errors import ShortWindowError
 
 Ahead = Mapping[str, npt.NDArray[Any]]
 
@@ -52,7 +52,7 @@ def split_future(panel: Panel, steps: int, known: Known) -> tuple[Panel, Ahead]:
         The past, and for every known column its values of shape (entities, steps ahead), missing where nothing is.
 
     Raises:
-        FeatureStoreError: if the windows are too short for both.
+        ShortWindowError: if windows are too short for both.
     """
     count = len(panel.entity_ids)
     length = int(panel.offsets[1]) if count else 0
@@ -62,12 +62,8 @@ def split_future(panel: Panel, steps: int, known: Known) -> tuple[Panel, Ahead]:
     last = last_observed(observed)
     short = np.flatnonzero(last < steps - 1)
     if len(short):
-        place = int(short[0])
-        raise FeatureStoreError(
-            f"the stored window of entity {panel.entity_ids.tolist()[place]!r} has {last[place] + 1} rows before what "
-            f"is known of the future, but {steps} are needed; make the dataset's window_steps longer by the steps that "
-            "are known beforehand"
-        )
+        ids = panel.entity_ids.tolist()
+        raise ShortWindowError([ids[place] for place in short], int(last[short[0]]) + 1, steps)
     starts = panel.offsets[:-1]
     rows = (starts + last)[:, None] + np.arange(1 - steps, 1)
     past = Panel(

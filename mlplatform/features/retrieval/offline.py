@@ -167,14 +167,44 @@ def rows_as_of(
     return Panel.from_frame(call_store(read, offline_access(settings)), columns)
 
 
-def chosen_ranges(dataset: DatasetConfig, entities: Entities | None, settings: Settings) -> pd.DataFrame:
+def read_grid(
+    dataset: DatasetConfig, ids: pd.Series, ends: Int64, columns: Sequence[str], steps: int, settings: Settings
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the windows of entities with the given ends, in ns, as arrays of shape (entities, steps)."""
+    arrays = _read_windows(dataset, ids, ends[None, :], columns, steps, settings)
+    return {name: values.reshape(len(ends), steps) for name, values in arrays.items()}
+
+
+def read_rows(
+    dataset: DatasetConfig,
+    ids: pd.Series,
+    columns: Sequence[str],
+    start: pd.Timestamp,
+    end: pd.Timestamp,
+    settings: Settings,
+) -> pd.DataFrame:
+    """Return the rows of entities from `start` to `end` in canonical types, ordered by entity and time."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = _pull(dataset, columns, _Stretch(start, end), settings)
+    wanted = pa.array(ids.tolist()).cast(table.schema.field(ENTITY).type)
+    return _frame([table.filter(pc.is_in(table.column(ENTITY), value_set=wanted))], ids, columns)
+
+
+def chosen_ranges(
+    dataset: DatasetConfig, entities: Entities | None, settings: Settings, known_at: pd.Timestamp | None = None
+) -> pd.DataFrame:
     """Return `entity_id`, `start` and `end` of the chosen entities (`None`: all), in their order.
+
+    Parameters:
+        known_at: a moment; the entities and their ends are then those that the feature table had at it.
 
     Raises:
         EntityTypeError: if an id has another type than the stored ones.
         UnknownEntityError: if an entity is unknown.
     """
-    ranges = entity_ranges(dataset, settings)
+    ranges = entity_ranges(dataset, settings, known_at)
     if entities is None:
         return ranges
     check_entity_types(dataset, entities, stores_text=not pd.api.types.is_integer_dtype(ranges[ENTITY]))
@@ -246,7 +276,8 @@ def _read_group(
     for table in _pull_entities(dataset, pd.Series(unique), columns, stretch, settings):
         owners = index.get_indexer(pd.Index(table.column(ENTITY).to_pandas()))
         places, off_grid = np.divmod(_nanoseconds(table) - first[owners], step)
-        inside = (off_grid == 0) & (places >= 0) & (places < length)
+        # Where all entities of the table are read, there may be others than those that were wanted.
+        inside = (owners >= 0) & (off_grid == 0) & (places >= 0) & (places < length)
         for name in columns:
             grid[name][owners[inside], places[inside]] = column_array(table.column(name).to_pandas())[inside]
     windows = begin[:, None] + np.arange(steps)[None, :]

@@ -2,6 +2,7 @@ from .feature_table import (
     entity_ranges,
     features_path,
     is_behind,
+    replaced_rows,
     require_table,
     table_link,
     table_phase,
@@ -9,6 +10,7 @@ from .feature_table import (
     update_feature_table,
     windows_path,
 )
+from .journal import Replaced
 from .windows import (
     MISSING_TEXT,
     REVISION,
@@ -32,6 +34,7 @@ __all__ = [
     "WINDOW_END",
     "WINDOW_PREFIX",
     "Merged",
+    "Replaced",
     "Windows",
     "as_stored",
     "choose",
@@ -43,6 +46,7 @@ __all__ = [
     "merge_rows",
     "no_windows",
     "refuse_other_type",
+    "replaced_rows",
     "require_table",
     "table_link",
     "table_phase",

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, DatasetConfig, Frozen
 from mlplatform.data import FIRST, LAST, SPANS_FILE, open_raw
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.tables.grid import affected_periods, period_table
+from mlplatform.features.tables.journal import Replaced, note_rows, note_spans, rows_at, spans_at
 from mlplatform.features.tables.raw_rows import RawRows, StoredRows
 from mlplatform.features.tables.window_table import WINDOWS_FILE, update_windows
 from mlplatform.settings import Settings
@@ -121,6 +124,18 @@ def update_feature_table(dataset: DatasetConfig, settings: Settings) -> TableRep
     return update_from(StoredRows(dataset, settings), dataset, settings)
 
 
+def replaced_rows(
+    dataset: DatasetConfig,
+    settings: Settings,
+    ids: npt.NDArray[np.generic],
+    moment: pd.Timestamp,
+    start: pd.Timestamp,
+    end: pd.Timestamp,
+) -> Replaced | None:
+    """Return the rows of entities from `start` to `end` that stood otherwise at a moment; `None` without any."""
+    return rows_at(table_link(dataset, settings).resolve(), ids, moment, start, end)
+
+
 def is_behind(dataset: DatasetConfig, settings: Settings) -> bool:
     """Return whether the raw table has rows that the feature table was not made from."""
     raw, base = open_raw(dataset, settings), open_snapshot(table_link(dataset, settings))
@@ -130,13 +145,19 @@ def is_behind(dataset: DatasetConfig, settings: Settings) -> bool:
     return state is None or state.raw != raw.digests
 
 
-def entity_ranges(dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
+def entity_ranges(dataset: DatasetConfig, settings: Settings, known_at: pd.Timestamp | None = None) -> pd.DataFrame:
     """Return `entity_id`, `start` and `end` (UTC) of every entity in the feature table, sorted by entity.
+
+    Parameters:
+        known_at: a moment; the entities and their ends are then those that the table had at it.
 
     Raises:
         FeatureStoreError: if there is no feature table.
     """
-    spans = pd.read_parquet(require_table(table_link(dataset, settings) / SPANS_FILE, dataset))
+    path = require_table(table_link(dataset, settings) / SPANS_FILE, dataset).resolve()
+    spans = pd.read_parquet(path)
+    if known_at is not None:
+        spans = spans_at(path.parent, spans, known_at)
     times = {new: pd.to_datetime(spans[old], utc=True) for new, old in (("start", FIRST), ("end", LAST))}
     return pd.DataFrame({ENTITY: spans[ENTITY], **times})
 
@@ -186,7 +207,10 @@ def update_from(raw: RawRows, dataset: DatasetConfig, settings: Settings) -> Tab
             return _report(link, before, raw.spans, (), 0)
         windows_changed = 0
         with update_table(link, base) as update:
-            state = _write_rows(update, raw, changed, before, _lost_rows(raw.spans, spans_before), dataset)
+            until = pd.Timestamp.now(tz="UTC")
+            state = _write_rows(update, raw, changed, before, spans_before, until, dataset)
+            if before is not None:
+                note_spans(update, spans_before, raw.spans, until)
             if dataset.kind == "timeseries":
                 previous = base.folder / WINDOWS_FILE if base else None
                 windows_changed = update_windows(
@@ -225,26 +249,35 @@ def _write_rows(
     raw: RawRows,
     changed: Sequence[str],
     before: TableState | None,
-    lost_rows: bool,
+    spans_before: pd.DataFrame,
+    until: pd.Timestamp,
     dataset: DatasetConfig,
 ) -> TableState:
     """Write the changed periods and the spans, and return the new state.
 
     A table that lost rows counts as another one: the online store, which keeps steps that are newer than the table's,
     must be filled anew.
+
+    Parameters:
+        until: when what was there before ends to stand.
     """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     periods = dict(before.periods) if before else {}
     for name in changed:
         rows = raw.read(name) if name in raw.digests else None
         table = period_table(rows, name, raw.spans, dataset)
+        if before is not None:
+            path = update.path(name)
+            stood = pq.read_table(path, partitioning=None) if path.exists() else table.schema.empty_table()
+            note_rows(update, name, stood, table, spans_before, until, dataset)
         update.write(name, table)
         periods[name] = table.num_rows
     update.write_file(SPANS_FILE, pa.Table.from_pandas(raw.spans, preserve_index=False))
     return TableState(
         shape=_shape(dataset),
-        table_id=before.table_id if before and not lost_rows else uuid.uuid4().hex,
+        table_id=before.table_id if before and not _lost_rows(raw.spans, spans_before) else uuid.uuid4().hex,
         revision=(before.revision if before else 0) + 1,
         periods={name: count for name, count in sorted(periods.items()) if count},
         raw=dict(raw.digests),

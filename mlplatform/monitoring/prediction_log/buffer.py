@@ -8,15 +8,18 @@ predictions are dropped and counted.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import logging
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlplatform.monitoring.prediction_log.parts import write_part
 from mlplatform.monitoring.prediction_log.rows import ServedPredictions, log_table
+from mlplatform.monitoring.prediction_log.store import log_store
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +35,18 @@ SLICE_REQUESTS = 128
 # at a time.
 STEP_BACK_S = 0.001
 
-_Piece = tuple[dt.date, list[ServedPredictions]]
+
+@dataclass
+class Piece:
+    """What is written together: predictions of one day.
+
+    Attributes:
+        id: the same at every attempt to write it, so that a write whose success went unheard of adds nothing again.
+    """
+
+    predictions: deque[ServedPredictions] = field(default_factory=deque)
+    rows: int = 0
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class PredictionLog:
@@ -44,6 +58,9 @@ class PredictionLog:
         flush_rows: rows that start a write at once.
         flush_interval_s: longest time a prediction waits for its write, in seconds.
         max_rows: rows kept in memory; beyond it the oldest are dropped.
+
+    Raises:
+        ValueError: if the settings name a place that cannot be.
     """
 
     def __init__(
@@ -55,10 +72,11 @@ class PredictionLog:
         flush_interval_s: float = 10.0,
         max_rows: int = 1_000_000,
     ) -> None:
-        # Loaded now: the first write would do it while requests are answered.
+        # Loaded now: the first write would do it while requests are answered. pyarrow loads pandas for its first array.
+        import pandas  # noqa: F401
         import pyarrow.parquet  # noqa: F401
 
-        self.folder = settings.predictions_dir / experiment
+        self.store = log_store(settings, experiment)
         self.experiment = experiment
         self.flush_rows = flush_rows
         self.flush_interval_s = flush_interval_s
@@ -66,6 +84,8 @@ class PredictionLog:
         self.written_rows = 0
         self.dropped_rows = 0
         self._buffer: deque[ServedPredictions] = deque()
+        # Those whose write failed come first.
+        self._pieces: deque[Piece] = deque()
         self._buffered_rows = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -96,18 +116,20 @@ class PredictionLog:
         """Write everything appended so far.
 
         Raises:
-            OSError: if the disk refuses; the predictions stay in the buffer for the next attempt.
+            Exception: whatever the disk or the database raises; the predictions stay for the next attempt.
         """
         with self._writing:
             with self._changed:
-                taken, self._buffer, self._buffered_rows = self._buffer, deque(), 0
-            pieces = deque(self._pieces(taken))
+                taken, self._buffer = self._buffer, deque()
+                pieces, self._pieces = self._pieces, deque()
+                self._buffered_rows = 0
+            pieces.extend(self._cut(taken))
             try:
                 while pieces:
-                    self._write(*pieces[0])
+                    self._write(pieces[0])
                     pieces.popleft()
             finally:
-                self._put_back([predictions for _, piece in pieces for predictions in piece])
+                self._put_back(pieces)
 
     def close(self) -> None:
         """Stop the background thread and write what is left."""
@@ -118,8 +140,8 @@ class PredictionLog:
             self._thread.join()
         try:
             self.flush()
-        except OSError:
-            logger.exception("%d rows of the prediction log %s are lost", self.buffered_rows, self.folder)
+        except Exception:
+            logger.exception("%d rows of the prediction log %s are lost", self.buffered_rows, self.store)
 
     def _run(self) -> None:
         while not self._closed:
@@ -133,46 +155,53 @@ class PredictionLog:
                 self.flush()
             except Exception as error:
                 # Whatever it was: without this thread nothing would be written until the next restart.
-                logger.warning("cannot write the prediction log %s, will try again: %r", self.folder, error)
+                logger.warning("cannot write the prediction log %s, will try again: %r", self.store, error)
                 with self._changed:
                     # A full buffer would otherwise retry a failing disk in a busy loop.
                     self._changed.wait_for(lambda: self._closed, timeout=self.flush_interval_s)
 
-    def _put_back(self, predictions: list[ServedPredictions]) -> None:
+    def _put_back(self, pieces: deque[Piece]) -> None:
         with self._changed:
-            self._buffer.extendleft(reversed(predictions))
-            self._buffered_rows += sum(item.rows for item in predictions)
+            self._pieces = pieces
+            self._buffered_rows += sum(piece.rows for piece in pieces)
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         while self._buffered_rows > self.max_rows:
-            oldest = self._buffer.popleft()
-            self._buffered_rows -= oldest.rows
-            self.dropped_rows += oldest.rows
+            rows = self._pop_oldest().rows
+            self._buffered_rows -= rows
+            self.dropped_rows += rows
 
-    def _pieces(self, taken: Sequence[ServedPredictions]) -> list[_Piece]:
-        """Return what each part file gets: predictions of one day, as many as make `PART_ROWS` rows."""
-        pieces: list[_Piece] = []
-        open_pieces: dict[dt.date, tuple[list[ServedPredictions], int]] = {}
-        for part in self._slices(list(taken)):
+    def _pop_oldest(self) -> ServedPredictions:
+        if not self._pieces:
+            return self._buffer.popleft()
+        piece = self._pieces[0]
+        oldest = piece.predictions.popleft()
+        piece.rows -= oldest.rows
+        if not piece.predictions:
+            self._pieces.popleft()
+        return oldest
+
+    def _cut(self, taken: Sequence[ServedPredictions]) -> list[Piece]:
+        pieces: list[Piece] = []
+        of_day: dict[dt.date, Piece] = {}
+        for part in self._slices(taken):
             for predictions in part:
-                piece, rows = open_pieces.get(predictions.date, ([], 0))
-                if not piece or rows + predictions.rows > PART_ROWS:
-                    piece, rows = [], 0
-                    pieces.append((predictions.date, piece))
-                piece.append(predictions)
-                open_pieces[predictions.date] = piece, rows + predictions.rows
+                piece = of_day.get(date := predictions.date)
+                if piece is None or piece.rows + predictions.rows > PART_ROWS:
+                    piece = of_day[date] = Piece()
+                    pieces.append(piece)
+                piece.predictions.append(predictions)
+                piece.rows += predictions.rows
         return pieces
 
-    def _write(self, date: dt.date, piece: Sequence[ServedPredictions]) -> None:
+    def _write(self, piece: Piece) -> None:
         import pyarrow as pa
 
-        tables = [self._table(part) for part in self._slices(piece)]
-        rows = pa.concat_tables(tables)
-        if rows.num_rows:
-            write_part(self.folder, date, rows)
-        self.written_rows += rows.num_rows
-        self.dropped_rows += sum(predictions.rows for predictions in piece) - rows.num_rows
+        rows = pa.concat_tables([self._table(part) for part in self._slices(piece.predictions)])
+        written = self.store.write(piece.id, rows)
+        self.written_rows += written
+        self.dropped_rows += piece.rows - written
 
     def _table(self, part: Sequence[ServedPredictions]) -> pa.Table:
         """Return the rows of some requests, without those that make none: these would fail at every attempt."""
@@ -183,12 +212,13 @@ class PredictionLog:
         except (ValueError, TypeError) as error:
             if len(part) > 1:
                 return pa.concat_tables([self._table([predictions]) for predictions in part])
-            logger.error("dropped predictions that the prediction log %s cannot hold: %s", self.folder, error)
+            logger.error("dropped predictions that the prediction log %s cannot hold: %s", self.store, error)
             return log_table(self.experiment, [])
 
-    def _slices(self, taken: Sequence[ServedPredictions]) -> Iterator[Sequence[ServedPredictions]]:
+    def _slices(self, predictions: Sequence[ServedPredictions]) -> Iterator[list[ServedPredictions]]:
         """Yield the predictions in slices, stepping back between them for the threads that answer requests."""
-        for start in range(0, len(taken), SLICE_REQUESTS):
-            if start and not self._closed:
+        rest = iter(predictions)
+        while part := list(itertools.islice(rest, SLICE_REQUESTS)):
+            yield part
+            if not self._closed:
                 time.sleep(STEP_BACK_S)
-            yield taken[start : start + SLICE_REQUESTS]

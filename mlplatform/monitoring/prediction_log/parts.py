@@ -1,71 +1,134 @@
-"""The log's part files: `<predictions_dir>/<experiment>/date=YYYY-MM-DD/<name>.parquet`."""
+"""The log's part files: `<predictions_dir>/<experiment>/date=YYYY-MM-DD/<name>.parquet`.
+
+A compacted part `compacted-<id>.parquet` may have a file `compacted-<id>.json` beside it, the list of the parts that it
+replaces. From the moment the compacted part has its name these do not count, whether they are still there or not, and
+only then are they deleted. Readers share a lock that the deletion needs for itself: what a reader saw in a folder
+stays there until it is done.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
-import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from mlplatform.monitoring.prediction_log.rows import COLUMNS, schema, utc
-from mlplatform.settings import Settings
+from mlplatform.locks import FileLock
+from mlplatform.monitoring.prediction_log.rows import FIRST_COLUMNS, log_schema, utc
+from mlplatform.storage import atomic_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.dataset as ds
 
 logger = logging.getLogger(__name__)
 
+# Rows that are in memory at once while a file is read, times the few batches read ahead.
+BATCH_ROWS = 65_536
+COMPACTED = "compacted-"
 
-def write_part(folder: Path, date: dt.date, rows: pa.Table) -> None:
-    """Add a part file with rows that were served on a day.
+
+def write_part(folder: Path, name: str, rows: pa.Table) -> None:
+    """Write a part file with rows that were served on one day, at least one.
+
+    Written again under its name, it replaces itself.
 
     Raises:
         OSError: if the disk refuses; nothing is left there then.
     """
-    import pyarrow.parquet as pq
-
-    day = folder / f"date={date:%Y-%m-%d}"
-    day.mkdir(parents=True, exist_ok=True)
-    name = uuid.uuid4().hex
-    temporary = day / f".{name}.tmp"
-    try:
-        pq.write_table(rows, temporary)
-        temporary.replace(day / f"{name}.parquet")
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_predictions(settings: Settings, experiment: str, since: dt.datetime | None = None) -> pd.DataFrame:
-    """Return the logged predictions of an experiment, in the order they were served.
-
-    One row per (request, entity, target, step) with the columns `COLUMNS`; time stamps are UTC, `entity_id` is text,
-    `label` is the predicted class (its probability is `value`) and missing unless the task is classification. A part
-    file that cannot be read is skipped with a warning that names it. Without a log the frame is empty.
-
-    Parameters:
-        since: leaves out what was served earlier; a naive time is taken as UTC.
-    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    moment = None if since is None else utc(since)
-    tables = [schema().empty_table()]
-    for path in sorted((settings.predictions_dir / experiment).glob("date=*/*.parquet")):
-        if moment is not None and _partition_date(path) < moment.date():
-            continue
-        try:
-            # `partitioning=None`: the folder's date is where a file lies, not one of its columns.
-            tables.append(pq.read_table(path, partitioning=None).select(list(COLUMNS)).cast(schema()))
-        except (pa.ArrowException, OSError, KeyError) as error:
-            logger.warning("skipped %s: not a readable prediction log file (%s)", path, error)
-    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
-    if moment is not None:
-        frame = frame[frame["served_at"] >= moment]
-    return frame.sort_values("served_at", kind="stable", ignore_index=True)
+    date = rows["served_at"][0].cast(pa.timestamp("s"), safe=False).as_py().date()
+    with atomic_file(folder / f"date={date:%Y-%m-%d}" / f"{name}.parquet") as temporary:
+        pq.write_table(rows, temporary)
 
 
-def _partition_date(path: Path) -> dt.date:
-    return dt.date.fromisoformat(path.parent.name.removeprefix("date="))
+def part_batches(
+    folder: Path, since: dt.datetime | None, until: dt.datetime | None, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yield rows of the log, of part after part; only folders of the asked days are opened, and only `columns` read.
+
+    What cannot be read of a part file is left out with a warning that names it.
+    """
+    import pyarrow as pa
+
+    if not folder.is_dir():
+        return
+    condition = _condition(since, until)
+    first = dt.date.min if since is None else utc(since).date()
+    last = dt.date.max if until is None else utc(until).date()
+    with readers_lock(folder, shared=True):
+        for path in (path for date, day in days(folder) if first <= date <= last for path in live_parts(day)):
+            try:
+                yield from read_part(path, columns, condition)
+            except (pa.ArrowException, OSError) as error:
+                logger.warning("skipped %s: not a readable prediction log file (%s)", path, error)
+
+
+def readers_lock(folder: Path, *, shared: bool = False, wait_s: float | None = None) -> FileLock:
+    """Return the lock that readers of a log share, and that whoever deletes parts of it holds alone."""
+    return FileLock(folder / ".readers.lock", shared=shared, wait_s=wait_s)
+
+
+def days(folder: Path) -> Iterator[tuple[dt.date, Path]]:
+    """Yield the days of a log and their folders, oldest first."""
+    for path in sorted(folder.glob("date=????-??-??")):
+        yield dt.date.fromisoformat(path.name.removeprefix("date=")), path
+
+
+def live_parts(day: Path) -> list[Path]:
+    """Return the parts of a day's folder, without those that a compacted one replaces."""
+    parts = sorted(day.glob("*.parquet"))
+    replaced = {name for path in parts if path.name.startswith(COMPACTED) for name in read_manifest(path)}
+    return [path for path in parts if path.name not in replaced]
+
+
+def manifest_of(compacted: Path) -> Path:
+    """Return where the names of the parts are that a compacted part replaces."""
+    return compacted.with_suffix(".json")
+
+
+def read_manifest(compacted: Path) -> list[str]:
+    """Return the parts that a compacted part replaces and that may still be there."""
+    # Asked for by its path: a listing of the folder may have missed what came while it was made.
+    try:
+        names: list[str] = json.loads(manifest_of(compacted).read_bytes())
+    except FileNotFoundError:
+        return []
+    return names
+
+
+def _condition(since: dt.datetime | None, until: dt.datetime | None) -> ds.Expression | None:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    condition, served_at = ds.scalar(True), ds.field("served_at")
+    moment = pa.timestamp("ns", tz="UTC")
+    if since is not None:
+        condition &= served_at >= pa.scalar(utc(since), moment)
+    if until is not None:
+        condition &= served_at < pa.scalar(utc(until), moment)
+    return None if since is until is None else condition
+
+
+def read_part(path: Path, columns: Sequence[str], condition: ds.Expression | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a part file, in its order.
+
+    Raises:
+        pyarrow.ArrowException, OSError: if it is no readable part file.
+    """
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    from pyarrow.fs import LocalFileSystem
+
+    part = ds.ParquetFileFormat().make_fragment(str(path), LocalFileSystem())
+    if missing := [name for name in FIRST_COLUMNS if name not in part.physical_schema.names]:
+        raise pa.ArrowInvalid(f"it has no {', '.join(missing)}")
+    # The schema gives columns that came later their type in files without them, all null.
+    scanner = part.scanner(
+        schema=log_schema(), columns=list(columns), filter=condition, batch_size=BATCH_ROWS, batch_readahead=1
+    )
+    yield from scanner.to_batches()

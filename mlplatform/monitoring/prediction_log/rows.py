@@ -26,7 +26,20 @@ COLUMNS = (
     "event_timestamp",
     "value",
     "label",
+    "lower",
+    "upper",
+    "coverage",
+    "observed",
+    "is_fallback",
+    "arm",
+    "age_seconds",
 )
+# Files of earlier versions end with `label`.
+FIRST_COLUMNS = COLUMNS[: COLUMNS.index("label") + 1]
+PRODUCTION_ARM = "production"
+# Columns that hold one number or truth per value, and per entity; unknown ones are null.
+_PER_VALUE = ("lower", "upper")
+_PER_ENTITY = ("observed", "is_fallback", "age_seconds")
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,15 @@ class ServedPredictions:
         timestamps: of shape (n, steps), datetime64[ns] in UTC: the moment that is predicted.
         values: of shape (n, steps, targets), in original units; for classification the probability of `labels`.
         labels: of shape (n,): the predicted classes; `None` unless the task is classification.
+        lower, upper: of the shape of `values`: the bounds of the prediction intervals; NaN, or `None` for all, where
+            there is none.
+        coverage: share of truths that the intervals are meant to cover; `None` without intervals.
+        observed: of shape (n,): the share of each lookback that was measured; `None` if unknown.
+        is_fallback: of shape (n,): whether the last measured value stands in for the model's forecast; `None` if
+            unknown.
+        arm: which of the pairs that share the traffic answered.
+        age_seconds: of shape (n,): how old the newest row of each answer was, in seconds; NaN, or `None` for all, where
+            that is unknown.
     """
 
     served_at: dt.datetime
@@ -58,6 +80,13 @@ class ServedPredictions:
     timestamps: npt.NDArray[np.datetime64]
     values: npt.NDArray[np.floating[Any]]
     labels: Sequence[str] | None = None
+    lower: npt.NDArray[np.floating[Any]] | None = None
+    upper: npt.NDArray[np.floating[Any]] | None = None
+    coverage: float | None = None
+    observed: npt.NDArray[np.floating[Any]] | None = None
+    is_fallback: npt.NDArray[np.bool_] | None = None
+    arm: str = PRODUCTION_ARM
+    age_seconds: npt.NDArray[np.floating[Any]] | None = None
 
     @property
     def rows(self) -> int:
@@ -75,7 +104,7 @@ def utc(moment: dt.datetime) -> dt.datetime:
     return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
 
 
-def schema() -> pa.Schema:
+def log_schema() -> pa.Schema:
     """Return the columns of the log and their types."""
     import pyarrow as pa
 
@@ -85,7 +114,8 @@ def schema() -> pa.Schema:
         **dict.fromkeys(("served_at", "origin", "event_timestamp"), moment),
         "version": pa.int64(),
         "step": pa.int32(),
-        "value": pa.float64(),
+        **dict.fromkeys(("value", "lower", "upper", "coverage", "observed", "age_seconds"), pa.float64()),
+        "is_fallback": pa.bool_(),
     }
     return pa.schema([(name, types[name]) for name in COLUMNS])
 
@@ -101,9 +131,10 @@ def log_table(experiment: str, batch: Sequence[ServedPredictions]) -> pa.Table:
     import pyarrow as pa
 
     if not batch:
-        return schema().empty_table()
+        return log_schema().empty_table()
     _check_shapes(batch)
-    place = _Places(np.array([item.values.shape for item in batch], dtype=np.int64))
+    shapes = np.array([item.values.shape for item in batch], dtype=np.int64)
+    place, entities, rows = _Places(shapes), shapes[:, 0], shapes.prod(axis=1)
     served_at = pa.array([utc(item.served_at) for item in batch], pa.timestamp("us", tz="UTC"))
     columns = {
         "served_at": served_at.cast(pa.timestamp("ns", tz="UTC")).take(place.request),
@@ -118,8 +149,12 @@ def log_table(experiment: str, batch: Sequence[ServedPredictions]) -> pa.Table:
         "event_timestamp": _joined([item.timestamps for item in batch], "datetime64[ns]")[place.moment],
         "value": _joined([item.values for item in batch], "float64"),
         "label": _texts([_labels(item) for item in batch]).take(place.entity),
+        **{name: _known([getattr(item, name) for item in batch], rows) for name in _PER_VALUE},
+        "coverage": pa.array([item.coverage for item in batch], pa.float64()).take(place.request),
+        **{name: _known([getattr(item, name) for item in batch], entities, place.entity) for name in _PER_ENTITY},
+        "arm": pa.array([item.arm for item in batch], pa.string()).take(place.request),
     }
-    wanted = schema()
+    wanted = log_schema()
     return pa.table([pa.array(columns[field.name]).cast(field.type) for field in wanted], schema=wanted)
 
 
@@ -152,20 +187,31 @@ def _check_shapes(batch: Sequence[ServedPredictions]) -> None:
     """Refuse parts of other lengths: joined with those of other requests they would move these to other rows."""
     for item in batch:
         entities, steps, targets = item.values.shape
-        found = (
-            len(item.entity_ids),
-            len(item.origins),
-            len(item.steps),
-            item.timestamps.shape,
-            len(item.targets),
-            entities if item.labels is None else len(item.labels),
-        )
-        if found != (entities, entities, steps, (entities, steps), targets, entities):
-            raise ValueError(
-                f"the predictions of request {item.request_id!r} have values of shape {item.values.shape}, but "
-                f"{found[0]} entities, {found[1]} origins, {found[2]} steps, time stamps of shape {found[3]}, "
-                f"{found[4]} targets and {found[5]} labels"
+        if (len(item.entity_ids), len(item.origins), len(item.steps), len(item.targets)) != (
+            entities,
+            entities,
+            steps,
+            targets,
+        ):
+            raise _misfit(
+                item,
+                f"{len(item.entity_ids)} entities, {len(item.origins)} origins, {len(item.steps)} steps and "
+                f"{len(item.targets)} targets",
             )
+        wanted = {
+            "timestamps": (entities, steps),
+            "labels": (entities,),
+            **dict.fromkeys(_PER_VALUE, item.values.shape),
+            **dict.fromkeys(_PER_ENTITY, (entities,)),
+        }
+        for name, shape in wanted.items():
+            part = getattr(item, name)
+            if part is not None and np.shape(part) != shape:
+                raise _misfit(item, f"{name} of shape {np.shape(part)}")
+
+
+def _misfit(item: ServedPredictions, found: str) -> ValueError:
+    return ValueError(f"request {item.request_id!r} has values of shape {item.values.shape}, but {found}")
 
 
 def _labels(item: ServedPredictions) -> Sequence[str | None]:
@@ -174,6 +220,27 @@ def _labels(item: ServedPredictions) -> Sequence[str | None]:
 
 def _joined(arrays: Sequence[npt.NDArray[Any]], dtype: str) -> npt.NDArray[Any]:
     return np.concatenate([array.reshape(-1) for array in arrays]).astype(dtype, copy=False)
+
+
+def _known(
+    arrays: Sequence[npt.NDArray[Any] | None],
+    sizes: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64] | None = None,
+) -> pa.Array:
+    """Return what some requests tell and others do not, null where it is unknown.
+
+    Parameters:
+        sizes: of shape (requests,): how many there are of each request.
+        rows: position of what each row gets; without it, each gets its own.
+    """
+    import pyarrow as pa
+
+    if all(array is None for array in arrays):
+        return pa.nulls(int(sizes.sum()) if rows is None else len(rows))
+    parts = [np.full(size, np.nan) if array is None else array for array, size in zip(arrays, sizes, strict=True)]
+    joined = _joined(parts, "float64")
+    numbers = joined if rows is None else joined[rows]
+    return pa.array(numbers, mask=np.isnan(numbers))
 
 
 def _texts(lists: Sequence[Sequence[str | None]]) -> pa.StringArray:

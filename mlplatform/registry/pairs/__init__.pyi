@@ -18,6 +18,7 @@ from .info import (
 from .kept import KeptPairs
 from .repair import RepairReport
 from .resolution import LARGEST_VERSION
+from .signed import describe_signature
 from .store import PairStore
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "PairUnreadableError",
     "RepairReport",
     "confirm_inference",
+    "describe_signature",
     "differences",
     "example_rows",
     "git_commit",

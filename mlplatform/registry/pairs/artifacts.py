@@ -3,7 +3,8 @@
 Each registered model stores the folders it needs (`CONTENTS`). Two kinds of digests are kept in the registry: one per
 folder that holds a fitted state, equal for equal bits, and one per file, over everything MLflow stored. A reader copies
 the files to a place of its own, checks the copy against the digests, and reads that copy: what was checked is what is
-read, and a file that is not on the list is never touched.
+read, and a file that is not on the list is never touched. Where signatures are asked for, the digests have to be those
+that were signed, before anything is copied.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mlplatform.models import save_model
-from mlplatform.registry.digests import DIGESTS, combined_digest, file_digests, folder_digest, write_digests
+from mlplatform.registry.digests import (
+    DIGESTS,
+    FROM_MLFLOW,
+    combined_digest,
+    file_digests,
+    folder_digest,
+    write_digests,
+)
 from mlplatform.registry.forecaster import CONTRACT_FILE, Forecaster
 from mlplatform.registry.pairs.example import confirm_inference, differences, read_example, write_example
 from mlplatform.registry.pairs.info import (
@@ -31,6 +39,7 @@ from mlplatform.registry.pairs.info import (
     registered_model,
 )
 from mlplatform.registry.pairs.signature import signatures
+from mlplatform.registry.pairs.signed import require_signature
 from mlplatform.registry.tables import input_panel, prepared_table
 from mlplatform.registry.tracking import open_tracking
 from mlplatform.settings import Settings
@@ -49,11 +58,20 @@ CONTENTS = {
     "model": (MODEL, DIGESTS),
     "forecaster": (PREPROCESSOR, MODEL, DIGESTS, EXAMPLE, CARD),
 }
-# MLflow adds this file to a stored model when someone loads it by its registered name. Nothing here reads it.
-FROM_MLFLOW = frozenset({"registered_model_meta"})
 
 
-Fetch = Callable[[PairInfo, str, Path], Path]
+@dataclass(frozen=True)
+class Fetch:
+    """A place that stored models are copied from.
+
+    Attributes:
+        copy: copies a role's stored model into a folder, unchecked, and returns where it lies there.
+        verify_keys: the public keys one of which has to have signed a pair before anything of it is read; see
+            `require_signature`.
+    """
+
+    copy: Callable[[PairInfo, str, Path], Path]
+    verify_keys: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -134,19 +152,18 @@ def log_roles(
 def verified_copy(fetch: Fetch, info: PairInfo, role: str) -> Iterator[Path]:
     """Yield a private copy of the folders that a role stores, checked file by file; it is deleted afterwards.
 
-    Parameters:
-        fetch: copies a role's stored model into a folder, and returns where it lies there.
-
     Raises:
-        PairIntegrityError: naming the files that are missing, were changed or were added.
+        PairIntegrityError: naming the files that are missing, were changed or were added, or if the pair lacks the
+            signature that it needs.
         PairUnreadableError: if nothing can be read now.
     """
     from mlflow.exceptions import MlflowException
 
+    require_signature(info, fetch.verify_keys)
     model = registered_model(info.name, role)
     with tempfile.TemporaryDirectory() as place:
         try:
-            folder = fetch(info, role, Path(place))
+            folder = fetch.copy(info, role, Path(place))
         except (MlflowException, OSError) as error:
             raise PairUnreadableError(
                 f"the artifacts of {model} version {info.version} cannot be read: {error}"
@@ -160,13 +177,13 @@ def verified_copy(fetch: Fetch, info: PairInfo, role: str) -> Iterator[Path]:
 
 
 def load_pair(fetch: Fetch, info: PairInfo) -> Forecaster:
-    """Read a pair's artifacts, verifying their digests before anything is deserialised.
+    """Read a pair's artifacts, verifying signature and digests before anything is deserialised.
 
     A model that has a faster way of answering was compared with itself as fitted on the pair's stored example; its
     `inference` says which of the two answers.
 
     Raises:
-        PairIntegrityError: naming the files that are missing, were changed or were added.
+        PairIntegrityError: as `verified_copy` does.
         PairUnreadableError: if nothing can be read now.
     """
     with verified_copy(fetch, info, "preprocessor") as preprocessor, verified_copy(fetch, info, "model") as model:

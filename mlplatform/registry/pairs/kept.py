@@ -17,6 +17,7 @@ from pathlib import Path
 from mlplatform.registry.forecaster import Forecaster
 from mlplatform.registry.pairs.artifacts import Fetch, load_pair, verified_copy
 from mlplatform.registry.pairs.info import ROLES, PairInfo
+from mlplatform.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,12 @@ class KeptPairs:
 
     Parameters:
         folder: holds one folder per name, and in it one per pair.
+        verify_keys: as in `Fetch`; default: those that the environment names.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verify_keys: tuple[Path, ...] | None = None) -> None:
         self._folder = folder
+        self._verify_keys = Settings.from_env().verify_keys if verify_keys is None else verify_keys
 
     def keep(self, info: PairInfo, fetch: Fetch) -> None:
         """Copy a pair here, unless it is here already, and make it the last one of its name.
@@ -52,8 +55,7 @@ class KeptPairs:
                 (whole / DESCRIPTION).write_text(info.to_json())
                 if not place.exists():
                     whole.rename(place)
-        # Not by `touch`: its clock stands still for some milliseconds.
-        os.utime(place / DESCRIPTION, ns=(time.time_ns(),) * 2)
+        self._describe(place / DESCRIPTION, info)
         self._forget_old(info.name)
 
     def last(self, name: str) -> PairInfo | None:
@@ -66,16 +68,29 @@ class KeptPairs:
         return None
 
     def load(self, info: PairInfo) -> Forecaster:
-        """Read a kept pair, verifying its digests before anything is deserialised.
+        """Read a kept pair, verifying signature and digests before anything is deserialised.
 
         Raises:
-            PairIntegrityError: if a file is missing or was changed.
+            PairIntegrityError: if a file is missing or was changed, or the pair lacks the signature that it needs.
         """
         return load_pair(self.fetch, info)
 
-    def fetch(self, info: PairInfo, role: str, place: Path) -> Path:
-        """Copy what a role stores into the folder `place`, as a `Fetch` does."""
+    @property
+    def fetch(self) -> Fetch:
+        """What is kept as a place that stored models are copied from."""
+        return Fetch(self._copy, self._verify_keys)
+
+    def _copy(self, info: PairInfo, role: str, place: Path) -> Path:
         return Path(shutil.copytree(self._folder / info.name / info.pair_id / role, place / "copy"))
+
+    def _describe(self, path: Path, info: PairInfo) -> None:
+        """Make a kept pair the last one of its name, as the registry describes it now: it may be signed since."""
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            written = Path(folder, DESCRIPTION)
+            written.write_text(info.to_json())
+            # The system's clock of files stands still for some milliseconds.
+            os.utime(written, ns=(time.time_ns(),) * 2)
+            written.replace(path)
 
     def _newest_first(self, name: str) -> list[Path]:
         found = [(path.stat().st_mtime_ns, path) for path in (self._folder / name).glob(f"*/{DESCRIPTION}")]

@@ -7,6 +7,7 @@ import json
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from mlplatform.registry.pairs import card as cards
 from mlplatform.registry.pairs.aliases import AliasChange, Aliases
 from mlplatform.registry.pairs.artifacts import (
     CARD,
+    Fetch,
     fetch_from_registry,
     load_pair,
     log_roles,
@@ -35,13 +37,16 @@ from mlplatform.registry.pairs.info import (
     PairConflictError,
     PairInfo,
     PairNotFoundError,
+    is_complete,
     registered_model,
 )
 from mlplatform.registry.pairs.lock import Ticket, only_writer
 from mlplatform.registry.pairs.numbering import ensure_models, newest_first
-from mlplatform.registry.pairs.registration import create_pair
+from mlplatform.registry.pairs.registration import checked_signature, create_pair
 from mlplatform.registry.pairs.repair import RepairReport, repair_pairs
 from mlplatform.registry.pairs.resolution import absence, check_partners, find_pair, pair_of_run, refusal
+from mlplatform.registry.pairs.signed import Subject, require_unchanged
+from mlplatform.registry.signing import SIGNATURE, Signer
 from mlplatform.registry.tracking import client_for
 from mlplatform.settings import Settings
 
@@ -81,7 +86,7 @@ class PairStore:
         tags: Mapping[str, str] | None = None,
         who: str = "registration",
     ) -> PairInfo:
-        """Log and register a pair, and point `staging` at it.
+        """Log and register a pair, signed if there is a key to sign with, and point `staging` at it.
 
         Parameters:
             name: stem of the registered models' names.
@@ -92,7 +97,9 @@ class PairStore:
 
         Raises:
             PairIntegrityError: if the pair does not survive being stored.
+            SigningKeyError: if a key to sign with is configured and cannot be used.
         """
+        signer = Signer(self.settings) if self.settings.signing_key else None
         pair_id = uuid.uuid4().hex
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, "pair")
@@ -105,11 +112,52 @@ class PairStore:
             card.write(folder / CARD)
             logged = log_roles(self.settings, run_id, folder, forecaster, example)
         ensure_models(self.client, name)
-        all_tags = {**(tags or {}), PAIR_ID: pair_id, "family": family, "contract": forecaster.contract.to_json()}
+        contract, why = forecaster.contract.to_json(), f"registered by MLflow run {run_id}"
+        signature = None
+        if signer:
+            files = {role: logged[role].files for role in ROLES}
+            signature = Subject(name, pair_id, contract, digests, files).signed_by(signer, who, why)
+        all_tags = {**(tags or {}), PAIR_ID: pair_id, "family": family, "contract": contract}
         with self._writing(name) as (ticket, aliases):
-            version = create_pair(self.client, ticket, name, run_id, logged, all_tags, card.description())
-            aliases.move(ticket, STAGING, version, who=who, why=f"registered by MLflow run {run_id}")
+            version = create_pair(self.client, ticket, name, run_id, logged, all_tags, card.description(), signature)
+            aliases.move(ticket, STAGING, version, who=who, why=why)
         return self.resolve(name, version)
+
+    def sign(self, name: str, version: int, *, who: str, why: str) -> PairInfo:
+        """Sign a pair that is registered already, after checking its files against the digests of its registration.
+
+        That says who vouches for what lies there now; whether it is what was trained, the one who signs has to know. A
+        signature by another key is replaced.
+
+        Raises:
+            SigningKeyError: if there is no key, or it cannot be used.
+            PairNotFoundError: if there is no such pair.
+            PairIntegrityError: if its files were changed, or it carries a signature of something else.
+        """
+        signer = Signer(self.settings)
+        with self._writing(name) as (ticket, _):
+            info = self.resolve(name, version)
+            require_unchanged(info)
+            for role in ROLES:
+                with verified_copy(replace(self.fetch, verify_keys=()), info, role):
+                    pass
+            text = checked_signature(name, Subject.of(info).signed_by(signer, who, why))
+            ticket.keep()
+            self.client.set_model_version_tag(registered_model(name, "model"), str(info.version), SIGNATURE, text)
+        return self.resolve(name, version)
+
+    def versions(self, name: str) -> list[int]:
+        """Return the numbers of all complete pairs, newest first.
+
+        Raises:
+            PairNotFoundError: if nothing was ever registered under the name.
+        """
+        self._require(name)
+        return [
+            int(found.version)
+            for found in newest_first(self.client, registered_model(name, "model"))
+            if is_complete(found)
+        ]
 
     def resolve(self, name: str, ref: str | int = PRODUCTION) -> PairInfo:
         """Return the pair that an alias, a version number or `latest` (the newest complete pair) stands for.
@@ -151,18 +199,19 @@ class PairStore:
         return self.resolve(name, version)
 
     def load(self, info: PairInfo) -> Forecaster:
-        """Read a pair's artifacts, verifying their digests before anything is deserialised.
+        """Read a pair's artifacts, verifying signature and digests before anything is deserialised.
 
         A model that has a faster way of answering was compared with itself as fitted on the pair's stored example; its
         `inference` says which of the two answers.
 
         Raises:
-            PairIntegrityError: naming the files that are missing, were changed or were added.
+            PairIntegrityError: naming the files that are missing, were changed or were added, or if the pair lacks
+                the signature that `Settings.verify_keys` ask for.
         """
         return load_pair(self.fetch, info)
 
     def verify(self, info: PairInfo) -> None:
-        """Check partners and the digests of all stored files without loading anything.
+        """Check partners, signature and the digests of all stored files without loading anything.
 
         Raises:
             PairIntegrityError: as `resolve` and `load` do.
@@ -186,9 +235,10 @@ class PairStore:
             document: dict[str, Any] = json.loads((folder / CARD / cards.JSON_FILE).read_text())
         return document
 
-    def fetch(self, info: PairInfo, role: str, place: Path) -> Path:
-        """Copy what a role stores from the registry into the folder `place`, unchecked; returns where it lies."""
-        return fetch_from_registry(self.settings, self.client, info, role, place)
+    @property
+    def fetch(self) -> Fetch:
+        """The registry as a place that stored models are copied from."""
+        return Fetch(self._copy_from_registry, self.settings.verify_keys)
 
     def promote(
         self, name: str, version: int, who: str, why: str, *, champion: int | Literal["any"] | None = "any"
@@ -289,6 +339,9 @@ class PairStore:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise PairNotFoundError(f"no pair {name!r} was ever registered; run the job train_{name} first") from error
+
+    def _copy_from_registry(self, info: PairInfo, role: str, place: Path) -> Path:
+        return fetch_from_registry(self.settings, self.client, info, role, place)
 
     def _copy(self, info: PairInfo, role: str) -> contextlib.AbstractContextManager[Path]:
         return verified_copy(self.fetch, info, role)

@@ -1,0 +1,212 @@
+"""A chunk of entities through the production pair: what is answered, and who is left out and why.
+
+Reading, judging and answering are the calls that the servers make, so the numbers are theirs bit for bit. Where a
+server refuses a request because of an entity, a batch leaves that entity out and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.features import NOW, ShortWindowError, TimePoint, UnknownEntityError
+from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.registry import (
+    Answers,
+    Forecaster,
+    InputRules,
+    Mark,
+    judge_observed,
+    read_features,
+    unknown_ahead,
+    with_ahead,
+    with_fallback,
+)
+from mlplatform.settings import Settings
+
+Reason = Literal["unknown", "short", "stale", "unknown_future", "too_little_observed", "not_finite"]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An entity without a forecast, and why: a word to count by, and what was found."""
+
+    entity: Any
+    reason: Reason
+    found: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answers for n entities, in original units.
+
+    Attributes:
+        panel: what was read, the known future included.
+        answers: points and bounds, the last measured value where `is_fallback`.
+        origins: of shape (n,), datetime64[ns] in UTC: the last moment each answer looked at; NaT of rows without time.
+        observed: of shape (n,): the share of the lookback that was measured.
+        is_fallback: of shape (n,).
+        marks: of shape (n,): what is unusual in the rows behind each answer.
+    """
+
+    panel: FeaturePanel
+    answers: Answers
+    origins: npt.NDArray[np.datetime64]
+    observed: npt.NDArray[np.float64]
+    is_fallback: Bools
+    marks: tuple[tuple[Mark, ...], ...]
+
+
+@dataclass(frozen=True)
+class Answering:
+    """The pair, the experiment's policies and the moment of one run."""
+
+    config: ExperimentConfig
+    forecaster: Forecaster
+    settings: Settings
+    time_point: TimePoint
+
+    def answer(self, entities: Sequence[Any]) -> tuple[Answered | None, list[LeftOut]]:
+        """Return the answers of the entities that have one, in their order, and the others."""
+        left_out: list[LeftOut] = []
+        panel = self._read(entities, left_out)
+        for judge in (self._without_stale, self._with_future):
+            panel = judge(panel, left_out) if panel is not None else None
+        return (None, left_out) if panel is None else self._answered(panel, left_out)
+
+    def _read(self, entities: Sequence[Any], left_out: list[LeftOut]) -> FeaturePanel | None:
+        """Return what the store has; an entity that it does not have, or too little of, is asked for only once."""
+        staleness = self.config.staleness.model_copy(update={"action": "flag"})
+        contract, dataset = self.forecaster.contract, self.config.dataset
+        wanted = list(entities)
+        while wanted:
+            try:
+                return read_features(contract, dataset, staleness, wanted, self.time_point, self.settings)
+            except (UnknownEntityError, ShortWindowError) as error:
+                gone = set(error.entities)
+                reason: Reason = "short" if isinstance(error, ShortWindowError) else "unknown"
+                found = {"short": "fewer stored rows than a forecast reads", "unknown": self._unknown()}[reason]
+                left_out += [LeftOut(entity, reason, found) for entity in wanted if entity in gone]
+                before, wanted = len(wanted), [entity for entity in wanted if entity not in gone]
+                if len(wanted) == before:
+                    raise
+        return None
+
+    def _unknown(self) -> str:
+        if self.time_point == NOW:
+            return "not in the online store; materialise online_features"
+        return f"no row that was known at {self.time_point}"
+
+    def _without_stale(self, panel: FeaturePanel, left_out: list[LeftOut]) -> FeaturePanel | None:
+        policy = self.config.staleness
+        if policy.action != "refuse" or not panel.is_stale.any():
+            return panel
+        found = [
+            "features of unknown age" if np.isnat(age) else f"features of {time}Z, {pd.Timedelta(age)} old"
+            for time, age in zip(panel.event_times.astype("datetime64[s]"), panel.ages, strict=True)
+        ]
+        texts = [f"{text}; at most {policy.max_age} is allowed" for text in found]
+        return _kept(panel, panel.is_stale, "stale", texts, left_out)
+
+    def _with_future(self, panel: FeaturePanel, left_out: list[LeftOut]) -> FeaturePanel | None:
+        """Return the panel with the known future behind the past."""
+        contract = self.forecaster.contract
+        if not contract.known:
+            return panel
+        missing = unknown_ahead(panel)
+        names = ", ".join(contract.known)
+        texts = [f"no values of {names} for step {_listed(np.flatnonzero(steps) + 1)}" for steps in missing]
+        is_unknown: Bools = np.asarray(missing.any(axis=1))
+        kept = _kept(panel, is_unknown, "unknown_future", texts, left_out)
+        return None if kept is None else with_ahead(kept, kept.known_ahead, contract)
+
+    def _answered(self, panel: FeaturePanel, left_out: list[LeftOut]) -> tuple[Answered | None, list[LeftOut]]:
+        contract, policy = self.forecaster.contract, self.config.observation
+        judged = judge_observed(panel, contract, policy.min_observed, policy.action)
+        texts = [
+            f"{share:.1%} of the lookback was measured, and min_observed is {policy.min_observed:.1%}"
+            for share in judged.shares
+        ]
+        kept = _kept(panel, judged.is_refused, "too_little_observed", texts, left_out)
+        if kept is None:
+            return None, left_out
+        observed, falls_back = judged.shares[~judged.is_refused], judged.falls_back[~judged.is_refused]
+        answers = with_fallback(kept, contract, self.forecaster.answer(kept), falls_back)
+        is_broken = _not_finite(answers, falls_back)
+        texts = ["the model answered NaN or infinity; check the entity's latest rows"] * len(is_broken)
+        panel_left = _kept(kept, is_broken, "not_finite", texts, left_out)
+        if panel_left is None:
+            return None, left_out
+        is_whole = ~is_broken
+        rules = InputRules.of_pair(self.forecaster, self.config.dataset)
+        is_forecast = contract.task == "forecast"
+        last = panel_left.timestamps[panel_left.offsets[1:] - 1 - contract.future_rows]
+        answered = Answered(
+            panel=panel_left,
+            answers=_chosen(answers, is_whole),
+            origins=last if is_forecast else panel_left.event_times,
+            observed=observed[is_whole],
+            is_fallback=falls_back[is_whole],
+            marks=rules.marks(panel_left, contract),
+        )
+        return answered, left_out
+
+
+def chunks(entities: npt.NDArray[np.generic], size: int) -> Iterator[list[Any]]:
+    """Yield the entities in their order, at most `size` at a time."""
+    for start in range(0, len(entities), size):
+        yield entities[start : start + size].tolist()
+
+
+def _kept(
+    panel: FeaturePanel, is_out: Bools, reason: Reason, found: Sequence[str], left_out: list[LeftOut]
+) -> FeaturePanel | None:
+    """Return the panel without some entities, which are noted as left out; `None` if no other is there."""
+    if not is_out.any():
+        return panel
+    ids = panel.entity_ids.tolist()
+    left_out += [LeftOut(ids[place], reason, found[place]) for place in np.flatnonzero(is_out).tolist()]
+    kept = ~is_out
+    if not kept.any():
+        return None
+    part = panel.take(np.repeat(kept, np.diff(panel.offsets)))
+    return replace(
+        panel,
+        columns=part.columns,
+        timestamps=part.timestamps,
+        entity_ids=part.entity_ids,
+        offsets=part.offsets,
+        event_times=panel.event_times[kept],
+        ages=panel.ages[kept],
+        is_stale=panel.is_stale[kept],
+        known_ahead={name: values[kept] for name, values in panel.known_ahead.items()},
+    )
+
+
+def _not_finite(answers: Answers, falls_back: Bools) -> Bools:
+    """Return which answers a client could not use; what stands in for a forecast has no interval."""
+    count = len(answers.point)
+    broken: Bools = np.asarray(~np.isfinite(answers.point.reshape(count, -1)).all(axis=1))
+    for side in (answers.lower, answers.upper):
+        if side is not None:
+            broken |= ~np.isfinite(side.reshape(count, -1)).all(axis=1) & ~falls_back
+    return broken
+
+
+def _chosen(answers: Answers, kept: Bools) -> Answers:
+    point, lower, upper, coverage = answers
+    return Answers(
+        point[kept], None if lower is None else lower[kept], None if upper is None else upper[kept], coverage
+    )
+
+
+def _listed(steps: npt.NDArray[np.int64]) -> str:
+    shown = ", ".join(map(str, steps[:10].tolist()))
+    return f"{shown} and {len(steps) - 10} more" if len(steps) > 10 else shown

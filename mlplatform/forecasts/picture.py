@@ -1,0 +1,72 @@
+"""One entity's forecast as a picture: what was measured, the points, and their interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlplatform.datamodule import Float32
+from mlplatform.figures import BLUE, GREY, new_figure, png_bytes
+from mlplatform.forecasts.answering import Answered
+from mlplatform.registry import Contract
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The forecast of one entity for the first target.
+
+    Attributes:
+        past_times, past: of shape (steps,): what the model read of the target, gaps as NaN.
+        times, point, lower, upper: of shape (horizon,); without bounds where there is no interval.
+    """
+
+    entity: Any
+    target: str
+    past_times: npt.NDArray[np.datetime64]
+    past: Float32
+    times: npt.NDArray[np.datetime64]
+    point: Float32
+    lower: Float32 | None
+    upper: Float32 | None
+
+    @classmethod
+    def of(cls, answered: Answered, contract: Contract) -> Sample | None:
+        """Return the first forecast among answers; `None` for rows of tables, which have no course."""
+        if contract.task != "forecast":
+            return None
+        panel, target = answered.panel, contract.targets[0]
+        past = slice(0, int(panel.offsets[1]) - contract.future_rows)
+        steps = np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")
+        has_interval = answered.answers.lower is not None and not answered.is_fallback[0]
+        sides: Sequence[Float32 | None] = answered.answers[1:3] if has_interval else (None, None)
+        lower, upper = (None if side is None else side[0, :, 0] for side in sides)
+        return cls(
+            entity=panel.entity_ids.tolist()[0],
+            target=target,
+            past_times=panel.timestamps[past],
+            past=panel.columns[target][past].astype(np.float32),
+            times=answered.origins[0] + steps,
+            point=answered.answers.point[0, :, 0],
+            lower=lower,
+            upper=upper,
+        )
+
+
+def plot_sample(sample: Sample) -> bytes:
+    """Return the picture as a PNG."""
+    figure = new_figure(8, 3)
+    axes = figure.add_subplot()
+    axes.plot(sample.past_times, sample.past, color=GREY, label="measured")
+    axes.plot(sample.times, sample.point, color=BLUE, label="forecast")
+    if sample.lower is not None and sample.upper is not None:
+        axes.fill_between(sample.times, sample.lower, sample.upper, color=BLUE, alpha=0.2, linewidth=0)
+    axes.set_title(f"{sample.target} of {sample.entity}")
+    axes.set_xlabel("UTC")
+    axes.legend(loc="upper left", frameon=False)
+    return png_bytes(figure)

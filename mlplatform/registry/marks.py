@@ -1,0 +1,110 @@
+"""What is unusual in the rows behind an answer, as far as pair and dataset can tell: the same for every route.
+
+The rules are those of ingestion and training: limits are the dataset's, and known categories are those that
+preprocessing was fitted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mlplatform.config import DatasetConfig
+from mlplatform.datamodule import Panel
+from mlplatform.registry.forecaster import Contract, Forecaster
+
+Kind = Literal["missing", "out_of_range", "unseen_category"]
+Limits = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something unusual in the rows behind an answer.
+
+    Attributes:
+        rows: of the entity's rows that the answer was made from, those concerned.
+    """
+
+    kind: Kind
+    column: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class InputRules:
+    """What the columns of a pair's rows may hold; by default no nulls, and anything else.
+
+    Attributes:
+        nullable: columns in which a null is read.
+        limits: least and greatest value of the columns that have one; infinite where there is none.
+        categories: known categories of the categorical columns.
+    """
+
+    nullable: frozenset[str] = frozenset()
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    categories: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of_pair(cls, forecaster: Forecaster, dataset: DatasetConfig) -> InputRules:
+        """Return the rules of a pair and its dataset."""
+        columns = {name: dataset.columns[name] for name in forecaster.contract.columns if name in dataset.columns}
+        categories = {}
+        filled = set(columns) if forecaster.model.reads_missing else set()
+        for name, _, transform in forecaster.preprocessor.fitted_:
+            if hasattr(transform, "classes_"):
+                # A code of its own stands for what is missing or unknown.
+                categories[name] = frozenset(transform.classes_)
+                filled.add(name)
+            if transform.fills_missing:
+                filled.add(name)
+        limits = {
+            name: (-np.inf if column.min is None else column.min, np.inf if column.max is None else column.max)
+            for name, column in columns.items()
+            if column.min is not None or column.max is not None
+        }
+        return InputRules(
+            nullable=frozenset(name for name in filled & set(columns) if columns[name].nullable),
+            limits=limits,
+            categories={name: categories[name] for name in columns if name in categories},
+        )
+
+    def marks(self, panel: Panel, contract: Contract) -> tuple[tuple[Mark, ...], ...]:
+        """Return what is unusual in the rows behind every answer, of shape (entities,)."""
+        found: list[list[Mark]] = [[] for _ in panel.entity_ids]
+        past = _is_past(panel, contract)
+        for name in contract.columns:
+            values = panel.columns[name]
+            counted = np.ones(panel.rows, bool) if name in contract.known else past
+            for kind, is_unusual in self._unusual(name, values):
+                counts = np.add.reduceat((is_unusual & counted).astype(np.int64), panel.offsets[:-1])
+                for entity in np.flatnonzero(counts):
+                    found[entity].append(Mark(kind, name, int(counts[entity])))
+        return tuple(map(tuple, found))
+
+    def _unusual(self, name: str, values: npt.NDArray[np.generic]) -> Iterator[tuple[Kind, npt.NDArray[np.bool_]]]:
+        """Yield what is unusual in a column, with a mask of the rows concerned where there are any."""
+        is_missing = pd.isna(values)
+        if is_missing.any():
+            yield "missing", is_missing
+        if name in self.limits:
+            low, high = self.limits[name]
+            numbers = values.astype(np.float32)
+            is_beyond = (numbers < np.float32(low)) | (numbers > np.float32(high))
+            if is_beyond.any():
+                yield "out_of_range", is_beyond
+        if name in self.categories:
+            unseen = set(values[~is_missing].tolist()) - self.categories[name]
+            if unseen:
+                yield "unseen_category", np.array([value in unseen for value in values.tolist()], dtype=bool)
+
+
+def _is_past(panel: Panel, contract: Contract) -> npt.NDArray[np.bool_]:
+    """Return which rows are of the past; the others hold the known columns alone."""
+    ahead = panel.offsets[1:].repeat(np.diff(panel.offsets)) - np.arange(panel.rows)
+    is_past: npt.NDArray[np.bool_] = ahead > contract.future_rows
+    return is_past

@@ -1,0 +1,1 @@
+"""Tests of the room `mlplatform.forecasts`; equality with the servers is tested beside these."""
