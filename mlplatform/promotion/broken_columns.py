@@ -45,7 +45,8 @@ LEVEL, SPREAD = 2.0, 2.0
 NOISE = 1e-3
 SHOWN = 5
 
-# Conversion -> (factor, offset): new = factor * old + offset. The reverse of each is tried, too.
+# Conversion -> (factor, offset): new = factor * old + offset. The reverse of each is tried, too. A mere factor below 2, as
+# of kilometres and miles, is not here: a world may change by it.
 CONVERSIONS: Mapping[str, tuple[float, float]] = {
     "Celsius to Fahrenheit": (1.8, 32.0),
     "Celsius to Kelvin": (1.0, 273.15),
@@ -57,12 +58,10 @@ CONVERSIONS: Mapping[str, tuple[float, float]] = {
     "a factor of 60": (60.0, 0.0),
     "a factor of 3600": (3600.0, 0.0),
     "m/s to km/h": (3.6, 0.0),
-    "km to miles": (1 / 1.609344, 0.0),
     "m to feet": (1 / 0.3048, 0.0),
     "cm to inches": (1 / 2.54, 0.0),
     "kg to pounds": (1 / 0.45359237, 0.0),
     "bar to psi": (14.503774, 0.0),
-    "kW to horsepower": (1 / 0.73549875, 0.0),
     "the other sign": (-1.0, 0.0),
 }
 
