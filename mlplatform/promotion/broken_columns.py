@@ -43,10 +43,9 @@ LEVEL, SPREAD = 2.0, 2.0
 # Share of a column's variance that is taken for noise of measurement, so that columns that settle one another exactly
 # do not make the smallest deviation endlessly unlikely.
 NOISE = 1e-3
-SHOWN = 5
 
-# Conversion -> (factor, offset): new = factor * old + offset. The reverse of each is tried, too. A mere factor below 2, as
-# of kilometres and miles, is not here: a world may change by it.
+# Conversion -> (factor, offset): new = factor * old + offset. The reverse of each is tried, too. A mere factor below 2,
+# as of kilometres and miles, is not here: a world may change by it.
 CONVERSIONS: Mapping[str, tuple[float, float]] = {
     "Celsius to Fahrenheit": (1.8, 32.0),
     "Celsius to Kelvin": (1.0, 273.15),
