@@ -33,7 +33,8 @@ STUCK = 3
 # Of the old share of values so little is as good as none.
 PRESENT = 0.1
 # Mean squared distance from the old rows, in their own spread and per column: 1 for rows like the old ones. From ODD on
-# they ask for an explanation, and readings are one if together they leave no more than a small SHARE of it.
+# they ask for an explanation, and readings are one if the rows are odd no more and a small SHARE of it is left: a
+# change of unit is undone exactly, and one that is merely near is the world's.
 ODD, SHARE = 4.0, 0.2
 # Least gain of a reading in log-likelihood per row.
 GAIN = 2.0
@@ -42,9 +43,9 @@ LEVEL, SPREAD = 2.0, 2.0
 # Share of a column's variance that is taken for noise of measurement, so that columns that settle one another exactly
 # do not make the smallest deviation endlessly unlikely.
 NOISE = 1e-3
-SHOWN = 5
 
-# Conversion -> (factor, offset): new = factor * old + offset. The reverse of each is tried, too.
+# Conversion -> (factor, offset): new = factor * old + offset. The reverse of each is tried, too. A mere factor below 2,
+# as of kilometres and miles, is not here: a world may change by it.
 CONVERSIONS: Mapping[str, tuple[float, float]] = {
     "Celsius to Fahrenheit": (1.8, 32.0),
     "Celsius to Kelvin": (1.0, 273.15),
@@ -56,12 +57,10 @@ CONVERSIONS: Mapping[str, tuple[float, float]] = {
     "a factor of 60": (60.0, 0.0),
     "a factor of 3600": (3600.0, 0.0),
     "m/s to km/h": (3.6, 0.0),
-    "km to miles": (1 / 1.609344, 0.0),
     "m to feet": (1 / 0.3048, 0.0),
     "cm to inches": (1 / 2.54, 0.0),
     "kg to pounds": (1 / 0.45359237, 0.0),
     "bar to psi": (14.503774, 0.0),
-    "kW to horsepower": (1 / 0.73549875, 0.0),
     "the other sign": (-1.0, 0.0),
 }
 
@@ -227,7 +226,7 @@ def _explained(old: Float64, new: Float64, names: Sequence[str]) -> Iterator[_Fi
         chosen.append(best)
         rows = rows.read(best)
     was, is_now = (moments.distance(precision) / len(names) for moments in (as_they_stand, rows))
-    if is_now > SHARE * was:
+    if is_now > min(ODD, SHARE * was):
         return
     for reading in chosen:
         affected = tuple(names[column] for column in reading.columns)

@@ -7,6 +7,7 @@ the policy, and says what the gate must answer about its candidate.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +21,11 @@ import pandas as pd
 import pytest
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule import REFERENCE, TrainingRows, read_manifest, split_dir
+from mlplatform.datamodule import REFERENCE, TrainingRows, read_manifest, sha256_of, split_dir
 from mlplatform.promotion.decision import Outcome
 from mlplatform.promotion.evidence import TOO_GOOD, Evidence, keep_evidence
 from mlplatform.promotion.gate import run_gate
+from mlplatform.promotion.retraining import DRIFT_CAUSE
 from mlplatform.registry.forecaster import Forecaster
 from mlplatform.registry.pairs import ROLES, PairInfo, PairStore
 from mlplatform.registry.runs import record_training_rows
@@ -78,6 +80,25 @@ class Stage:
         """Let a pair answer NaN, as a model that diverged does."""
         self._replace(version, lambda forecaster: _Diverged(**vars(forecaster)))
 
+    def err_thrice(self, version: int) -> None:
+        self._replace(version, lambda forecaster: _Lucky(**vars(forecaster)))
+
+    def retrained_for_drift(self, version: int) -> None:
+        self.store.client.set_tag(self.pair(version).run_id, DRIFT_CAUSE, "feature:load_pu")
+
+    def judged_before(self, version: int, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+        """Let a pair come from an older split version, whose reference set is today's with a change."""
+        self.reference(lambda _: None)
+        folder = split_dir(self.store.settings, "yard", "yard")
+        older = folder.with_name("older")
+        shutil.copytree(folder, older)
+        rows = change(pd.read_parquet(older / "reference.parquet"))
+        rows.to_parquet(older / "reference.parquet", index=False)
+        manifest = json.loads((older / "manifest.json").read_text())
+        manifest["parts"][REFERENCE]["sha256"] = sha256_of(older / "reference.parquet")
+        (older / "manifest.json").write_text(json.dumps(manifest))
+        self.store.client.set_model_version_tag(f"{EXPERIMENT}_model", str(version), "split_version", "older")
+
     def change_contract(self, version: int, **values: object) -> None:
         self._replace(version, lambda pair: replace(pair, contract=replace(pair.contract, **values)))  # type: ignore[arg-type]
 
@@ -101,6 +122,14 @@ class Stage:
 class _Diverged(Forecaster):
     def postprocess(self, outputs: Any) -> Any:
         return np.full_like(super().postprocess(outputs), np.nan)
+
+
+class _Lucky(Forecaster):
+    def postprocess(self, outputs: Any) -> Any:
+        """Let the errors of a few samples be greater, which makes the other pair better by them alone."""
+        values = super().postprocess(outputs)
+        values[:3] += 5
+        return values
 
 
 def easier(path: Path) -> None:
@@ -366,6 +395,34 @@ SITUATIONS = (
         (*WEAK_CHAMPION, lambda stage: stage.change_contract(1, columns=("load_pu", "pressure"))),
     ),
     Situation(
+        "better on three samples alone",
+        "uncertain",
+        r"may beat version 2 with [\d.]+ by luck: better with probability 0\.[\d]+ .*, and the policy needs 0\.99",
+        (*STRONG_CHAMPION, lambda stage: stage.err_thrice(2)),
+        candidate=3,
+        policy={"min_probability": 0.99},
+    ),
+    Situation(
+        "a drift retraining on a feed that changed its unit",
+        "broken_column",
+        r"drift \(feature:load_pu\) asked .* 'ambient_c' seems to be in another unit \(Celsius to Kelvin\)",
+        (
+            *WEAK_CHAMPION,
+            lambda stage: stage.retrained_for_drift(2),
+            lambda stage: stage.judged_before(1, lambda rows: rows.assign(ambient_c=rows["ambient_c"] - 273.15)),
+        ),
+    ),
+    Situation(
+        "a drift retraining on a feed that works",
+        "better",
+        r"beats version 1 with [\d.]+; better with probability 1 \(difference",
+        (
+            *WEAK_CHAMPION,
+            lambda stage: stage.retrained_for_drift(2),
+            lambda stage: stage.judged_before(1, lambda rows: rows),
+        ),
+    ),
+    Situation(
         "a dry run of a better candidate",
         "better",
         "beats version 1 .*; this is a dry run, so nothing changes",
@@ -405,4 +462,5 @@ def test_the_gate_s_decision_and_its_reason(situation: Situation, stage: Stage, 
 
 def test_every_outcome_has_a_situation() -> None:
     assert len(SITUATIONS) == len({situation.name for situation in SITUATIONS})
-    assert {situation.outcome for situation in SITUATIONS} == set(get_args(Outcome))
+    # Being worse on an older reference set takes two of them: `test_decision`.
+    assert {situation.outcome for situation in SITUATIONS} == set(get_args(Outcome)) - {"worse_before"}
