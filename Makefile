@@ -9,8 +9,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MLPLATFORM_HOME ?= $(CURDIR)/.mlplatform
 export DAGSTER_HOME ?= $(MLPLATFORM_HOME)/dagster
-EXPERIMENT ?= fleet_xgboost
-export MLPLATFORM_EXPERIMENT ?= $(EXPERIMENT)
 export DATASET ?=
 # Tests that start no server and train nothing.
 QUICK := architecture config datamodule preprocessing monitoring promotion/test_decision.py \
@@ -97,11 +95,11 @@ mlflow: setup ## MLflow page on http://127.0.0.1:5000
 	@$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri \
 		"$$($(BIN)/python -c 'from mlplatform.settings import Settings; print(Settings.from_env().mlflow_tracking_uri)')"
 
-serve: setup ## Prediction server on http://127.0.0.1:8000 (EXPERIMENT=<name>)
-	@$(BIN)/python -m serving.local
+serve: setup ## Prediction server on http://127.0.0.1:8000 (EXPERIMENT=<name>, or several: a,b)
+	@$(BIN)/python -m serving.local $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
 
 serve-ray: setup ## The same routes from Ray Serve
-	@$(BIN)/python -m serving.ray_app
+	@$(BIN)/python -m serving.ray_app $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
 
 stream: setup ## Take rows from the source of DATASET=<name> as they arrive
 	@test -n "$${DATASET:-}" || { echo "name the dataset: make stream DATASET=<name>" >&2; exit 2; }

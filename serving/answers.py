@@ -80,7 +80,7 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
     labels: list[str] | None = None
     if contract.task == "forecast":
         values, steps = prediction.outputs, np.arange(1, contract.horizon + 1)
-        timestamps = _forecast_times(prediction)
+        timestamps = forecast_times(prediction)
     else:
         steps, timestamps = np.zeros(1, np.int64), prediction.origins[:, None]
         values = prediction.outputs.reshape(len(prediction.outputs), -1)
@@ -139,7 +139,7 @@ def _entities(prediction: Prediction) -> list[dict[str, Any]]:
 
 def _forecasts(prediction: Prediction) -> dict[str, Any]:
     targets = prediction.pair.contract.targets
-    times = _forecast_times(prediction)
+    times = forecast_times(prediction)
     # orjson writes contiguous arrays only: entity, then target, then step.
     values = np.ascontiguousarray(prediction.outputs.transpose(0, 2, 1))
     forecasts = [
@@ -212,7 +212,7 @@ def _classes(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _forecast_times(prediction: Prediction) -> npt.NDArray[np.datetime64]:
+def forecast_times(prediction: Prediction) -> npt.NDArray[np.datetime64]:
     """Return the moments that are predicted, of shape (n, horizon)."""
     contract = prediction.pair.contract
     steps = np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")

@@ -12,7 +12,6 @@ import logging
 import re
 import secrets
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,11 +35,12 @@ from serving.backend import Backend, Prediction
 from serving.bodies import JSON, PROBLEM, BodyReader
 from serving.connections import CLIENT_LEFT
 from serving.description import describe
-from serving.errors import ErrorDetail, ErrorResponse, ServingError, invalid, shown
+from serving.errors import ErrorResponse, ServingError
 from serving.fast_path import FastPath
 from serving.metrics import CONTENT_TYPE, ServingMetrics
+from serving.pages import add_pages
+from serving.protocols import protocol_routers
 from serving.schemas import (
-    MAX_ENTITIES,
     EntitiesRequest,
     LiveAnswer,
     ModelAnswer,
@@ -50,7 +50,7 @@ from serving.schemas import (
     ReloadAnswer,
     RowsRequest,
 )
-from serving.security import BodyLimitMiddleware, require_admin
+from serving.security import SECURITY_HEADERS, BodyLimitMiddleware, TokenMiddleware, require_admin
 from serving.service import Missing, PredictionService, ServedModel
 from serving.stages import Stage
 
@@ -101,14 +101,22 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
         f"`{service.default.name}`.",
         version="1",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.server = ServerState()
     predictions = Predictions(service)
     app.include_router(_prediction_routes(predictions))
     app.include_router(_model_routes(service))
     app.include_router(_operation_routes(service, settings, app.state.server))
+    for router in protocol_routers(service, settings):
+        app.include_router(router)
+    add_pages(app, service)
     handlers = {"/predict": predictions.from_rows, "/predict/feast/batch": predictions.from_entities}
     app.add_middleware(FastPath, handlers=handlers, refuse=_answer_serving_error, note_departure=_note_departure)
+    if settings.api_tokens:
+        tokens = [*settings.api_tokens, *([settings.admin_token] if settings.admin_token else [])]
+        app.add_middleware(TokenMiddleware, tokens=tokens, refuse=_answer_serving_error)
     # The last one added is the outermost: refused bodies are observed too.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(ObservationMiddleware, metrics=metrics, is_request_id_answered=is_request_id_answered)
@@ -129,7 +137,6 @@ class Predictions:
         """Predict for entities of the feature store."""
         model = self._service.model(name)
         asked = await self._service.read(request, EntitiesRequest)
-        _check_entities(asked)
         prediction, missing = await self._service.from_entities(
             request,
             model,
@@ -294,22 +301,6 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
     return router
 
 
-def _check_entities(asked: EntitiesRequest) -> None:
-    count = len(asked.entities)
-    if count > MAX_ENTITIES:
-        message = f"the request has {count} entities, but at most {MAX_ENTITIES} are allowed; split it"
-        raise ServingError(413, "too_many_entities", message)
-    repeated = [entity for entity, times in Counter(asked.entities).items() if times > 1]
-    if repeated:
-        details = [
-            ErrorDetail(
-                field="entities", found=f"{shown(entity)} more than once", expected="ids once", action="drop it"
-            )
-            for entity in repeated
-        ]
-        raise invalid("invalid_request", details)
-
-
 def _described_body(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
     """Return what OpenAPI should say about a route that reads its own body."""
     content = {JSON: {"schema": model.model_json_schema()}}
@@ -355,8 +346,10 @@ class ObservationMiddleware:
                 # Asked only once all was read: asking for more would have the server wave the rest of a body through.
                 has_left = is_whole and _has_left(receive)
                 status = CLIENT_LEFT if has_left else message["status"]
+                headers = [*message.get("headers", []), *SECURITY_HEADERS]
                 if self.is_request_id_answered:
-                    message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                    headers.append((b"x-request-id", request_id.encode()))
+                message["headers"] = headers
             elif message["type"] == "http.response.body" and not message.get("more_body") and status is not None:
                 # Before the last byte leaves, so that a client that has its answer also finds it counted.
                 self._observe(scope, status, request_id, time.perf_counter() - started)

@@ -134,12 +134,15 @@ class Served:
         types: `float` or `category` per input column.
         max_age: age beyond which features are stale, as the configuration has it; `None` without a limit.
         coverage: of the prediction intervals; `None` without intervals.
+        example: raw rows that the pair answers, as a client would send them: enough for one prediction each of a few
+            entities, or a few rows of a table.
     """
 
     pair: PairInfo
     types: Mapping[str, str]
     max_age: str | None
     coverage: float | None
+    example: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

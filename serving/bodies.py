@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import orjson
@@ -15,10 +17,10 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from serving.errors import ErrorDetail, ServingError, body_too_large, body_too_slow, invalid, shown
-from serving.schemas import StrictRequest
 from serving.stages import Stage
 
-RequestT = TypeVar("RequestT", bound=StrictRequest)
+T = TypeVar("T")
+RequestT = TypeVar("RequestT", bound=BaseModel)
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -49,13 +51,22 @@ class BodyReader:
             ClientDisconnect: if the client left before its body was complete.
         """
         given = request.headers.get("content-type", "")
-        if given.partition(";")[0].strip().lower() != JSON:
+        if content_type(request) != JSON:
             raise ServingError(415, "not_json", f"found content-type {shown(given)}, expected {JSON}; send that header")
+        return await self.parsed(request, partial(parse_json, model=model))
+
+    async def parsed(self, request: Request, parse: Callable[[bytes], T]) -> T:
+        """Return what `parse` makes of the request's body, whatever its type; large ones are parsed in a thread.
+
+        Raises:
+            ServingError: 408, 413, 415 for an unknown compression, and what `parse` raises.
+            ClientDisconnect: if the client left before its body was complete.
+        """
         is_compressed = _is_compressed(request.headers.getlist("content-encoding"))
         body = await self._received(request)
         if len(body) <= _SMALL_BODY_BYTES and not is_compressed:
-            return _parse(body, model)
-        return await self.stage.run(_decoded, body, model, is_compressed, self._max_bytes)
+            return parse(body)
+        return await self.stage.run(_decoded, body, parse, is_compressed, self._max_bytes)
 
     async def _received(self, request: Request) -> bytes:
         try:
@@ -63,6 +74,11 @@ class BodyReader:
                 return await request.body()
         except TimeoutError as error:
             raise body_too_slow(self._deadline_s) from error
+
+
+def content_type(request: Request) -> str:
+    """Return the type of a request's body in lower case, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def decompressed(body: bytes, max_bytes: int) -> bytes:
@@ -108,11 +124,16 @@ def _is_compressed(given: list[str]) -> bool:
     )
 
 
-def _decoded(body: bytes, model: type[RequestT], is_compressed: bool, max_bytes: int) -> RequestT:
-    return _parse(decompressed(body, max_bytes) if is_compressed else body, model)
+def _decoded(body: bytes, parse: Callable[[bytes], T], is_compressed: bool, max_bytes: int) -> T:
+    return parse(decompressed(body, max_bytes) if is_compressed else body)
 
 
-def _parse(body: bytes, model: type[RequestT]) -> RequestT:
+def parse_json(body: bytes, model: type[RequestT]) -> RequestT:
+    """Return a JSON body as `model`.
+
+    Raises:
+        ServingError: 422 if it is not JSON, or of another form.
+    """
     try:
         # orjson refuses NaN and Infinity, which are not JSON and which json.loads lets pass.
         values = orjson.loads(body)

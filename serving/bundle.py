@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from serving.backend import Choice, ReloadReport, Served
 from serving.batching import is_batchable
 from serving.concurrency import Coalescer, Workers
 from serving.errors import ServingError
+from serving.examples import example_of
 from serving.rules import RowRules
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Bundle:
             the next reload on, without training anew.
         rules: what rows of requests may hold; their policy comes from the configuration as well.
         is_batchable: whether answers have the same bits in company as alone, so that requests may share a call.
+        example: the pair's stored example, as a client would send it.
     """
 
     pair: PairInfo
@@ -66,12 +68,14 @@ class Bundle:
     staleness: StalenessConfig
     rules: RowRules
     is_batchable: bool = False
+    example: tuple[dict[str, Any], ...] = ()
 
     def served(self) -> Served:
         """Return what clients are told about it."""
         calibration = self.forecaster.model.calibration
         coverage = None if calibration is None else calibration.coverage
-        return Served(self.pair, self.forecaster.preprocessor.columns, self.staleness.max_age, coverage)
+        types, max_age = self.forecaster.preprocessor.columns, self.staleness.max_age
+        return Served(self.pair, types, max_age, coverage, self.example)
 
 
 class BundleLoader:
@@ -80,7 +84,7 @@ class BundleLoader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.experiment = settings.experiment
-        self._kept = KeptPairs(settings.served_pairs_dir)
+        self._kept = KeptPairs(settings.served_pairs_dir, settings.verify_keys)
 
     @cached_property
     def _store(self) -> PairStore:
@@ -168,7 +172,9 @@ class BundleLoader:
         _check_example(pair, forecaster, rows, answer)
         rules = RowRules.of(forecaster, config.dataset, config.requests, config.observation)
         batchable = is_batchable(forecaster, input_panel(pair.contract, rows))
-        return Bundle(pair, forecaster, config.dataset, config.staleness, rules, batchable)
+        return Bundle(
+            pair, forecaster, config.dataset, config.staleness, rules, batchable, example_of(rows, config.dataset)
+        )
 
 
 def _check_example(pair: PairInfo, forecaster: Forecaster, rows: pd.DataFrame, answer: Float32) -> None:

@@ -175,7 +175,7 @@ def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
     found = {number: row for number, row in enumerate(rows) if all(row.get(name) is None for name in unknown)}
     last: dict[Any, dt.datetime] = {}
     for number, row in enumerate(rows):
-        moment = _moment(row.get(TIMESTAMP))
+        moment = utc_moment(row.get(TIMESTAMP))
         if number not in found and moment is not None:
             entity = str(row.get(ENTITY))
             last[entity] = max(moment, last.get(entity, moment))
@@ -183,7 +183,7 @@ def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
 
 
 def _is_before(row: Mapping[str, Any], moment: dt.datetime | None) -> bool:
-    own = _moment(row.get(TIMESTAMP))
+    own = utc_moment(row.get(TIMESTAMP))
     return own is not None and moment is not None and own < moment
 
 
@@ -337,7 +337,7 @@ def _time_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator
     expected = "an ISO 8601 time such as 2026-03-01T00:00:00Z"
     for number, row in zip(numbers or range(len(rows)), rows, strict=True):
         value = row.get(TIMESTAMP)
-        if _moment(value) is None:
+        if utc_moment(value) is None:
             yield _finding(number, TIMESTAMP, shown(value), expected, "write the time this way")
 
 
@@ -348,14 +348,14 @@ def _times(rows: Rows) -> npt.NDArray[np.datetime64]:
     return microseconds.astype("datetime64[us]").astype("datetime64[ns]")
 
 
-def _moment(value: Any) -> dt.datetime | None:
+def utc_moment(value: Any) -> dt.datetime | None:
     """Return an ISO 8601 time as naive UTC; a time without a zone is taken as UTC."""
     found = _read_time(value)
     return None if found is None else found[0]
 
 
 def _read_time(value: Any) -> tuple[dt.datetime, int] | None:
-    """Return a time as `_moment` does, and in microseconds since 1970."""
+    """Return a time as `utc_moment` does, and in microseconds since 1970."""
     if type(value) is not str:
         return None
     return _known_time(value) if len(value) <= LONGEST_KEPT_TIME else _parsed_time(value)

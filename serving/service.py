@@ -6,6 +6,7 @@ A route of any protocol reads its own form of a request, asks here, and writes i
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +20,11 @@ from serving.admission import Admission
 from serving.answers import ages_seconds, refuse_missing_numbers, served_predictions
 from serving.backend import DEFAULT, Backend, Choice, EntityId, Prediction
 from serving.bodies import BodyReader
-from serving.errors import ServingError, StaleFeaturesRefusedError, shown, unknown_model
+from serving.errors import ErrorDetail, ServingError, StaleFeaturesRefusedError, invalid, shown, unknown_model
 from serving.metrics import ServingMetrics
-from serving.schemas import StrictRequest
+from serving.schemas import MAX_ENTITIES, StrictRequest
 
+T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=StrictRequest)
 
 # Above this size writing an answer takes longer than handing it to a thread.
@@ -90,6 +92,16 @@ class PredictionService:
         await self.admission.require_place()
         return await self.reader.read(request, form)
 
+    async def parsed(self, request: Request, parse: Callable[[bytes], T]) -> T:
+        """Return what `parse` makes of the body of such a request, for protocols with bodies of their own.
+
+        Raises:
+            ServingError: 408, 413, 415, 429, and what `parse` raises.
+            ClientDisconnect: if the client left before its body was complete.
+        """
+        await self.admission.require_place()
+        return await self.reader.parsed(request, parse)
+
     async def from_rows(
         self, request: Request, model: ServedModel, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT
     ) -> Prediction:
@@ -121,6 +133,7 @@ class PredictionService:
             ServingError: what keeps the request, or every entity of it, from having an answer.
             ClientDisconnect: if the client left first.
         """
+        _check_entities(entities)
         missing: list[Missing] = []
         left = list(entities)
         while True:
@@ -181,6 +194,21 @@ class PredictionService:
         if isinstance(error, StaleFeaturesRefusedError):
             self.metrics.observe_feature_age(model.name, error.oldest_seconds)
             self.metrics.observe_stale(model.name, "refused", len(error.entities))
+
+
+def _check_entities(entities: Sequence[EntityId]) -> None:
+    if len(entities) > MAX_ENTITIES:
+        message = f"the request has {len(entities)} entities, but at most {MAX_ENTITIES} are allowed; split it"
+        raise ServingError(413, "too_many_entities", message)
+    repeated = [entity for entity, times in Counter(entities).items() if times > 1]
+    if repeated:
+        details = [
+            ErrorDetail(
+                field="entities", found=f"{shown(entity)} more than once", expected="ids once", action="drop it"
+            )
+            for entity in repeated
+        ]
+        raise invalid("invalid_request", details)
 
 
 def _about(error: ServingError, entity: EntityId) -> str:

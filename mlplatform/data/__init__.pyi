@@ -2,13 +2,15 @@ from .errors import DataError, SourceUnavailableError
 from .parsing import parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
-from .validation import REASON, Basis, Validated, off_grid_reason, validate
+from .validation import REASON, SINGLE_ENTITY, TIMELESS, Basis, Validated, off_grid_reason, validate
 
 __all__ = [
     "FIRST",
     "LAST",
     "REASON",
+    "SINGLE_ENTITY",
     "SPANS_FILE",
+    "TIMELESS",
     "Basis",
     "DataError",
     "SourceUnavailableError",

@@ -1,8 +1,9 @@
+from .batch import with_observation
 from .forecaster import Answers, Contract, Forecaster
 from .marks import InputRules, Mark
 from .observation import can_fall_back, judge_observed, observed_shares, with_fallback
 from .stored_features import read_features, unknown_ahead, with_ahead
-from .tables import input_panel
+from .tables import input_panel, table_of_answers
 from .tracking import experiment_id, open_tracking
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "observed_shares",
     "open_tracking",
     "read_features",
+    "table_of_answers",
     "unknown_ahead",
     "with_ahead",
     "with_fallback",
+    "with_observation",
 ]

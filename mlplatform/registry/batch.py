@@ -56,12 +56,20 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
     panel = panel.take(np.repeat(~is_refused, np.diff(panel.offsets)))
     shares, falls_back = shares[~is_refused], falls_back[~is_refused]
     table = answer_table(contract, panel, with_fallback(panel, contract, forecaster.answer(panel), falls_back))
-    columns: Mapping[str, npt.NDArray[Any]] = {OBSERVED: shares, FALLBACK: falls_back}
-    for name, values in columns.items():
-        if name not in table:
-            table[name] = np.repeat(values, contract.horizon)
+    table = with_observation(table, contract, shares, falls_back)
     table.attrs[SKIPPED] = {str(entity): reason for entity, reason in skipped.items()}
     return table
+
+
+def with_observation(
+    table: pd.DataFrame, contract: Contract, shares: npt.NDArray[np.float64], falls_back: Bools
+) -> pd.DataFrame:
+    """Return a table of forecasts with the columns `observed` and `is_fallback`, given per entity."""
+    columns: Mapping[str, npt.NDArray[Any]] = {OBSERVED: shares, FALLBACK: falls_back}
+    # A target with one of these names keeps its own column.
+    return table.assign(
+        **{name: np.repeat(values, contract.horizon) for name, values in columns.items() if name not in table}
+    )
 
 
 def _unusable(rows: pd.DataFrame) -> Reasons:

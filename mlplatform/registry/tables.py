@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP
@@ -85,17 +86,28 @@ def answer_columns(contract: Contract, *, has_intervals: bool) -> tuple[str, ...
 
 def answer_table(contract: Contract, panel: Panel, answers: Answers) -> pd.DataFrame:
     """Return answers as a table: see `ForecasterPyFunc.predict`."""
+    last = panel.timestamps[panel.offsets[1:] - 1 - contract.future_rows]
+    return table_of_answers(contract, panel.entity_ids, last, answers)
+
+
+def table_of_answers(
+    contract: Contract, entity_ids: npt.NDArray[np.generic], last: npt.NDArray[np.datetime64], answers: Answers
+) -> pd.DataFrame:
+    """Return answers as `answer_table` does.
+
+    Parameters:
+        last: of shape (n,), the last moment that each answer looked at; not read for tabular answers.
+    """
     arrays = [array for array in answers[:3] if array is not None]
     names = answer_columns(contract, has_intervals=len(arrays) > 1)
     width = 1 if contract.task == "regression" else arrays[0].shape[-1]
     values = np.hstack([array.reshape(-1, width) for array in arrays])
     if contract.task != "forecast":
         return pd.DataFrame(values, columns=list(names))
-    last = panel.timestamps[panel.offsets[1:] - 1 - contract.future_rows]
     ahead = np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")
     return pd.DataFrame(
         {
-            ENTITY: np.repeat(panel.entity_ids, contract.horizon),
+            ENTITY: np.repeat(entity_ids, contract.horizon),
             TIMESTAMP: pd.DatetimeIndex((last[:, None] + ahead[None, :]).ravel(), tz="UTC"),
             **{name: values[:, position] for position, name in enumerate(names)},
         }

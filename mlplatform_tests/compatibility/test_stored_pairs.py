@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ from mlplatform.promotion.gate import answer_part
 from mlplatform.promotion.reproduce import reproduce_pair
 from mlplatform.promotion.rollback import repair, roll_back
 from mlplatform.registry.digests import file_digests
-from mlplatform.registry.pairs import LATEST, PREVIOUS, PRODUCTION, STAGING
+from mlplatform.registry.pairs import LATEST, PREVIOUS, PRODUCTION, STAGING, PairIntegrityError, PairStore
 from mlplatform.registry.tables import input_panel
 from mlplatform.registry.tracking import open_tracking
 from mlplatform.training.cross_validation import prepare_fold
@@ -59,6 +60,7 @@ from mlplatform.tuning.tuner import tune
 from mlplatform_tests.compatibility.make_state import versions
 from mlplatform_tests.compatibility.small_experiments import EXPERIMENTS
 from mlplatform_tests.compatibility.stored_state import BEFORE_ROOMS, StoredState
+from mlplatform_tests.fixtures.keys import write_key
 
 NETWORKS = frozenset({"pump_nlinear", "pump_tft"})
 VERSIONS = {"pump_xgboost": 2, "pump_ridge": 2}
@@ -176,6 +178,19 @@ class TestPairs:
             found[name] = {alias: pair.version for alias, pair in pairs.items() if pair is not None}
             assert stored.pairs.resolve(name, LATEST).version == VERSIONS.get(name, 1)
         assert found == expected
+
+    def test_a_pair_of_then_is_refused_where_signatures_are_asked_for_until_someone_signs_it(
+        self, changed: StoredState, tmp_path: Path
+    ) -> None:
+        key, kept = write_key(tmp_path, "mine"), Kept(changed)
+        store = PairStore(replace(changed.settings, signing_key=key.private, verify_keys=(key.public,)))
+        pair = store.resolve("parts_xgboost", 1)
+        with pytest.raises(PairIntegrityError, match=r"version 1 of 'parts_xgboost', pair .* is not signed"):
+            store.load(pair)
+        pair = store.sign("parts_xgboost", 1, who="test", why="a test")
+        store.verify(pair)
+        store.load(pair)
+        kept.check()
 
     def test_their_history_is_read(self, stored: StoredState) -> None:
         changes = [

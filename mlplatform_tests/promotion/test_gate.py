@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from mlplatform.promotion.gate import naive_scores, run_gate
 from mlplatform.promotion.gate_plot import plot_gate
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform.testing.yard import EXPERIMENT, Yard
+from mlplatform_tests.fixtures.keys import write_key
 from mlplatform_tests.fixtures.pairs import fit_forecaster
 from mlplatform_tests.registry.conftest import Register
 
@@ -46,6 +50,23 @@ def test_both_are_scored_on_the_same_rows_whatever_was_recorded(config: Experime
     assert decision.champion.score is not None
     assert decision.candidate.score is not None
     assert 0.0 < decision.candidate.score < decision.champion.score < 1e9
+
+
+def test_where_signatures_are_asked_for_candidate_and_champion_both_need_one(
+    config: ExperimentConfig, stocked: PairStore, tmp_path: Path
+) -> None:
+    promote(stocked, 1)
+    key = write_key(tmp_path, "mine")
+    store = PairStore(replace(stocked.settings, signing_key=key.private, verify_keys=(key.public,)))
+    unsigned = run_gate(config, pair(store, 2), store).decision
+    candidate = store.sign(EXPERIMENT, 2, who="test", why="a test")
+    beside_unsigned = run_gate(config, candidate, store).decision
+    for decision, version in ((unsigned, 2), (beside_unsigned, 1)):
+        assert decision.outcome == "damaged"
+        assert f"version {version} of {EXPERIMENT!r}, pair " in decision.reason
+        assert "is not signed, and MLPLATFORM_VERIFY_KEY asks for signatures" in decision.reason
+    store.sign(EXPERIMENT, 1, who="test", why="a test")
+    assert run_gate(config, candidate, store).decision.outcome == "better"
 
 
 def test_the_run_of_a_pair_is_fetched_once_for_a_decision(

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -357,6 +358,15 @@ class TestKeys:
         places["empty folder"].mkdir()
         message = refusal(signed.with_keys(signed.keys.mine.public, places[kind]), SIGNED)
         assert f"cannot be verified: MLPLATFORM_VERIFY_KEY names {places[kind]}, but " in message
+
+    def test_without_the_library_nothing_is_signed_and_nothing_is_let_through(
+        self, signed: Signed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "model_signing", None)
+        missing = "the package model-signing is not installed; install mlplatform with its extra `signing`"
+        assert f"cannot be verified: {missing}" in refusal(signed.store, SIGNED)
+        with pytest.raises(SigningKeyError, match=missing):
+            signed.store.sign(NAME, UNSIGNED, who="test", why="a test")
 
     @pytest.mark.parametrize(("password", "words"), [("wrong", "Incorrect password"), (None, "Password was not given")])
     def test_a_key_that_cannot_be_opened_is_said_before_anything_is_stored(

@@ -387,9 +387,9 @@ def test_reload_needs_the_token(client: httpx.Client, platform: Platform) -> Non
 def test_the_openapi_page_shows_bodies_examples_and_errors(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     route = document["paths"][ENTITIES]["post"]
-    body = route["requestBody"]["content"]["application/json"]["schema"]
-    assert body["examples"] == [{"entities": [1, 2, 3], "time_point": "now"}]
-    assert body["properties"]["entities"]["items"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    body = route["requestBody"]["content"]["application/json"]
+    assert [example["value"] for example in body["examples"].values()] == [{"entities": [1, 2], "time_point": "now"}]
+    assert body["schema"]["properties"]["entities"]["items"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
     assert set(route["responses"]) == {"200", "404", "408", "409", "413", "415", "422", "429", "500", "503"}
     forecast = document["components"]["schemas"]["Forecast"]
     assert {"event_time", "age_seconds", "stale"} <= set(forecast["required"])

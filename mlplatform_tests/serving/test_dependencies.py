@@ -8,22 +8,23 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mlplatform_tests.serving.conftest import Platform
+from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.servers import in_process
 
-# The packages of the extras `training`, `sources`, `redis` and `ray`, by the names they are imported by. matplotlib and
-# tqdm are missing, because MLflow and Feast bring them.
+# The packages of the extras `training`, `sources`, `redis`, `ray` and `signing`, by the names they are imported by.
+# matplotlib and tqdm are missing, because MLflow and Feast bring them.
 EXTRAS = (
     "dagster",
     "dagster_mlflow",
     "dvc",
-    "pandera",
     "optuna",
     "confluent_kafka",
     "psycopg",
     "pymysql",
     "redis",
     "ray",
+    "model_signing",
+    "sigstore",
 )
 
 BLOCK = f"""
@@ -50,6 +51,11 @@ def test_a_server_answers_without_the_packages_of_the_extras(platform: Platform,
     ):
         rows = client.post("/predict", json={"rows": platform.rows()})
         stored = client.post("/predict/feast/batch", json={"entities": [1, 2]})
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        # What is stored already, so that other tests find it as it was.
+        pushed = client.post("/features/push", json={"rows": platform.rows(3)}, headers=headers)
     assert rows.status_code == 200, rows.text
     assert stored.status_code == 200, stored.text
     assert len(stored.json()["forecasts"]) == 2
+    assert pushed.status_code == 200, pushed.text
+    assert (pushed.json()["stored"], pushed.json()["entities"]) == (3, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ from serving.api import build_app
 from serving.local import LocalBackend
 
 AHEAD = 6
+ANSWERS: dict[str, Callable[[Any], Any]] = {
+    "/predict": lambda answer: answer["forecasts"][0]["values"]["load"],
+    "/v2/models/{name}/infer": lambda answer: answer["outputs"][0]["data"],
+    "/v1/timeseries/forecast": lambda answer: answer["outputs"][0]["content"][0]["mean_forecast"],
+    "/invocations": lambda answer: [row["load"] for row in answer["predictions"]],
+}
 # What is known of the future lies after the present.
 END = pd.Timestamp.now(tz="UTC").floor("h") - pd.Timedelta(hours=1)
 
@@ -119,6 +125,49 @@ def test_steps_that_neither_knows_are_named(client: TestClient) -> None:
         *(f"no values of shift for entity 'b', step {step}" for step in (3, 4, 5, 6)),
         *(f"no values of shift for entity 'c', step {step}" for step in (1, 2, 3, 4, 5, 6)),
     ]
+
+
+def test_protocols_bring_what_is_known_after_the_past(client: TestClient) -> None:
+    """Every page's example has it, and all of them are answered alike, nulls standing where nobody knows yet."""
+    found = {}
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        content = methods.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
+        if EXPERIMENT in content.get("examples", {}) and path in ANSWERS:
+            response = client.post(path.replace("{name}", EXPERIMENT), json=content["examples"][EXPERIMENT]["value"])
+            assert response.status_code == 200, (path, response.text)
+            found[path] = np.float32(ANSWERS[path](response.json())).tolist()
+    assert found.keys() == ANSWERS.keys()
+    assert len(set(map(tuple, found.values()))) == 1
+    whole = client.get(f"/v2/models/{EXPERIMENT}").json()["inputs"]
+    shapes = {item["name"]: (item["datatype"], item["shape"][1:]) for item in whole}
+    past = shapes["load"][1][0]
+    assert shapes["entity_id"] == ("BYTES", [])
+    assert (shapes["shift"], shapes["event_timestamp"]) == (("FP32", [past + AHEAD]), ("BYTES", [past + AHEAD]))
+
+
+def test_bounds_of_intervals_are_quantiles_and_outputs(client: TestClient) -> None:
+    (told,) = ask(client, "a").json()["forecasts"]
+    interval = told["interval"]
+    entity = {"name": "entity_id", "shape": [1], "datatype": "BYTES", "data": ["a"]}
+    outputs = client.post(f"/v2/models/{EXPERIMENT}/infer", json={"inputs": [entity]}).json()["outputs"]
+    found = {output["name"]: output.get("data") for output in outputs}
+    described = [output["name"] for output in client.get(f"/v2/models/{EXPERIMENT}").json()["outputs"]]
+    assert list(found) == described == ["load", "load_lower", "load_upper", "timestamps"]
+    assert [found["load_lower"], found["load_upper"]] == [interval[side]["load"] for side in ("lower", "upper")]
+    paths = client.get("/openapi.json").json()["paths"]
+    content = paths["/v1/timeseries/forecast"]["post"]["requestBody"]["content"]["application/json"]
+    request = content["examples"][EXPERIMENT]["value"]
+    low, high = (round((1 + sign * interval["coverage"]) / 2, 6) for sign in (-1, 1))
+    request["options"] = {"horizon": 2, "quantiles": [low, 0.5, high]}
+    rows = paths["/predict"]["post"]["requestBody"]["content"]["application/json"]["examples"][EXPERIMENT]["value"]
+    (expected,) = client.post("/predict", json=rows).json()["forecasts"]
+    answer = client.post("/v1/timeseries/forecast", json=request).json()["outputs"][0]["content"][0]
+    sides = [expected["interval"]["lower"], expected["values"], expected["interval"]["upper"]]
+    assert list(answer["quantiles"].values()) == [side["load"][:2] for side in sides]
+    request["options"]["quantiles"] = [0.25]
+    refused = client.post("/v1/timeseries/forecast", json=request)
+    assert refused.status_code == 400
+    assert f"found 0.25, expected some of {low:g}, 0.5, {high:g}" in refused.json()["error"]["message"]
 
 
 def test_a_batch_leaves_out_whose_future_is_not_known(client: TestClient, known_yard: Yard) -> None:

@@ -78,6 +78,11 @@ def test_mlflow_s_server_gives_the_same_bits_as_the_http_api(
     predictions = answer["predictions"]
     found = by_unit([row["entity_id"] for row in predictions], [row["oil"] for row in predictions])
     assert found == {unit: [float(np.float32(value)) for value in values] for unit, values in answers.items()}
+    # Asked in MLflow's own way, the platform's server says the same, column by column.
+    settings = platform.serving("tiny_forecast")
+    with TestClient(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
+        wait_until_loaded(client)
+        assert client.post("/invocations", json={"dataframe_split": frame}).json() == answer
 
 
 @contextmanager

@@ -135,6 +135,11 @@ def requests(platform: Platform) -> list[tuple[str, dict[str, Any]]]:
         ("/predict", {"rows": platform.rows(5)}),
         ("/predict", {"rows": gap}),
         ("/predict", {"rows": own}),
+        ("/invocations", {"dataframe_records": platform.rows()}),
+        (
+            "/v2/models/tiny_forecast/infer",
+            {"inputs": [{"name": "entity_id", "shape": [2], "datatype": "INT64", "data": [3, 1]}]},
+        ),
     ]
 
 

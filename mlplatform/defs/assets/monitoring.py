@@ -11,30 +11,39 @@ from mlplatform.defs.versions import data_version
 
 
 def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
-    """Return the asset that sums up what the servers logged."""
+    """Return the asset that keeps the log's files few and sums up what the servers logged."""
 
     @owned_asset(
         experiment,
         PREDICTION_LOG,
         after=[asset_key(experiment.name, PRODUCTION_ALIAS)],
         kinds={"table", "parquet"},
-        description="Predictions as they were served, in long form.",
+        description="Predictions as they were served, in long form. Joins the files of past days.",
     )
     def prediction_log(platform: PlatformResource) -> MaterializeResult[None]:
-        from mlplatform.monitoring import read_predictions
+        import datetime as dt
+
+        from mlplatform.monitoring import maintain_predictions, summarise_predictions
 
         settings = platform.settings
-        log = read_predictions(settings, experiment.name)
-        by_version = log.groupby("version").agg(requests=("request_id", "nunique"), values=("value", "size"))
-        last_served = str(log["served_at"].max()) if len(log) else "never"
+        done = maintain_predictions(settings, experiment.name, dt.datetime.now(dt.UTC))
+        log = summarise_predictions(settings, experiment.name)
+        last_served = str(log.last_served or "never")
+        versions = [
+            {"version": version, "requests": log.requests[version], "values": values}
+            for version, values in sorted(log.values.items())
+        ]
         return MaterializeResult(
-            # Rows are only ever added.
-            data_version=data_version(len(log), last_served),
+            # Rows are only ever added, or deleted a day at a time.
+            data_version=data_version(log.rows, last_served),
             metadata={
-                "dagster/row_count": len(log),
+                "dagster/row_count": log.rows,
                 "last_served": last_served,
-                "by_version": table([{"version": version, **row} for version, row in by_version.iterrows()]),
-                "path": MetadataValue.path(settings.predictions_dir / experiment.name),
+                "by_version": table(versions),
+                "compacted_files": done.replaced_files,
+                "deleted_days": done.deleted_days,
+                "deleted_rows": done.deleted_rows,
+                "place": log.place,
             },
         )
 

@@ -1,0 +1,281 @@
+"""KServe's time series forecast protocol: `POST /v1/timeseries/forecast`.
+
+Specification: https://kserve.github.io/website/docs/reference/time_series/api. A request brings whole series; they are
+answered as raw rows are, by the entity that the series is named after.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from mlplatform.config import ENTITY, TIMESTAMP, time_step
+from mlplatform.registry import Contract
+from serving.answers import forecast_times, to_json
+from serving.backend import Prediction, Served
+from serving.bodies import JSON
+from serving.errors import ErrorDetail, ServingError, invalid, shown
+from serving.examples import example_rows
+from serving.protocols.failures import route_writing_errors
+from serving.protocols.forms import described_body
+from serving.rows import utc_moment
+from serving.schemas import MAX_ENTITIES, StrictRequest
+from serving.service import PredictionService
+
+UNIVARIATE, MULTIVARIATE = "univariate_time_series", "multivariate_time_series"
+# Steps whose length is always the same; months, quarters and years have none.
+SECONDS = {
+    **dict.fromkeys(("S", "second"), 1),
+    **dict.fromkeys(("T", "minute"), 60),
+    **dict.fromkeys(("H", "hour"), 3_600),
+    **dict.fromkeys(("D", "day"), 86_400),
+    **dict.fromkeys(("W", "week"), 604_800),
+}
+
+# Moments of a request beyond which laying them out as rows takes longer than handing that to a thread.
+SMALL = 1_024
+
+
+class Extensible(StrictRequest, extra="ignore"):
+    """Base of what the protocol lets clients extend."""
+
+
+class SeriesInput(Extensible):
+    """One series."""
+
+    type: Literal["univariate_time_series", "multivariate_time_series"]
+    name: str = Field(min_length=1, max_length=256, description="Of the entity.")
+    series: list[Any] = Field(min_length=1, description="Values, or per moment those of all of the model's columns.")
+    frequency: str = Field(description="S, T, H, D, W, or the dataset's own word, such as 15min.")
+    start_timestamp: str | None = Field(default=None, description="Time of the first value; needed here.")
+
+
+class Options(Extensible):
+    """What to forecast."""
+
+    horizon: int = Field(ge=1)
+    quantiles: list[float] | None = None
+
+
+class ForecastRequest(Extensible):
+    """The request."""
+
+    model: str
+    inputs: list[SeriesInput] = Field(min_length=1)
+    options: Options
+
+
+def routes(service: PredictionService) -> APIRouter:
+    """Return the protocol's routes."""
+    router = APIRouter(tags=["KServe time series"], route_class=route_writing_errors(_error))
+
+    @router.get("/v1/timeseries/models")
+    async def models() -> Response:
+        """List the models that forecast."""
+        served = {name: model.backend.served() for name, model in service.models.items()}
+        names = [name for name, now in served.items() if now is not None and now.pair.contract.task == "forecast"]
+        return Response(to_json(names), media_type=JSON)
+
+    @router.post("/v1/timeseries/forecast", openapi_extra=described_body(ForecastRequest))
+    async def forecast(request: Request) -> Response:
+        """Forecast series: every one is named after its entity and answered like its raw rows."""
+        asked = await service.read(request, ForecastRequest)
+        model = service.model(asked.model)
+        served = model.backend.served()
+        if served is None:
+            raise ServingError(503, "no_production_pair", f"model {model.name} has no pair in production")
+        is_small = sum(len(series.series) for series in asked.inputs) <= SMALL
+        rows = _rows(asked, served) if is_small else await service.reader.stage.run(_rows, asked, served)
+        prediction = await service.from_rows(request, model, rows)
+        writer = Writer(asked, request.state.request_id)
+        return Response(await service.written(request, model, prediction, writer), media_type=JSON)
+
+    return router
+
+
+def _error(status: int, error: ServingError) -> dict[str, Any]:
+    field = error.details[0].field if error.details else ""
+    return {"error": {"code": str(status), "message": error.message, "param": field, "type": error.code}}
+
+
+def _rows(asked: ForecastRequest, served: Served) -> list[dict[str, Any]]:
+    """Return the rows that the series of a request are.
+
+    Raises:
+        ServingError: 422 that names what does not fit the model; 413 for too many series.
+    """
+    contract = served.pair.contract
+    if contract.task != "forecast":
+        raise _refused("model", asked.model, "a model that forecasts", "see /v1/timeseries/models")
+    if asked.options.horizon > contract.horizon:
+        limit = f"at most {contract.horizon}, the horizon of {asked.model}"
+        raise _refused("options.horizon", str(asked.options.horizon), limit, "ask for fewer steps")
+    if len(asked.inputs) > MAX_ENTITIES:
+        message = f"the request has {len(asked.inputs)} series, but at most {MAX_ENTITIES} are allowed; split it"
+        raise ServingError(413, "too_many_entities", message)
+    names = [series.name for series in asked.inputs]
+    rows: list[dict[str, Any]] = []
+    for number, series in enumerate(asked.inputs):
+        if names.index(series.name) != number:
+            raise _refused(f"inputs[{number}].name", f"{shown(series.name)} twice", "every name once", "rename one")
+        rows += _rows_of(series, f"inputs[{number}]", contract)
+    return rows
+
+
+def _rows_of(series: SeriesInput, field: str, contract: Contract) -> list[dict[str, Any]]:
+    step = contract.step_seconds
+    if _seconds(series.frequency) != step:
+        expected = f"the model's step, {step} s"
+        raise _refused(f"{field}.frequency", shown(series.frequency), expected, "send the series at that step")
+    began = utc_moment(series.start_timestamp)
+    if began is None:
+        expected = "the time of the first value, such as 2026-03-01T00:00:00Z"
+        raise _refused(f"{field}.start_timestamp", shown(series.start_timestamp), expected, "add it")
+    columns = contract.columns
+    moments = _moments(series, field, columns)
+    try:
+        times = [(began + dt.timedelta(seconds=step * number)).isoformat() + "Z" for number in range(len(moments))]
+    except OverflowError as error:
+        raise _refused(f"{field}.start_timestamp", shown(series.start_timestamp), "an earlier one", "fix it") from error
+    return [
+        {ENTITY: series.name, TIMESTAMP: moment, **dict(zip(columns, values, strict=True))}
+        for moment, values in zip(times, moments, strict=True)
+    ]
+
+
+def _moments(series: SeriesInput, field: str, columns: Sequence[str]) -> list[list[Any]]:
+    """Return the values of every moment, in the order of the model's columns."""
+    if series.type == UNIVARIATE:
+        if len(columns) != 1:
+            expected = f"{MULTIVARIATE} with the columns {', '.join(columns)}, in this order"
+            raise _refused(f"{field}.type", UNIVARIATE, expected, "send a list of these values per moment")
+        return [[value] for value in series.series]
+    for number, values in enumerate(series.series):
+        if type(values) is not list or len(values) != len(columns):
+            expected = f"a list of {len(columns)} values: {', '.join(columns)}"
+            raise _refused(f"{field}.series[{number}]", shown(values), expected, "send all of them")
+    return series.series
+
+
+def _seconds(frequency: str) -> int | None:
+    if frequency in SECONDS:
+        return SECONDS[frequency]
+    try:
+        return int(time_step(frequency).total_seconds())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _levels(asked: Sequence[float], coverage: float | None) -> Mapping[str, int]:
+    """Return which of point, lower and upper bound answers each quantile, by its text.
+
+    Raises:
+        ServingError: 422 that names the quantiles that the model has.
+    """
+    found = {}
+    tail = None if coverage is None else (1 - coverage) / 2
+    known = {} if tail is None else {round(tail, 6): 1, 0.5: 0, round(1 - tail, 6): 2}
+    for level in asked:
+        if round(level, 6) not in known:
+            has = ", ".join(f"{level:g}" for level in known)
+            expected = f"some of {has}, the bounds of its intervals and the point forecast" if has else "none"
+            action = "ask for these" if has else "leave them out: the model was not calibrated and has no quantiles"
+            raise _refused("options.quantiles", f"{level:g}", expected, action)
+        found[f"{level:g}"] = known[round(level, 6)]
+    return found
+
+
+def _refused(field: str, found: str, expected: str, action: str) -> ServingError:
+    return invalid("invalid_request", [ErrorDetail(field=field, found=found, expected=expected, action=action)])
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes the answer to one request."""
+
+    asked: ForecastRequest
+    request_id: str
+
+    def __call__(self, prediction: Prediction) -> bytes:
+        """Return the body of the answer.
+
+        Raises:
+            ServingError: 422 if quantiles are asked for that the model does not have.
+        """
+        levels = _levels(self.asked.options.quantiles or (), prediction.answers.coverage)
+        places = {entity: place for place, entity in enumerate(prediction.entity_ids.tolist())}
+        forecasts = (self._content(prediction, places[series.name], series, levels) for series in self.asked.inputs)
+        outputs = [
+            {
+                "type": "time_series_forecast",
+                "id": f"ts_{self.request_id}_{number}",
+                "status": "completed",
+                "content": [content],
+                "error": None,
+            }
+            for number, content in enumerate(forecasts)
+        ]
+        return to_json(
+            {
+                "id": f"resp_{self.request_id}",
+                "created_at": int(time.time()),
+                "status": "completed",
+                "error": None,
+                "model": self.asked.model,
+                "outputs": outputs,
+            }
+        )
+
+    def _content(
+        self, prediction: Prediction, place: int, series: SeriesInput, levels: Mapping[str, int]
+    ) -> dict[str, Any]:
+        targets = prediction.pair.contract.targets
+        content: dict[str, Any] = {
+            "type": UNIVARIATE if len(targets) == 1 else MULTIVARIATE,
+            "name": series.name,
+            "mean_forecast": self._values(prediction.answers[0], place),
+            "frequency": series.frequency,
+            "start_timestamp": forecast_times(prediction)[place, 0],
+            "targets": targets,
+        }
+        # What stands in for a forecast has no bounds.
+        if levels and not prediction.is_fallback[place]:
+            sides = prediction.answers[:3]
+            content["quantiles"] = {level: self._values(sides[side], place) for level, side in levels.items()}
+        return content
+
+    def _values(self, values: npt.NDArray[np.float32] | None, place: int) -> npt.NDArray[np.float32]:
+        assert values is not None
+        steps = values[place, : self.asked.options.horizon]
+        return np.ascontiguousarray(steps[:, 0] if steps.shape[1] == 1 else steps)
+
+
+def example(name: str, served: Served) -> dict[str, Any] | None:
+    """Return a request that the served pair answers; `None` if it forecasts nothing."""
+    contract, rows = served.pair.contract, example_rows(served)
+    words = {seconds: word for word, seconds in reversed(SECONDS.items())}
+    if contract.task != "forecast" or not rows:
+        return None
+    series: list[Any] = [[row[column] for column in contract.columns] for row in rows]
+    is_one = len(contract.columns) == 1
+    return {
+        "model": name,
+        "inputs": [
+            {
+                "type": UNIVARIATE if is_one else MULTIVARIATE,
+                "name": str(rows[0][ENTITY]),
+                "series": [values[0] for values in series] if is_one else series,
+                "frequency": words.get(contract.step_seconds, f"{contract.step_seconds}s"),
+                "start_timestamp": rows[0][TIMESTAMP],
+            }
+        ],
+        "options": {"horizon": contract.horizon},
+    }
