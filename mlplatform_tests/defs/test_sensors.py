@@ -19,6 +19,7 @@ from mlplatform.config import load_experiment
 from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.sensors import drift_sensor
 from mlplatform.monitoring.drift import DriftReport, ErrorDrift, FeatureDrift, report_path, write_report
+from mlplatform.monitoring.quality import QualityBreak
 from mlplatform.settings import Settings
 from mlplatform.testing.yard import EXPERIMENT, Yard, write_conf
 
@@ -104,6 +105,19 @@ def test_another_cause_within_the_cooldown_is_skipped(environ: dict[str, str]) -
     skipped = evaluate(environ, cursor)
     assert isinstance(skipped, SkipReason)
     assert "the cool-down is 24 h" in (skipped.skip_message or "")
+
+
+def test_broken_data_request_nothing_whatever_has_drifted(environ: dict[str, str]) -> None:
+    report(environ, quality=(QualityBreak("stuck", "ambient_c", "one value for 30 steps"),))
+    skipped = evaluate(environ)
+    assert isinstance(skipped, SkipReason)
+    assert "stuck:ambient_c" in (skipped.skip_message or "")
+
+
+def test_a_suspicion_and_a_novel_season_request_nothing(environ: dict[str, str]) -> None:
+    for status in ("suspected", "trend", "novel season", "not enough history", "broken"):
+        report(environ, features=(FeatureDrift("load_pu", 2.0, 1.0, status=status),))
+        assert isinstance(evaluate(environ), SkipReason)
 
 
 def test_a_report_that_cannot_be_read_fails_the_tick_visibly(environ: dict[str, str]) -> None:
