@@ -79,6 +79,7 @@ class Settings:
         serving_host, serving_port: where a prediction server listens.
         experiment: experiment that the prediction server answers for where a request names none.
         experiments: further ones that it serves; `*` stands for all there are.
+        serving_config: option of the configuration group `serving`: the deployments on Ray Serve.
         limits: what bounds its work.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
         redis_url: Redis server of the online feature store; SQLite while it is unset.
@@ -106,6 +107,7 @@ class Settings:
     feast_registry: str | None = field(default=None, repr=False)
     dvc_remote: str | None = field(default=None, repr=False)
     experiments: tuple[str, ...] = ()
+    serving_config: str = "default"
     limits: ServerLimits = field(default_factory=ServerLimits)
     signing_key: Path | None = field(default=None, repr=False)
     signing_key_password: str | None = field(default=None, repr=False)
@@ -134,6 +136,7 @@ class Settings:
             feast_registry=env.get("MLPLATFORM_FEAST_REGISTRY") or None,
             dvc_remote=env.get("MLPLATFORM_DVC_REMOTE") or None,
             experiments=experiments,
+            serving_config=env.get("MLPLATFORM_SERVING_CONFIG") or "default",
             limits=ServerLimits.from_env(env),
             signing_key=next(iter(_key_paths(env, SIGNING_KEY)), None),
             signing_key_password=env.get(SIGNING_KEY_PASSWORD) or None,
