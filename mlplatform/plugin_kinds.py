@@ -161,6 +161,11 @@ class MetricPlugin(Protocol):
         """Whether it means nothing in preprocessed space."""
         ...
 
+    @property
+    def mean_of(self) -> Callable[..., Any] | None:
+        """What the score is the mean of over the samples, if it is a mean."""
+        ...
+
     def score(self, truth: Any, prediction: Any, /, **extras: Any) -> float:
         """Return the score."""
         ...

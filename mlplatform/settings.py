@@ -82,8 +82,13 @@ class Settings:
         serving_config: option of the configuration group `serving`: the deployments on Ray Serve.
         limits: what bounds its work.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
+        api_tokens: bearer tokens, one of which every other request has to have; none is asked for while there are none.
+        tls_certificate, tls_key: PEM files with which a prediction server speaks HTTPS.
         redis_url: Redis server of the online feature store; SQLite while it is unset.
         feast_registry: database of Feast's registry, as an address of SQLAlchemy; a file while it is unset.
+        prediction_log_url: PostgreSQL database of the prediction log, as an address of SQLAlchemy; files while it is
+            unset.
+        prediction_log_retention_days: days that the prediction log is kept; for ever while it is unset.
         dvc_remote: folder or address (s3://...) that split files are pushed to; nowhere while it is unset.
         max_body_bytes: largest request body the prediction server accepts.
         signing_key: PEM file of the private key that signs the pairs that are registered here; unsigned while unset.
@@ -103,11 +108,16 @@ class Settings:
     experiment: str
     max_body_bytes: int
     admin_token: str | None = field(default=None, repr=False)
+    api_tokens: tuple[str, ...] = field(default=(), repr=False)
     redis_url: str | None = field(default=None, repr=False)
     feast_registry: str | None = field(default=None, repr=False)
     dvc_remote: str | None = field(default=None, repr=False)
+    prediction_log_url: str | None = field(default=None, repr=False)
+    prediction_log_retention_days: int | None = None
     experiments: tuple[str, ...] = ()
     serving_config: str = "default"
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
     signing_key: Path | None = field(default=None, repr=False)
     signing_key_password: str | None = field(default=None, repr=False)
@@ -132,9 +142,14 @@ class Settings:
             experiment=env.get("MLPLATFORM_EXPERIMENT") or named,
             max_body_bytes=_positive_int(env, "MLPLATFORM_MAX_BODY_BYTES", 1_048_576),
             admin_token=env.get("MLPLATFORM_ADMIN_TOKEN") or None,
+            api_tokens=_names(env.get("MLPLATFORM_API_TOKENS", "")),
+            tls_certificate=_optional_path(env.get("MLPLATFORM_TLS_CERTIFICATE")),
+            tls_key=_optional_path(env.get("MLPLATFORM_TLS_KEY")),
             redis_url=env.get("MLPLATFORM_REDIS_URL") or None,
             feast_registry=env.get("MLPLATFORM_FEAST_REGISTRY") or None,
             dvc_remote=env.get("MLPLATFORM_DVC_REMOTE") or None,
+            prediction_log_url=env.get("MLPLATFORM_PREDICTION_LOG_URL") or None,
+            prediction_log_retention_days=_optional_positive_int(env, "MLPLATFORM_PREDICTION_LOG_RETENTION_DAYS"),
             experiments=experiments,
             serving_config=env.get("MLPLATFORM_SERVING_CONFIG") or "default",
             limits=ServerLimits.from_env(env),
@@ -301,6 +316,10 @@ def _seconds(env: Mapping[str, str], name: str, default: float, *, can_be_zero: 
         expected = "a number of seconds, 0 or more" if can_be_zero else "a number of seconds above 0"
         raise ValueError(f"{name} must be {expected}, but is {text!r}")
     return seconds
+
+
+def _optional_positive_int(env: Mapping[str, str], name: str) -> int | None:
+    return _positive_int(env, name, 1) if env.get(name) else None
 
 
 def _positive_int(env: Mapping[str, str], name: str, default: int) -> int:

@@ -50,7 +50,7 @@ from serving.schemas import (
     ReloadAnswer,
     RowsRequest,
 )
-from serving.security import BodyLimitMiddleware, require_admin
+from serving.security import SECURITY_HEADERS, BodyLimitMiddleware, TokenMiddleware, require_admin
 from serving.service import Missing, PredictionService, ServedModel
 from serving.stages import Stage
 
@@ -114,6 +114,9 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
     add_pages(app, service)
     handlers = {"/predict": predictions.from_rows, "/predict/feast/batch": predictions.from_entities}
     app.add_middleware(FastPath, handlers=handlers, refuse=_answer_serving_error, note_departure=_note_departure)
+    if settings.api_tokens:
+        tokens = [*settings.api_tokens, *([settings.admin_token] if settings.admin_token else [])]
+        app.add_middleware(TokenMiddleware, tokens=tokens, refuse=_answer_serving_error)
     # The last one added is the outermost: refused bodies are observed too.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(ObservationMiddleware, metrics=metrics, is_request_id_answered=is_request_id_answered)
@@ -343,8 +346,10 @@ class ObservationMiddleware:
                 # Asked only once all was read: asking for more would have the server wave the rest of a body through.
                 has_left = is_whole and _has_left(receive)
                 status = CLIENT_LEFT if has_left else message["status"]
+                headers = [*message.get("headers", []), *SECURITY_HEADERS]
                 if self.is_request_id_answered:
-                    message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                    headers.append((b"x-request-id", request_id.encode()))
+                message["headers"] = headers
             elif message["type"] == "http.response.body" and not message.get("more_body") and status is not None:
                 # Before the last byte leaves, so that a client that has its answer also finds it counted.
                 self._observe(scope, status, request_id, time.perf_counter() - started)

@@ -84,7 +84,7 @@ class BundleLoader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.experiment = settings.experiment
-        self._kept = KeptPairs(settings.served_pairs_dir)
+        self._kept = KeptPairs(settings.served_pairs_dir, settings.verify_keys)
 
     @cached_property
     def _store(self) -> PairStore:

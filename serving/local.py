@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     backends = {
         name: LocalBackend(dataclasses.replace(settings, experiment=name), stages) for name in settings.experiments
     }
-    run(build_app(backends, settings), host, port, settings.limits)
+    run(build_app(backends, settings), host, port, settings)
 
 
 def _fail_fast_without_registry() -> None:

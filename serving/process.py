@@ -10,7 +10,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from mlplatform.settings import ServerLimits
+from mlplatform.settings import Settings
 from serving.connections import http_protocol
 
 logger = logging.getLogger(__name__)
@@ -21,8 +21,9 @@ _LONGEST_STOP_S = 20
 _CONNECTIONS = 4096
 
 
-def run(app: FastAPI, host: str, port: int, limits: ServerLimits) -> None:
-    """Serve until SIGINT or SIGTERM; requests in flight are answered first."""
+def run(app: FastAPI, host: str, port: int, settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM, by HTTPS if there is a certificate; requests in flight are answered first."""
+    limits = settings.limits
     config = uvicorn.Config(
         app,
         host=host,
@@ -31,6 +32,9 @@ def run(app: FastAPI, host: str, port: int, limits: ServerLimits) -> None:
         log_config=None,
         http=http_protocol(limits.body_deadline_s),
         limit_concurrency=_CONNECTIONS,
+        # Whoever stands in front is believed only if uvicorn's own FORWARDED_ALLOW_IPS names it.
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_LONGEST_STOP_S,
     )

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Awaitable, Callable, Sequence
 
+from fastapi import Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import ServingError, body_too_large
+
+# What probes and scrapers ask, which seldom can bring a token, and what says nothing about the data.
+_OPEN_PATHS = frozenset(
+    {"/health/live", "/health/ready", "/health", "/ping", "/version", "/metrics", "/v2/health/live", "/v2/health/ready"}
+)
+_ADMIN = "/admin/"
+# On every answer: it is data for the one who asked, and nothing that a browser should guess the type of, or show in a
+# page of another site.
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
 
 
 def require_admin(authorization: str | None, token: str | None) -> None:
@@ -33,6 +49,46 @@ def require_admin(authorization: str | None, token: str | None) -> None:
             "the admin token is missing or wrong: send the header 'Authorization: Bearer <MLPLATFORM_ADMIN_TOKEN>'",
             headers={"www-authenticate": "Bearer"},
         )
+
+
+class TokenMiddleware:
+    """Lets requests pass only with a token, but for probes, metrics and what asks for the admin token itself.
+
+    Parameters:
+        tokens: any of which will do; the admin token is always among them.
+        refuse: answers a request without one.
+    """
+
+    def __init__(
+        self, app: ASGIApp, tokens: Sequence[str], refuse: Callable[[Request, Exception], Awaitable[Response]]
+    ) -> None:
+        self.app = app
+        self._tokens = [token.encode() for token in tokens]
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._is_open(scope["path"]) or self._has_token(scope):
+            await self.app(scope, receive, send)
+            return
+        error = ServingError(
+            401,
+            "unauthorized",
+            "the token is missing or wrong: send the header 'Authorization: Bearer <one of MLPLATFORM_API_TOKENS>'",
+            headers={"www-authenticate": "Bearer"},
+        )
+        response = await self._refuse(Request(scope, receive), error)
+        await response(scope, receive, send)
+
+    @staticmethod
+    def _is_open(path: str) -> bool:
+        return path in _OPEN_PATHS or path.startswith(_ADMIN)
+
+    def _has_token(self, scope: Scope) -> bool:
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = given.partition(b" ")
+        # All are compared, so that the time says nothing about which one came close.
+        matches = [hmac.compare_digest(token.strip(), known) for known in self._tokens]
+        return scheme.lower() == b"bearer" and any(matches)
 
 
 class BodyLimitMiddleware:

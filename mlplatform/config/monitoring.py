@@ -11,11 +11,20 @@ from mlplatform.config.base import Frozen, time_step
 
 
 class DriftConfig(Frozen):
-    """When recent data counts as drifted, and how often that may start a training run."""
+    """When recent data counts as drifted, and how often that may start a training run.
+
+    `false_alarm_rate` is the false-discovery rate over all features of a report, which is the share of reports that
+    suspect anything while nothing changed. `min_effect` is the least change of level that matters, in standard
+    deviations of the training rows, `min_missing` the least rise of the share of missing values. `test` compares
+    shapes; its distance and the `quantile` of those between training stretches stand in the report for information.
+    """
 
     test: str = "wasserstein"
     recent_steps: int = Field(default=168, ge=2)
     quantile: float = Field(default=0.99, gt=0.5, lt=1)
+    false_alarm_rate: float = Field(default=0.05, gt=0, lt=0.5)
+    min_effect: float = Field(default=0.25, ge=0)
+    min_missing: float = Field(default=0.1, gt=0, lt=1)
     error_ratio: float = Field(default=1.5, gt=1)
     min_predictions: int = Field(default=24, ge=1)
     cooldown_hours: float = Field(default=24.0, ge=0)

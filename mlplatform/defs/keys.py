@@ -20,3 +20,7 @@ MONITORING_ASSETS = (PREDICTION_LOG, DRIFT_REPORT)
 def asset_key(owner: str, asset: str) -> AssetKey:
     """Return the key of an asset of a dataset or experiment."""
     return AssetKey([owner, asset])
+
+
+# Tag of a Dagster run that the drift sensor asked for: what had drifted.
+DRIFT_CAUSE_TAG = "drift/cause"

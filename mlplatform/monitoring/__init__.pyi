@@ -1,5 +1,13 @@
-from .drift import build_report, read_report, recent_predictions, write_report
-from .prediction_log import PredictionLog, ServedPredictions, prediction_batches, read_predictions
+from .drift import build_report, read_report, recent_predictions, update_error_test, write_report
+from .live_error import read_error_test, write_error_test
+from .prediction_log import (
+    PredictionLog,
+    ServedPredictions,
+    maintain_predictions,
+    prediction_batches,
+    read_predictions,
+    summarise_predictions,
+)
 from .retrain import RetrainState, decide_retrain
 
 __all__ = [
@@ -8,9 +16,14 @@ __all__ = [
     "ServedPredictions",
     "build_report",
     "decide_retrain",
+    "maintain_predictions",
     "prediction_batches",
+    "read_error_test",
     "read_predictions",
     "read_report",
     "recent_predictions",
+    "summarise_predictions",
+    "update_error_test",
+    "write_error_test",
     "write_report",
 ]

@@ -1,8 +1,8 @@
 """The drift report: recent features and served errors against what training saw.
 
-A distance is called drift when it is larger than nearly all distances between stretches of the same length inside the
-training rows and the rest of them. Thresholds from textbooks assume independent observations and fire on every
-autocorrelated series; this one is calibrated on the series itself.
+Two lists: what has drifted, a reason to train again, and what is broken in the data, which is none. Every verdict is
+calibrated on the training rows themselves (`calibration`); thresholds from textbooks assume independent observations
+and fire on every autocorrelated series.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,53 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig
+from mlplatform.monitoring.blocks import Blocks, cut_blocks, cut_table
+from mlplatform.monitoring.evidence import Evidence, Judge
+from mlplatform.monitoring.live_error import ErrorTest
 from mlplatform.monitoring.prediction_log import log_schema, prediction_batches
+from mlplatform.monitoring.quality import (
+    QualityBreak,
+    freshness_breaks,
+    missing_breaks,
+    number_breaks,
+    schema_breaks,
+    swapped_by_correlation,
+)
+from mlplatform.monitoring.questions import (
+    ALL_FEATURES,
+    Finding,
+    ask_category,
+    ask_correlation,
+    ask_number,
+    findings,
+    newest_only,
+)
+from mlplatform.monitoring.statistics import (
+    category_distances,
+    category_shares,
+    missing_share,
+    standardise,
+)
 from mlplatform.plugins import DRIFT_TESTS
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
-# Stretches of the training rows that the threshold is calibrated on, at most; more sharpen it no further.
+Floats = npt.NDArray[np.float64]
+
+# Stretches of the training rows that the shown threshold is taken from, at most; more sharpen it no further.
 CALIBRATION_STRETCHES = 60
 # Values per sample that a distance is computed on, at most.
-SAMPLE = 20_000
+SAMPLE = 4_000
+# What is known about a feature. A change is suspected at first. It is drift at once where its adjusted p-value is below
+# this part of the false-alarm rate, and else if it is still there a recent window later, in rows that are all new.
+STEADY, SUSPECTED, DRIFT, SHORT, BROKEN = "steady", "suspected", "drift", "not enough history", "broken"
+TREND, NOVEL_SEASON = "trend", "novel season"
+AT_ONCE = 0.05
+# Below this many years of training rows a season may come that they do not hold.
+A_YEAR = 0.9
+# The live error has risen if it is beyond this part of the way from the reference error to its `error_ratio` times; the
+# test of that raises a false alarm once in so many days on average, or less often.
+TOLERATED_RISE, DAYS_TO_FALSE_ALARM = 0.5, 730.0
 # What the served errors are computed from.
 PREDICTION_COLUMNS = (
     "served_at",
@@ -45,16 +83,35 @@ PREDICTION_COLUMNS = (
 
 @dataclass(frozen=True)
 class FeatureDrift:
-    """One feature's distance between recent rows and training rows."""
+    """What is known about one feature, or about the correlations of all features.
+
+    Attributes:
+        distance: between recent rows and training rows, by the configured test.
+        threshold: the configured quantile of such distances between stretches of the training rows.
+        status: `steady`, `suspected`, `drift`, `trend`, `novel season`, `not enough history` or `broken`; `None` in
+            reports of earlier versions, which judged by the threshold.
+        kinds: what has changed, such as `level` or `spread`.
+        q: the share of false alarms among alarms as strong as this; `None` where nothing could be asked.
+        suspected_since: newest row of the first report of the unbroken row of reports that suspected it, ISO 8601.
+    """
 
     column: str
     distance: float
     threshold: float
+    status: str | None = None
+    kinds: tuple[str, ...] = ()
+    q: float | None = None
+    suspected_since: str | None = None
 
     @property
     def is_drifted(self) -> bool:
-        """Whether the distance is beyond the calibrated threshold."""
-        return self.distance > self.threshold
+        """Whether the feature has drifted, beyond suspicion."""
+        return self.distance > self.threshold if self.status is None else self.status == DRIFT
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether this report alone would raise an alarm."""
+        return self.is_drifted or self.status == SUSPECTED
 
 
 @dataclass(frozen=True)
@@ -67,16 +124,27 @@ class ErrorDrift:
         recent: mean absolute error of those, None where there are too few.
         reference: mean absolute error of the pair on its reference set; None for tabular tasks, whose served errors are
             not followed.
+        evidence, evidence_limit: the sequential test of the live error (`live_error`) and where it alarms; `None` where
+            it has not been made.
     """
 
     predictions: int
     recent: float | None
     reference: float | None
     ratio_limit: float
+    evidence: float | None = None
+    evidence_limit: float | None = None
+
+    @property
+    def has_risen(self) -> bool:
+        """Whether the sequential test says so."""
+        return self.evidence is not None and self.evidence_limit is not None and self.evidence >= self.evidence_limit
 
     @property
     def is_drifted(self) -> bool:
-        """Whether the recent error exceeds the reference error by more than the configured ratio."""
+        """Whether the recent error exceeds the reference error by more than the configured ratio, or has risen."""
+        if self.has_risen:
+            return True
         if self.recent is None or self.reference is None:
             return False
         return self.recent > self.ratio_limit * self.reference
@@ -89,6 +157,7 @@ class DriftReport:
     Attributes:
         pair_version: the production pair the report is about.
         data_until: newest time stamp of the recent rows, ISO 8601.
+        quality: what is broken; while anything is, nothing should be trained.
     """
 
     experiment: str
@@ -98,6 +167,17 @@ class DriftReport:
     features: tuple[FeatureDrift, ...]
     errors: ErrorDrift
     created_at: str
+    quality: tuple[QualityBreak, ...] = ()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether something is wrong with the data themselves."""
+        return bool(self.quality)
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """The features that this report alone would raise an alarm for."""
+        return tuple(drift.column for drift in self.features if drift.is_suspected)
 
     @property
     def is_drifted(self) -> bool:
@@ -125,7 +205,10 @@ class DriftReport:
     def from_json(cls, text: str) -> DriftReport:
         """Rebuild a report from JSON."""
         values = json.loads(text)
-        values["features"] = tuple(FeatureDrift(**feature) for feature in values["features"])
+        values["features"] = tuple(
+            FeatureDrift(**feature | {"kinds": tuple(feature.get("kinds", ()))}) for feature in values["features"]
+        )
+        values["quality"] = tuple(QualityBreak(**each) for each in values.get("quality", ()))
         values["errors"] = ErrorDrift(**values["errors"])
         return cls(**values)
 
@@ -156,6 +239,10 @@ def build_report(
     history: pd.DataFrame,
     predictions: pd.DataFrame,
     reference_error: float | None,
+    *,
+    previous: DriftReport | None = None,
+    error_test: ErrorTest | None = None,
+    now: dt.datetime | None = None,
 ) -> DriftReport:
     """Compare the newest rows of `history` with the training rows, and served predictions with what came true.
 
@@ -165,20 +252,87 @@ def build_report(
         history: all rows up to now, in canonical form.
         predictions: the prediction log in long form, or what `recent_predictions` leaves of it.
         reference_error: mean absolute error of the pair on its reference set, in original units; None if unknown.
+        previous: the report before, which a change may have been suspected in already.
+        error_test: the sequential test of the pair's live error, up to now.
+        now: the present; by default, the clock's.
     """
+    now = now or dt.datetime.now(dt.UTC)
     recent = _recent(config, history)
-    numeric = [name for name in config.features.columns if config.dataset.columns[name].type == "float"]
-    distance: Callable[[Any, Any], float] = DRIFT_TESTS.get(config.drift.test)
-    features = tuple(_feature_drift(config, name, train, recent, distance) for name in numeric)
-    return DriftReport(
+    errors = _error_drift(config, pair_version, recent, predictions, reference_error)
+    if error_test is not None:
+        errors = replace(errors, evidence=error_test.evidence, evidence_limit=_evidence_limit(config))
+    report = DriftReport(
         experiment=config.name,
         pair_version=pair_version,
         split_version=config.split.version_id,
         data_until=recent[TIMESTAMP].max().isoformat(),
-        features=features,
-        errors=_error_drift(config, pair_version, recent, predictions, reference_error),
-        created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        features=(),
+        errors=errors,
+        created_at=now.isoformat(timespec="seconds"),
     )
+    look = _Look.at(config, train, history)
+    quality = _quality(config, look, history, now)
+    evidence = look.evidence({name for each in quality for name in each.columns})
+    found = findings(evidence, config.drift.false_alarm_rate)
+    if ALL_FEATURES in found and found[ALL_FEATURES].kinds:
+        quality += swapped_by_correlation(look.blocks, look.numbers)
+    features = [_feature_drift(config, name, train, recent, look) for name in (*look.numbers, *look.codes)]
+    if ALL_FEATURES in found:
+        features.append(FeatureDrift(ALL_FEATURES, 0.0, float("inf")))
+    broken = {name for each in quality for name in each.columns}
+    judged = [
+        _verdict(config, report, feature, look.blocks, found, broken | ({ALL_FEATURES} if broken else set()), previous)
+        for feature in features
+    ]
+    return replace(report, features=tuple(judged), quality=tuple(quality))
+
+
+def update_error_test(
+    config: ExperimentConfig,
+    pair_version: int,
+    history: pd.DataFrame,
+    predictions: pd.DataFrame,
+    reference_error: float | None,
+    state: ErrorTest | None,
+) -> ErrorTest | None:
+    """Return the sequential test of a pair's live error after the blocks of time that are complete by now.
+
+    A block is as long as the horizon, beyond which the errors of a good forecast no longer depend on each other. What
+    is logged for a block after it was counted is left out.
+
+    Parameters:
+        state: the test so far; that of another pair is forgotten.
+
+    Returns:
+        `None` where errors are not followed: tabular tasks, and pairs without a reference error.
+    """
+    if config.task != "forecast" or not reference_error:
+        return None
+    limit = reference_error * (1.0 + TOLERATED_RISE * (config.drift.error_ratio - 1.0))
+    if state is None or (state.version, state.limit) != (pair_version, limit):
+        state = ErrorTest(pair_version, limit)
+    after = pd.Timestamp(state.until) if state.until else pd.Timestamp.min.tz_localize("UTC")
+    newest = history[TIMESTAMP].max()
+    length = config.horizon * pd.Timedelta(config.dataset.step)
+    served = predictions[(predictions["version"] == pair_version) & (predictions["event_timestamp"] > after)]
+    if served.empty:
+        return state
+    truth = history[history[TIMESTAMP] >= served["event_timestamp"].min()]
+    misses = _misses(config, pair_version, truth, served)
+    if misses.empty:
+        return state
+    # A block ends with a multiple of its length, so that every look cuts the same blocks.
+    ends = misses[TIMESTAMP].dt.ceil(length)
+    complete = ends <= newest
+    errors = misses["miss"][complete].groupby(ends[complete]).mean().sort_index()
+    if errors.empty:
+        return state
+    return state.updated(errors.to_numpy(dtype=np.float64), errors.index[-1].isoformat())
+
+
+def _evidence_limit(config: ExperimentConfig) -> float:
+    blocks_per_day = pd.Timedelta(days=1) / (config.horizon * pd.Timedelta(config.dataset.step))
+    return DAYS_TO_FALSE_ALARM * blocks_per_day
 
 
 def recent_predictions(
@@ -217,13 +371,103 @@ def _recent(config: ExperimentConfig, history: pd.DataFrame) -> pd.DataFrame:
     return recent
 
 
-def _feature_drift(
+@dataclass(frozen=True)
+class _Look:
+    """The features of an experiment in blocks; codes are of shape (blocks, steps, entities)."""
+
+    config: ExperimentConfig
+    blocks: Blocks
+    numbers: Mapping[str, Floats]
+    codes: Mapping[str, tuple[npt.NDArray[np.int64], int]]
+
+    @classmethod
+    def at(cls, config: ExperimentConfig, train: pd.DataFrame, history: pd.DataFrame) -> _Look:
+        if config.task == "forecast":
+            blocks = cut_blocks(train, history, config.dataset, config.drift.recent_steps)
+        else:
+            blocks = cut_table(train, history, config.drift.recent_steps)
+        columns = [name for name in config.features.columns if name in history.columns and name in train.columns]
+        is_number = {name: config.dataset.columns[name].type == "float" for name in columns}
+        codes = {}
+        for name in columns:
+            if not is_number[name]:
+                of_rows, categories = blocks.categories(name)
+                codes[name] = (of_rows, len(categories))
+        return cls(config, blocks, {name: blocks.numbers(name) for name in columns if is_number[name]}, codes)
+
+    def evidence(self, broken: set[str]) -> list[Evidence]:
+        """Return the answers to all questions about features that are not broken."""
+        judge, drift = Judge(self.blocks), self.config.drift
+        distance: Callable[[Any, Any], float] = DRIFT_TESTS.get(drift.test)
+        standards = {
+            name: standardise(values, self.blocks) for name, values in self.numbers.items() if name not in broken
+        }
+        found: list[Evidence] = []
+        for name, standard in standards.items():
+            found += ask_number(judge, name, standard, distance, drift.min_effect)
+        for name, (codes, categories) in self.codes.items():
+            if name not in broken:
+                found += ask_category(judge, name, codes, categories)
+        return found + ask_correlation(judge, list(standards.values()))
+
+
+def _quality(config: ExperimentConfig, look: _Look, history: pd.DataFrame, now: dt.datetime) -> list[QualityBreak]:
+    """Return what is broken, each column's first fault alone."""
+    found = schema_breaks(config.features.columns, list(history.columns))
+    found += freshness_breaks(look.blocks, config.staleness.limit, now)
+    shares = {name: missing_share(values) for name, values in look.numbers.items()}
+    shares |= {name: missing_share(np.where(codes == -1, np.nan, 0.0)) for name, (codes, _) in look.codes.items()}
+    judge = Judge(newest_only(look.blocks))
+    missing = missing_breaks(judge, shares, config.drift.min_missing)
+    gone = {name for each in missing for name in each.columns}
+    rest = {name: values for name, values in look.numbers.items() if name not in gone}
+    return [*found, *missing, *number_breaks(judge, rest)]
+
+
+def _verdict(
     config: ExperimentConfig,
-    column: str,
-    train: pd.DataFrame,
-    recent: pd.DataFrame,
-    distance: Callable[[Any, Any], float],
+    report: DriftReport,
+    feature: FeatureDrift,
+    blocks: Blocks,
+    found: Mapping[str, Finding],
+    broken: set[str],
+    previous: DriftReport | None,
 ) -> FeatureDrift:
+    """Return a feature with its status."""
+    if feature.column in broken:
+        return replace(feature, status=BROKEN)
+    finding = found[feature.column]
+    if not np.isfinite(finding.q):
+        return replace(feature, status=SHORT)
+    judged = replace(feature, kinds=finding.kinds, q=finding.q)
+    if not finding.kinds:
+        return replace(judged, status=STEADY)
+    if finding.is_slow:
+        slow = TREND if blocks.years >= A_YEAR else NOVEL_SEASON
+        # A change that came slowly matters once the forecasts suffer.
+        return replace(judged, status=DRIFT if report.errors.is_drifted else slow)
+    since = _suspected_since(report, feature.column, previous)
+    waited = pd.Timestamp(report.data_until) - pd.Timestamp(since)
+    is_old = config.task == "forecast" and waited >= config.drift.recent_steps * pd.Timedelta(config.dataset.step)
+    is_sure = finding.q <= AT_ONCE * config.drift.false_alarm_rate or report.errors.is_drifted
+    return replace(judged, status=DRIFT if is_old or is_sure else SUSPECTED, suspected_since=since)
+
+
+def _suspected_since(report: DriftReport, column: str, previous: DriftReport | None) -> str:
+    """Return since which newest row every report on this pair has suspected a feature."""
+    if previous is None or previous.pair_version != report.pair_version:
+        return report.data_until
+    before = [each.suspected_since for each in previous.features if each.column == column and each.is_suspected]
+    return before[0] if before and before[0] else report.data_until
+
+
+def _feature_drift(
+    config: ExperimentConfig, column: str, train: pd.DataFrame, recent: pd.DataFrame, look: _Look
+) -> FeatureDrift:
+    """Return a feature's distance beside what stretches of the training rows show."""
+    if column in look.codes:
+        return _category_distance(config, column, look)
+    distance: Callable[[Any, Any], float] = DRIFT_TESTS.get(config.drift.test)
     generator = np.random.default_rng(config.seed)
     values = train[column].to_numpy(dtype=np.float64)
     new = _thin(_finite(recent[column].to_numpy(dtype=np.float64)), generator)
@@ -235,7 +479,15 @@ def _feature_drift(
     return FeatureDrift(column, distance(background, new), threshold)
 
 
-def _stretches(config: ExperimentConfig, column: str, train: pd.DataFrame) -> list[npt.NDArray[np.float64]]:
+def _category_distance(config: ExperimentConfig, column: str, look: _Look) -> FeatureDrift:
+    codes, categories = look.codes[column]
+    distances = category_distances(category_shares(codes, categories), look.blocks)
+    trained = _finite(distances[look.blocks.is_training])
+    threshold = float(np.quantile(trained, config.drift.quantile)) if len(trained) else float("inf")
+    return FeatureDrift(column, float(np.nan_to_num(distances[-1])), threshold)
+
+
+def _stretches(config: ExperimentConfig, column: str, train: pd.DataFrame) -> list[Floats]:
     """Return consecutive stretches of the training rows, each as long as the recent rows."""
     if config.task != "forecast":
         size = config.drift.recent_steps
@@ -257,23 +509,29 @@ def _error_drift(
     reference_error: float | None,
 ) -> ErrorDrift:
     """Judge the pair by the predictions for recent rows only: a long good past would hide what is wrong now."""
+    if config.task != "forecast":
+        return ErrorDrift(0, None, reference_error, config.drift.error_ratio)
+    misses = _misses(config, pair_version, recent, predictions)
+    count = len(misses)
+    if count < config.drift.min_predictions:
+        return ErrorDrift(count, None, reference_error, config.drift.error_ratio)
+    return ErrorDrift(count, float(misses["miss"].mean()), reference_error, config.drift.error_ratio)
+
+
+def _misses(config: ExperimentConfig, pair_version: int, rows: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the absolute error of every prediction of a pair that came true in these rows, as `miss`."""
     own = predictions[predictions["version"] == pair_version]
     # What is unknown, in logs of earlier versions, counts.
     is_fallback = own["is_fallback"].astype("boolean").fillna(False)
     own = own[~is_fallback & ~(own["observed"] < config.observation.min_observed)]
-    truth = (
-        recent.melt([ENTITY, TIMESTAMP], list(config.targets), "target", "truth") if config.task == "forecast" else None
-    )
-    if truth is None or own.empty:
-        return ErrorDrift(0, None, reference_error, config.drift.error_ratio)
+    if own.empty:
+        return pd.DataFrame({TIMESTAMP: pd.DatetimeIndex([], tz="UTC"), "miss": np.empty(0)})
+    targets = [name for name in config.targets if name in rows.columns]
+    truth = rows.melt([ENTITY, TIMESTAMP], targets, "target", "truth")
     truth[ENTITY] = truth[ENTITY].astype(str)
     newest = own.sort_values("served_at").drop_duplicates([ENTITY, "target", "origin", TIMESTAMP], keep="last")
     joined = newest.merge(truth, on=[ENTITY, TIMESTAMP, "target"]).dropna(subset=["truth", "value"])
-    count = len(joined)
-    if count < config.drift.min_predictions:
-        return ErrorDrift(count, None, reference_error, config.drift.error_ratio)
-    error = float((joined["value"] - joined["truth"]).abs().mean())
-    return ErrorDrift(count, error, reference_error, config.drift.error_ratio)
+    return joined.assign(miss=(joined["value"] - joined["truth"]).abs())
 
 
 def _finite(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

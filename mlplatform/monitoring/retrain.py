@@ -54,11 +54,16 @@ def decide_retrain(
 ) -> RetrainDecision:
     """Decide on one report: train once per cause, and not again within the cool-down.
 
+    While the data are broken nothing is trained, whatever has drifted.
+
     A drifted world needs a reference set of its own time, so the run is asked for a new split version: the same policy,
     cut at the newest row of the report. Candidate and champion are both judged on it.
     """
     if report is None:
         return RetrainDecision(False, "there is no drift report yet", state)
+    if report.is_broken:
+        broken = ", ".join(each.name for each in report.quality)
+        return RetrainDecision(False, f"the data are broken ({broken}); nothing is trained on them", state)
     if not report.is_drifted:
         return RetrainDecision(False, f"no drift in the data up to {report.data_until}", state)
     causes = ", ".join(report.causes)

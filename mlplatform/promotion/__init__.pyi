@@ -9,10 +9,12 @@ from .notify import notify_servers
 from .promoter import Promotion, promote_pair
 from .recording import record_decision
 from .reproduce import reproduce_pair
+from .retraining import DRIFT_CAUSE
 from .rollback import repair, roll_back
 
 __all__ = [
     "ADVICE",
+    "DRIFT_CAUSE",
     "LEAKAGE",
     "TOO_GOOD",
     "GateReport",

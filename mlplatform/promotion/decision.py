@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mlplatform.config import PromotionConfig
 from mlplatform.plugin_kinds import MetricPlugin
+from mlplatform.promotion.bootstrap import Comparison
 
 Outcome = Literal[
     "first",
@@ -24,6 +25,9 @@ Outcome = Literal[
     "damaged",
     "overlap",
     "too_good",
+    "uncertain",
+    "broken_column",
+    "worse_before",
 ]
 
 
@@ -59,12 +63,47 @@ class Reference:
         sha256: of the Parquet file.
         rows: number of rows over all entities, context rows not counted.
         left_out: entities whose rows are too few for one sample.
+        uses: on how many versions it has decided, with this one.
     """
 
     version_id: str
     sha256: str
     rows: int
     left_out: tuple[str, ...] = ()
+    uses: int = 0
+
+
+@dataclass(frozen=True)
+class Before:
+    """The two pairs on the reference set that the champion was judged on, where the candidate has another.
+
+    Attributes:
+        version_id: split version of that reference set.
+        candidate, champion: the deciding metric on it.
+        champion_failed: whether the champion's errors have grown since by as much as counts as drift.
+        growth: the champion's mean error on the new reference set, as a multiple of that on this one.
+    """
+
+    version_id: str
+    candidate: float
+    champion: float
+    champion_failed: bool
+    growth: float
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """What is known of a training that drift asked for.
+
+    Attributes:
+        cause: what had drifted.
+        broken: what a broken feed seems to have done to the rows since; empty if nothing.
+        before: None where candidate and champion have one reference set, or the old one cannot be answered.
+    """
+
+    cause: str
+    broken: tuple[str, ...] = ()
+    before: Before | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +117,10 @@ class Decision:
         needed: the score that the margin asks for; None where there is no champion to beat.
         dry_run: whether the policy says that nothing may change, whatever was decided.
         notes: what could not be found out, for people.
+        comparison: candidate beside champion by resampling; None where there is nothing to compare.
+        min_probability: the probability of being better that was asked for.
+        retraining: what is known of the drift that asked for the training; None if none did.
+        warnings: what is to be done soon.
         baselines, others: scores of the naive baselines, and of those that need not be beaten.
     """
 
@@ -93,11 +136,23 @@ class Decision:
     dry_run: bool = False
     notes: tuple[str, ...] = ()
     others: Mapping[str, float] = field(default_factory=dict)
+    comparison: Comparison | None = None
+    min_probability: float = 0.5
+    retraining: Retraining | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def acts(self) -> bool:
         """Whether the alias is to be changed."""
         return self.promote and not self.dry_run
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Effect, interval and probability as they are kept; empty where there is nothing to compare."""
+        if self.comparison is None:
+            return {}
+        found = {name: getattr(self.comparison, name) for name in ("effect", "low", "high", "probability")}
+        return {**found, "min_probability": self.min_probability}
 
     @property
     def is_error(self) -> bool:
@@ -119,6 +174,16 @@ class Case:
     reference: Reference | None = None
     word: str = ""
     others: Mapping[str, float] = field(default_factory=dict)
+    comparison: Comparison | None = None
+    retraining: Retraining | None = None
+
+    @property
+    def min_probability(self) -> float:
+        """The least probability that the candidate is better."""
+        policy = self.policy
+        if self.retraining is None:
+            return policy.min_probability
+        return max(policy.min_probability, policy.drift.min_probability)
 
     @property
     def needed(self) -> float | None:
@@ -143,6 +208,8 @@ def decide_promotion(
     reference: Reference | None = None,
     word: str = "",
     others: Mapping[str, float] | None = None,
+    comparison: Comparison | None = None,
+    retraining: Retraining | None = None,
 ) -> Decision:
     """Decide whether `candidate` replaces `champion`: the first rule with an objection decides.
 
@@ -154,11 +221,28 @@ def decide_promotion(
         baselines: the same metric for every naive baseline.
         now: the current time, with time zone.
         reference: the rows behind the scores; None leaves the least number of rows unchecked.
-        word: why a person promotes the candidate although a check finds it too good, or although the champion knows
-            reference rows, which can only make it look better than it is. Nothing else bends to it.
+        word: why a person promotes the candidate although a check finds it too good, although the feed that drift was
+            seen in looks broken or the candidate forgot the time before it, or although the champion knows reference
+            rows, which can only make it look better than it is. Nothing else bends to it.
         others: the same metric for the other baselines, which the reason names and no rule reads.
+        comparison: of candidate and champion on the reference samples; a policy that asks for more than an even
+            probability refuses a candidate without one.
+        retraining: what is known of the drift that asked for the candidate's training; None if none did.
     """
-    case = Case(candidate, champion, baselines, metric_name, metric, policy, now, reference, word, others or {})
+    case = Case(
+        candidate,
+        champion,
+        baselines,
+        metric_name,
+        metric,
+        policy,
+        now,
+        reference,
+        word,
+        others or {},
+        comparison,
+        retraining,
+    )
     for rule in RULES:
         verdict = rule(case)
         if verdict is not None:
@@ -186,6 +270,20 @@ def _decision(case: Case, promote: bool, outcome: Outcome, reason: str) -> Decis
         case.needed,
         case.policy.dry_run,
         others=case.others,
+        comparison=case.comparison,
+        min_probability=case.min_probability,
+        retraining=case.retraining,
+        warnings=_worn_out(case),
+    )
+
+
+def _worn_out(case: Case) -> tuple[str, ...]:
+    reference = case.reference
+    if reference is None or reference.uses < case.policy.reference_uses_warning:
+        return ()
+    return (
+        f"the reference set of split version {reference.version_id} has decided on {reference.uses} versions, and the "
+        f"more it decides the more luck it rewards; give the split a new version name, which freezes a fresh one",
     )
 
 
@@ -243,6 +341,33 @@ def _plausible(case: Case) -> Verdict:
     return None
 
 
+def _learnt_from_a_working_feed(case: Case) -> Verdict:
+    retraining = case.retraining
+    if retraining is None or not retraining.broken or case.word:
+        return None
+    return "broken_column", (
+        f"drift ({retraining.cause}) asked for version {case.candidate.version}, but the feed looks broken: "
+        f"{'; '.join(retraining.broken)}; repair the feed and train again, or promote this version by hand and say why "
+        "that is right"
+    )
+
+
+def _remembers(case: Case) -> Verdict:
+    before = None if case.retraining is None else case.retraining.before
+    if before is None or case.word or before.champion_failed:
+        return None
+    loss, champion = case.metric.loss(before.candidate), case.metric.loss(before.champion)
+    most = champion + case.policy.drift.max_worse_before * abs(champion)
+    if loss <= most:
+        return None
+    return "worse_before", (
+        f"version {case.candidate.version} has {before.candidate:.6g} on the reference set of split version "
+        f"{before.version_id}, where the champion has {before.champion:.6g}, and the policy lets it be worse by "
+        f"{case.policy.drift.max_worse_before:.0%} at most, as long as the champion has not failed since (its error is "
+        f"{before.growth:.2f} times what it was)"
+    )
+
+
 def _champion_never_saw_the_reference(case: Case) -> Verdict:
     champion = case.champion
     if champion is not None and champion.overlap and not case.word:
@@ -285,9 +410,23 @@ def _beats_champion(case: Case) -> Verdict:
     if loss < case.metric.loss(champion_score) and loss <= case.metric.loss(needed):
         return None
     margin = f" by the margin of {case.policy.margin:.2%}" if case.policy.margin else ""
+    evidence = "" if case.comparison is None else f"; {case.comparison.words()}"
     return "not_better", (
         f"{case.metric_name} {score:.6g} does not beat version {case.champion.version} with "
-        f"{champion_score:.6g}{margin}"
+        f"{champion_score:.6g}{margin}{evidence}"
+    )
+
+
+def _is_no_luck(case: Case) -> Verdict:
+    if case.champion is None or case.min_probability <= 0.5:
+        return None
+    found = "nothing tells how probable that is" if case.comparison is None else case.comparison.words()
+    if case.comparison is not None and case.comparison.probability >= case.min_probability:
+        return None
+    asked = "a training that drift asked for" if case.retraining else "the policy"
+    return "uncertain", (
+        f"{case.metric_name} {case.candidate.score:.6g} may beat version {case.champion.version} with "
+        f"{case.champion.score:.6g} by luck: {found}, and {asked} needs {case.min_probability:.3g}"
     )
 
 
@@ -310,24 +449,36 @@ RULES: tuple[Callable[[Case], Verdict], ...] = (
     _enough_data,
     _never_saw_the_reference,
     _plausible,
+    _learnt_from_a_working_feed,
     _beats_baselines,
     _has_scored_champion,
     _champion_never_saw_the_reference,
+    _remembers,
     _beats_champion,
+    _is_no_luck,
     _cooled_down,
 )
 
 
 def _approval(case: Case) -> tuple[Outcome, str]:
     scored = f"{case.metric_name} {case.candidate.score:.6g}"
-    doubts = case.candidate.suspicion or (case.champion is not None and case.champion.overlap)
+    doubts = _in_doubt(case)
     said = [f"a person says of what is in doubt: {case.word}"] if doubts else []
     outcomes = _beside_baselines(case)
     if case.champion is not None:
         against = f"beats version {case.champion.version} with {case.champion.score:.6g}"
-        return "better", f"{scored} {'; '.join((against, *outcomes, *said))}"
+        evidence = [] if case.comparison is None else [case.comparison.words()]
+        return "better", f"{scored} {'; '.join((against, *evidence, *outcomes, *said))}"
     words = "; ".join((*outcomes, "there is no champion yet", *said))
     return "first", f"{scored} {words}" if outcomes else f"{scored}; {words}"
+
+
+def _in_doubt(case: Case) -> bool:
+    """Return whether the candidate needed a person's word."""
+    if case.candidate.suspicion or (case.champion is not None and case.champion.overlap):
+        return True
+    unsaid = replace(case, word="")
+    return (_learnt_from_a_working_feed(unsaid) or _remembers(unsaid)) is not None
 
 
 def _beside_baselines(case: Case) -> list[str]:

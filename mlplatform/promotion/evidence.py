@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.registry.pairs import Evidence, PairInfo, PairStore, tag_name
+from mlplatform.registry.pairs import PROMOTION_GATE, Evidence, PairInfo, PairStore, tag_name
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
@@ -39,6 +39,18 @@ def find_evidence(store: PairStore, info: PairInfo, check: str, run: Run | None 
     }
     text = tags.get(tag_name(check))
     return None if text is None else Evidence.from_tag(text)
+
+
+def versions_decided_on(store: PairStore, candidate: PairInfo, sha256: str) -> set[int]:
+    """Return the versions that the gate has decided on by a reference set, with the candidate.
+
+    Parameters:
+        sha256: of the reference set.
+    """
+    decisions = store.evidence(candidate.name, PROMOTION_GATE)
+    return {number for number, each in decisions.items() if each.basis.get("reference set") == sha256} | {
+        candidate.version
+    }
 
 
 def keep_finding(

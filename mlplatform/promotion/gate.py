@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-
-import numpy as np
-import pandas as pd
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import (
     REFERENCE,
     DataModule,
     Float32,
-    Panel,
     SplitIntegrityError,
     create_data_module,
     read_manifest,
     read_part,
-    tabular_samples,
 )
 from mlplatform.plugins import METRICS, MODELS
-from mlplatform.promotion.decision import Contender, Decision, Reference, decide_promotion, refuse_damaged
-from mlplatform.promotion.evidence import TOO_GOOD, find_evidence
-from mlplatform.registry import Answers, Forecaster
+from mlplatform.promotion.bootstrap import Comparison
+from mlplatform.promotion.decision import (
+    Contender,
+    Decision,
+    Reference,
+    Retraining,
+    decide_promotion,
+    refuse_damaged,
+)
+from mlplatform.promotion.evidence import TOO_GOOD, find_evidence, versions_decided_on
+from mlplatform.promotion.retraining import DRIFT_CAUSE, look_back
+from mlplatform.promotion.scoring import Scored, compare_pairs, score_pair, shared_samples
+from mlplatform.registry import Forecaster
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairIntegrityError, PairStore
 from mlplatform.registry.runs import mlflow_name, read_training_rows, scores_without_a_number
-from mlplatform.training import Bounds, evaluate
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -109,59 +113,6 @@ def _baseline_key(config: ExperimentConfig, name: str) -> str:
     return mlflow_name(f"baseline_{name}_{metric_name(config)}")
 
 
-def score_pair(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) -> tuple[dict[str, float], Float32]:
-    """Score a pair on all samples of a split part, whatever features and lookback it was trained with.
-
-    Parameters:
-        module: defines samples and truth.
-        frame: the rows of the part.
-
-    Returns:
-        The experiment's metrics, and the error of every sample, of shape (samples,).
-
-    Raises:
-        ValueError: if the pair predicts something else, or needs columns or rows the part does not have.
-    """
-    point, lower, upper, coverage = answer_part(forecaster, module, frame)
-    truth = module.truth(forecaster.preprocessor, module.rows)
-    # A pair without intervals is judged by its point prediction: an interval that is one point wide.
-    wanted = coverage or module.config.uncertainty.coverage
-    bounds = (
-        None if wanted is None else Bounds(point if lower is None else lower, point if upper is None else upper, wanted)
-    )
-    return evaluate(module.config.metrics, truth, point, bounds), _sample_errors(truth, point)
-
-
-def answer_part(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) -> Answers:
-    """Return a pair's answers, in original units, for all samples of a split part.
-
-    Raises:
-        ValueError: as `score_pair` does.
-    """
-    contract, config = forecaster.contract, module.config
-    if contract.task != config.task:
-        raise ValueError(f"its task is {contract.task} instead of {config.task}")
-    if (contract.targets, contract.horizon) != (config.targets, config.horizon):
-        raise ValueError(
-            f"it predicts {', '.join(contract.targets)} over {contract.horizon} steps instead of "
-            f"{', '.join(config.targets)} over {config.horizon}; register what changed under a new experiment name"
-        )
-    if not len(module.rows):
-        raise ValueError(f"no entity of the reference set has the {contract.input_rows} rows that it looks back")
-    missing = [name for name in contract.columns if name not in frame]
-    if missing:
-        raise ValueError(f"it reads {', '.join(missing)}, which the reference set does not have")
-    transformed = forecaster.preprocessor.transform(Panel.from_frame(frame, contract.columns))
-    if contract.task == "forecast":
-        short = contract.input_rows - int(transformed.history[module.rows].min(initial=contract.input_rows))
-        if short > 0:
-            raise ValueError(f"it looks back {contract.input_rows} steps, {short} more than the reference set has")
-        windows = forecaster.windows(transformed, module.rows)
-        return forecaster.postprocess_answers(forecaster.infer_answers(windows))
-    samples = tabular_samples(transformed, contract.columns, None, len(contract.classes), module.rows)
-    return forecaster.postprocess_answers(forecaster.infer_answers(samples))
-
-
 def _others(config: ExperimentConfig, run: Run, naive: Mapping[str, float]) -> dict[str, float]:
     return {name: score for name, score in _baseline_scores(config, run).items() if name not in naive}
 
@@ -176,7 +127,7 @@ class _Gate:
         self.frame = read_part(store.settings, config.dataset.name, config.split.version_id, REFERENCE)
         self.module = create_data_module(config, self.frame)
         self.reference = Reference(manifest.version_id, part.sha256, part.rows)
-        self.errors: dict[str, Float32] = {}
+        self.scored: dict[str, Scored] = {}
         self.notes: list[str] = []
         self._runs: dict[str, Run] = {}
 
@@ -185,7 +136,7 @@ class _Gate:
         champion = self.store.find(self.config.registered_name, PRODUCTION)
         contenders = {"candidate": candidate, **({} if champion is None else {"champion": champion})}
         pairs = {role: self.store.load(info) for role, info in contenders.items()}
-        module = self._samples([pair.contract.input_rows for pair in pairs.values()])
+        module = shared_samples(self.module, [pair.contract.input_rows for pair in pairs.values()])
         scored, obstacle = self._contender("candidate", candidate, pairs["candidate"], module), ""
         try:
             baselines = naive_scores(self.config, candidate, self._run(candidate))
@@ -193,39 +144,30 @@ class _Gate:
             baselines, obstacle = {}, str(error)
         if obstacle and self.config.promotion.must_beat_baselines:
             scored = replace(scored, score=None, obstacle=obstacle)
+        rival = None if champion is None else self._contender("champion", champion, pairs["champion"], module)
+        uses = versions_decided_on(self.store, candidate, self.reference.sha256)
         decision = decide_promotion(
             candidate=scored,
-            champion=None if champion is None else self._contender("champion", champion, pairs["champion"], module),
+            champion=rival,
             baselines=baselines,
             others=_others(self.config, self._run(candidate), baselines),
             metric_name=metric_name(self.config),
             metric=METRICS.get(self.config.metric),
             policy=self.config.promotion,
             now=now,
-            reference=replace(self.reference, left_out=tuple(module.left_out)),
+            reference=replace(self.reference, left_out=tuple(module.left_out), uses=len(uses)),
             word=word,
+            comparison=self._compare(module),
+            retraining=self._retraining(candidate, champion, pairs),
         )
-        return GateReport(replace(decision, notes=tuple(self.notes)), champion, self.errors)
+        errors = {role: each.errors for role, each in self.scored.items()}
+        return GateReport(replace(decision, notes=tuple(self.notes)), champion, errors)
 
     def _run(self, info: PairInfo) -> Run:
         """Return the training run of a pair, fetched once for a decision."""
         if info.run_id not in self._runs:
             self._runs[info.run_id] = self.store.client.get_run(info.run_id)
         return self._runs[info.run_id]
-
-    def _samples(self, needed: Sequence[int]) -> DataModule:
-        """Return the samples that both contenders answer: those of training, for the rows that the candidate needs.
-
-        A champion that looks back further loses a sample only with an entity that is younger than the reference set;
-        with the others it cannot be compared.
-
-        Parameters:
-            needed: rows that the candidate needs, then those that the champion does, if there is one.
-        """
-        module = self.module.with_history(needed[0])
-        times, offsets = module.panel.timestamps, module.panel.offsets
-        is_young = np.repeat(times[offsets[:-1]] > times.min(), np.diff(offsets))
-        return module.only(~is_young | (module.panel.history >= max(needed)))
 
     def _contender(self, role: str, info: PairInfo, forecaster: Forecaster, module: DataModule) -> Contender:
         until = self._run(info).data.params.get("data.train.end")
@@ -239,10 +181,33 @@ class _Gate:
             suspicion="" if suspicion is None or suspicion.passed else suspicion.summary,
         )
         try:
-            scores, self.errors[role] = score_pair(forecaster, module, self.frame)
+            self.scored[role] = score_pair(forecaster, module, self.frame)
         except ValueError as error:
             return replace(contender, obstacle=str(error))
-        return replace(contender, score=scores[self.config.metric])
+        return replace(contender, score=self.scored[role].scores[self.config.metric])
+
+    def _compare(self, module: DataModule) -> Comparison | None:
+        """Return candidate beside champion; None where one of them has no score, or no draw can be scored."""
+        metric = METRICS.get(self.config.metric)
+        scored = [self.scored[role] for role in ("candidate", "champion") if role in self.scored]
+        if len(scored) < 2 or not all(math.isfinite(each.scores[self.config.metric]) for each in scored):
+            return None
+        try:
+            return compare_pairs(metric, scored[0], scored[1], module)
+        except ValueError as error:
+            self.notes.append(f"how probable it is that the candidate is better is unknown: {error}")
+            return None
+
+    def _retraining(
+        self, candidate: PairInfo, champion: PairInfo | None, pairs: Mapping[str, Forecaster]
+    ) -> Retraining | None:
+        cause = self._run(candidate).data.tags.get(DRIFT_CAUSE)
+        if not cause or champion is None:
+            return None if not cause else Retraining(cause)
+        error = None if "champion" not in self.scored else float(self.scored["champion"].errors.mean())
+        retraining, notes = look_back(self.config, cause, champion, pairs, self.frame, error, self.store.settings)
+        self.notes += notes
+        return retraining
 
     def _overlap(self, info: PairInfo) -> str:
         """Return which reference rows a pair was trained on, in words; note if its run does not say."""
@@ -260,10 +225,3 @@ class _Gate:
             f"was trained (split version {recorded}) on {shared} of the {self.reference.rows} rows of the reference "
             f"set of split version {self.reference.version_id}"
         )
-
-
-def _sample_errors(truth: Float32, answers: Float32) -> Float32:
-    """Return the mean absolute error of every sample; for classes, the probability that was given to the wrong ones."""
-    if answers.ndim == 2 and truth.ndim == 1:
-        return np.asarray(1 - answers[np.arange(len(truth)), truth.astype(np.int64)], dtype=np.float32)
-    return np.asarray(np.abs(truth - answers).reshape(len(truth), -1).mean(axis=1), dtype=np.float32)

@@ -105,7 +105,8 @@ def promote_pair(
 def gate_evidence(config: ExperimentConfig, candidate: PairInfo, report: GateReport) -> Evidence:
     """Return a gate decision in the form in which it is kept with the pair."""
     decision = report.decision
-    return Evidence(decision.promote, "; ".join((decision.reason, *decision.notes)), _basis(config, candidate, report))
+    summary = "; ".join((decision.reason, *decision.notes, *decision.warnings))
+    return Evidence(decision.promote, summary, _basis(config, candidate, report), figures=decision.figures)
 
 
 def sync_active_config(store: PairStore, experiment: str, name: str, *, create: bool) -> bool:

@@ -18,6 +18,7 @@ def record_decision(decision: Decision, version: int) -> None:
             "promotion.promote": str(decision.promote).lower(),
             "promotion.outcome": decision.outcome,
             "promotion.reason": decision.reason,
+            **{f"promotion.{name}": f"{value:.6g}" for name, value in decision.figures.items()},
         }
     )
     mlflow.log_text(json.dumps(asdict(decision), indent=1, default=str), "promotion.json")

@@ -27,7 +27,7 @@ from mlplatform.datamodule import (
     sha256_of,
     split_dir,
 )
-from mlplatform.promotion.gate import answer_part
+from mlplatform.promotion.scoring import answer_part
 from mlplatform.registry import Contract, Forecaster, input_panel
 from mlplatform.registry.pairs import PairInfo, PairStore, state_digests, write_folders
 from mlplatform.registry.runs import TrainingRecord, mlflow_name, read_record

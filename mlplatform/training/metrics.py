@@ -18,6 +18,7 @@ from mlplatform.config import ExperimentConfig, bound_levels
 from mlplatform.plugins import METRICS, PluginUse
 
 Values = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 CONTINUOUS = frozenset({"forecast", "regression"})
 CLASSES = frozenset({"classification"})
 
@@ -68,6 +69,8 @@ class Metric:
             values are relative already and may be negative.
         demands: yields what keeps it from scoring a truth: a sentence without its subject, the metric, that names the
             column, what was found and what to do. Asked for every fold and part before anything is fitted.
+        mean_of: of a score that is the mean over the samples of something, what that is: maps the arguments of `score`
+            to values of shape (samples,). The promotion gate resamples these; of other metrics the whole score.
     """
 
     score: Callable[..., float]
@@ -78,6 +81,7 @@ class Metric:
     always: frozenset[str] = frozenset()
     is_relative: bool = False
     demands: Demands | None = None
+    mean_of: Callable[..., Float64] | None = None
 
     def __post_init__(self) -> None:
         # A registry tells by these which module a plug-in comes from.
@@ -106,11 +110,14 @@ def metric(
     always: frozenset[str] = frozenset(),
     is_relative: bool = False,
     demands: Demands | None = None,
+    mean_of: Callable[..., Float64] | None = None,
 ) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Return a decorator that makes a function the metric called `name`; parameters as the attributes of `Metric`."""
 
     def add(score: Callable[..., float]) -> Callable[..., float]:
-        METRICS.register(name)(Metric(score, tasks, greater_is_better, reads, decides, always, is_relative, demands))
+        METRICS.register(name)(
+            Metric(score, tasks, greater_is_better, reads, decides, always, is_relative, demands, mean_of)
+        )
         return score
 
     return add
@@ -146,14 +153,52 @@ def _every_class(truth: Truth) -> Iterator[str]:
         )
 
 
+def _per_sample(values: npt.NDArray[Any]) -> Float64:
+    """Return the mean of every sample, of shape (samples,)."""
+    return np.asarray(values.reshape(len(values), -1).mean(axis=1, dtype=np.float64))
+
+
+def _percentage_errors(truth: Values, prediction: Values) -> Float64:
+    size = np.abs(truth, dtype=np.float64) + np.abs(prediction, dtype=np.float64)
+    error = np.abs(truth.astype(np.float64) - prediction)
+    return np.asarray(200 * np.divide(error, size, out=np.zeros_like(size), where=size > 0))
+
+
+def _quantile_losses(truth: Values, prediction: Values, bounds: Bounds) -> list[Float64]:
+    low, high = bound_levels(bounds.coverage)
+    losses = []
+    for level, quantile in ((low, bounds.lower), (0.5, prediction), (high, bounds.upper)):
+        missed = truth.astype(np.float64) - quantile
+        losses.append(np.maximum(level * missed, (level - 1) * missed))
+    return losses
+
+
+def _covered(truth: Values, bounds: Bounds) -> npt.NDArray[np.bool_]:
+    return np.asarray((bounds.lower <= truth) & (truth <= bounds.upper))
+
+
+def _right(truth: Values, prediction: Values) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.argmax(prediction, axis=1) == truth)
+
+
+def _log_likelihoods(truth: Values, prediction: Values) -> Values:
+    chosen = prediction[np.arange(len(truth)), truth.astype(np.int64)]
+    return np.asarray(np.log(np.clip(chosen, 1e-7, 1.0)))
+
+
 # Drift is judged by the errors that this one reports.
-@metric("mae", CONTINUOUS, always=frozenset({"forecast"}))
+@metric(
+    "mae",
+    CONTINUOUS,
+    always=frozenset({"forecast"}),
+    mean_of=lambda truth, prediction: _per_sample(np.abs(truth - prediction)),
+)
 def mean_absolute_error(truth: Values, prediction: Values) -> float:
     """Mean absolute error."""
     return float(np.mean(np.abs(truth - prediction), dtype=np.float64))
 
 
-@metric("mse", CONTINUOUS)
+@metric("mse", CONTINUOUS, mean_of=lambda truth, prediction: _per_sample(np.square(truth - prediction)))
 def mean_squared_error(truth: Values, prediction: Values) -> float:
     """Mean squared error."""
     return float(np.mean(np.square(truth - prediction), dtype=np.float64))
@@ -185,15 +230,26 @@ def root_mean_squared_logarithmic_error(truth: Values, prediction: Values) -> fl
     return float(np.sqrt(np.mean(np.square(logs))))
 
 
-@metric("smape", CONTINUOUS, is_relative=True)
+@metric(
+    "smape",
+    CONTINUOUS,
+    is_relative=True,
+    mean_of=lambda truth, prediction: _per_sample(_percentage_errors(truth, prediction)),
+)
 def symmetric_mean_absolute_percentage_error(truth: Values, prediction: Values) -> float:
     """Mean of 200 |truth - prediction| / (|truth| + |prediction|), percent (Makridakis, 1993); 0 where both are 0."""
-    size = np.abs(truth, dtype=np.float64) + np.abs(prediction, dtype=np.float64)
-    error = np.abs(truth.astype(np.float64) - prediction)
-    return float(np.mean(200 * np.divide(error, size, out=np.zeros_like(size), where=size > 0)))
+    return float(np.mean(_percentage_errors(truth, prediction)))
 
 
-@metric("mase", CONTINUOUS, reads="scale", decides=False, is_relative=True, demands=_some_change)
+@metric(
+    "mase",
+    CONTINUOUS,
+    reads="scale",
+    decides=False,
+    is_relative=True,
+    demands=_some_change,
+    mean_of=lambda truth, prediction, scale: _per_sample(np.abs(truth - prediction) / scale),
+)
 def mean_absolute_scaled_error(truth: Values, prediction: Values, scale: Values) -> float:
     """Mean absolute error in units of the seasonal naive forecast's error on the training rows.
 
@@ -202,27 +258,40 @@ def mean_absolute_scaled_error(truth: Values, prediction: Values, scale: Values)
     return float(np.mean(np.abs(truth - prediction) / scale, dtype=np.float64))
 
 
-@metric("pinball", CONTINUOUS, reads="bounds")
+@metric(
+    "pinball",
+    CONTINUOUS,
+    reads="bounds",
+    mean_of=lambda truth, prediction, bounds: _per_sample(np.mean(_quantile_losses(truth, prediction, bounds), axis=0)),
+)
 def pinball_loss(truth: Values, prediction: Values, bounds: Bounds) -> float:
     """Mean quantile loss of the lower bound, the point prediction as median, and the upper bound.
 
     Koenker and Bassett, Regression Quantiles, Econometrica, 1978.
     """
-    low, high = bound_levels(bounds.coverage)
-    losses = []
-    for level, quantile in ((low, bounds.lower), (0.5, prediction), (high, bounds.upper)):
-        missed = truth.astype(np.float64) - quantile
-        losses.append(np.mean(np.maximum(level * missed, (level - 1) * missed)))
-    return float(np.mean(losses))
+    return float(np.mean([np.mean(losses) for losses in _quantile_losses(truth, prediction, bounds)]))
 
 
-@metric("coverage", CONTINUOUS, reads="bounds", greater_is_better=True, decides=False)
+@metric(
+    "coverage",
+    CONTINUOUS,
+    reads="bounds",
+    greater_is_better=True,
+    decides=False,
+    mean_of=lambda truth, _prediction, bounds: _per_sample(_covered(truth, bounds)),
+)
 def interval_coverage(truth: Values, _prediction: Values, bounds: Bounds) -> float:
     """Share of the true values that lie inside their prediction interval."""
-    return float(np.mean((bounds.lower <= truth) & (truth <= bounds.upper)))
+    return float(np.mean(_covered(truth, bounds)))
 
 
-@metric("interval_width", CONTINUOUS, reads="bounds", decides=False)
+@metric(
+    "interval_width",
+    CONTINUOUS,
+    reads="bounds",
+    decides=False,
+    mean_of=lambda _truth, _prediction, bounds: _per_sample(bounds.upper - bounds.lower),
+)
 def interval_width(_truth: Values, _prediction: Values, bounds: Bounds) -> float:
     """Mean width of the prediction intervals."""
     return float(np.mean(bounds.upper - bounds.lower, dtype=np.float64))
@@ -241,17 +310,21 @@ def f1_score(truth: Values, prediction: Values) -> float:
     return float(np.mean(scores))
 
 
-@metric("accuracy", CLASSES, greater_is_better=True)
+@metric(
+    "accuracy",
+    CLASSES,
+    greater_is_better=True,
+    mean_of=lambda truth, prediction: _per_sample(_right(truth, prediction)),
+)
 def accuracy(truth: Values, prediction: Values) -> float:
     """Share of samples whose most probable class is the true one."""
-    return float(np.mean(np.argmax(prediction, axis=1) == truth))
+    return float(np.mean(_right(truth, prediction)))
 
 
-@metric("log_loss", CLASSES)
+@metric("log_loss", CLASSES, mean_of=lambda truth, prediction: _per_sample(-_log_likelihoods(truth, prediction)))
 def log_loss(truth: Values, prediction: Values) -> float:
     """Mean negative log-probability of the true class, clipped at 1e-7."""
-    chosen = prediction[np.arange(len(truth)), truth.astype(np.int64)]
-    return float(-np.mean(np.log(np.clip(chosen, 1e-7, 1.0)), dtype=np.float64))
+    return float(-np.mean(_log_likelihoods(truth, prediction), dtype=np.float64))
 
 
 @metric("roc_auc", CLASSES, greater_is_better=True, demands=_every_class)

@@ -125,7 +125,7 @@ def write_expected(folder: Path) -> None:
     from mlplatform.datamodule.splits import REFERENCE, read_part
     from mlplatform.features.online.read import read_rows, read_windows
     from mlplatform.features.retrieval import load_history
-    from mlplatform.promotion.gate import answer_part
+    from mlplatform.promotion.scoring import answer_part
     from mlplatform.registry.pairs import PREVIOUS, PRODUCTION, STAGING, PairStore
     from mlplatform.registry.tables import answer_table, input_panel
     from mlplatform.settings import Settings

@@ -48,9 +48,9 @@ from mlplatform.features.retrieval import load_history
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.promotion.active_config import active_config_path, read_active_pair, read_active_versions
 from mlplatform.promotion.by_hand import promote_version
-from mlplatform.promotion.gate import answer_part
 from mlplatform.promotion.reproduce import reproduce_pair
 from mlplatform.promotion.rollback import repair, roll_back
+from mlplatform.promotion.scoring import answer_part
 from mlplatform.registry.digests import file_digests
 from mlplatform.registry.pairs import LATEST, PREVIOUS, PRODUCTION, STAGING, PairIntegrityError, PairStore
 from mlplatform.registry.tables import input_panel

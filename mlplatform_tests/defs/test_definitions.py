@@ -25,6 +25,7 @@ EXPERIMENT_ASSETS = {
     "production_alias",
     "serving_reload",
     "prediction_log",
+    "forecasts",
     "drift_report",
 }
 HEAVY = {"torch", "ray", "mlflow", "feast", "xgboost", "optuna", "pandera", "duckdb", "sklearn", "scipy", "dvc"}
@@ -90,6 +91,7 @@ def test_edges_run_from_raw_data_to_the_reload_and_from_predictions_to_the_repor
         "production_alias": {f"{EXPERIMENT}/tuned_model", f"{EXPERIMENT}/registered_pair"},
         "serving_reload": {f"{EXPERIMENT}/production_alias"},
         "prediction_log": {f"{EXPERIMENT}/production_alias"},
+        "forecasts": {f"{EXPERIMENT}/production_alias", "yard/online_features"},
         "drift_report": {f"{EXPERIMENT}/prediction_log", "yard/feature_table"},
     }
     assert {name: parents(EXPERIMENT, name) for name in own} == own
@@ -132,7 +134,7 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
     expected = {
         f"{kind}_{name}"
         for name in (EXPERIMENT, SECOND, "diabetes_xgboost")
-        for kind in ("train", "monitor", "promote", "rollback", "repair", "reproduce")
+        for kind in ("train", "monitor", "forecast", "promote", "rollback", "repair", "reproduce")
     }
     expected |= {
         name
@@ -144,7 +146,7 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
     train = defs.resolve_job_def(f"train_{EXPERIMENT}")
     selected = {"/".join(key.path) for key in train.asset_layer.executable_asset_keys}
     assert selected == {f"yard/{name}" for name in DATASET_ASSETS} | {
-        f"{EXPERIMENT}/{name}" for name in EXPERIMENT_ASSETS - {"prediction_log", "drift_report"}
+        f"{EXPERIMENT}/{name}" for name in EXPERIMENT_ASSETS - {"prediction_log", "drift_report", "forecasts"}
     }
     assert {key.name for key in train.asset_layer.asset_graph.asset_check_keys} == {
         "too_good",
@@ -169,7 +171,11 @@ def test_sensors_and_schedules_are_there_and_off_until_asked_for(defs: Definitio
         *(f"new_data_{name}" for name in ("yard", "diabetes")),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
-        *(f"monitor_{name}_daily" for name in (EXPERIMENT, SECOND, "diabetes_xgboost")),
+        *(
+            f"{kind}_{name}_daily"
+            for kind in ("monitor", "forecast")
+            for name in (EXPERIMENT, SECOND, "diabetes_xgboost")
+        ),
         *(f"materialize_{name}_hourly" for name in ("yard", "diabetes")),
     }
     assert all(sensor.default_status == DefaultSensorStatus.STOPPED for sensor in repository.sensor_defs)

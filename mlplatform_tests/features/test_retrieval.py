@@ -142,7 +142,9 @@ def test_online_mode_reads_the_online_store(applied: DatasetConfig, settings: Se
 
 
 def test_a_mode_must_exist_and_fit_the_dataset(dataset: DatasetConfig, settings: Settings) -> None:
-    with pytest.raises(FeatureStoreError, match="unknown retrieval mode 'stream'; known: online, tabular, timeseries"):
+    with pytest.raises(
+        FeatureStoreError, match="unknown retrieval mode 'stream'; known: as_known, online, tabular, timeseries"
+    ):
         FeatureStoreFacade(dataset, "stream", settings)
     with pytest.raises(FeatureStoreError, match="'tabular' does not fit dataset 'plant' of kind timeseries"):
         FeatureStoreFacade(dataset, "tabular", settings)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import logging
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -311,8 +313,8 @@ def test_closing_writes_what_is_buffered_and_leaves_no_temporary_file(settings: 
     assert (log.written_rows, log.buffered_rows, log.dropped_rows) == (600, 0, 0)
 
 
-def wait_for_rows(log: PredictionLog, rows: int) -> None:
-    deadline = time.monotonic() + 20
+def wait_for_rows(log: PredictionLog, rows: int, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
     while log.written_rows < rows and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -380,3 +382,32 @@ def test_appending_does_not_wait_for_the_disk(settings: Settings, monkeypatch: p
     assert time.perf_counter() - started < 0.2
     log.close()
     assert read_predictions(settings, EXPERIMENT).request_id.nunique() == 100
+
+
+FULL_DISK = """
+import resource, signal, sys
+from mlplatform.monitoring.prediction_log import PredictionLog
+from mlplatform.settings import Settings
+from mlplatform_tests.monitoring.test_prediction_log import forecasts, wait_for_rows
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+log = PredictionLog(Settings.from_env({"MLPLATFORM_HOME": sys.argv[1]}), "tiny", flush_interval_s=0.1)
+log.append(forecasts("r1"))
+wait_for_rows(log, 1, seconds=1)
+assert (log.written_rows, log.dropped_rows) == (0, 0)
+log.append(forecasts("r2"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+wait_for_rows(log, 24)
+assert (log.written_rows, log.buffered_rows, log.dropped_rows) == (24, 0, 0)
+"""
+
+
+def test_rows_flow_again_when_a_full_disk_has_space(settings: Settings) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(settings.home)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stderr
+    assert sorted(read_predictions(settings, EXPERIMENT).request_id) == ["r1"] * 12 + ["r2"] * 12
+    assert all(path.suffix == ".parquet" for path in part_files(settings)[0].parent.iterdir())

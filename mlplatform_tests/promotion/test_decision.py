@@ -10,7 +10,15 @@ import pytest
 
 from mlplatform.config import PromotionConfig
 from mlplatform.plugins import METRICS
-from mlplatform.promotion.decision import Contender, Decision, Reference, decide_promotion
+from mlplatform.promotion.bootstrap import Comparison
+from mlplatform.promotion.decision import (
+    Before,
+    Contender,
+    Decision,
+    Reference,
+    Retraining,
+    decide_promotion,
+)
 
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
@@ -181,3 +189,80 @@ def test_the_needed_score_is_the_champion_s_bettered_by_the_margin(metric: str, 
     decision = decide(1.0, champion, metric=metric, margin=0.1)
     assert decision.needed == pytest.approx(needed)
     assert decide(1.0, has_champion=False).needed is None
+
+
+def compared(
+    probability: float,
+    *,
+    retraining: Retraining | None = None,
+    word: str = "",
+    uses: int = 1,
+    scores: tuple[float, float] = (1.0, 1.1),
+    **policy: Any,
+) -> Decision:
+    return decide_promotion(
+        Contender(2, scores[0]), Contender(1, scores[1]), {}, "mae", METRICS.get("mae"), PromotionConfig(**policy), NOW,
+        Reference("pump_v1", "0" * 64, 100, uses=uses), word,
+        comparison=Comparison(-0.1, -0.2, 0.05, probability, 100, "step", 6, 2000), retraining=retraining,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("probability", "retraining", "policy", "outcome"),
+    [
+        # An even probability is no demand: the score alone decides.
+        (0.4, None, {}, "better"),
+        (0.89, None, {"min_probability": 0.9}, "uncertain"),
+        (0.9, None, {"min_probability": 0.9}, "better"),
+        # Drift asks for more, but never for less than the policy.
+        (0.89, Retraining("errors"), {}, "uncertain"),
+        (0.9, Retraining("errors"), {}, "better"),
+        (0.9, Retraining("errors"), {"min_probability": 0.95}, "uncertain"),
+        (0.6, Retraining("errors"), {"drift": {"min_probability": 0.6}}, "better"),
+    ],
+)
+def test_luck_is_refused(
+    probability: float, retraining: Retraining | None, policy: dict[str, Any], outcome: str
+) -> None:
+    decision = compared(probability, retraining=retraining, **policy)
+    assert decision.outcome == outcome
+    assert f"better with probability {probability:.3g} (difference -0.1, 95% interval -0.2 to +0.05" in decision.reason
+    assert decision.figures["probability"] == probability
+
+
+def test_a_demanding_policy_needs_a_comparison() -> None:
+    assert decide(1.0, 1.1, min_probability=0.9).outcome == "uncertain"
+    assert decide(1.0, has_champion=False, min_probability=0.9).outcome == "first"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "failed", "word", "outcome"),
+    [
+        (1.0, False, "", "better"),
+        (1.1, False, "", "better"),
+        (1.2, False, "", "worse_before"),
+        (1.2, True, "", "better"),
+        (1.2, False, "the old plant is gone", "better"),
+    ],
+)
+def test_a_drift_retraining_remembers_the_time_before(candidate: float, failed: bool, word: str, outcome: str) -> None:
+    before = Before("pump_v0", candidate, 1.0, failed, 1.2)
+    decision = compared(0.99, retraining=Retraining("feature:flow", before=before), word=word)
+    assert decision.outcome == outcome
+    assert (word in decision.reason) is True
+
+
+def test_a_broken_feed_waits_for_a_person() -> None:
+    broken = Retraining("feature:flow", ("columns 'flow' and 'heat' seem to be exchanged",))
+    assert compared(1.0, retraining=broken).outcome == "broken_column"
+    assert "seem to be exchanged" in compared(1.0, retraining=broken).reason
+    allowed = compared(1.0, retraining=broken, word="the sensors were renamed")
+    assert allowed.promote
+    assert "the sensors were renamed" in allowed.reason
+    # A word is no proof.
+    assert compared(0.5, retraining=broken, word="the sensors were renamed").outcome == "uncertain"
+
+
+@pytest.mark.parametrize(("uses", "warns"), [(19, False), (20, True)])
+def test_a_worn_reference_set_is_named(uses: int, warns: bool) -> None:
+    assert bool(compared(0.9, uses=uses).warnings) is warns

@@ -498,7 +498,7 @@ def test_classification_answers_label_and_probabilities(platform: Platform) -> N
     settings = platform.serving("tiny_classification")
     rows = [{"width": 1, "colour": "red"}, {"width": 9, "colour": "blue"}]
     with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
-        response = client.post("/predict", json={"rows": rows})
+        response = client.post("/predict", json={"rows": rows}, headers={"x-request-id": "classes"})
         assert response.status_code == 200, response.text
         answer = ClassificationAnswer.model_validate(response.json())
     assert [prediction.label for prediction in answer.predictions] == ["small", "large"]
@@ -507,6 +507,7 @@ def test_classification_answers_label_and_probabilities(platform: Platform) -> N
         assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-6)
         assert prediction.probabilities[prediction.label] == max(prediction.probabilities.values())
     log = read_predictions(settings, "tiny_classification")
+    log = log[log.request_id == "classes"]
     assert log.label.tolist() == ["small", "large"]
     assert log.value.tolist() == pytest.approx(
         [prediction.probabilities[prediction.label] for prediction in answer.predictions]

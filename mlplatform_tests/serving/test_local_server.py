@@ -27,8 +27,8 @@ CLIENTS = 200
 def server(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """`python -m serving.local` for `tiny_forecast`."""
     log = tmp_path_factory.mktemp("local") / "server.log"
-    # As many as there are clients, because here every request must be answered.
-    environ = {**platform.environ, "MLPLATFORM_MAX_REQUESTS": str(2 * CLIENTS)}
+    # As many as there are clients, because here every request must be answered; and the tests say when to look.
+    environ = {**platform.environ, "MLPLATFORM_MAX_REQUESTS": str(2 * CLIENTS), "MLPLATFORM_POLL_S": "0"}
     with in_process("serving.local", environ, log, "--experiment", "tiny_forecast") as server:
         yield server
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+from starlette.testclient import TestClient
 
 from mlplatform.registry.forecaster import Answers
 from mlplatform.registry.tracking import open_tracking
 from mlplatform_tests.serving.conftest import HOURS, START, TOKEN, Platform
-from mlplatform_tests.serving.servers import in_thread
+from mlplatform_tests.serving.servers import in_thread, wait_until_loaded
 from mlplatform_tests.serving.test_answers import forecast
 from serving.api import build_app
 from serving.errors import ServingError
@@ -402,6 +404,18 @@ def test_a_push_of_table_rows_is_read_by_the_next_prediction(client: httpx.Clien
     assert predicted(1001).status_code == 404
     sent = client.post(f"/models/{REGRESSION}/predict", json={"rows": TABLE[:1]}).json()
     assert predicted(1000).json()["predictions"][0]["value"] == sent["predictions"][0]["value"]
+
+
+def test_a_request_beyond_the_limit_is_told_so_in_its_protocol_s_form(platform: Platform) -> None:
+    settings = platform.serving(FORECAST)
+    settings = replace(settings, limits=replace(settings.limits, max_requests=0))
+    with TestClient(build_app({FORECAST: LocalBackend(settings)}, settings)) as client:
+        wait_until_loaded(client)
+        forms = {f"/v2/models/{FORECAST}/infer": "error", SERIES: "error", "/invocations": "message"}
+        for path, key in forms.items():
+            response = client.post(path, json={})
+            assert (response.status_code, response.headers["retry-after"]) == (429, "1"), path
+            assert "works for 0 prediction requests already" in str(response.json()[key])
 
 
 def test_the_commands_of_the_documentation_work(client: httpx.Client, platform: Platform, tmp_path: Path) -> None:

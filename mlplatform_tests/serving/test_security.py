@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
+import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from mlplatform_tests.serving.conftest import TOKEN, Platform
+from mlplatform_tests.serving.servers import in_thread
+from serving.api import build_app
 from serving.errors import ServingError
+from serving.local import LocalBackend
 from serving.security import BodyLimitMiddleware, require_admin
 
 
@@ -82,3 +88,51 @@ def test_a_body_without_a_usable_length_is_refused_at_the_chunk_that_goes_over(d
     with pytest.raises(ServingError, match="has more than 10 bytes"):
         body.read(10)
     assert body.taken_chunks == 3
+
+
+@pytest.fixture(scope="module")
+def guarded(platform: Platform) -> Iterator[httpx.Client]:
+    """A server that asks for tokens."""
+    settings = platform.serving("tiny_forecast", api_tokens=("first", "second"))
+    with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (None, 401),
+        ("Bearer wrong", 401),
+        ("Bearer", 401),
+        ("Basic first", 401),
+        ("Bearer first", 200),
+        ("bearer second", 200),
+        (f"Bearer {TOKEN}", 200),
+    ],
+)
+def test_with_tokens_on_the_server_predictions_need_one(
+    guarded: httpx.Client, platform: Platform, authorization: str | None, status: int
+) -> None:
+    headers = {} if authorization is None else {"authorization": authorization}
+    for path in ("/predict", "/models/tiny_forecast/predict"):
+        answer = guarded.post(path, json={"rows": platform.rows()}, headers=headers)
+        assert answer.status_code == status, answer.text
+    assert guarded.get("/models", headers=headers).status_code == status
+    assert guarded.post("/invocations", json={}, headers=headers).status_code == (401 if status == 401 else 400)
+    if status == 401:
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.json()["error"]["code"] == "unauthorized"
+        assert "first" not in answer.text
+
+
+def test_probes_and_metrics_need_no_token_and_reloads_need_that_of_the_admin(guarded: httpx.Client) -> None:
+    for path in ("/health/live", "/health/ready", "/metrics", "/v2/health/live", "/ping"):
+        assert guarded.get(path).status_code == 200, path
+    assert guarded.post("/admin/reload", headers={"authorization": "Bearer first"}).status_code == 401
+    assert guarded.post("/admin/reload", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_every_answer_has_the_headers_that_keep_browsers_honest(guarded: httpx.Client) -> None:
+    for answer in (guarded.get("/health/live"), guarded.get("/models"), guarded.get("/nowhere")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"

@@ -102,6 +102,15 @@ def gate_metadata(report: "GateReport") -> dict[str, Any]:
     if decision.needed is not None:
         rows.append({"contender": "needed to beat the champion", "score": decision.needed})
     metadata: dict[str, Any] = {"outcome": decision.outcome, "dry_run": decision.dry_run, decision.metric: table(rows)}
+    if decision.figures:
+        metadata["candidate minus champion"] = table([decision.figures])
+    if decision.retraining is not None:
+        metadata["drift"] = decision.retraining.cause
+        metadata["broken columns"] = "; ".join(decision.retraining.broken) or "none"
+        if decision.retraining.before is not None:
+            metadata["on the champion's reference set"] = table([vars(decision.retraining.before)])
+    if decision.warnings:
+        metadata["warning"] = "; ".join(decision.warnings)
     if decision.notes:
         metadata["unknown"] = "; ".join(decision.notes)
     if decision.reference is not None:

@@ -16,7 +16,7 @@ from mlplatform.defs.assets.inputs import (
     too_good_evidence,
 )
 from mlplatform.defs.assets.owned import owned_asset
-from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, TUNED_MODEL
+from mlplatform.defs.keys import CV_FOLDS, DRIFT_CAUSE_TAG, FOLD_PREPROCESSOR, TUNED_MODEL
 from mlplatform.defs.metadata import picture, run_link, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 from mlplatform.defs.versions import data_version, training_part
@@ -50,7 +50,7 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 
         from mlplatform.candidates import train_candidate, training_plots
         from mlplatform.datamodule import TRAIN, TrainingRows, create_data_module, read_manifest, split_dir, track
-        from mlplatform.promotion import LEAKAGE, TOO_GOOD, find_finding
+        from mlplatform.promotion import DRIFT_CAUSE, LEAKAGE, TOO_GOOD, find_finding
         from mlplatform.registry.pairs import tag_name
         from mlplatform.registry.runs import record_candidate, record_training_rows
         from mlplatform.training import RunCheckpoints, check_demands, find_too_good, prepare_fold
@@ -79,6 +79,8 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             sources = training.sources(config.name, settings)
             run.set_tags(config.versions)
             run.set_tags({f"{key}.source": source for key, source in sources.items()})
+            if DRIFT_CAUSE_TAG in context.run.tags:
+                run.set_tag(DRIFT_CAUSE, context.run.tags[DRIFT_CAUSE_TAG])
             leakage = find_finding(settings, config, LEAKAGE, manifest.parts[TRAIN].sha256, names)
             if leakage is not None:
                 run.set_tag(tag_name(LEAKAGE), leakage.to_tag())

@@ -1,6 +1,6 @@
-"""The prediction log: what was served, kept as Parquet for drift reports and error tracking.
+"""The prediction log: what was served, kept for drift reports and error tracking.
 
-Here: the buffer that servers append to, the rows that predictions make, and the part files that hold them.
+Here: the buffer that servers append to, the rows that predictions make, and the files or the database that keep them.
 Not here: what is made of the log (`monitoring.drift`).
 """
 

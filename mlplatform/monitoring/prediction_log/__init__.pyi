@@ -1,6 +1,8 @@
 from .buffer import PredictionLog
 from .reading import prediction_batches, read_predictions
 from .rows import COLUMNS, ServedPredictions, log_schema, log_table
+from .summary import summarise_predictions
+from .upkeep import maintain_predictions
 
 __all__ = [
     "COLUMNS",
@@ -8,6 +10,8 @@ __all__ = [
     "ServedPredictions",
     "log_schema",
     "log_table",
+    "maintain_predictions",
     "prediction_batches",
     "read_predictions",
+    "summarise_predictions",
 ]

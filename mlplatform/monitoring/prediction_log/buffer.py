@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlplatform.monitoring.prediction_log.parts import write_part
 from mlplatform.monitoring.prediction_log.rows import ServedPredictions, log_table
+from mlplatform.monitoring.prediction_log.store import log_store
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ class Piece:
         id: the same at every attempt to write it, so that a write whose success went unheard of adds nothing again.
     """
 
-    date: dt.date
     predictions: deque[ServedPredictions] = field(default_factory=deque)
     rows: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -59,6 +58,9 @@ class PredictionLog:
         flush_rows: rows that start a write at once.
         flush_interval_s: longest time a prediction waits for its write, in seconds.
         max_rows: rows kept in memory; beyond it the oldest are dropped.
+
+    Raises:
+        ValueError: if the settings name a place that cannot be.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class PredictionLog:
         import pandas  # noqa: F401
         import pyarrow.parquet  # noqa: F401
 
-        self.folder = settings.predictions_dir / experiment
+        self.store = log_store(settings, experiment)
         self.experiment = experiment
         self.flush_rows = flush_rows
         self.flush_interval_s = flush_interval_s
@@ -139,7 +141,7 @@ class PredictionLog:
         try:
             self.flush()
         except Exception:
-            logger.exception("%d rows of the prediction log %s are lost", self.buffered_rows, self.folder)
+            logger.exception("%d rows of the prediction log %s are lost", self.buffered_rows, self.store)
 
     def _run(self) -> None:
         while not self._closed:
@@ -153,7 +155,7 @@ class PredictionLog:
                 self.flush()
             except Exception as error:
                 # Whatever it was: without this thread nothing would be written until the next restart.
-                logger.warning("cannot write the prediction log %s, will try again: %r", self.folder, error)
+                logger.warning("cannot write the prediction log %s, will try again: %r", self.store, error)
                 with self._changed:
                     # A full buffer would otherwise retry a failing disk in a busy loop.
                     self._changed.wait_for(lambda: self._closed, timeout=self.flush_interval_s)
@@ -187,7 +189,7 @@ class PredictionLog:
             for predictions in part:
                 piece = of_day.get(date := predictions.date)
                 if piece is None or piece.rows + predictions.rows > PART_ROWS:
-                    piece = of_day[date] = Piece(date)
+                    piece = of_day[date] = Piece()
                     pieces.append(piece)
                 piece.predictions.append(predictions)
                 piece.rows += predictions.rows
@@ -197,10 +199,9 @@ class PredictionLog:
         import pyarrow as pa
 
         rows = pa.concat_tables([self._table(part) for part in self._slices(piece.predictions)])
-        if rows.num_rows:
-            write_part(self.folder, piece.date, piece.id, rows)
-        self.written_rows += rows.num_rows
-        self.dropped_rows += piece.rows - rows.num_rows
+        written = self.store.write(piece.id, rows)
+        self.written_rows += written
+        self.dropped_rows += piece.rows - written
 
     def _table(self, part: Sequence[ServedPredictions]) -> pa.Table:
         """Return the rows of some requests, without those that make none: these would fail at every attempt."""
@@ -211,7 +212,7 @@ class PredictionLog:
         except (ValueError, TypeError) as error:
             if len(part) > 1:
                 return pa.concat_tables([self._table([predictions]) for predictions in part])
-            logger.error("dropped predictions that the prediction log %s cannot hold: %s", self.folder, error)
+            logger.error("dropped predictions that the prediction log %s cannot hold: %s", self.store, error)
             return log_table(self.experiment, [])
 
     def _slices(self, predictions: Sequence[ServedPredictions]) -> Iterator[list[ServedPredictions]]:

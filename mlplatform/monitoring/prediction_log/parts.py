@@ -1,13 +1,21 @@
-"""The log's part files: `<predictions_dir>/<experiment>/date=YYYY-MM-DD/<name>.parquet`."""
+"""The log's part files: `<predictions_dir>/<experiment>/date=YYYY-MM-DD/<name>.parquet`.
+
+A compacted part `compacted-<id>.parquet` may have a file `compacted-<id>.json` beside it, the list of the parts that it
+replaces. From the moment the compacted part has its name these do not count, whether they are still there or not, and
+only then are they deleted. Readers share a lock that the deletion needs for itself: what a reader saw in a folder
+stays there until it is done.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlplatform.locks import FileLock
 from mlplatform.monitoring.prediction_log.rows import FIRST_COLUMNS, log_schema, utc
 from mlplatform.storage import atomic_file
 
@@ -19,16 +27,21 @@ logger = logging.getLogger(__name__)
 
 # Rows that are in memory at once while a file is read, times the few batches read ahead.
 BATCH_ROWS = 65_536
+COMPACTED = "compacted-"
 
 
-def write_part(folder: Path, date: dt.date, name: str, rows: pa.Table) -> None:
-    """Write a part file with rows that were served on a day. Written again under its name, it replaces itself.
+def write_part(folder: Path, name: str, rows: pa.Table) -> None:
+    """Write a part file with rows that were served on one day, at least one.
+
+    Written again under its name, it replaces itself.
 
     Raises:
         OSError: if the disk refuses; nothing is left there then.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    date = rows["served_at"][0].cast(pa.timestamp("s"), safe=False).as_py().date()
     with atomic_file(folder / f"date={date:%Y-%m-%d}" / f"{name}.parquet") as temporary:
         pq.write_table(rows, temporary)
 
@@ -42,20 +55,50 @@ def part_batches(
     """
     import pyarrow as pa
 
+    if not folder.is_dir():
+        return
     condition = _condition(since, until)
-    for path in _parts(folder, since, until):
-        try:
-            yield from _batches(path, columns, condition)
-        except (pa.ArrowException, OSError) as error:
-            logger.warning("skipped %s: not a readable prediction log file (%s)", path, error)
-
-
-def _parts(folder: Path, since: dt.datetime | None, until: dt.datetime | None) -> Iterator[Path]:
     first = dt.date.min if since is None else utc(since).date()
     last = dt.date.max if until is None else utc(until).date()
-    for day in sorted(folder.glob("date=*")):
-        if first <= dt.date.fromisoformat(day.name.removeprefix("date=")) <= last:
-            yield from sorted(day.glob("*.parquet"))
+    with readers_lock(folder, shared=True):
+        for path in (path for date, day in days(folder) if first <= date <= last for path in live_parts(day)):
+            try:
+                yield from read_part(path, columns, condition)
+            except (pa.ArrowException, OSError) as error:
+                logger.warning("skipped %s: not a readable prediction log file (%s)", path, error)
+
+
+def readers_lock(folder: Path, *, shared: bool = False, wait_s: float | None = None) -> FileLock:
+    """Return the lock that readers of a log share, and that whoever deletes parts of it holds alone."""
+    return FileLock(folder / ".readers.lock", shared=shared, wait_s=wait_s)
+
+
+def days(folder: Path) -> Iterator[tuple[dt.date, Path]]:
+    """Yield the days of a log and their folders, oldest first."""
+    for path in sorted(folder.glob("date=????-??-??")):
+        yield dt.date.fromisoformat(path.name.removeprefix("date=")), path
+
+
+def live_parts(day: Path) -> list[Path]:
+    """Return the parts of a day's folder, without those that a compacted one replaces."""
+    parts = sorted(day.glob("*.parquet"))
+    replaced = {name for path in parts if path.name.startswith(COMPACTED) for name in read_manifest(path)}
+    return [path for path in parts if path.name not in replaced]
+
+
+def manifest_of(compacted: Path) -> Path:
+    """Return where the names of the parts are that a compacted part replaces."""
+    return compacted.with_suffix(".json")
+
+
+def read_manifest(compacted: Path) -> list[str]:
+    """Return the parts that a compacted part replaces and that may still be there."""
+    # Asked for by its path: a listing of the folder may have missed what came while it was made.
+    try:
+        names: list[str] = json.loads(manifest_of(compacted).read_bytes())
+    except FileNotFoundError:
+        return []
+    return names
 
 
 def _condition(since: dt.datetime | None, until: dt.datetime | None) -> ds.Expression | None:
@@ -71,7 +114,12 @@ def _condition(since: dt.datetime | None, until: dt.datetime | None) -> ds.Expre
     return None if since is until is None else condition
 
 
-def _batches(path: Path, columns: Sequence[str], condition: ds.Expression | None) -> Iterator[pa.RecordBatch]:
+def read_part(path: Path, columns: Sequence[str], condition: ds.Expression | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a part file, in its order.
+
+    Raises:
+        pyarrow.ArrowException, OSError: if it is no readable part file.
+    """
     import pyarrow as pa
     import pyarrow.dataset as ds
     from pyarrow.fs import LocalFileSystem

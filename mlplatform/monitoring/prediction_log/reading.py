@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mlplatform.monitoring.prediction_log.parts import part_batches
 from mlplatform.monitoring.prediction_log.rows import COLUMNS, log_schema
+from mlplatform.monitoring.prediction_log.store import log_store
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,4 +62,4 @@ def prediction_batches(
         raise ValueError(
             f"the prediction log has no column {', '.join(map(repr, unknown))}; it has {', '.join(COLUMNS)}"
         )
-    return part_batches(settings.predictions_dir / experiment, since, until, columns)
+    return log_store(settings, experiment).batches(since, until, columns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 PAIR_INTEGRITY, SERVING_PARITY = "pair_integrity", "serving_parity"
 PROMOTION_GATE = "promotion_gate"
@@ -25,21 +25,28 @@ class Evidence:
         summary: one sentence for people.
         basis: what the result holds for; the result is stale once any of these is different.
         at: when it was found, ISO 8601.
+        figures: numbers behind the summary, by name.
     """
 
     passed: bool
     summary: str
     basis: Mapping[str, str] = field(default_factory=dict)
     at: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def to_tag(self) -> str:
         """Return the value of the tag that keeps it."""
-        return json.dumps({**asdict(self), "summary": self.summary[:SUMMARY_LENGTH]}, sort_keys=True)
+        values = {**asdict(self), "summary": self.summary[:SUMMARY_LENGTH]}
+        if not self.figures:
+            # Readers of earlier versions know no such field.
+            del values["figures"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_tag(cls, text: str) -> Evidence:
-        """Read what `to_tag` wrote."""
-        return cls(**json.loads(text))
+        """Read what `to_tag` wrote, in this version of the package or another."""
+        values, known = json.loads(text), {each.name for each in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
 
     def changed(self, basis: Mapping[str, str]) -> list[str]:
         """Return the names of what is different now."""

@@ -25,6 +25,7 @@ from mlplatform.registry.pairs.artifacts import (
     verified_copy,
     write_folders,
 )
+from mlplatform.registry.pairs.evidence import Evidence, tag_name
 from mlplatform.registry.pairs.example import differences
 from mlplatform.registry.pairs.info import (
     LATEST,
@@ -294,6 +295,12 @@ class PairStore:
         with self._writing(name) as (ticket, aliases):
             self.resolve(name, version)
             aliases.move(ticket, alias, version, who=who, why=why)
+
+    def evidence(self, name: str, check: str) -> dict[int, Evidence]:
+        """Return version -> what a check last found about it, of all versions that it looked at."""
+        tag = tag_name(check)
+        versions = newest_first(self.client, registered_model(name, "model"))
+        return {int(each.version): Evidence.from_tag(each.tags[tag]) for each in versions if tag in each.tags}
 
     def history(self, name: str) -> list[AliasChange]:
         """Return every change of every alias, oldest first; one of unknown time stands before the next of its alias."""

@@ -1,0 +1,329 @@
+"""Drift reports that can be believed: false alarms on series in which nothing changed, and how soon changes are found.
+
+Series are simulated hour by hour; a report compares the newest week with 12 weeks or a year of training rows, by the
+shipped settings.
+
+False alarms: the share of single reports, on the week right after the training rows, that suspect anything or call
+anything broken; beside a two-sample Kolmogorov-Smirnov test at 5 % per feature, the usual default of drift dashboards,
+and beside Evidently's defaults where it is installed. What is called a trend or a novel season is no alarm.
+
+Found changes: a year of training rows and a week without change; then one of several features of AR(.9) with daily and
+weekly season changes (two change places). What breaks data should be found within the first three daily reports. A
+change of the world is found by the first three, or by three reports on a window that is all new: a day after a shift of
+one standard deviation, the mean of the recent week has moved by a seventh of it.
+
+Looks: daily reports over a year on series in which nothing changed, and how often drift, beyond suspicion, begins.
+
+Run as `python benchmarks/monitoring.py [part ...] [--series N] [--looks N] [--features N ...]`; parts are `null`,
+`detection` and `looks`. By default a few series of the first two, which takes two minutes; figures to quote want
+`null detection looks --series 500 --looks 100 --features 1 7 50`, a night.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from figures import report
+from scipy.signal import lfilter
+from scipy.stats import ks_2samp
+
+from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, load_experiment
+from mlplatform.monitoring import build_report
+from mlplatform.monitoring.drift import DriftReport
+from mlplatform.monitoring.prediction_log import log_schema
+
+Floats = npt.NDArray[np.float64]
+
+WEEK, YEAR = 168, 8766
+TRAINING = {"12 weeks": 12 * WEEK, "a year": 52 * WEEK}
+FALSE_ALARMS, FOUND, LOOKS_PER_YEAR = 0.05, 0.9, 1.0
+FIRST_REPORTS, FULL_REPORTS = (24, 48, 72), (168, 192, 216)
+CATEGORY = "mode"
+PARTS, DEFAULT_PARTS = ("null", "detection", "looks"), ("null", "detection")
+
+
+def noise(generator: np.random.Generator, memory: float, steps: int, features: int) -> Floats:
+    """Return stationary AR(1) series of unit variance, of shape (steps, features)."""
+    shocks = generator.standard_normal((steps + 1500, features)) * np.sqrt(1 - memory**2)
+    return np.asarray(lfilter([1.0], [1.0, -memory], shocks, axis=0)[1500:])
+
+
+def wave(generator: np.random.Generator, period: float, steps: int, features: int) -> Floats:
+    """Return sines of unit amplitude, each with a phase of its own."""
+    phase = generator.uniform(0, 2 * np.pi, features)
+    return np.asarray(np.sin(2 * np.pi * np.arange(steps)[:, None] / period + phase))
+
+
+def seasonal(generator: np.random.Generator, steps: int, features: int) -> Floats:
+    """Return AR(.9) with a daily and a weekly season."""
+    daily, weekly = wave(generator, 24, steps, features), wave(generator, WEEK, steps, features)
+    return noise(generator, 0.9, steps, features) + 1.5 * daily + weekly
+
+
+def counts(generator: np.random.Generator, steps: int, features: int) -> Floats:
+    """Return counts whose rate has memory and a daily season."""
+    rate = np.exp(0.5 * noise(generator, 0.9, steps, features) + wave(generator, 24, steps, features))
+    return generator.poisson(rate).astype(np.float64)
+
+
+Simulation = Callable[[np.random.Generator, int, int], Floats]
+NULLS: dict[str, Simulation] = {
+    "white noise": lambda g, n, k: noise(g, 0.0, n, k),
+    "AR(.9)": lambda g, n, k: noise(g, 0.9, n, k),
+    "AR(.97)": lambda g, n, k: noise(g, 0.97, n, k),
+    "AR(.99)": lambda g, n, k: noise(g, 0.99, n, k),
+    "daily and weekly season": seasonal,
+    "yearly season": lambda g, n, k: noise(g, 0.9, n, k) + 1.5 * wave(g, YEAR, n, k),
+    "counts": counts,
+    "slow trend": lambda g, n, k: noise(g, 0.9, n, k) + 2.0 * np.arange(n)[:, None] / YEAR,
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The experiment whose features are judged, by the shipped settings."""
+
+    base: ExperimentConfig
+
+    def config(self, features: int, *, category: bool = False) -> ExperimentConfig:
+        """Return the experiment with so many numeric features `x0`, `x1`, ..."""
+        columns = {f"x{number}": self.base.dataset.columns["load_pu"] for number in range(features)}
+        if category:
+            columns[CATEGORY] = self.base.dataset.columns["cooling"]
+        dataset = self.base.dataset.model_copy(update={"columns": columns})
+        chosen = self.base.features.model_copy(update={"columns": tuple(columns)})
+        return self.base.model_copy(update={"dataset": dataset, "features": chosen, "targets": ("x0",)})
+
+    def report(
+        self, rows: pd.DataFrame, trained: int, until: int, previous: DriftReport | None = None, *, features: int
+    ) -> DriftReport:
+        """Return the report on the rows up to a step."""
+        nothing_served = log_schema().empty_table().to_pandas()
+        config = self.config(features, category=CATEGORY in rows)
+        return build_report(config, 1, rows.iloc[:trained], rows.iloc[:until], nothing_served, None, previous=previous)
+
+
+def frame(values: Floats, categories: npt.NDArray[np.str_] | None = None) -> pd.DataFrame:
+    """Return series as rows of one entity in canonical form."""
+    columns: dict[str, object] = {
+        ENTITY: np.ones(len(values), dtype=np.int64),
+        TIMESTAMP: pd.date_range("2023-03-06", periods=len(values), freq="1h", tz="UTC"),
+    }
+    columns |= {f"x{number}": values[:, number] for number in range(values.shape[1])}
+    return pd.DataFrame(columns if categories is None else columns | {CATEGORY: categories})
+
+
+def measure_null(bench: Bench, series: int, numbers: Sequence[int]) -> None:
+    """Report the share of single reports that raise a false alarm, of every kind of series."""
+    evidently = _evidently()
+    for features in numbers:
+        # Fifty features are fifty series.
+        reports = max(series if features < 50 else series // 5, 1)
+        for length, trained in TRAINING.items():
+            for kind, simulate in NULLS.items():
+                generator = np.random.default_rng([features, trained, list(NULLS).index(kind)])
+                ours, textbook, dashboard = 0, 0, 0
+                for _ in range(reports):
+                    values = simulate(generator, trained + WEEK, features)
+                    rows = frame(values)
+                    found = bench.report(rows, trained, len(rows), features=features)
+                    ours += bool(found.suspects or found.quality)
+                    textbook += _textbook(values[:trained], values[trained:])
+                    dashboard += evidently(rows.iloc[:trained, 2:], rows.iloc[trained:, 2:]) if evidently else 0
+                case = f"false alarms: {kind}, {length} of training, {features} features, of {reports} reports"
+                share, aim = ours / reports, f"<= {FALSE_ALARMS:g}"
+                met = share <= FALSE_ALARMS
+                peer = textbook / reports
+                report("monitoring", case, share, "share", peer="KS p<.05", peer_value=peer, aim=aim, met=met)
+                if evidently:
+                    peer = dashboard / reports
+                    report("monitoring", case, share, "share", peer="Evidently", peer_value=peer, aim=aim, met=met)
+
+
+def _textbook(trained: Floats, recent: Floats) -> bool:
+    return any(ks_2samp(trained[:, each], recent[:, each]).pvalue < 0.05 for each in range(trained.shape[1]))
+
+
+def _evidently() -> Callable[[pd.DataFrame, pd.DataFrame], bool] | None:
+    """Return Evidently's verdict by its defaults, whether any column drifted; `None` where it is not installed."""
+    try:
+        from evidently import Report
+        from evidently.metrics import ValueDrift
+    except ImportError:
+        return None
+
+    def judge(trained: pd.DataFrame, recent: pd.DataFrame) -> bool:
+        run = Report([ValueDrift(column=name) for name in trained]).run(recent, trained)
+        return any(metric["value"] < 0.05 for metric in run.dict()["metrics"])
+
+    return judge
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the last rows, and what a report that has found it says.
+
+    Attributes:
+        apply: changes the rows from a step on, in place.
+        finds: whether a report has found it.
+        breaks_data: whether it is a fault of the data and no change of the world.
+    """
+
+    apply: Callable[[pd.DataFrame, int, np.random.Generator], None]
+    finds: Callable[[DriftReport], bool]
+    breaks_data: bool = False
+
+
+def _alarm(report: DriftReport) -> bool:
+    return bool(report.suspects)
+
+
+def _broken(kind: str) -> Callable[[DriftReport], bool]:
+    return lambda report: any(each.kind == kind for each in report.quality)
+
+
+def _shift(size: float) -> Callable[[pd.DataFrame, int, np.random.Generator], None]:
+    def apply(rows: pd.DataFrame, start: int, _: np.random.Generator) -> None:
+        rows.loc[start:, "x1"] += size
+
+    return apply
+
+
+def _double_variance(rows: pd.DataFrame, start: int, _: np.random.Generator) -> None:
+    rows.loc[start:, "x1"] *= np.sqrt(2.0)
+
+
+def _lose(rows: pd.DataFrame, start: int, generator: np.random.Generator) -> None:
+    lost = start + np.flatnonzero(generator.random(len(rows) - start) < 0.3)
+    rows.loc[lost, "x1"] = np.nan
+
+
+def _other_unit(rows: pd.DataFrame, start: int, _: np.random.Generator) -> None:
+    rows.loc[start:, "x1"] = rows.loc[start:, "x1"] * 1.8 + 32.0
+
+
+def _stick(rows: pd.DataFrame, start: int, _: np.random.Generator) -> None:
+    rows.loc[start:, "x1"] = rows.loc[start, "x1"]
+
+
+def _swap(rows: pd.DataFrame, start: int, _: np.random.Generator) -> None:
+    rows.loc[start:, ["x1", "x2"]] = rows.loc[start:, ["x2", "x1"]].to_numpy()
+
+
+def _new_category(rows: pd.DataFrame, start: int, generator: np.random.Generator) -> None:
+    new = start + np.flatnonzero(generator.random(len(rows) - start) < 0.1)
+    rows.loc[new, CATEGORY] = "unheard of"
+
+
+def _later_peak(rows: pd.DataFrame, start: int, _: np.random.Generator) -> None:
+    hours = np.arange(len(rows))[start:]
+    rows.loc[start:, "x1"] += 1.5 * (np.sin(2 * np.pi * (hours - 6) / 24) - np.sin(2 * np.pi * hours / 24))
+
+
+CHANGES: dict[str, Change] = {
+    "nothing": Change(lambda *_: None, lambda report: _alarm(report) or report.is_broken),
+    "mean + 1 sigma": Change(_shift(1.0), _alarm),
+    "mean + 2 sigma": Change(_shift(2.0), _alarm),
+    "variance x 2": Change(_double_variance, _alarm),
+    "missing 0 to 30 %": Change(_lose, _broken("missing"), breaks_data=True),
+    "unit (°F for °C)": Change(_other_unit, _broken("unit"), breaks_data=True),
+    "stuck sensor": Change(_stick, _broken("stuck"), breaks_data=True),
+    "swapped columns": Change(_swap, _broken("swapped"), breaks_data=True),
+    "unseen category": Change(_new_category, _alarm),
+    "daily peak 6 h later": Change(_later_peak, _alarm),
+}
+
+
+def measure_detection(bench: Bench, series: int) -> None:
+    """Report the share of changes that are found within three reports, and after how many hours."""
+    trained = TRAINING["a year"]
+    for name, change in CHANGES.items():
+        for features in (2, 7) if name in ("nothing", "mean + 1 sigma") else (7,):
+            generator = np.random.default_rng([features, list(CHANGES).index(name)])
+            hours = [_hours_to_alarm(bench, change, generator, trained, features) for _ in range(series)]
+            case = f"{name}, {features} features, of {series} series"
+            for reports, what in ((FIRST_REPORTS, "the first three daily reports"), (FULL_REPORTS, "a full new week")):
+                share = sum(bool(each & set(reports)) for each in hours) / series
+                if change.breaks_data and reports == FULL_REPORTS:
+                    continue
+                is_aim = name != "nothing" and (change.breaks_data or reports == FULL_REPORTS)
+                aim, met = (f">= {FOUND:g}", share >= FOUND) if is_aim else (None, None)
+                report("monitoring", f"found within {what}: {case}", share, "share", aim=aim, met=met)
+            first = [min(each) for each in hours if each]
+            if first:
+                report("monitoring", f"median time to the first alarm: {case}", float(np.median(first)), "h")
+
+
+def _hours_to_alarm(
+    bench: Bench, change: Change, generator: np.random.Generator, trained: int, features: int
+) -> set[int]:
+    """Return how many hours after the change a report finds it."""
+    start = trained + WEEK
+    steps = start + FULL_REPORTS[-1]
+    common = noise(generator, 0.9, steps, 1)
+    own = noise(generator, 0.9, steps, features)
+    # Features hang together, each with a level, a scale and a daily peak of its own where columns are told apart.
+    weight = np.linspace(0.2, 0.8, features)
+    values = np.sqrt(weight) * common + np.sqrt(1 - weight) * own
+    values += 1.5 * np.sin(2 * np.pi * np.arange(steps)[:, None] / 24) + wave(generator, WEEK, steps, features)
+    values += 3.0 * np.arange(features)
+    modes = np.where(generator.random(steps) < 0.3, "on", "off")
+    rows = frame(values, modes)
+    change.apply(rows, start, generator)
+    looks = FIRST_REPORTS if change.breaks_data else (*FIRST_REPORTS, *FULL_REPORTS)
+    reports = {hours: bench.report(rows, trained, start + hours, features=features) for hours in looks}
+    return {hours for hours, found in reports.items() if change.finds(found)}
+
+
+def measure_looks(bench: Bench, years: int, numbers: Sequence[int]) -> None:
+    """Report how often, in a year of daily reports on series in which nothing changed, drift begins."""
+    trained = TRAINING["a year"]
+    # A year of reports on fifty features takes a quarter of an hour.
+    for features in (number for number in numbers if number < 50):
+        for kind in ("AR(.9)", "AR(.99)", "daily and weekly season"):
+            generator = np.random.default_rng([features, list(NULLS).index(kind)])
+            begins = sum(
+                _begins_in_a_year(bench, NULLS[kind](generator, trained + YEAR, features), trained)
+                for _ in range(years)
+            )
+            case = f"drift begun per year of daily reports: {kind}, {features} features, {years} years"
+            met = begins / years <= LOOKS_PER_YEAR
+            report("monitoring", case, begins / years, "per year", aim=f"<= {LOOKS_PER_YEAR:g}", met=met)
+
+
+def _begins_in_a_year(bench: Bench, values: Floats, trained: int) -> int:
+    rows, previous, begins = frame(values), None, 0
+    for until in range(trained + WEEK, len(rows), 24):
+        now = bench.report(rows, trained, until, previous, features=values.shape[1])
+        begins += now.is_drifted and not (previous is not None and previous.is_drifted)
+        previous = now
+    return begins
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="*", choices=[*PARTS, []], default=[])
+    parser.add_argument("--series", type=int, default=4, help="series per kind")
+    parser.add_argument("--looks", type=int, default=1, help="years of daily reports per kind")
+    parser.add_argument("--features", type=int, nargs="*", default=[1, 7], help="features of a report without change")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore", RuntimeWarning)
+    bench = Bench(load_experiment("fleet_xgboost"))
+    chosen = asked.part or DEFAULT_PARTS
+    if "null" in chosen:
+        measure_null(bench, asked.series, asked.features)
+    if "detection" in chosen:
+        measure_detection(bench, asked.series)
+    if "looks" in chosen:
+        measure_looks(bench, asked.looks, asked.features)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""What is wrong with the data themselves, and no change of the world: a reason to call someone, not to train again.
+
+Looked for in the newest block, so that it is found the day it happens: columns and rows that stay away, sensors that
+repeat one value, values far outside everything seen, another unit, and columns that stand in each other's place. A unit
+or a swap is named only if putting it right makes the newest rows ordinary again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from mlplatform.monitoring.blocks import Blocks
+from mlplatform.monitoring.calibration import discoveries
+from mlplatform.monitoring.evidence import Evidence, Judge
+from mlplatform.monitoring.questions import DAILY_SHAPE, LEVEL, LOG_FLOOR, SPREAD, correlation_distances
+from mlplatform.monitoring.statistics import daily_shape, level, spread, standardise
+
+Floats = npt.NDArray[np.float64]
+
+SCHEMA, FRESHNESS, MISSING_VALUES, STUCK = "schema", "freshness", "missing", "stuck"
+RANGE, UNIT, SWAPPED = "range", "unit", "swapped"
+# Between the two columns of a swap.
+AND = " and "
+# False alarms of the calibrated questions, over all features.
+RATE = 0.005
+# A stretch of equal values is a stuck sensor from this length on, and if it is twice the longest of the training.
+MIN_RUN = 6
+# Outside of everything seen by more than the whole range of it, in more than so many values.
+RANGE_SHARE = 0.01
+# Training blocks that a range needs.
+RANGE_BLOCKS = 14
+# The share of entities whose newest block is empty that makes a feed stale: one transformer may be out of service.
+SILENT_SHARE = 0.5
+# A repaired column is ordinary if nothing about it is less likely than this.
+ORDINARY = 0.05
+# Standard deviations that a changed offset moves the level by at least.
+OFFSET_FLOOR = 3.0
+# Pairs that are tried for a swap, at most.
+MAX_PAIRS = 200
+# Factor and offset that a unit, or its prefix, is mistaken with; a factor near one would explain real changes away.
+UNITS: Mapping[str, tuple[float, float]] = {
+    "1000 times the values": (1e3, 0.0),
+    "a thousandth of the values": (1e-3, 0.0),
+    "100 times the values": (100.0, 0.0),
+    "a hundredth of the values": (0.01, 0.0),
+    "10 times the values": (10.0, 0.0),
+    "a tenth of the values": (0.1, 0.0),
+    "60 times the values, as minutes for hours": (60.0, 0.0),
+    "a sixtieth of the values, as hours for minutes": (1 / 60, 0.0),
+    "3.6 times the values, as km/h for m/s": (3.6, 0.0),
+    "1/3.6 of the values, as m/s for km/h": (1 / 3.6, 0.0),
+    "°F for °C": (1.8, 32.0),
+    "°C for °F": (1 / 1.8, -32 / 1.8),
+    "K for °C": (1.0, 273.15),
+    "°C for K": (1.0, -273.15),
+    "the other sign": (-1.0, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class QualityBreak:
+    """Something that is broken.
+
+    Attributes:
+        kind: `schema`, `freshness`, `missing`, `stuck`, `range`, `unit` or `swapped`.
+        column: the feature; empty where it is about all.
+        detail: what was found, and what was expected.
+    """
+
+    kind: str
+    column: str
+    detail: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The features that must not be judged while this is broken."""
+        return tuple(self.column.split(AND)) if self.column else ()
+
+    @property
+    def name(self) -> str:
+        """Kind and column, as `stuck:load`."""
+        return f"{self.kind}:{self.column}" if self.column else self.kind
+
+
+def schema_breaks(columns: Sequence[str], present: Sequence[str]) -> list[QualityBreak]:
+    """Return the columns that rows do not have."""
+    return [
+        QualityBreak(SCHEMA, name, f"the rows have no column {name!r}; they have {', '.join(present)}")
+        for name in columns
+        if name not in present
+    ]
+
+
+def freshness_breaks(blocks: Blocks, max_age: dt.timedelta | None, now: dt.datetime) -> list[QualityBreak]:
+    """Return whether the newest row is too old, or most entities have stopped sending.
+
+    Parameters:
+        max_age: the greatest age of the newest row that is not too old, `None` for any.
+    """
+    if blocks.newest is None:
+        return []
+    found = []
+    age = now - blocks.newest.to_pydatetime()
+    if max_age is not None and age > max_age:
+        found.append(QualityBreak(FRESHNESS, "", f"the newest row is {age} old; {max_age} is the limit"))
+    entities = len(blocks.entities)
+    newest = blocks.step_of >= (blocks.count - 1) * blocks.steps
+    silent = entities - len(np.unique(blocks.entity_of[newest]))
+    if silent > SILENT_SHARE * entities:
+        found.append(QualityBreak(FRESHNESS, "", f"{silent} of {entities} entities have no row in the newest block"))
+    return found
+
+
+def number_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
+    """Return what is broken in the values of numeric columns, a column's first fault alone.
+
+    Parameters:
+        judge: of the newest block.
+        values: per column, of shape (blocks, steps, entities).
+    """
+    rest, found = dict(values), list[QualityBreak]()
+    for look in (_stuck_breaks, _swaps, _unit_breaks, _range_breaks):
+        new = look(judge, rest)
+        found += new
+        broken = {name for each in new for name in each.columns}
+        rest = {name: each for name, each in rest.items() if name not in broken}
+    return found
+
+
+def missing_breaks(judge: Judge, shares: Mapping[str, Floats], min_missing: float) -> list[QualityBreak]:
+    """Return the columns of whose newest values more are missing than chance allows.
+
+    Parameters:
+        judge: of the newest block.
+        shares: per column, the missing share of every block.
+    """
+    blocks, names = judge.blocks, list(shares)
+    evidence = [judge.mean_of_blocks(name, MISSING_VALUES, shares[name], min_missing) for name in names]
+    p = np.array([each.p_flat if each.change >= each.floor else 1.0 for each in evidence])
+    found = []
+    for name, is_broken in zip(names, discoveries(p, RATE)[0], strict=True):
+        share = shares[name]
+        trained = share[blocks.is_training & np.isfinite(share)]
+        usual = float(trained.mean()) if len(trained) else 0.0
+        # A column that is wholly gone needs no calibration.
+        if is_broken or (share[-1] >= 1.0 and usual < 1.0 - min_missing):
+            detail = f"{share[-1]:.0%} of the newest values are missing; {usual:.1%} were in training"
+            found.append(QualityBreak(MISSING_VALUES, name, detail))
+    return found
+
+
+def _stuck_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
+    blocks = judge.blocks
+    if blocks.days is None:
+        # Rows of a table may come in any order, sorted by value too.
+        return []
+    found = {name: _stuck(blocks, each) for name, each in values.items()}
+    return [QualityBreak(STUCK, name, detail) for name, detail in found.items() if detail]
+
+
+def _range_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
+    found = {name: _outside(judge.blocks, each) for name, each in values.items()}
+    return [QualityBreak(RANGE, name, detail) for name, detail in found.items() if detail]
+
+
+def _stuck(blocks: Blocks, values: Floats) -> str:
+    """Return which entities repeat one value for longer than ever before."""
+    found = []
+    for number, entity in enumerate(blocks.entities):
+        own = values[:, :, number]
+        trained, recent = own[blocks.is_training], own[-2:]
+        trained, recent = trained[np.isfinite(trained)], recent[np.isfinite(recent)]
+        if not len(trained) or len(recent) < MIN_RUN:
+            continue
+        run = _longest_run(recent[::-1] == recent[-1], first_only=True)
+        longest = _longest_run(np.diff(trained) == 0, first_only=False) + 1
+        if run >= max(MIN_RUN, 2 * longest):
+            found.append(f"entity {entity} repeats {recent[-1]:g} for {run} steps; {longest} was the longest before")
+    return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def _longest_run(is_same: npt.NDArray[np.bool_], *, first_only: bool) -> int:
+    """Return the length of the longest stretch of True, or of that at the beginning."""
+    ends = np.flatnonzero(~np.concatenate([is_same, [False]]))
+    lengths = np.diff(np.concatenate([[-1], ends])) - 1
+    return int(lengths[0] if first_only else lengths.max())
+
+
+def _outside(blocks: Blocks, values: Floats) -> str:
+    trained, newest = values[blocks.is_training], values[-1]
+    if not np.isfinite(trained).any() or not np.isfinite(newest).any():
+        return ""
+    low, high = float(np.nanmin(trained)), float(np.nanmax(trained))
+    size = high - low
+    far = newest[(newest < low - size) | (newest > high + size)]
+    if size == 0.0 or len(trained) < RANGE_BLOCKS or len(far) <= RANGE_SHARE * np.isfinite(newest).sum():
+        return ""
+    return f"{len(far)} of the newest values are as far out as {far[0]:g}; training rows lie in {low:g} to {high:g}"
+
+
+def _unit_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
+    """Return the unit that the newest block of a column looks to be in, for those whose level is extraordinary.
+
+    A factor also changes the spread, and is named only if that is out of the ordinary; an offset or another sign only
+    if the level moves far.
+    """
+    found = []
+    for name in _strange(judge, values, LEVEL):
+        now_level, now_spread, _ = _newest(judge, name, values[name])
+        for text, (factor, offset) in UNITS.items():
+            is_far = abs(now_level.change) >= OFFSET_FLOOR
+            is_plain = is_far if offset or factor == -1.0 else now_spread.p_flat <= ORDINARY
+            repaired = values[name].copy()
+            repaired[-1] = (repaired[-1] - offset) / factor
+            if is_plain and _is_ordinary(judge, name, repaired):
+                found.append(QualityBreak(UNIT, name, f"the newest values look like {text}"))
+                break
+    return found
+
+
+def _swaps(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
+    """Return the pairs of columns whose newest blocks are ordinary once they change places, and were not before."""
+    strange = _strange(judge, values, LEVEL, SPREAD)
+    found, done = [], set[str]()
+    for first, second in list(combinations(strange, 2))[:MAX_PAIRS]:
+        if {first, second} & done:
+            continue
+        one, other = values[first].copy(), values[second].copy()
+        one[-1], other[-1] = values[second][-1], values[first][-1]
+        if _is_ordinary(judge, first, one) and _is_ordinary(judge, second, other):
+            done |= {first, second}
+            detail = "the newest values of each look like those of the other"
+            found.append(QualityBreak(SWAPPED, f"{first}{AND}{second}", detail))
+    return found
+
+
+def swapped_by_correlation(blocks: Blocks, values: Mapping[str, Floats]) -> list[QualityBreak]:
+    """Return the pair of columns that, once they change places, belongs together with the others as before.
+
+    For columns that look alike one by one, asked once the correlations of all features have changed.
+    """
+    names = list(values)
+    standards = [standardise(values[name], blocks) for name in names]
+    distances = correlation_distances(blocks, standards)
+    usual = float(np.nanquantile(distances[blocks.is_training], 1.0 - ORDINARY))
+    best, pair = float(distances[-1]), None
+    for i, j in list(combinations(range(len(names)), 2))[:MAX_PAIRS]:
+        changed = list(standards)
+        changed[i], changed[j] = standards[i].copy(), standards[j].copy()
+        changed[i][blocks.recent], changed[j][blocks.recent] = standards[j][blocks.recent], standards[i][blocks.recent]
+        distance = float(correlation_distances(blocks, changed)[-1])
+        if distance < best:
+            best, pair = distance, (names[i], names[j])
+    if pair is None or best > usual:
+        return []
+    return [QualityBreak(SWAPPED, AND.join(pair), "their correlations with the others have changed places")]
+
+
+def _strange(judge: Judge, values: Mapping[str, Floats], *kinds: str) -> list[str]:
+    """Return the columns whose newest block is extraordinary in what is asked."""
+    evidence = [each for name, rows in values.items() for each in _newest(judge, name, rows) if each.kind in kinds]
+    p = np.array([each.p_flat if each.matters or np.isnan(each.p_flat) else 1.0 for each in evidence])
+    rejected = discoveries(p, RATE)[0]
+    return list(dict.fromkeys(each.column for each, is_strange in zip(evidence, rejected, strict=True) if is_strange))
+
+
+def _is_ordinary(judge: Judge, name: str, values: Floats) -> bool:
+    return all(not each.p_flat <= ORDINARY for each in _newest(judge, name, values))
+
+
+def _newest(judge: Judge, name: str, values: Floats) -> tuple[Evidence, Evidence, Evidence]:
+    """Return what the newest block says of level, spread and daily shape."""
+    blocks, standard = judge.blocks, standardise(values, judge.blocks)
+    shape = daily_shape(standard, blocks.window)
+    return (
+        judge.mean_of_blocks(name, LEVEL, level(standard), 1.0),
+        judge.mean_of_blocks(name, SPREAD, spread(standard), 2 * LOG_FLOOR),
+        judge.window(name, DAILY_SHAPE, np.arange(blocks.count), shape, LOG_FLOOR, one_sided=True),
+    )

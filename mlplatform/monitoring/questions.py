@@ -1,0 +1,150 @@
+"""Every question a report asks about its features, and which answers are more than chance.
+
+All questions of a report share one false-discovery rate, so that fifty features raise no more false alarms than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from mlplatform.monitoring.blocks import UNSEEN, Blocks
+from mlplatform.monitoring.calibration import discoveries
+from mlplatform.monitoring.evidence import Evidence, Judge
+from mlplatform.monitoring.statistics import (
+    category_distances,
+    category_shares,
+    correlation_matrices,
+    daily_shape,
+    level,
+    own_share,
+    shape_distances,
+    spread,
+)
+
+Floats = npt.NDArray[np.float64]
+Distance = Callable[[Floats, Floats], float]
+
+LEVEL, SPREAD, SHAPE, DAILY_SHAPE = "level", "spread", "shape", "daily shape"
+CATEGORIES, UNSEEN_CATEGORY, CORRELATION = "categories", "unseen category", "correlation"
+# How much of the false-discovery rate a question may take: most drift is one of level.
+WEIGHTS = {LEVEL: 6.0, SPREAD: 2.0, SHAPE: 1.0, DAILY_SHAPE: 1.0, CATEGORIES: 6.0, CORRELATION: 2.0}
+# The least change of a logarithm, of a distance between categories, and the least share of an unseen category.
+LOG_FLOOR, CATEGORY_FLOOR, UNSEEN_FLOOR = 0.22, 0.1, 0.01
+# What the correlations of all features together are listed under.
+ALL_FEATURES = "all features"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the questions about one feature found.
+
+    Attributes:
+        kinds: the questions whose answer is more than chance.
+        q: the least adjusted p-value of its questions; NaN where none could be asked.
+        is_slow: whether the change is a trend, or came bit by bit.
+    """
+
+    column: str
+    kinds: tuple[str, ...]
+    q: float
+    is_slow: bool
+
+
+def ask_number(judge: Judge, column: str, standard: Floats, distance: Distance, min_effect: float) -> list[Evidence]:
+    """Ask about a numeric feature.
+
+    Parameters:
+        standard: its standardised values, of shape (blocks, steps, entities).
+        distance: a registered drift test, which compares shapes.
+        min_effect: the least change of level that matters, in standard deviations of the training.
+    """
+    blocks = judge.blocks
+    places = np.arange(blocks.count)
+    ends, distances = shape_distances(standard, blocks, distance)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithms = np.log(np.maximum(distances, 1e-3))
+    daily = daily_shape(standard, blocks.window)
+    return [
+        judge.mean_of_blocks(column, LEVEL, level(standard), min_effect),
+        judge.mean_of_blocks(column, SPREAD, spread(standard), LOG_FLOOR),
+        judge.window(column, DAILY_SHAPE, places, daily, LOG_FLOOR, one_sided=True),
+        judge.window(column, SHAPE, ends, logarithms, LOG_FLOOR, one_sided=True),
+    ]
+
+
+def ask_category(judge: Judge, column: str, codes: npt.NDArray[np.int64], categories: int) -> list[Evidence]:
+    """Ask about a categorical feature; a category that no training row has needs no calibration."""
+    blocks = judge.blocks
+    if not (codes[blocks.is_training] >= 0).any():
+        return [Evidence(column, CATEGORIES, float("nan"), float("nan"), 0.0, CATEGORY_FLOOR, False)]
+    shares = category_shares(codes, categories)
+    distances = category_distances(shares, blocks)
+    found = [judge.window(column, CATEGORIES, np.arange(blocks.count), distances, CATEGORY_FLOOR, one_sided=True)]
+    recent = codes[blocks.recent]
+    unseen = float(np.mean(recent == UNSEEN)) if recent.size else 0.0
+    if unseen >= UNSEEN_FLOOR:
+        found.append(Evidence(column, UNSEEN_CATEGORY, 0.0, 0.0, unseen, UNSEEN_FLOOR, False))
+    return found
+
+
+def ask_correlation(judge: Judge, standards: Sequence[Floats]) -> list[Evidence]:
+    """Ask whether the features still belong together as they did; at least two are needed."""
+    if len(standards) < 2:
+        return []
+    sizes = correlation_distances(judge.blocks, standards)
+    places = np.arange(judge.blocks.count)
+    return [judge.window(ALL_FEATURES, CORRELATION, places, np.log(sizes), LOG_FLOOR, one_sided=True)]
+
+
+def correlation_distances(blocks: Blocks, standards: Sequence[Floats]) -> Floats:
+    """Return how far the correlations of every window are from those of the training, root mean square over pairs."""
+    matrices = correlation_matrices(list(standards), blocks.window)
+    if not blocks.is_training.any():
+        return np.full(len(matrices), np.nan)
+    single = correlation_matrices(list(standards), 1)
+    training = np.nanmean(single[blocks.is_training], axis=0)
+    pairs = np.triu_indices(len(standards), 1)
+    apart = (matrices - training)[:, pairs[0], pairs[1]]
+    apart[blocks.is_training] /= own_share(blocks)
+    return np.asarray(np.maximum(np.sqrt(np.mean(apart**2, axis=1)), 1e-6))
+
+
+def findings(evidence: Sequence[Evidence], rate: float) -> dict[str, Finding]:
+    """Return, by column, which changes are more than chance.
+
+    Parameters:
+        rate: the false-discovery rate over all questions.
+    """
+    p, flat = (
+        np.array([_p(each, value) for each, value in zip(evidence, values, strict=True)])
+        for values in ([each.p for each in evidence], [each.p_flat for each in evidence])
+    )
+    weights = np.array([WEIGHTS.get(each.kind, 1.0) for each in evidence])
+    rejected, adjusted = discoveries(p, rate, weights)
+    rejected_flat, adjusted_flat = discoveries(flat, rate, weights)
+    by_column: Mapping[str, list[int]] = {each.column: [] for each in evidence}
+    for number, each in enumerate(evidence):
+        by_column[each.column].append(number)
+    found = {}
+    for column, numbers in by_column.items():
+        fast = [number for number in numbers if rejected[number] and not evidence[number].is_gradual]
+        slow = [number for number in numbers if rejected_flat[number]] if not fast else []
+        chosen = fast or slow or numbers
+        q = adjusted if not slow else adjusted_flat
+        known = q[chosen][np.isfinite(q[chosen])]
+        kinds = tuple(evidence[number].kind for number in (fast or slow))
+        found[column] = Finding(column, kinds, float(known.min()) if len(known) else float("nan"), bool(slow))
+    return found
+
+
+def newest_only(blocks: Blocks) -> Blocks:
+    """Return the same blocks with the newest one alone as the recent window."""
+    return replace(blocks, window=1)
+
+
+def _p(each: Evidence, value: float) -> float:
+    return 1.0 if np.isfinite(value) and not each.matters else value

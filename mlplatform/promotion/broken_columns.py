@@ -1,0 +1,277 @@
+"""Columns that a broken feed delivers: missing, stuck, in another unit, or under one another's names.
+
+A world that drifts and a sensor that breaks both change what rows look like. What tells them apart is that what a feed
+did can be undone: read in the old unit, or with two columns exchanged back, the new rows look as the old ones did, in
+every column's level and in how the columns go together. That is judged by the Gaussian likelihood of the new rows under
+the old ones, as they stand and as each reading makes them (Mahalanobis, On the generalized distance in statistics,
+1936). No weather and no worn machine arrives at the old rows exactly by a change of unit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mlplatform.config import ENTITY
+
+Float64 = npt.NDArray[np.float64]
+Kind = Literal["missing", "stuck", "unit", "swapped"]
+
+# Fewer rows of an entity say nothing.
+LEAST_ROWS = 24
+# Numbers are judged as they stand at a step; more columns than this, in groups.
+MOST_COLUMNS = 30
+# A sensor that keeps its value so many times longer than it ever did is stuck.
+STUCK = 3
+# Of the old share of values so little is as good as none.
+PRESENT = 0.1
+# Mean squared distance from the old rows, in their own spread and per column: 1 for rows like the old ones. From ODD on
+# they ask for an explanation, and readings are one if together they leave no more than a small SHARE of it.
+ODD, SHARE = 4.0, 0.2
+# Least gain of a reading in log-likelihood per row.
+GAIN = 2.0
+# How far the level of a column that was read back may be from the old one, in its spread, and its spread from the old.
+LEVEL, SPREAD = 2.0, 2.0
+# Share of a column's variance that is taken for noise of measurement, so that columns that settle one another exactly
+# do not make the smallest deviation endlessly unlikely.
+NOISE = 1e-3
+SHOWN = 5
+
+# Conversion -> (factor, offset): new = factor * old + offset. The reverse of each is tried, too.
+CONVERSIONS: Mapping[str, tuple[float, float]] = {
+    "Celsius to Fahrenheit": (1.8, 32.0),
+    "Celsius to Kelvin": (1.0, 273.15),
+    "Fahrenheit to Kelvin": (5 / 9, 459.67 * 5 / 9),
+    "a factor of 10": (10.0, 0.0),
+    "a factor of 100": (100.0, 0.0),
+    "a factor of 1000": (1e3, 0.0),
+    "a factor of 1000000": (1e6, 0.0),
+    "a factor of 60": (60.0, 0.0),
+    "a factor of 3600": (3600.0, 0.0),
+    "m/s to km/h": (3.6, 0.0),
+    "km to miles": (1 / 1.609344, 0.0),
+    "m to feet": (1 / 0.3048, 0.0),
+    "cm to inches": (1 / 2.54, 0.0),
+    "kg to pounds": (1 / 0.45359237, 0.0),
+    "bar to psi": (14.503774, 0.0),
+    "kW to horsepower": (1 / 0.73549875, 0.0),
+    "the other sign": (-1.0, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class BrokenColumn:
+    """What a feed seems to have done to columns.
+
+    Attributes:
+        kind: `missing`, `stuck`, `unit` or `swapped`.
+        columns: one, or the two that were exchanged.
+        entities: those it was found in; empty for a table that is judged as a whole.
+        evidence: one sentence for people.
+    """
+
+    kind: Kind
+    columns: tuple[str, ...]
+    entities: tuple[str, ...]
+    evidence: str
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to read rows: column `i` is `factors[i]` times the new column `order[i]`, plus `offsets[i]`."""
+
+    kind: Kind
+    columns: tuple[int, ...]
+    words: str
+    order: npt.NDArray[np.int64]
+    factors: Float64
+    offsets: Float64
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Mean and covariance of rows in the old rows' spread, where the old mean is 0."""
+
+    mean: Float64
+    covariance: Float64
+
+    def read(self, reading: _Reading) -> _Moments:
+        factors = reading.factors
+        covariance = self.covariance[np.ix_(reading.order, reading.order)] * np.outer(factors, factors)
+        return _Moments(factors * self.mean[reading.order] + reading.offsets, covariance)
+
+    def distance(self, precision: Float64) -> float:
+        """Return the mean squared distance from the old rows."""
+        return float(((np.outer(self.mean, self.mean) + self.covariance) * precision).sum())
+
+    def is_usual(self, columns: Sequence[int]) -> bool:
+        chosen = list(columns)
+        widths = np.sqrt(np.diag(self.covariance))[chosen]
+        return bool(
+            (np.abs(self.mean[chosen]) < LEVEL).all() and (widths < SPREAD).all() and (widths > 1 / SPREAD).all()
+        )
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """Equal findings in several entities are one: `key` says what was done, `evidence` how it shows in this one."""
+
+    kind: Kind
+    columns: tuple[str, ...]
+    key: str
+    evidence: str
+
+
+def broken_columns(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> list[BrokenColumn]:
+    """Return what a broken feed seems to have done to columns between two sets of rows.
+
+    An entity is compared with itself, in pieces of as many rows as the old ones have, so that a break that began in the
+    middle is seen. Without an entity that has rows enough in both, as in a table, all rows are judged together.
+
+    Parameters:
+        old, new: rows with `entity_id`, `event_timestamp` and the columns, ordered by entity and time.
+        columns: those to judge; others than numbers are judged only by whether they are there.
+    """
+    found: dict[tuple[Kind, tuple[str, ...], str], dict[str, _Finding]] = {}
+    groups = _groups(old, new)
+    for entity, (before, after) in groups.items():
+        for piece in _pieces(after, len(before)):
+            for finding in (*_single(before, piece, columns), *_readings(before, piece, columns)):
+                found.setdefault((finding.kind, finding.columns, finding.key), {}).setdefault(entity, finding)
+    return [_report(entities, len(groups)) for entities in found.values()]
+
+
+def _report(found: Mapping[str, _Finding], judged: int) -> BrokenColumn:
+    entity, first = next(iter(found.items()))
+    names = tuple(name for name in found if name)
+    others = f" ({entity!r}, and as much in {len(names) - 1} of the {judged - 1} others)" if names else ""
+    return BrokenColumn(first.kind, first.columns, names, first.evidence + others)
+
+
+def _groups(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Return entity -> its old and its new rows; the name of all rows together is empty."""
+    before, after = ({str(key): rows for key, rows in frame.groupby(ENTITY, sort=False)} for frame in (old, new))
+    shared = {
+        entity: (rows, after[entity])
+        for entity, rows in before.items()
+        if entity in after and min(len(rows), len(after[entity])) >= LEAST_ROWS
+    }
+    return shared or ({"": (old, new)} if min(len(old), len(new)) >= LEAST_ROWS else {})
+
+
+def _pieces(rows: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
+    """Yield the rows in pieces, the newest first."""
+    for end in range(len(rows), 0, -size):
+        if end >= LEAST_ROWS:
+            yield rows.iloc[max(0, end - size) : end]
+
+
+def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> Iterator[_Finding]:
+    """Yield the columns that are missing or stuck."""
+    for name in columns:
+        before, after = old[name], new[name]
+        if not before.notna().any():
+            continue
+        if after.notna().mean() < PRESENT * before.notna().mean():
+            shares = f"{after.notna().mean():.0%} of the rows, and before in {before.notna().mean():.0%}"
+            yield _Finding("missing", (name,), "", f"column {name!r} has a value in {shares}")
+        elif _is_number(before) and _is_number(after):
+            held, holds = _longest_run(before), _longest_run(after)
+            if holds >= LEAST_ROWS and holds > STUCK * held:
+                evidence = f"column {name!r} keeps one value for {holds} rows, and before for {held} at most"
+                yield _Finding("stuck", (name,), "", evidence)
+
+
+def _is_number(values: pd.Series[Any]) -> bool:
+    return pd.api.types.is_numeric_dtype(values)
+
+
+def _longest_run(values: pd.Series[Any]) -> int:
+    present = values.dropna().to_numpy(np.float64)
+    changes = np.flatnonzero(np.diff(present) != 0) + 1
+    return int(np.diff(np.concatenate([[0], changes, [len(present)]])).max(initial=0))
+
+
+def _readings(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> Iterator[_Finding]:
+    """Yield the units and exchanges which undone make odd rows usual."""
+    names = [name for name in columns if _is_number(old[name]) and _is_number(new[name])]
+    names = [name for name in names if old[name].std() > 0 and new[name].std() > 0]
+    for first in range(0, len(names), MOST_COLUMNS):
+        group = names[first : first + MOST_COLUMNS]
+        before, after = (frame[group].dropna().to_numpy(np.float64) for frame in (old, new))
+        if group and min(len(before), len(after)) >= max(LEAST_ROWS, 2 * len(group)):
+            yield from _explained(before, after, group)
+
+
+def _explained(old: Float64, new: Float64, names: Sequence[str]) -> Iterator[_Finding]:
+    level, spread = old.mean(axis=0), old.std(axis=0)
+    # A column may have stood still in the rows where all are there.
+    spread = np.where(spread > 0, spread, 1.0)
+    precision: Float64 = np.asarray(
+        np.linalg.inv(_covariance((old - level) / spread) + NOISE * np.eye(len(names))), dtype=np.float64
+    )
+    scaled = (new - level) / spread
+    rows = as_they_stand = _Moments(scaled.mean(axis=0), _covariance(scaled))
+    if as_they_stand.distance(precision) < ODD * len(names):
+        return
+    chosen: list[_Reading] = []
+    # The likeliest reading first, and the next on what it left: several columns may be broken.
+    while (best := _likeliest(rows, level, spread, precision, chosen)) is not None:
+        chosen.append(best)
+        rows = rows.read(best)
+    was, is_now = (moments.distance(precision) / len(names) for moments in (as_they_stand, rows))
+    if is_now > SHARE * was:
+        return
+    for reading in chosen:
+        affected = tuple(names[column] for column in reading.columns)
+        evidence = (
+            f"{reading.words.format(*map(repr, affected))}: read back, the rows are {is_now:.3g} from those of before, "
+            f"and as they stand {was:.3g} (mean squared distance per column; rows like those of before have 1)"
+        )
+        yield _Finding(reading.kind, affected, reading.words, evidence)
+
+
+def _covariance(rows: Float64) -> Float64:
+    return np.asarray(np.atleast_2d(np.cov(rows, rowvar=False)), dtype=np.float64)
+
+
+def _likeliest(
+    rows: _Moments, level: Float64, spread: Float64, precision: Float64, chosen: Sequence[_Reading]
+) -> _Reading | None:
+    """Return the reading of columns not read otherwise yet that gains most in likelihood; None if none gains enough."""
+    taken = {column for reading in chosen for column in reading.columns}
+    distance = rows.distance(precision)
+    best, most = None, GAIN
+    for reading in _possible(level, spread):
+        if taken.isdisjoint(reading.columns):
+            moments = rows.read(reading)
+            # Of a density, a reading that shrinks the numbers makes more of them than there is.
+            gain = (distance - moments.distance(precision)) / 2 + math.log(abs(float(reading.factors.prod())))
+            if gain > most and moments.is_usual(reading.columns):
+                best, most = reading, gain
+    return best
+
+
+def _possible(level: Float64, spread: Float64) -> Iterator[_Reading]:
+    """Yield every reading, in the old rows' spread."""
+    columns = len(level)
+    for column, (name, (factor, offset)) in itertools.product(range(columns), CONVERSIONS.items()):
+        for way, slope, shift in (("", factor, offset), ("back, ", 1 / factor, -offset / factor)):
+            factors, offsets = np.ones(columns), np.zeros(columns)
+            factors[column] = 1 / slope
+            offsets[column] = ((level[column] - shift) / slope - level[column]) / spread[column]
+            words = f"column {{}} seems to be in another unit ({way}{name})"
+            yield _Reading("unit", (column,), words, np.arange(columns), factors, offsets)
+    for pair in itertools.combinations(range(columns), 2):
+        order, there = np.arange(columns), list(pair)
+        order[there] = order[there[::-1]]
+        factors = spread[order] / spread
+        offsets = (level[order] - level) / spread
+        yield _Reading("swapped", pair, "columns {} and {} seem to be exchanged", order, factors, offsets)

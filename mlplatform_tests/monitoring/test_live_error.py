@@ -1,0 +1,107 @@
+"""The sequential test of the live error keeps its bound however often it is looked at, and sees a rise that lasts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, load_experiment
+from mlplatform.monitoring.drift import ErrorDrift, update_error_test
+from mlplatform.monitoring.live_error import ErrorTest, read_error_test, write_error_test
+from mlplatform.settings import Settings
+
+HOUR = pd.Timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path_factory.mktemp("home"))})
+    return load_experiment("fleet_xgboost", settings=settings)
+
+
+def rows_of(hours: int) -> pd.DataFrame:
+    times = pd.date_range("2024-01-01", periods=hours, freq="1h", tz="UTC")
+    return pd.DataFrame({ENTITY: 1, TIMESTAMP: times, "top_oil_c": np.arange(hours, dtype=np.float64)})
+
+
+def served(rows: pd.DataFrame, target: str, error: float, hours: int, version: int = 1) -> pd.DataFrame:
+    """Return a prediction log in long form: one step ahead, for the last hours of entity 1, all off by `error`."""
+    last = rows[rows[ENTITY] == 1].tail(hours)
+    return pd.DataFrame(
+        {
+            "served_at": last[TIMESTAMP] - HOUR,
+            "version": version,
+            ENTITY: "1",
+            "origin": last[TIMESTAMP] - HOUR,
+            "target": target,
+            "step": 1,
+            TIMESTAMP: last[TIMESTAMP],
+            "value": last[target] + error,
+            "observed": 1.0,
+            "is_fallback": False,
+        }
+    )
+
+
+def first_alarms(errors: np.ndarray, limit: float) -> np.ndarray:
+    """Return when each row of errors, one per series, first reaches the limit; the number of blocks where none does."""
+    found = []
+    for series in errors:
+        test, alarm = ErrorTest(1, 1.0), len(series)
+        for number, error in enumerate(series):
+            test = test.updated(np.array([error]), "")
+            if test.evidence >= limit:
+                alarm = number + 1
+                break
+        found.append(alarm)
+    return np.array(found)
+
+
+def test_the_mean_time_to_a_false_alarm_is_what_is_stated() -> None:
+    # Heavy-tailed errors exactly at the limit, the worst that the hypothesis allows, looked at after every block.
+    generator = np.random.default_rng(0)
+    errors = generator.exponential(1.0, (200, 400))
+    alarms = first_alarms(errors, limit=100.0)
+    # Cut off at 400 blocks the mean is less than it is, and the bound must hold all the same.
+    assert alarms.mean() >= 100.0
+
+
+def test_a_rise_that_lasts_is_found_and_a_good_past_does_not_hide_it() -> None:
+    generator = np.random.default_rng(0)
+    good, bad = generator.gamma(4.0, 0.7 / 4, (50, 300)), generator.gamma(4.0, 1.6 / 4, (50, 60))
+    alarms = first_alarms(np.hstack([good, bad]), limit=730.0)
+    assert (alarms > 300).all()
+    assert np.median(alarms) - 300 < 40
+
+
+def test_state_goes_on_where_it_was_and_belongs_to_one_champion(config: ExperimentConfig, tmp_path: Path) -> None:
+    rows = rows_of(480)
+    log = served(rows, "top_oil_c", error=3.0, hours=480)
+    at_once = update_error_test(config, 1, rows, log, 1.0, None)
+    assert at_once is not None
+    # Looked at every few hours, what has been counted is the same.
+    step_by_step, settings = None, Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    for hours in range(24, 481, 12):
+        known = rows.head(hours)
+        state = update_error_test(config, 1, known, log, 1.0, step_by_step)
+        assert state is not None
+        write_error_test(state, settings, config.name)
+        step_by_step = read_error_test(settings, config.name)
+    assert step_by_step == at_once
+    assert at_once.blocks == 480 * HOUR // (config.horizon * HOUR)
+    other = update_error_test(config, 2, rows, log, 1.0, at_once)
+    assert other is not None
+    assert (other.version, other.blocks) == (2, 0)
+
+
+def test_errors_are_not_followed_without_a_reference(config: ExperimentConfig) -> None:
+    rows = rows_of(100)
+    assert update_error_test(config, 1, rows, served(rows, "top_oil_c", 1.0, 50), None, None) is None
+
+
+def test_evidence_beyond_its_limit_is_drift_of_the_errors() -> None:
+    assert ErrorDrift(100, 1.2, 1.0, 1.5, evidence=800.0, evidence_limit=730.0).is_drifted
+    assert not ErrorDrift(100, 1.2, 1.0, 1.5, evidence=700.0, evidence_limit=730.0).is_drifted

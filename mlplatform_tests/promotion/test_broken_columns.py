@@ -1,0 +1,73 @@
+"""A broken feed is named by what it did, and a drifting world is no broken feed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlplatform.promotion.broken_columns import broken_columns
+
+WEEK = 168
+COLUMNS = ["load", "temp"]
+
+
+def feed(hours: int, seed: int = 1) -> pd.DataFrame:
+    """Return three lines whose temperature follows the load of now and of two hours before."""
+    rng, pieces = np.random.default_rng(seed), []
+    times = pd.date_range("2024-01-01", periods=hours, freq="h", tz="UTC")
+    for line in (1, 2, 3):
+        slow = np.convolve(rng.normal(0, 0.3, hours + 100), 0.95 ** np.arange(101), "valid")
+        load = 50 + line + 10 * np.sin(2 * np.pi * (np.asarray(times.hour) - 8) / 24) + 3 * slow
+        temp = 20 + 0.5 * load + 0.2 * np.roll(load, 2) + rng.normal(0, 0.5, hours)
+        pieces.append(pd.DataFrame({"entity_id": line, "event_timestamp": times, "load": load, "temp": temp}))
+    return pd.concat(pieces, ignore_index=True)
+
+
+def weeks(change: Callable[[pd.DataFrame], pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the first week as it is, and the fifth after a change."""
+    rows = feed(5 * WEEK)
+    step = rows.groupby("entity_id").cumcount()
+    return rows[step < WEEK], change(rows[step >= 4 * WEEK].copy())
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "columns", "words"),
+    [
+        (lambda r: r.assign(temp=r["temp"] * 1.8 + 32), "unit", ("temp",), "Celsius to Fahrenheit"),
+        (lambda r: r.assign(temp=r["temp"] + 273.15), "unit", ("temp",), "Celsius to Kelvin"),
+        (lambda r: r.assign(load=r["load"] / 1000), "unit", ("load",), "back, a factor of 1000"),
+        (lambda r: r.assign(load=r["temp"], temp=r["load"]), "swapped", ("load", "temp"), "exchanged"),
+        (lambda r: r.assign(load=51.5), "stuck", ("load",), "keeps one value"),
+        (lambda r: r.assign(temp=np.nan), "missing", ("temp",), "0% of the rows"),
+    ],
+    ids=["fahrenheit", "kelvin", "thousandth", "swapped", "stuck", "missing"],
+)
+def test_what_a_feed_did_is_named(
+    change: Callable[[pd.DataFrame], pd.DataFrame], kind: str, columns: tuple[str, ...], words: str
+) -> None:
+    (found,) = broken_columns(*weeks(change), COLUMNS)
+    assert (found.kind, found.columns, found.entities) == (kind, columns, ("1", "2", "3"))
+    assert words in found.evidence
+
+
+def test_one_entity_is_enough() -> None:
+    old, new = weeks(lambda rows: rows.assign(temp=rows["temp"].where(rows["entity_id"] != 2, rows["temp"] + 273.15)))
+    (found,) = broken_columns(old, new, COLUMNS)
+    assert found.entities == ("2",)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows,
+        lambda rows: rows.assign(load=rows["load"] * 1.3, temp=rows["temp"] + 0.7 * 0.3 * rows["load"]),
+        lambda rows: rows.assign(temp=rows["temp"] + 8),
+        lambda rows: rows.assign(temp=20 + 1.5 * (rows["temp"] - 20)),
+    ],
+    ids=["nothing", "more load", "warmer", "failed cooling"],
+)
+def test_a_world_that_changes_is_no_broken_feed(change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    assert broken_columns(*weeks(change), COLUMNS) == []
