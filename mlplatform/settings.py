@@ -79,6 +79,7 @@ class Settings:
         serving_host, serving_port: where a prediction server listens.
         experiment: experiment that the prediction server answers for where a request names none.
         experiments: further ones that it serves; `*` stands for all there are.
+        serving_config: option of the configuration group `serving`: the deployments on Ray Serve.
         limits: what bounds its work.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
         api_tokens: bearer tokens, one of which every other request has to have; none is asked for while there are none.
@@ -114,6 +115,7 @@ class Settings:
     prediction_log_url: str | None = field(default=None, repr=False)
     prediction_log_retention_days: int | None = None
     experiments: tuple[str, ...] = ()
+    serving_config: str = "default"
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
@@ -149,6 +151,7 @@ class Settings:
             prediction_log_url=env.get("MLPLATFORM_PREDICTION_LOG_URL") or None,
             prediction_log_retention_days=_optional_positive_int(env, "MLPLATFORM_PREDICTION_LOG_RETENTION_DAYS"),
             experiments=experiments,
+            serving_config=env.get("MLPLATFORM_SERVING_CONFIG") or "default",
             limits=ServerLimits.from_env(env),
             signing_key=next(iter(_key_paths(env, SIGNING_KEY)), None),
             signing_key_password=env.get(SIGNING_KEY_PASSWORD) or None,

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from mlplatform.config import experiment_names
+from mlplatform.config import ConfigError, experiment_names
 from mlplatform.features import NOW
 from mlplatform.settings import EVERY, ServerLimits, Settings
 from serving.backend import DEFAULT, Choice, EntityId, Prediction, ReloadReport, Served, Status
@@ -184,21 +184,37 @@ def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tupl
         "MLPLATFORM_EXPERIMENTS, else MLPLATFORM_EXPERIMENT",
     )
     arguments = parser.parse_args(argv)
+    try:
+        settings = served_settings(settings, arguments.experiment)
+    except ConfigError as error:
+        # A server that could never be ready should not look like one that waits for its first training run.
+        parser.error(str(error))
+    return settings, arguments.host, arguments.port
+
+
+def served_settings(settings: Settings, experiments: str | None = None) -> Settings:
+    """Return settings whose `experiments` are the names to serve, `experiment` the default one among them.
+
+    Parameters:
+        experiments: names separated by commas, the default one first, or `*` for all; default: those of the settings.
+
+    Raises:
+        ConfigError: if there is no such experiment.
+    """
     known = experiment_names(settings)
     asked = [settings.experiment, *settings.experiments]
-    if arguments.experiment:
-        asked = [name.strip() for name in arguments.experiment.split(",")]
+    if experiments:
+        asked = [name.strip() for name in experiments.split(",")]
     if EVERY in asked:
         asked = [*(name for name in asked if name != EVERY), *known]
     unknown = [name for name in asked if name not in known]
     if unknown:
-        # A server that could never be ready should not look like one that waits for its first training run.
-        parser.error(
+        raise ConfigError(
             f"unknown experiment {', '.join(map(repr, unknown))}; known: {', '.join(known)}; correct --experiment, "
             "MLPLATFORM_EXPERIMENT or MLPLATFORM_EXPERIMENTS, or add the experiment's YAML to MLPLATFORM_CONF_DIR"
         )
     names = tuple(dict.fromkeys(asked))
-    return dataclasses.replace(settings, experiment=names[0], experiments=names), arguments.host, arguments.port
+    return dataclasses.replace(settings, experiment=names[0], experiments=names)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,7 +27,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mlplatform.config import DatasetConfig, ObservationConfig, RequestsConfig, StalenessConfig
+from mlplatform.config import (
+    ConfigError,
+    DatasetConfig,
+    DeploymentConfig,
+    ObservationConfig,
+    RequestsConfig,
+    StalenessConfig,
+    load_serving,
+)
 from mlplatform.datamodule import Samples
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers
@@ -41,7 +49,8 @@ from serving.errors import ServingError
 from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
 from serving.keeper import Keeper
-from serving.local import LOG_FORMAT, parse_arguments
+from serving.local import LOG_FORMAT, parse_arguments, served_settings
+from serving.ray_calls import repeated
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.rules import RowRules
 
@@ -58,8 +67,8 @@ T = TypeVar("T")
 
 APPLICATION = "mlplatform"
 VERSIONS_KEPT = 2
-# Two cores are enough for all replicas: they mostly wait for each other.
-REPLICA_CPUS = 0.1
+# From so many cores on, a deployment has two replicas unless its configuration says otherwise.
+CORES_FOR_TWO = 4
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 # A Unix socket's path may have 107 characters, and Ray appends about 70 to its folder.
 LONGEST_RAY_FOLDER = 36
@@ -69,13 +78,14 @@ LONGEST_RAY_FOLDER = 36
 class PairRef:
     """Which pair a call is about; small, because it travels with every call."""
 
+    experiment: str
     version: int
     pair_id: str
 
     @classmethod
     def of(cls, pair: PairInfo) -> PairRef:
         """Return the reference to a pair."""
-        return cls(pair.version, pair.pair_id)
+        return cls(pair.name, pair.version, pair.pair_id)
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ class Policies:
 
 
 class VersionCache(Generic[T]):
-    """What a replica holds per version: loaded on demand, once, in a thread; the last two used are kept."""
+    """What a replica holds per version: loaded on demand, once, in a thread; an experiment's last two used are kept."""
 
     def __init__(self, load: Callable[[PairRef], T]) -> None:
         self._load = load
@@ -105,8 +115,9 @@ class VersionCache(Generic[T]):
         if ref not in self._loads:
             self._loads[ref] = asyncio.create_task(self._workers.run(self._load, ref))
         self._loads.move_to_end(ref)
-        while len(self._loads) > VERSIONS_KEPT:
-            self._loads.popitem(last=False)
+        mine = [other for other in self._loads if other.experiment == ref.experiment]
+        for other in mine[:-VERSIONS_KEPT]:
+            del self._loads[other]
         load = self._loads[ref]
         try:
             # Shielded: a client that goes away must not cancel a load that others wait for.
@@ -117,12 +128,26 @@ class VersionCache(Generic[T]):
             raise
 
 
+class Loaders:
+    """Loaders of pairs, one per experiment, made when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loaders: dict[str, BundleLoader] = {}
+
+    def of(self, ref: PairRef) -> BundleLoader:
+        """Return the loader of the experiment that a pair belongs to."""
+        if ref.experiment not in self._loaders:
+            self._loaders[ref.experiment] = BundleLoader(replace(self._settings, experiment=ref.experiment))
+        return self._loaders[ref.experiment]
+
+
 class FeastService:
     """Reads windows from the online feature store."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._loader = BundleLoader(settings)
+        self._loaders = Loaders(settings)
         self._workers = Workers()
         self._pairs: VersionCache[tuple[PairInfo, DatasetConfig]] = VersionCache(self._load)
 
@@ -149,14 +174,15 @@ class FeastService:
         return await self._workers.run(store_problem, pair.contract, dataset, self._settings)
 
     def _load(self, ref: PairRef) -> tuple[PairInfo, DatasetConfig]:
-        return self._loader.version(ref.version, ref.pair_id), self._loader.config().dataset
+        loader = self._loaders.of(ref)
+        return loader.version(ref.version, ref.pair_id), loader.config().dataset
 
 
 class PairService:
     """Base of the services that apply one half of a pair; both halves are loaded, because they are verified as one."""
 
     def __init__(self, settings: Settings) -> None:
-        self._loader = BundleLoader(settings)
+        self._loaders = Loaders(settings)
         self._workers = Workers()
         self._bundles: VersionCache[Bundle] = VersionCache(self._load)
 
@@ -165,7 +191,8 @@ class PairService:
         await self._bundles.get(ref)
 
     def _load(self, ref: PairRef) -> Bundle:
-        return self._loader.load(self._loader.version(ref.version, ref.pair_id))
+        loader = self._loaders.of(ref)
+        return loader.load(loader.version(ref.version, ref.pair_id))
 
 
 class PreprocessingService(PairService):
@@ -263,15 +290,21 @@ class RayBackend:
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
         # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
-        panel = _unless_refused(await self._feast.read.remote(ref, chosen.staleness, entities, time_point))
+        panel = _unless_refused(
+            await repeated(lambda: self._feast.read.remote(ref, chosen.staleness, entities, time_point))
+        )
         if future or chosen.pair.contract.known:
-            panel = _unless_refused(await self._preprocessing.future.remote(ref, panel, future, chosen.rules))
+            past = panel
+            panel = _unless_refused(
+                await repeated(lambda: self._preprocessing.future.remote(ref, past, future, chosen.rules))
+            )
         return await self._predict(chosen, panel)
 
     async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
         """Predict from raw rows."""
         chosen = await self._chosen(choice)
-        panel = await self._preprocessing.panel.remote(PairRef.of(chosen.pair), rows, chosen.rules)
+        ref = PairRef.of(chosen.pair)
+        panel = await repeated(lambda: self._preprocessing.panel.remote(ref, rows, chosen.rules))
         return await self._predict(chosen, _unless_refused(panel))
 
     async def reload(self) -> ReloadReport:
@@ -307,22 +340,28 @@ class RayBackend:
         """Return the policies that hold for a pair, having the services load it if they did not."""
         config = await self._workers.run(self._loader.config)
         policies = config.dataset, config.requests, config.observation
-        served, rules = await self._preprocessing.described.remote(PairRef.of(pair), config.staleness, *policies)
+        ref = PairRef.of(pair)
+        served, rules = await repeated(lambda: self._preprocessing.described.remote(ref, config.staleness, *policies))
         return Policies(served, config.staleness, rules)
 
     async def _probe(self) -> str | None:
-        problem: str | None = await self._feast.problem.remote(PairRef.of(self._require().pair))
+        ref = PairRef.of(self._require().pair)
+        problem: str | None = await repeated(lambda: self._feast.problem.remote(ref))
         return problem
 
     async def _predict(self, served: Policies, panel: FeaturePanel) -> Prediction:
         # Before the model is asked, because a refusal needs no forecast.
         falls_back = served.rules.fallbacks(panel, served.pair.contract)
         ref = PairRef.of(served.pair)
+        whole = await repeated(lambda: self._computed(ref, panel))
+        return Prediction.of(served.pair, panel, whole, served.rules, falls_back)
+
+    async def _computed(self, ref: PairRef, panel: FeaturePanel) -> Answers:
         # Responses are passed on unawaited: samples and answers go from service to service, not through this process.
         samples = self._preprocessing.preprocess.remote(ref, panel)
         answers = self._model.infer.remote(ref, samples)
-        whole = await self._preprocessing.postprocess.remote(ref, answers)
-        return Prediction.of(served.pair, panel, whole, served.rules, falls_back)
+        whole: Answers = await self._preprocessing.postprocess.remote(ref, answers)
+        return whole
 
     async def _swap(self) -> ReloadReport:
         previous = self._current.pair if self._current else None
@@ -354,36 +393,70 @@ class ForecastAPI:
         model: Handle,
     ) -> None:
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-        backend = RayBackend(settings, feast, preprocessing, model)
+        backends = {
+            name: RayBackend(replace(settings, experiment=name), feast, preprocessing, model)
+            for name in settings.experiments
+        }
         # Ray's proxy makes the request id and puts it on the answer.
-        self._app = build_app({settings.experiment: backend}, settings, is_request_id_answered=False)
+        self._app = build_app(backends, settings, is_request_id_answered=False)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Ray Serve calls this after the constructor."""
         return self._app
 
 
-def build_application(settings: Settings) -> Application:
-    """Return the Serve application: the four deployments, bound to each other."""
+def build_application(args: Mapping[str, Any]) -> Application:
+    """Return the Serve application for a cluster: `serve run serving.ray_app:build_application experiment=a,b`.
+
+    Parameters:
+        args: `experiment`: what to serve, as `--experiment` of the servers; `serving`: option of the configuration
+            group `serving`. What is missing comes from the environment.
+
+    Raises:
+        ConfigError: if an experiment or option is unknown, a file cannot be used, or there are other arguments.
+    """
+    unknown = sorted(set(args) - {"experiment", "serving"})
+    if unknown:
+        raise ConfigError(f"unknown arguments {', '.join(unknown)}; known: experiment, serving")
+    settings = served_settings(Settings.from_env(), args.get("experiment"))
+    return application(replace(settings, serving_config=args.get("serving") or settings.serving_config))
+
+
+def application(settings: Settings) -> Application:
+    """Return the Serve application: the four deployments, bound to each other.
+
+    Raises:
+        ConfigError: if the option of the group `serving` is unknown, or its file cannot be used.
+    """
     from ray import serve
 
+    config = load_serving(settings.serving_config, settings)
     # Only the ingress checks admin tokens; the other replicas never get to see it.
     public = replace(settings, admin_token=None)
+    feast, preprocessing, model = (
+        serve.deployment(**options_of(config.of(service.__name__)))(service).bind(public)
+        for service in (FeastService, PreprocessingService, ModelService)
+    )
+    ingress = serve.deployment(name="ForecastAPI", **options_of(config.of("ForecastAPI")))
+    whole: Application = ingress(serve.ingress()(ForecastAPI)).bind(settings, feast, preprocessing, model)
+    return whole
+
+
+def options_of(config: DeploymentConfig) -> dict[str, Any]:
+    """Return a deployment's configuration as the options that Ray Serve takes."""
     options: dict[str, Any] = {
-        "ray_actor_options": {"num_cpus": REPLICA_CPUS},
-        "max_ongoing_requests": 64,
+        "ray_actor_options": {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        "max_ongoing_requests": config.max_ongoing_requests,
+        "max_queued_requests": config.max_queued_requests,
+        "health_check_period_s": config.health_check_period_s,
+        "health_check_timeout_s": config.health_check_timeout_s,
         "graceful_shutdown_wait_loop_s": 0.2,
-        "graceful_shutdown_timeout_s": 10,
+        "graceful_shutdown_timeout_s": config.graceful_shutdown_timeout_s,
         "logging_config": {"enable_access_log": False},
     }
-    deploy = serve.deployment(**options)
-    feast, preprocessing, model = (
-        deploy(service).bind(public) for service in (FeastService, PreprocessingService, ModelService)
-    )
-    # The ingress holds a request for as long as the services work on it.
-    api = deploy(serve.ingress()(ForecastAPI)).options(name="ForecastAPI", max_ongoing_requests=512)
-    application: Application = api.bind(settings, feast, preprocessing, model)
-    return application
+    if config.autoscaling is not None:
+        return {**options, "autoscaling_config": config.autoscaling.model_dump()}
+    return {**options, "num_replicas": config.replicas or (2 if (os.cpu_count() or 1) >= CORES_FOR_TWO else 1)}
 
 
 @contextmanager
@@ -406,7 +479,7 @@ def running(settings: Settings, host: str, port: int) -> Iterator[None]:
             )
             _stop_on_sigterm()
             serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-            serve.run(build_application(settings), name=APPLICATION, route_prefix="/")
+            serve.run(application(settings), name=APPLICATION, route_prefix="/")
             yield
         finally:
             if ray.is_initialized():
@@ -419,7 +492,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings, host, port = parse_arguments("Serve predictions from Ray Serve.", argv)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     with suppress(KeyboardInterrupt), running(settings, host, port):
-        logger.info("serving %r on http://%s:%d", settings.experiment, host, port)
+        logger.info("serving %s on http://%s:%d", ", ".join(settings.experiments), host, port)
         threading.Event().wait()
     logger.info("stopped")
 
@@ -437,8 +510,8 @@ def _stop_on_sigterm() -> None:
 async def _prepare(service: Handle, ref: PairRef) -> None:
     """Have every replica of a service load a version."""
     # A plain call waits until there is a replica at all; a broadcast reaches those that are up.
-    await service.prepare.remote(ref)
-    await service.broadcast("prepare", ref).results_async()
+    await repeated(lambda: service.prepare.remote(ref))
+    await repeated(lambda: service.broadcast("prepare", ref).results_async())
 
 
 def _unless_refused(panel: FeaturePanel | ServingError) -> FeaturePanel:

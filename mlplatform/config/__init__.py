@@ -35,6 +35,7 @@ from mlplatform.config.loading import (
     load_all_experiments,
     load_dataset,
     load_experiment,
+    load_serving,
     options,
 )
 from mlplatform.config.messages import SECRET_NAME
@@ -44,22 +45,26 @@ from mlplatform.config.observation import ObservationConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, preprocessing_context
 from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
+from mlplatform.config.serving import DEPLOYMENTS, AutoscalingConfig, DeploymentConfig, ServingConfig
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
 from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
 from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
+    "DEPLOYMENTS",
     "ENTITY",
     "NAME_PATTERN",
     "SECRET_NAME",
     "TIMESTAMP",
     "VERSION_GROUPS",
     "AllowedVersions",
+    "AutoscalingConfig",
     "ColumnConfig",
     "ConfigError",
     "DatasetAutomation",
     "DatasetConfig",
+    "DeploymentConfig",
     "DriftConfig",
     "EntityType",
     "ExperimentAutomation",
@@ -77,6 +82,7 @@ __all__ = [
     "PromotionConfig",
     "RequestsConfig",
     "SearchDimension",
+    "ServingConfig",
     "SourceConfig",
     "SplitConfig",
     "StalenessConfig",
@@ -94,6 +100,7 @@ __all__ = [
     "load_all_experiments",
     "load_dataset",
     "load_experiment",
+    "load_serving",
     "options",
     "parse_experiment",
     "preprocessing_context",

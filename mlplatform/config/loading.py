@@ -12,9 +12,11 @@ from mlplatform.config.composition import compose, require_folders, state_of_fil
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
 from mlplatform.config.experiment import ExperimentConfig, parse_experiment
 from mlplatform.config.messages import lines_of
+from mlplatform.config.serving import ServingConfig
 from mlplatform.settings import Settings
 
 Loaded = TypeVar("Loaded", ExperimentConfig, DatasetConfig)
+Single = TypeVar("Single", DatasetConfig, ServingConfig)
 
 
 def experiment_names(settings: Settings | None = None) -> tuple[str, ...]:
@@ -116,22 +118,35 @@ def load_dataset(name: str, settings: Settings | None = None) -> DatasetConfig:
     Raises:
         ConfigError: if the dataset is unknown or its file cannot be used.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    settings = settings or Settings.from_env()
-    paths = [path for folder in settings.conf_dirs if (path := folder / "dataset" / f"{name}.yaml").is_file()]
-    if not paths:
-        raise ConfigError(f"unknown dataset {name!r}; known: {', '.join(options('dataset', settings))}")
-    try:
-        config = DatasetConfig.model_validate(OmegaConf.to_container(OmegaConf.load(paths[0]), resolve=True))
-    except ValidationError as error:
-        raise ConfigError.of(f"dataset {name!r}", lines_of(error, DatasetConfig)) from error
-    except (OmegaConfBaseException, YAMLError, OSError, UnicodeError) as error:
-        raise ConfigError(f"dataset {name!r}: {paths[0]} cannot be read: {error}") from error
+    config = _file("dataset", name, DatasetConfig, settings or Settings.from_env())
     other_name = f"dataset {name!r}: name is {config.name!r}, but must equal the file's name"
     mistakes = [*([] if config.name == name else [other_name]), *source_mistakes(config)]
     if mistakes:
         raise ConfigError("\n".join(mistakes), mistakes)
     return config
+
+
+def load_serving(name: str = "default", settings: Settings | None = None) -> ServingConfig:
+    """Read and validate the option `name` of the group `serving`: the deployments on Ray Serve.
+
+    Raises:
+        ConfigError: if there is no such option or its file cannot be used.
+    """
+    return _file("serving", name, ServingConfig, settings or Settings.from_env())
+
+
+def _file(group: str, name: str, model: type[Single], settings: Settings) -> Single:
+    """Read and validate a file of a group on its own."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    paths = [path for folder in settings.conf_dirs if (path := folder / group / f"{name}.yaml").is_file()]
+    if not paths:
+        raise ConfigError(f"unknown {group} {name!r}; known: {', '.join(options(group, settings))}")
+    try:
+        return model.model_validate(OmegaConf.to_container(OmegaConf.load(paths[0]), resolve=True))
+    except ValidationError as error:
+        raise ConfigError.of(f"{group} {name!r}", lines_of(error, model)) from error
+    except (OmegaConfBaseException, YAMLError, OSError, UnicodeError) as error:
+        raise ConfigError(f"{group} {name!r}: {paths[0]} cannot be read: {error}") from error

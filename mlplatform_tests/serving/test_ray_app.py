@@ -42,7 +42,7 @@ class Versions:
 
 
 def ref(version: int) -> PairRef:
-    return PairRef(version, f"p{version}")
+    return PairRef("tiny", version, f"p{version}")
 
 
 def test_a_version_is_loaded_once_however_many_ask() -> None:

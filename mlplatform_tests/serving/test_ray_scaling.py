@@ -1,0 +1,118 @@
+"""The deployments on Ray Serve are as configured, here and on a cluster, and calls outlive replicas."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlplatform.config import DEPLOYMENTS, ConfigError, DeploymentConfig, load_serving
+from mlplatform.settings import Settings
+from serving import ray_calls
+from serving.errors import ServingError
+from serving.kuberay import ray_service
+from serving.ray_app import build_application, options_of
+from serving.ray_calls import repeated
+
+
+def settings_with(folder: Path, text: str) -> Settings:
+    (folder / "serving").mkdir()
+    (folder / "serving" / "big.yaml").write_text(text)
+    return replace(Settings.from_env({}), conf_dir=folder, serving_config="big", experiments=("a", "b"))
+
+
+def test_the_packaged_option_has_one_ingress_and_names_every_deployment() -> None:
+    config = load_serving(settings=Settings.from_env({}))
+    assert set(config.deployments) == set(DEPLOYMENTS)
+    assert options_of(config.of("ForecastAPI"))["num_replicas"] == 1
+
+
+@pytest.mark.parametrize(("cores", "replicas"), [(2, 1), (3, 1), (4, 2), (64, 2)])
+def test_there_are_two_replicas_where_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, replicas: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert options_of(DeploymentConfig())["num_replicas"] == replicas
+    assert options_of(DeploymentConfig(replicas=3))["num_replicas"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("deployments: {Model: {}}", "unknown deployments Model"),
+        ("deployments: {ModelService: {replicas: 0}}", "replicas"),
+        ("deployments: {ModelService: {gpus: 1}}", "gpus"),
+        ("deployments: {ModelService: {replicas: 1, autoscaling: {}}}", "exclude each other"),
+        ("deployments: {ModelService: {autoscaling: {min_replicas: 3, max_replicas: 2}}}", "more than max_replicas"),
+    ],
+    ids=["deployment", "none", "key", "both", "bounds"],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_serving("big", settings_with(tmp_path, text))
+
+
+def test_an_unknown_option_or_argument_is_named() -> None:
+    with pytest.raises(ConfigError, match="unknown serving 'huge'; known: default"):
+        load_serving("huge", Settings.from_env({}))
+    with pytest.raises(ConfigError, match="unknown arguments replicas"):
+        build_application({"replicas": "2"})
+
+
+def test_the_rayservice_says_what_the_configuration_says(tmp_path: Path) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    scaling = "{min_replicas: 1, max_replicas: 4, target_ongoing_requests: 8}"
+    settings = settings_with(
+        tmp_path,
+        f"deployments: {{FeastService: {{replicas: 2}}, ModelService: {{num_gpus: 1, autoscaling: {scaling}}}}}",
+    )
+    manifest = yaml.safe_load(yaml.safe_dump(ray_service(settings, "image:1", "secrets")))
+    assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayService")
+    # Ray's own schema, which refuses what it does not know.
+    (application,) = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"])).applications
+    assert application.args == {"experiment": "a,b", "serving": "big"}
+    deployments = {deployment.name: deployment for deployment in application.deployments}
+    assert set(deployments) == set(DEPLOYMENTS)
+    assert deployments["FeastService"].num_replicas == 2
+    model = deployments["ModelService"]
+    assert model.autoscaling_config["max_replicas"] == 4
+    assert model.ray_actor_options.num_gpus == 1
+
+
+@pytest.mark.parametrize(("deaths", "calls"), [(0, 1), (2, 3)])
+def test_a_call_that_died_with_its_replica_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, deaths: int, calls: int
+) -> None:
+    from ray.exceptions import ActorDiedError
+
+    monkeypatch.setattr(ray_calls, "PAUSES", (0.0, 0.0))
+    made: list[int] = []
+
+    async def call() -> str:
+        made.append(1)
+        if len(made) <= deaths:
+            raise ActorDiedError
+        return "answer"
+
+    assert asyncio.run(repeated(call)) == "answer"
+    assert len(made) == calls
+
+
+def test_clients_are_told_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import ActorDiedError
+    from ray.serve.exceptions import BackPressureError
+
+    monkeypatch.setattr(ray_calls, "PAUSES", (0.0,))
+    for failure, code in ((ActorDiedError(), "service_unavailable"), (BackPressureError(1, 1), "overloaded")):
+
+        async def call(failure: Exception = failure) -> None:
+            raise failure
+
+        with pytest.raises(ServingError) as refused:
+            asyncio.run(repeated(call))
+        assert (refused.value.status, refused.value.code) == (503, code)
+        assert refused.value.headers == {"retry-after": "1"}

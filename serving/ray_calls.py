@@ -1,0 +1,59 @@
+"""Calls between deployments of Ray Serve: repeated when a replica died, and refused as clients know it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from serving.errors import ServingError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# In seconds; together longer than it takes until no more calls are sent to a replica that died.
+PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+
+
+async def repeated(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what a call returns, called again if a replica died with it.
+
+    Parameters:
+        call: changes nothing, so that a second one does no harm; makes new calls of replicas each time.
+
+    Raises:
+        ServingError: 503, if replicas are gone or have no place for the call.
+    """
+    from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
+    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+
+    for pause in (*PAUSES, None):
+        try:
+            return await call()
+        except BackPressureError as error:
+            raise ServingError(
+                503,
+                "overloaded",
+                "all places of a service are taken; wait as long as Retry-After says and send the request again",
+                headers={"retry-after": "1"},
+            ) from error
+        # What a replica computed is lost with it, so a call that was to read it ends as well.
+        except (RayActorError, NodeDiedError, ObjectLostError, ReplicaUnavailableError) as error:
+            if pause is None:
+                raise _unavailable() from error
+            logger.warning("a replica is gone (%s); its call is repeated in %g s", type(error).__name__, pause)
+            await asyncio.sleep(pause)
+        except DeploymentUnavailableError as error:
+            raise _unavailable() from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _unavailable() -> ServingError:
+    return ServingError(
+        503,
+        "service_unavailable",
+        "replicas that the request needs are gone; wait as long as Retry-After says and send it again",
+        headers={"retry-after": "1"},
+    )
