@@ -431,8 +431,8 @@ def application(settings: Settings) -> Application:
     from ray import serve
 
     config = load_serving(settings.serving_config, settings)
-    # Only the ingress checks admin tokens; the other replicas never get to see it.
-    public = replace(settings, admin_token=None)
+    # Only the ingress checks tokens, and no replica signs; the others never get to see what that takes.
+    public = replace(settings.without_signing_key(), admin_token=None, api_tokens=())
     feast, preprocessing, model = (
         serve.deployment(**options_of(config.of(service.__name__)))(service).bind(public)
         for service in (FeastService, PreprocessingService, ModelService)
