@@ -438,7 +438,9 @@ def application(settings: Settings) -> Application:
         for service in (FeastService, PreprocessingService, ModelService)
     )
     ingress = serve.deployment(name="ForecastAPI", **options_of(config.of("ForecastAPI")))
-    whole: Application = ingress(serve.ingress()(ForecastAPI)).bind(settings, feast, preprocessing, model)
+    whole: Application = ingress(serve.ingress()(ForecastAPI)).bind(
+        settings.without_signing_key(), feast, preprocessing, model
+    )
     return whole
 
 

@@ -131,7 +131,7 @@ def settings(tmp_path: Path) -> Settings:
         ({"tags": {"tier": 1}}, "tags.tier = 1: Input should be a valid string"),
         ({"automation": {"monitor_cron": "hourly"}}, "automation.monitor_cron: a cron has the fields minute"),
         ({"automation": {"drift_interval_s": 1}}, "automation.drift_interval_s = 1"),
-        ({"automation": {"cron": "@daily"}}, "allowed: monitor_cron, drift_interval_s"),
+        ({"automation": {"cron": "@daily"}}, "allowed: monitor_cron, forecast_cron, drift_interval_s"),
     ],
 )
 def test_an_experiment_says_what_is_wrong(settings: Settings, values: dict[str, Any], message: str) -> None:
