@@ -37,8 +37,9 @@ def test_a_search_on_ray_survives_a_killed_actor(pump_folder: Path, tmp_path: Pa
     assert process.wait(timeout=200) == 0, process.stderr
     assert process.stdout.split()[-1] == "8"
     study = load_study(config, journal)
-    assert len(interrupted(study)) == 1
-    assert study.trials[0].intermediate_values
+    (lost,) = interrupted(study)
+    # What an actor reports goes with its result; that of the killed one, whichever trial it had, is lost with it.
+    assert all(trial.intermediate_values for trial in study.trials if trial.number != lost)
     # A finished study is read back without starting anything.
     again = start_search(pump_folder, journal, 8, "inline", 1)
     assert again.wait(timeout=60) == 0, again.stderr
