@@ -25,7 +25,7 @@ RequestT = TypeVar("RequestT", bound=BaseModel)
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 # Above this size reading a body takes longer than handing it to a thread.
-_SMALL_BODY_BYTES = 32_768
+_SMALL_BODY_BYTES = 65_536
 # zlib's own number for "gzip, with its header and checksum".
 _GZIP = 16 + zlib.MAX_WBITS
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import logging
 import os
 import signal
@@ -151,6 +152,9 @@ class LocalBackend:
             # The first look imports Feast and opens its store, which would otherwise cost the first requests seconds.
             await self._holder.run(store_problem, bundle.pair.contract, bundle.dataset, self._settings)
             self._is_open = True
+            # What is loaded by now stays: walking all of it again and again would hold up requests by 200 ms each time.
+            gc.collect()
+            gc.freeze()
         return report
 
     async def _answer(self, question: Question, entities: int) -> Prediction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -52,13 +53,16 @@ def serving(command: list[str], ready: str, environ: Mapping[str, str] | None = 
     filled = [argument.replace("{port}", str(port)) for argument in command]
     # One thread per call: the processes share the cores with the load.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environ or {})}
-    with subprocess.Popen(filled, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    # MLflow starts its server by name.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(filled, env=environment, stdout=quiet, stderr=quiet, start_new_session=True) as process:
         server = Server(f"http://127.0.0.1:{port}", process.pid)
         try:
             _wait(f"{server.url}{ready}")
             yield server
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(60)
 
 
