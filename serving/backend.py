@@ -16,6 +16,7 @@ from mlplatform.datamodule import Float32
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers, observed_shares, with_fallback
 from mlplatform.registry.pairs import PRODUCTION, PairInfo
+from serving.batching import Slice
 from serving.rules import Mark, RowRules
 
 EntityId = int | str
@@ -73,21 +74,20 @@ class Prediction:
     observed: npt.NDArray[np.float64]
     is_fallback: npt.NDArray[np.bool_]
 
-    def part(self, start: int, stop: int) -> Prediction:
-        """Return the answers of the entities from `start` to before `stop`."""
-        point, lower, upper, coverage = self.answers
-        low, high = (None if side is None else side[start:stop] for side in (lower, upper))
+    def part(self, where: Slice) -> Prediction:
+        """Return the answers of the entities of a slice."""
+        chosen = slice(where.start, where.stop)
         return Prediction(
             pair=self.pair,
-            entity_ids=self.entity_ids[start:stop],
-            origins=self.origins[start:stop],
-            answers=Answers(point[start:stop], low, high, coverage),
-            event_times=self.event_times[start:stop],
-            ages=self.ages[start:stop],
-            is_stale=self.is_stale[start:stop],
-            marks=self.marks[start:stop],
-            observed=self.observed[start:stop],
-            is_fallback=self.is_fallback[start:stop],
+            entity_ids=self.entity_ids[chosen],
+            origins=self.origins[chosen],
+            answers=where.of(self.answers),
+            event_times=self.event_times[chosen],
+            ages=self.ages[chosen],
+            is_stale=self.is_stale[chosen],
+            marks=self.marks[chosen],
+            observed=self.observed[chosen],
+            is_fallback=self.is_fallback[chosen],
         )
 
     @property

@@ -38,7 +38,6 @@ class Batcher(Generic[Q, A]):
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._is_running = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
-        self.last_size = 0
 
     async def ask(self, question: Q) -> A:
         """Return the answer; a question whose asker is cancelled while it waits is dropped."""
@@ -47,11 +46,6 @@ class Batcher(Generic[Q, A]):
         if not self._is_running:
             self._start()
         return await future
-
-    @property
-    def waiting(self) -> int:
-        """Questions that are not in a batch yet."""
-        return len(self._waiting)
 
     def close(self) -> None:
         """Let the thread end when it is done."""
@@ -65,7 +59,7 @@ class Batcher(Generic[Q, A]):
                 batch.append((question, future))
         if not batch:
             return
-        self._is_running, self.last_size = True, len(batch)
+        self._is_running = True
         loop = asyncio.get_running_loop()
         done = self._thread.submit(self._answer, [question for question, _ in batch])
         done.add_done_callback(lambda ended: loop.call_soon_threadsafe(self._finish, batch, ended))

@@ -15,8 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MAX_DETAILS = 20
 _SHOWN_CHARACTERS = 80
-# What is busy now is most often free a moment later.
-_SOON = {"retry-after": "1"}
 
 
 class ErrorDetail(BaseModel):
@@ -164,32 +162,25 @@ def too_little_observed(entities: Sequence[tuple[Any, float]], least: float, loo
 
 def too_many_requests(limit: int) -> ServingError:
     """Return the error of a request beyond what the server works for at once."""
-    return ServingError(
-        429,
-        "too_many_requests",
-        f"the server works for {limit} prediction requests already; wait as long as Retry-After says and send it again",
-        headers=dict(_SOON),
-    )
+    found = f"the server works for {limit} prediction requests already"
+    return _busy(429, "too_many_requests", f"{found}; wait as long as Retry-After says and send it again")
 
 
 def overloaded(stage: str, places: int) -> ServingError:
     """Return the error of a request for which a stage has no place left."""
-    return ServingError(
-        503,
-        "overloaded",
-        f"all {places} places of the {stage} are taken; wait as long as Retry-After says and send the request again",
-        headers=dict(_SOON),
-    )
+    found = f"all {places} places of the {stage} are taken"
+    return _busy(503, "overloaded", f"{found}; wait as long as Retry-After says and send the request again")
 
 
 def overdue(stage: str, deadline_s: float) -> ServingError:
     """Return the error of a stage, or of the whole request, that took too long."""
-    return ServingError(
-        503,
-        "deadline_exceeded",
-        f"the {stage} took longer than {deadline_s:g} s; wait as long as Retry-After says and send the request again",
-        headers=dict(_SOON),
-    )
+    found = f"the {stage} took longer than {deadline_s:g} s"
+    return _busy(503, "deadline_exceeded", f"{found}; wait as long as Retry-After says and send the request again")
+
+
+def _busy(status: int, code: str, message: str) -> ServingError:
+    """Return a refusal that is over soon: what is busy now is most often free a moment later."""
+    return ServingError(status, code, message, headers={"retry-after": "1"})
 
 
 def unknown_model(name: str, known: Sequence[str]) -> ServingError:

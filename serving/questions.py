@@ -6,7 +6,7 @@ that each has the answer that it would have had alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from serving.batching import Slice, stacked
 from serving.bundle import Bundle
 from serving.rows import panel_from_rows
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     """Return the answers of questions to one bundle; `None` if one of them has none."""
     if len(group) == 1:
         return None
-    bundle = group[0].bundle
+    bundle, is_one_table = group[0].bundle, _are_plain_tables(group)
     try:
-        if _are_plain_tables(group):
+        if is_one_table:
             panel, slices = _read_as_one_table(bundle, [question.rows or () for question in group])
         else:
             panel, slices = _side_by_side([question.panel() for question in group])
@@ -75,8 +75,8 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     except Exception:
         # Whatever it is: alone, the one to blame says it and the others have their answers.
         return None
-    parts = [whole.part(part.start, part.stop) for part in slices]
-    return [_renumbered(part) for part in parts] if _are_plain_tables(group) else parts
+    parts = [whole.part(where) for where in slices]
+    return [_renumbered(part) for part in parts] if is_one_table else parts
 
 
 def _answered(bundle: Bundle, panel: FeaturePanel) -> Prediction:
@@ -95,7 +95,7 @@ def _are_plain_tables(group: Sequence[Question]) -> bool:
 
 
 def _read_as_one_table(bundle: Bundle, tables: Sequence[Rows]) -> tuple[FeaturePanel, list[Slice]]:
-    rows = [dict(row) for table in tables for row in table]
+    rows = [row for table in tables for row in table]
     panel = panel_from_rows(rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns, bundle.rules)
     ends = np.cumsum([len(table) for table in tables]).tolist()
     return panel, [Slice(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]

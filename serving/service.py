@@ -105,13 +105,15 @@ class PredictionService:
     async def from_rows(
         self, request: Request, model: ServedModel, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT
     ) -> Prediction:
-        """Return the prediction for raw rows.
+        """Return the prediction for raw rows; it is finite.
 
         Raises:
             ServingError: what keeps the request from having an answer.
             ClientDisconnect: if the client left first.
         """
-        return await self.admission.admit(request.receive, partial(model.backend.predict_rows, rows, choice))
+        prediction = await self.admission.admit(request.receive, partial(model.backend.predict_rows, rows, choice))
+        refuse_missing_numbers(prediction)
+        return prediction
 
     async def from_entities(
         self,
@@ -165,16 +167,11 @@ class PredictionService:
         *,
         is_logged: bool = True,
     ) -> bytes:
-        """Return what `write` makes of a prediction, and log it; large ones are written in a thread.
-
-        Raises:
-            ServingError: 500 if the prediction is not finite.
-        """
+        """Return what `write` makes of a prediction, and log it; large ones are written in a thread."""
         now = dt.datetime.now(dt.UTC)
         request_id: str = request.state.request_id
 
         def finish() -> bytes:
-            refuse_missing_numbers(prediction)
             content = write(prediction)
             if is_logged:
                 model.log.append(served_predictions(prediction, request_id, now))
