@@ -270,7 +270,7 @@ def create_model(family: str, params: Mapping[str, Any], spec: ModelSpec) -> Mod
 def save_model(model: Model, family: str, folder: Path) -> None:
     """Write a fitted model and what is needed to rebuild it into `folder`, which must not exist."""
     folder.mkdir(parents=True)
-    header = {"family": family, "params": model.params.model_dump(mode="json"), "spec": vars(model.spec)}
+    header = {"family": family, "params": model.params.model_dump(mode="json"), "spec": model.spec.to_json()}
     (folder / "model.json").write_text(json.dumps(header, indent=1))
     if model.calibration is not None:
         (folder / CALIBRATION_FILE).write_text(model.calibration.to_json())

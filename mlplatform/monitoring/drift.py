@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig
+from mlplatform.datamodule import to_utc_ns
 from mlplatform.monitoring.blocks import Blocks, cut_blocks, cut_table
 from mlplatform.monitoring.evidence import Evidence, Judge
 from mlplatform.monitoring.live_error import ErrorTest
@@ -313,7 +314,6 @@ def update_error_test(
         state = ErrorTest(pair_version, limit)
     after = pd.Timestamp(state.until) if state.until else pd.Timestamp.min.tz_localize("UTC")
     newest = history[TIMESTAMP].max()
-    length = config.horizon * pd.Timedelta(config.dataset.step)
     served = predictions[(predictions["version"] == pair_version) & (predictions["event_timestamp"] > after)]
     if served.empty:
         return state
@@ -321,8 +321,7 @@ def update_error_test(
     misses = _misses(config, pair_version, truth, served)
     if misses.empty:
         return state
-    # A block ends with a multiple of its length, so that every look cuts the same blocks.
-    ends = misses[TIMESTAMP].dt.ceil(length)
+    ends = _block_ends(misses[TIMESTAMP], config)
     complete = ends <= newest
     errors = misses["miss"][complete].groupby(ends[complete]).mean().sort_index()
     if errors.empty:
@@ -330,8 +329,20 @@ def update_error_test(
     return state.updated(errors.to_numpy(dtype=np.float64), errors.index[-1].isoformat())
 
 
+def _block_ends(times: pd.Series, config: ExperimentConfig) -> pd.Series:
+    """Return the last time of every row's block, which ends with a multiple of its length: every look cuts the same."""
+    calendar, horizon = config.dataset.calendar, config.horizon
+    if calendar.is_plain:
+        ends_of_rows: pd.Series = times.dt.ceil(horizon * pd.Timedelta(config.dataset.nominal_step))
+        return ends_of_rows
+    moments = to_utc_ns(times).astype(np.int64)
+    ends = calendar.shift(moments, -calendar.ordinals(moments) % horizon)
+    ends_of_rows = pd.to_datetime(ends, utc=True).to_series(index=times.index)
+    return ends_of_rows
+
+
 def _evidence_limit(config: ExperimentConfig) -> float:
-    blocks_per_day = pd.Timedelta(days=1) / (config.horizon * pd.Timedelta(config.dataset.step))
+    blocks_per_day = pd.Timedelta(days=1) / (config.horizon * pd.Timedelta(config.dataset.nominal_step))
     return DAYS_TO_FALSE_ALARM * blocks_per_day
 
 
@@ -359,8 +370,7 @@ def recent_predictions(
 
 
 def _recent_start(config: ExperimentConfig, history: pd.DataFrame) -> pd.Timestamp:
-    start: pd.Timestamp = history[TIMESTAMP].max() - config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    return start
+    return config.dataset.calendar.moment(history[TIMESTAMP].max(), -config.drift.recent_steps)
 
 
 def _recent(config: ExperimentConfig, history: pd.DataFrame) -> pd.DataFrame:
@@ -447,8 +457,10 @@ def _verdict(
         # A change that came slowly matters once the forecasts suffer.
         return replace(judged, status=DRIFT if report.errors.is_drifted else slow)
     since = _suspected_since(report, feature.column, previous)
-    waited = pd.Timestamp(report.data_until) - pd.Timestamp(since)
-    is_old = config.task == "forecast" and waited >= config.drift.recent_steps * pd.Timedelta(config.dataset.step)
+    is_old = False
+    if config.task == "forecast":
+        waited = config.dataset.calendar.count(pd.Timestamp(since), pd.Timestamp(report.data_until))
+        is_old = waited >= config.drift.recent_steps
     is_sure = finding.q <= AT_ONCE * config.drift.false_alarm_rate or report.errors.is_drifted
     return replace(judged, status=DRIFT if is_old or is_sure else SUSPECTED, suspected_since=since)
 
@@ -493,11 +505,12 @@ def _stretches(config: ExperimentConfig, column: str, train: pd.DataFrame) -> li
         size = config.drift.recent_steps
         parts = [train[column].to_numpy(dtype=np.float64)[i : i + size] for i in range(0, len(train) - size + 1, size)]
         return [_finite(part) for part in parts[-CALIBRATION_STRETCHES:] if len(_finite(part))]
-    length = config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    block = (train[TIMESTAMP].max() - train[TIMESTAMP]) // length
-    whole = int((train[TIMESTAMP].max() - train[TIMESTAMP].min()) // length)
-    grouped = train[column].astype(np.float64).groupby(block.to_numpy())
-    parts = [_finite(values.to_numpy()) for number, values in grouped if number < min(whole, CALIBRATION_STRETCHES)]
+    calendar, newest = config.dataset.calendar, train[TIMESTAMP].max()
+    behind = calendar.steps(to_utc_ns(train[TIMESTAMP]).astype(np.int64), newest.as_unit("ns").value)
+    block = behind // config.drift.recent_steps
+    whole = calendar.count(train[TIMESTAMP].min(), newest) // config.drift.recent_steps
+    values = train[column].to_numpy(dtype=np.float64)
+    parts = [_finite(values[block == number]) for number in range(min(whole, CALIBRATION_STRETCHES))]
     return [part for part in parts if len(part)]
 
 
