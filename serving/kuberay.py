@@ -16,7 +16,7 @@ import yaml
 from mlplatform.config import DEPLOYMENTS, load_serving
 from mlplatform.settings import Settings
 from serving.local import served_settings
-from serving.ray_app import APPLICATION, options_of
+from serving.ray_build import APPLICATION, options_of
 
 
 def serve_config(settings: Settings) -> dict[str, Any]:

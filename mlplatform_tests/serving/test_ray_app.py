@@ -20,7 +20,8 @@ from mlplatform_tests.serving.conftest import TOKEN, UNITS, Platform
 from mlplatform_tests.serving.installation import Installation
 from mlplatform_tests.serving.servers import LoadClient, in_process
 from serving.errors import ErrorDetail, ServingError
-from serving.ray_app import LONGEST_RAY_FOLDER, PairRef, VersionCache, _ray_folder, _refuse_haproxy
+from serving.ray_runtime import LONGEST_RAY_FOLDER, _ray_folder, _refuse_haproxy
+from serving.ray_versions import PairRef, VersionCache
 
 ENTITIES = "/predict/feast/batch"
 ADMIN = {"authorization": f"Bearer {TOKEN}"}

@@ -14,7 +14,7 @@ from mlplatform.settings import Settings
 from serving import ray_calls
 from serving.errors import ServingError
 from serving.kuberay import ray_service
-from serving.ray_app import build_application, options_of
+from serving.ray_build import build_application, options_of
 from serving.ray_calls import repeated
 
 
