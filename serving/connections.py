@@ -11,12 +11,18 @@ request is answered into the void; one that leaves before its request is complet
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 # What nginx made the custom: the client closed the connection. Nobody reads it but log and metrics.
 CLIENT_LEFT = 499
 HEAD_DEADLINE_S = 15.0
 PROTOCOL = "PatientHTTPProtocol"
+
+
+def close_door() -> None:
+    """Have the servers of this process take no more connections, and end those that are idle."""
+    _PatientProtocol.door.close()
 
 
 def http_protocol(head_deadline_s: float = HEAD_DEADLINE_S) -> type[asyncio.Protocol]:
@@ -31,29 +37,44 @@ def http_protocol(head_deadline_s: float = HEAD_DEADLINE_S) -> type[asyncio.Prot
     return type(PROTOCOL, (_PatientProtocol, auto.AutoHTTPProtocol), {"head_deadline_s": head_deadline_s})
 
 
-def answer_half_closed_clients() -> list[Any]:
-    """Have every uvicorn server that this process starts from now on use `http_protocol`.
-
-    For Ray Serve's HTTP proxy, which starts uvicorn itself and calls this first, expecting a list of middlewares.
-    """
+def answer_half_closed_clients() -> None:
+    """Have every uvicorn server that this process starts from now on use `http_protocol`."""
     from uvicorn.protocols.http import auto
 
     if auto.AutoHTTPProtocol.__name__ != PROTOCOL:
         auto.AutoHTTPProtocol = http_protocol()
-    return []
+
+
+class Door:
+    """Where connections of a process come in, for servers that do not let go of their sockets."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.inside: WeakSet[Any] = WeakSet()
+
+    def close(self) -> None:
+        """Take no more connections; those that are in are closed once their request is answered."""
+        self.is_open = False
+        for protocol in list(self.inside):
+            protocol.shutdown()
 
 
 class _PatientProtocol:
     """What is added to uvicorn's protocol, whichever of its parsers that uses."""
 
     head_deadline_s: float
+    door: ClassVar[Door] = Door()
     # Of uvicorn: the last request whose head has arrived, and the connection.
     cycle: Any
     transport: asyncio.Transport
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)  # type: ignore[misc] # of uvicorn's class beside this one
+        if not self.door.is_open:
+            transport.abort()
+            return
+        self.door.inside.add(self)
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The backend of the ingress on Ray Serve: it answers by asking the services, and swaps what it asks them for.
+"""The ingress's backend in `split` mode: it answers by asking the services, and swaps what it asks them for.
 
 A reload first has every service load the new version and then swaps one reference here; no deployment is reconfigured,
 so no request waits or fails.
@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlplatform.config import StalenessConfig
-from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
@@ -23,6 +22,8 @@ from serving.errors import ServingError
 from serving.health import StoreHealth
 from serving.keeper import Keeper
 from serving.ray_calls import repeated
+from serving.ray_peers import Peers
+from serving.ray_services import Prepared
 from serving.ray_versions import PairRef
 from serving.rules import RowRules
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
     Handle = DeploymentHandle[Any]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,19 @@ class RayBackend:
     def __init__(
         self,
         settings: Settings,
+        peers: Peers,
         feast: Handle,
         preprocessing: Handle,
         model: Handle,
     ) -> None:
+        self._experiment, self._peers = settings.experiment, peers
         self._feast, self._preprocessing, self._model = feast, preprocessing, model
         self._loader = BundleLoader(settings)
         self._workers = Workers(1)
         self._current: Policies | None = None
         self._reason = f"the production pair of {settings.experiment!r} is being loaded"
         self._coalesced_reload = Coalescer(self._swap)
-        self._keeper = Keeper(settings.experiment, self.reload, settings.limits.poll_s)
+        self._keeper = Keeper(settings.experiment, self.reload_here, settings.limits.poll_s)
         self._health = StoreHealth(self._probe)
 
     async def start(self) -> None:
@@ -87,22 +92,22 @@ class RayBackend:
         panel = _unless_refused(
             await repeated(lambda: self._feast.read.remote(ref, chosen.staleness, entities, time_point))
         )
-        if future or chosen.pair.contract.known:
-            past = panel
-            panel = _unless_refused(
-                await repeated(lambda: self._preprocessing.future.remote(ref, past, future, chosen.rules))
-            )
-        return await self._predict(chosen, panel)
+        prepared = await repeated(lambda: self._preprocessing.prepare_panel.remote(ref, panel, future, chosen.rules))
+        return await self._predict(chosen, _unless_refused(prepared))
 
     async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
         """Predict from raw rows."""
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
-        panel = await repeated(lambda: self._preprocessing.panel.remote(ref, rows, chosen.rules))
-        return await self._predict(chosen, _unless_refused(panel))
+        prepared = await repeated(lambda: self._preprocessing.prepare_rows.remote(ref, rows, chosen.rules))
+        return await self._predict(chosen, _unless_refused(prepared))
 
     async def reload(self) -> ReloadReport:
-        """Serve the pair that is in production now."""
+        """Have all replicas of the ingress serve the pair that is in production now."""
+        return await self._peers.reload(self._experiment)
+
+    async def reload_here(self) -> ReloadReport:
+        """Have this one serve it."""
         return await self._coalesced_reload()
 
     async def status(self) -> Status:
@@ -143,19 +148,13 @@ class RayBackend:
         problem: str | None = await repeated(lambda: self._feast.problem.remote(ref))
         return problem
 
-    async def _predict(self, served: Policies, panel: FeaturePanel) -> Prediction:
-        # Before the model is asked, because a refusal needs no forecast.
-        falls_back = served.rules.fallbacks(panel, served.pair.contract)
-        ref = PairRef.of(served.pair)
-        whole = await repeated(lambda: self._computed(ref, panel))
-        return Prediction.of(served.pair, panel, whole, served.rules, falls_back)
-
-    async def _computed(self, ref: PairRef, panel: FeaturePanel) -> Answers:
-        # Responses are passed on unawaited: samples and answers go from service to service, not through this process.
-        samples = self._preprocessing.preprocess.remote(ref, panel)
-        answers = self._model.infer.remote(ref, samples)
-        whole: Answers = await self._preprocessing.postprocess.remote(ref, answers)
-        return whole
+    async def _predict(self, chosen: Policies, prepared: Prepared) -> Prediction:
+        # Every response is awaited here. Passed on unawaited, one whose replica died would have the call that waits for
+        # it ask for it again and again until the request's deadline, and nobody could repeat what was lost.
+        ref = PairRef.of(chosen.pair)
+        inferred: Answers = await repeated(lambda: self._model.infer.remote(ref, prepared.samples))
+        answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, inferred))
+        return Prediction.of(chosen.pair, prepared.panel, answers, chosen.rules, prepared.falls_back)
 
     async def _swap(self) -> ReloadReport:
         previous = self._current.pair if self._current else None
@@ -183,10 +182,10 @@ async def _prepare(service: Handle, ref: PairRef) -> None:
     await repeated(lambda: service.broadcast("prepare", ref).results_async())
 
 
-def _unless_refused(panel: FeaturePanel | ServingError) -> FeaturePanel:
-    if isinstance(panel, ServingError):
-        raise panel
-    return panel
+def _unless_refused(given: T | ServingError) -> T:
+    if isinstance(given, ServingError):
+        raise given
+    return given
 
 
 def _raised_by_service(error: Exception) -> Exception:

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mlplatform.config import ConfigError, DeploymentConfig, load_serving
+from mlplatform.config import INGRESS, ConfigError, DeploymentConfig, load_serving
 from mlplatform.settings import Settings
-from serving.api import build_app
-from serving.local import LOG_FORMAT, served_settings
-from serving.ray_backend import RayBackend
+from serving.local import served_settings
+from serving.ray_ingress import ForecastAPI
 from serving.ray_services import FeastService, ModelService, PreprocessingService
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from ray.serve import Application
-    from ray.serve.handle import DeploymentHandle
-
-    Handle = DeploymentHandle[Any]
 
 APPLICATION = "mlplatform"
 # From so many cores on, a deployment has two replicas unless its configuration says otherwise.
 CORES_FOR_TWO = 4
-
-
-class ForecastAPI:
-    """The ingress: the routes of `serving.api` on top of the services."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        feast: Handle,
-        preprocessing: Handle,
-        model: Handle,
-    ) -> None:
-        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-        backends = {
-            name: RayBackend(replace(settings, experiment=name), feast, preprocessing, model)
-            for name in settings.experiments
-        }
-        # Ray's proxy makes the request id and puts it on the answer.
-        self._app = build_app(backends, settings, is_request_id_answered=False)
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Return the application; Ray Serve calls this after the constructor."""
-        return self._app
 
 
 def build_application(args: Mapping[str, Any]) -> Application:
@@ -68,7 +39,7 @@ def build_application(args: Mapping[str, Any]) -> Application:
 
 
 def application(settings: Settings) -> Application:
-    """Return the Serve application: the four deployments, bound to each other.
+    """Return the Serve application: the deployments that its mode has, bound to each other.
 
     Raises:
         ConfigError: if the option of the group `serving` is unknown, or its file cannot be used.
@@ -78,14 +49,13 @@ def application(settings: Settings) -> Application:
     config = load_serving(settings.serving_config, settings)
     # Only the ingress checks tokens, and no replica signs; the others never get to see what that takes.
     public = replace(settings.without_signing_key(), admin_token=None, api_tokens=())
-    feast, preprocessing, model = (
+    services = [
         serve.deployment(**options_of(config.of(service.__name__)))(service).bind(public)
         for service in (FeastService, PreprocessingService, ModelService)
-    )
-    ingress = serve.deployment(name="ForecastAPI", **options_of(config.of("ForecastAPI")))
-    whole: Application = ingress(serve.ingress()(ForecastAPI)).bind(
-        settings.without_signing_key(), feast, preprocessing, model
-    )
+        if service.__name__ in config.names
+    ]
+    ingress = serve.deployment(name=INGRESS, **options_of(config.of(INGRESS)))
+    whole: Application = ingress(serve.ingress()(ForecastAPI)).bind(settings.without_signing_key(), *services)
     return whole
 
 

@@ -12,44 +12,96 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mlplatform.config import INGRESS, load_serving
 from mlplatform.settings import Settings
 from serving.ray_build import APPLICATION, application
+from serving.ray_proxy import PROXY_ENVIRONMENT
+
+logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 # A Unix socket's path may have 107 characters, and Ray appends about 70 to its folder.
 LONGEST_RAY_FOLDER = 36
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is compared with, not bound to
+# How long a replica may take to answer before it is not waited for, in seconds, and what is on its way may need.
+_ANSWER_S, _ON_THE_WAY_S = 5.0, 0.2
 
 
 @contextmanager
 def running(settings: Settings, host: str, port: int) -> Iterator[None]:
-    """Serve from a Ray instance of its own while the context is open, and leave no process behind."""
-    _refuse_haproxy()
-    _set_environment()
+    """Serve from a Ray instance of its own while the context is open, and leave no process behind.
+
+    What is in flight when the context is left is answered first.
+    """
+    config = load_serving(settings.serving_config, settings)
+    _check_haproxy(host)
+    has_own_token = _set_environment()
 
     import ray
     from ray import serve
 
     with _ray_folder(settings.home) as folder:
         try:
-            ray.init(
+            context = ray.init(
                 address="local",
-                include_dashboard=False,
+                include_dashboard=config.dashboard,
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=logging.WARNING,
                 _temp_dir=str(folder),
             )
+            if config.dashboard:
+                hint = "RAY_AUTH_TOKEN" if has_own_token else "a RAY_AUTH_TOKEN of your own, set before the start"
+                logger.info("dashboard on http://%s, for those who have %s", context.dashboard_url, hint)
             _stop_on_sigterm()
-            serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+            serve.start(proxy_location="HeadOnly", http_options=_http_options(settings, host, port))
             serve.run(application(settings), name=APPLICATION, route_prefix="/")
-            yield
+            try:
+                yield
+            finally:
+                _drain(settings, port)
         finally:
             if ray.is_initialized():
                 serve.shutdown()  # type: ignore[no-untyped-call] # it has no annotations
             ray.shutdown()
+
+
+def _http_options(settings: Settings, host: str, port: int) -> dict[str, object]:
+    # Longer than a replica that died takes to be replaced; within that time its requests wait for the next one.
+    patience = 3 * settings.limits.deadline_s
+    return {"host": host, "port": port, "request_timeout_s": patience}
+
+
+def _drain(settings: Settings, port: int) -> None:
+    """Say that the server is not ready, take no more connections, and wait until all requests are answered."""
+    from ray import serve
+
+    ingress = serve.get_deployment_handle(INGRESS, APPLICATION)
+
+    def every(method: str, timeout_s: float) -> None:
+        # A replica that does not answer any more has nothing that could be waited for.
+        ingress.broadcast(method).results(timeout_s=timeout_s, return_exceptions=True)
+
+    try:
+        if settings.limits.drain_s:
+            logger.info("not ready any more, stopping in %g s", settings.limits.drain_s)
+            every("announce_end", _ANSWER_S)
+            time.sleep(settings.limits.drain_s)
+        every("take_no_more", _ANSWER_S)
+        # The proxy learns it from the next answer; where nobody asks, this does.
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=_ANSWER_S):
+            pass
+        # What the proxy has taken reaches a replica within moments.
+        time.sleep(_ON_THE_WAY_S)
+        every("idle", settings.limits.deadline_s)
+        time.sleep(_ON_THE_WAY_S)
+    except Exception as error:
+        logger.warning("requests in flight may be lost: %s: %s", type(error).__name__, error)
 
 
 def _stop_on_sigterm() -> None:
@@ -62,27 +114,37 @@ def _stop_on_sigterm() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _refuse_haproxy() -> None:
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+def _check_haproxy(host: str) -> None:
+    """Refuse Ray Serve's HAProxy mode unless the server is meant to listen everywhere, as that mode always does."""
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
+        return
+    if host != EVERYWHERE:
         raise SystemExit(
-            "RAY_SERVE_ENABLE_HA_PROXY=1 makes Ray Serve listen on all network interfaces, whatever the host option "
-            "says; unset it, or run Ray Serve behind a firewall of your own with `serve run`"
+            f"RAY_SERVE_ENABLE_HA_PROXY=1 makes Ray Serve listen on all network interfaces, but the host is {host}: "
+            f"unset it, or set MLPLATFORM_HOST={EVERYWHERE} and keep strangers out with a firewall"
         )
+    logger.warning("Ray Serve's HAProxy mode: port, replicas and statistics are open on all network interfaces")
 
 
-def _set_environment() -> None:
-    """Set the switches that Ray reads when it is imported; its processes inherit them."""
+def _set_environment() -> bool:
+    """Set the switches that Ray reads when it is imported; its processes inherit them.
+
+    Returns:
+        Whether the token that calls must carry was given from outside.
+    """
+    has_own_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if not has_own_token:
+        # One per run, because Ray's own would be written to the home directory.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.update(
         {
             "RAY_USAGE_STATS_ENABLED": "0",
             # The name is historical: without it every Ray process listens on all network interfaces.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             # Calls between replicas have a port of their own that listens everywhere all the same, so every call must
-            # carry a token; one per run, because the default one would be written to the home directory.
+            # carry a token.
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            # The proxy starts uvicorn itself; this is the one place where it asks what to add.
-            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.connections.answer_half_closed_clients",
+            **PROXY_ENVIRONMENT,
         }
     )
     defaults = {
@@ -95,9 +157,13 @@ def _set_environment() -> None:
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
         # Small arguments are faster in the call itself than through the object store.
         "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+        # MLflow's client gives up within seconds, not minutes: the server asks again by itself.
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    return has_own_token
 
 
 @contextmanager
