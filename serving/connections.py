@@ -11,18 +11,13 @@ request is answered into the void; one that leaves before its request is complet
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar
+from typing import Any
 from weakref import WeakSet
 
 # What nginx made the custom: the client closed the connection. Nobody reads it but log and metrics.
 CLIENT_LEFT = 499
 HEAD_DEADLINE_S = 15.0
 PROTOCOL = "PatientHTTPProtocol"
-
-
-def close_door() -> None:
-    """Have the servers of this process take no more connections, and end those that are idle."""
-    _PatientProtocol.door.close()
 
 
 def http_protocol(head_deadline_s: float = HEAD_DEADLINE_S) -> type[asyncio.Protocol]:
@@ -52,18 +47,29 @@ class Door:
         self.is_open = True
         self.inside: WeakSet[Any] = WeakSet()
 
-    def close(self) -> None:
-        """Take no more connections; those that are in are closed once their request is answered."""
-        self.is_open = False
+    def close(self, idle_s: float) -> None:
+        """Take no more connections; those that are in are closed with their next answer, or later if there is none.
+
+        Parameters:
+            idle_s: how long a connection may wait for its next request, in seconds. One that is closed at once could
+                have that on its way.
+        """
+        if self.is_open:
+            self.is_open = False
+            asyncio.get_running_loop().call_later(idle_s, self._end)
+
+    def _end(self) -> None:
         for protocol in list(self.inside):
             protocol.shutdown()
+
+
+DOOR = Door()
 
 
 class _PatientProtocol:
     """What is added to uvicorn's protocol, whichever of its parsers that uses."""
 
     head_deadline_s: float
-    door: ClassVar[Door] = Door()
     # Of uvicorn: the last request whose head has arrived, and the connection.
     cycle: Any
     transport: asyncio.Transport
@@ -71,10 +77,10 @@ class _PatientProtocol:
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)  # type: ignore[misc] # of uvicorn's class beside this one
-        if not self.door.is_open:
+        if not DOOR.is_open:
             transport.abort()
             return
-        self.door.inside.add(self)
+        DOOR.inside.add(self)
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:

@@ -18,7 +18,7 @@ import orjson
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.connections import answer_half_closed_clients, close_door
+from serving.connections import DOOR, answer_half_closed_clients
 from serving.errors import ServingError
 from serving.ray_calls import overloaded, unavailable
 
@@ -36,6 +36,8 @@ PROXY_ENVIRONMENT = {
 LAST_ANSWER = (b"x-mlplatform-ending", b"1")
 # In seconds; together longer than it takes until no more requests are sent to a replica that died.
 PAUSES = (0.02, 0.1, 0.2, 0.4, 0.8, 1.6)
+# How long connections of a server that ends may wait for their next request, in seconds.
+IDLE_S = 0.5
 # Larger requests are not kept, and so not sent again.
 LONGEST_KEPT_BYTES = 8 * 1024 * 1024
 _OWN_ROUTES = "/-/"
@@ -75,7 +77,7 @@ class Repeating:
             logger.warning("a replica of the ingress is gone; its request is sent again in %g s", pause)
             await asyncio.sleep(pause)
         if answer.is_last:
-            close_door()
+            DOOR.close(IDLE_S)
         for message in answer.messages_of(scope):
             await send(message)
 
@@ -126,7 +128,9 @@ class _Answer:
         if message["type"] == "http.response.start":
             headers = [(name, value) for name, value in message["headers"]]
             self.is_last = LAST_ANSWER in headers
-            message = {**message, "headers": [header for header in headers if header != LAST_ANSWER]}
+            if self.is_last:
+                headers = [header for header in headers if header != LAST_ANSWER] + [(b"connection", b"close")]
+            message = {**message, "headers": headers}
         self._messages.append(message)
         self.is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 

@@ -5,6 +5,7 @@ Ray is imported only in the functions that use it, after the switches that it re
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
@@ -12,7 +13,6 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +21,7 @@ from pathlib import Path
 from mlplatform.config import INGRESS, load_serving
 from mlplatform.settings import Settings
 from serving.ray_build import APPLICATION, application
-from serving.ray_proxy import PROXY_ENVIRONMENT
+from serving.ray_proxy import IDLE_S, PROXY_ENVIRONMENT
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ OBJECT_STORE_BYTES = 128 * 1024 * 1024
 # A Unix socket's path may have 107 characters, and Ray appends about 70 to its folder.
 LONGEST_RAY_FOLDER = 36
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is compared with, not bound to
-# How long a replica may take to answer before it is not waited for, in seconds, and what is on its way may need.
-_ANSWER_S, _ON_THE_WAY_S = 5.0, 0.2
+# How long a replica may take to answer before it is not waited for, in seconds.
+_ANSWER_S = 5.0
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def running(settings: Settings, host: str, port: int) -> Iterator[None]:
             try:
                 yield
             finally:
-                _drain(settings, port)
+                asyncio.run(_drain(settings, port))
         finally:
             if ray.is_initialized():
                 serve.shutdown()  # type: ignore[no-untyped-call] # it has no annotations
@@ -77,31 +77,36 @@ def _http_options(settings: Settings, host: str, port: int) -> dict[str, object]
     return {"host": host, "port": port, "request_timeout_s": patience}
 
 
-def _drain(settings: Settings, port: int) -> None:
+async def _drain(settings: Settings, port: int) -> None:
     """Say that the server is not ready, take no more connections, and wait until all requests are answered."""
     from ray import serve
 
     ingress = serve.get_deployment_handle(INGRESS, APPLICATION)
 
-    def every(method: str, timeout_s: float) -> None:
+    async def every(method: str, timeout_s: float) -> None:
         # A replica that does not answer any more has nothing that could be waited for.
-        ingress.broadcast(method).results(timeout_s=timeout_s, return_exceptions=True)
+        await ingress.broadcast(method).results_async(timeout_s=timeout_s, return_exceptions=True)
 
     try:
         if settings.limits.drain_s:
             logger.info("not ready any more, stopping in %g s", settings.limits.drain_s)
-            every("announce_end", _ANSWER_S)
-            time.sleep(settings.limits.drain_s)
-        every("take_no_more", _ANSWER_S)
+            await every("announce_end", _ANSWER_S)
+            await asyncio.sleep(settings.limits.drain_s)
+        await every("take_no_more", _ANSWER_S)
         # The proxy learns it from the next answer; where nobody asks, this does.
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=_ANSWER_S):
-            pass
-        # What the proxy has taken reaches a replica within moments.
-        time.sleep(_ON_THE_WAY_S)
-        every("idle", settings.limits.deadline_s)
-        time.sleep(_ON_THE_WAY_S)
+        await asyncio.to_thread(_ask_once, port)
+        # What connections that are still open have sent by then reaches a replica.
+        await asyncio.sleep(2 * IDLE_S)
+        await every("idle", settings.limits.deadline_s)
+        # What replicas have answered reaches the clients.
+        await asyncio.sleep(IDLE_S)
     except Exception as error:
         logger.warning("requests in flight may be lost: %s: %s", type(error).__name__, error)
+
+
+def _ask_once(port: int) -> None:
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=_ANSWER_S):
+        pass
 
 
 def _stop_on_sigterm() -> None:
