@@ -1,6 +1,7 @@
 """What the routes need from whoever computes the answers: the `Backend` protocol and the values it exchanges.
 
-Two backends exist: `serving.local` computes in the web server's process, `serving.ray_app` in Ray Serve deployments.
+Two backends exist: `serving.local` computes in the web server's process, `serving.ray_backend` asks deployments on Ray
+Serve.
 """
 
 from __future__ import annotations
