@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 # Entities that are answered in one call; a request with more has a thread to itself.
 LARGEST_BATCH = 64
+# Python's own 5 ms is how long a thread that computes keeps the event loop, and with it probes, from Python's lock.
+SWITCH_INTERVAL_S = 0.001
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -225,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight are answered and the prediction log is written."""
     settings, host, port = parse_arguments("Serve predictions from one process.", argv)
     _one_thread_per_request()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
 
     # uvicorn raises the signal that stopped it once more when it is done; a clean stop should not look like a crash.
