@@ -143,6 +143,7 @@ class Predictions:
     async def from_entities(self, request: Request, name: str | None) -> Response:
         """Predict for entities of the feature store."""
         model = self._service.model(name)
+        request.state.experiment = model.name
         asked = await self._service.read(request, EntitiesRequest)
         prediction, missing = await self._service.from_entities(
             request,
@@ -161,6 +162,7 @@ class Predictions:
     async def from_rows(self, request: Request, name: str | None) -> Response:
         """Predict from raw rows."""
         model = self._service.model(name)
+        request.state.experiment = model.name
         asked = await self._service.read(request, RowsRequest)
         prediction = await self._service.from_rows(request, model, asked.rows, asked.choice)
         return _json(await self._service.written(request, model, prediction, _written))
@@ -270,7 +272,9 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
         served = {name: model.backend.served() for name, model in service.models.items()}
         looks = {name: model.backend.looks() for name, model in service.models.items()}
         pairs = {name: now.pair if now else None for name, now in served.items()}
-        return Response(service.metrics.render(pairs, looks), headers={"content-type": CONTENT_TYPE})
+        times = {name: model.backend.times for name, model in service.models.items()}
+        page = service.metrics.render(pairs, looks, times, service.default.backend.queues())
+        return Response(page, headers={"content-type": CONTENT_TYPE})
 
     async def reload_model(request: Request, name: str | None) -> Response:
         require_admin(request.headers.get("authorization"), settings.admin_token)
@@ -327,8 +331,9 @@ def _problem(error: ServingError, headers: Mapping[str, str] | None = None) -> R
     return Response(to_json(error.body()), error.status, headers or error.headers, PROBLEM)
 
 
-async def _answer_serving_error(_: Request, error: Exception) -> Response:
+async def _answer_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
+    request.state.rejection = error.code
     return _problem(error)
 
 

@@ -90,6 +90,9 @@ class ObservationMiddleware:
         # The template, not the path: paths are endless and may hold what does not belong into a log.
         route = getattr(scope.get("route"), "path", "unmatched")
         self.metrics.observe_request(scope["method"], route, status, seconds)
+        state = scope["state"]
+        if "rejection" in state:
+            self.metrics.observe_rejection(state.get("experiment", ""), state["rejection"])
         if status < 500 and random.random() >= self.logged_share:  # noqa: S311 - no secret
             return
         line = {
