@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.config",),
     ("mlplatform.plugins",),
     (
+        "mlplatform.calendars",
         "mlplatform.cores",
         "mlplatform.locks",
         "mlplatform.settings",
