@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlplatform.calendars import zone_of
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data import SINGLE_ENTITY, DataError, parse_times
+from mlplatform.data import SINGLE_ENTITY, DataError, parse_local_times
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Contract
 
@@ -39,7 +40,7 @@ def read_scenario(rows: pd.DataFrame, dataset: DatasetConfig, contract: Contract
         if dataset.entity_column is not None:
             raise DataError(f"rows of the future need the column {dataset.entity_column!r}, since there are entities")
         rows = rows.assign(**{ENTITY: SINGLE_ENTITY})
-    times, faulty = parse_times(rows[TIMESTAMP])
+    times, faulty, *_ = parse_local_times(rows[TIMESTAMP], rows[ENTITY], zone_of(dataset.timezone))
     if faulty.any() or np.isnat(times).any():
         place = int(np.flatnonzero(faulty | np.isnat(times))[0])
         raise DataError(f"row {place} of the future has the time {rows[TIMESTAMP].iloc[place]!r}, which is none")

@@ -337,7 +337,9 @@ def _pull_entities(
     if len(ids) == known:
         yield _pull(dataset, columns, stretch, settings)
         return
-    length = max(1, ROWS_PER_READ // known) * pd.Timedelta(dataset.nominal_step)
+    step = pd.Timedelta(dataset.nominal_step)
+    # As many steps as there are at most: so many rows of months would last longer than time stamps can tell.
+    length = min(max(1, ROWS_PER_READ // known), (stretch.end - stretch.start) // step + 1) * step
     start = stretch.start
     wanted = pa.array(ids.to_numpy())
     while start <= stretch.end:
