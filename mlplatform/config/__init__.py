@@ -30,6 +30,7 @@ from mlplatform.config.dataset import (
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
 from mlplatform.config.features import FeaturesConfig
 from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
+from mlplatform.config.found import AUTO, FoundFrequency, read_found, write_found
 from mlplatform.config.loading import (
     experiment_names,
     load_all_datasets,
@@ -53,6 +54,7 @@ from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
 from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
+    "AUTO",
     "DEPLOYMENTS",
     "ENTITY",
     "INGRESS",
@@ -74,6 +76,7 @@ __all__ = [
     "FeaturesConfig",
     "ForecastDatabase",
     "ForecastsConfig",
+    "FoundFrequency",
     "Frozen",
     "Listing",
     "ModelConfig",
@@ -108,6 +111,8 @@ __all__ = [
     "options",
     "parse_experiment",
     "preprocessing_context",
+    "read_found",
     "source_scheme",
     "time_step",
+    "write_found",
 ]

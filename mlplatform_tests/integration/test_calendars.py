@@ -60,7 +60,8 @@ class Series:
 def months() -> Series:
     times = pd.date_range("1990-01-01", "2019-12-01", freq="MS")
     ahead = [f"2020-{month:02}-01T00:00:00Z" for month in range(1, 7)]
-    return Series("MS", "", times.strftime("%Y-%m-%d").tolist(), 12, 24, 6, ahead)
+    # What step months are is left to the data.
+    return Series("auto", "", times.strftime("%Y-%m-%d").tolist(), 12, 24, 6, ahead)
 
 
 def business_days() -> Series:
@@ -115,6 +116,7 @@ def test_a_calendar_is_kept_from_the_file_to_the_answer(
     assert raw is not None
     assert (raw.state.rows_read, raw.state.quarantined) == (len(series.times), 0)
     steps = config.dataset.calendar
+    assert series.frequency in ("auto", steps.frequency)
     assert steps.steps(*raw.spans[["first", "last"]].to_numpy()[0]) == len(series.times) - 1
     with TestClient(build_app({"sales_ridge": LocalBackend(settings)}, settings)) as client:
         wait_until_loaded(client)
