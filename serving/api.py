@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from mlplatform.calendars import Zone
 from mlplatform.features import NOW
 from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
@@ -32,6 +33,7 @@ from serving.description import describe
 from serving.entrance import Application
 from serving.errors import ErrorResponse, ServingError
 from serving.fast_path import Answers, FastPath
+from serving.local_time import PARAMETER, asked_zone, in_zone
 from serving.metrics import CONTENT_TYPE, ServingMetrics
 from serving.observation import ObservationMiddleware
 from serving.pages import add_pages
@@ -154,7 +156,7 @@ class Predictions:
             choice=asked.choice,
             reports_missing=asked.on_error == "report",
         )
-        write = partial(_written, missing=missing)
+        write = partial(_written, missing=missing, zone=asked_zone(request, prediction.pair.contract))
         # What was never asked of the present says nothing about how the present is served.
         is_logged = asked.time_point == NOW
         return _json(await self._service.written(request, model, prediction, write, is_logged=is_logged))
@@ -165,7 +167,8 @@ class Predictions:
         request.state.experiment = model.name
         asked = await self._service.read(request, RowsRequest)
         prediction = await self._service.from_rows(request, model, asked.rows, asked.choice)
-        return _json(await self._service.written(request, model, prediction, _written))
+        write = partial(_written, zone=asked_zone(request, prediction.pair.contract))
+        return _json(await self._service.written(request, model, prediction, write))
 
 
 def _prediction_routes(predictions: Predictions) -> APIRouter:
@@ -215,8 +218,8 @@ def _model_routes(service: PredictionService) -> APIRouter:
     return router
 
 
-def _written(prediction: Prediction, missing: Sequence[Missing] = ()) -> bytes:
-    content = answer(prediction)
+def _written(prediction: Prediction, missing: Sequence[Missing] = (), zone: Zone | None = None) -> bytes:
+    content = in_zone(answer(prediction), zone)
     if missing:
         content["errors"] = missing
     return to_json(content)
@@ -312,13 +315,22 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
     return router
 
 
+_TIMEZONE = {
+    "name": PARAMETER,
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string", "maxLength": 64},
+    "description": "Zone of the times of the answer: an IANA name, or `local` for the dataset's; default: UTC.",
+}
+
+
 def _described_body(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
     """Return what OpenAPI should say about a route that reads its own body."""
     content = {JSON: {"schema": model.model_json_schema()}}
     return {
         "response_model": PredictionAnswer,
         "responses": _errors(*statuses),
-        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+        "openapi_extra": {"requestBody": {"required": True, "content": content}, "parameters": [_TIMEZONE]},
     }
 
 
