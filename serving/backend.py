@@ -1,6 +1,7 @@
 """What the routes need from whoever computes the answers: the `Backend` protocol and the values it exchanges.
 
-Two backends exist: `serving.local` computes in the web server's process, `serving.ray_app` in Ray Serve deployments.
+Two backends exist: `serving.local` computes in the web server's process, `serving.ray_backend` asks deployments on Ray
+Serve.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ class Served:
         coverage: of the prediction intervals; `None` without intervals.
         example: raw rows that the pair answers, as a client would send them: enough for one prediction each of a few
             entities, or a few rows of a table.
+        inference: how the model answers, in words: as fitted, or in a faster form with the same bits.
     """
 
     pair: PairInfo
@@ -143,6 +145,7 @@ class Served:
     max_age: str | None
     coverage: float | None
     example: tuple[dict[str, Any], ...] = ()
+    inference: str = "as fitted"
 
 
 @dataclass(frozen=True)

@@ -257,6 +257,9 @@ class ModelAnswer(BaseModel):
     step_seconds: int | None = None
     max_age: str | None = Field(default=None, description="Age beyond which features are stale.")
     intervals: float | None = Field(default=None, description="Coverage of its prediction intervals.")
+    inference: str | None = Field(
+        default=None, description="How it answers: as fitted, or in a faster form that has the same bits."
+    )
 
 
 class ModelsAnswer(BaseModel):

@@ -45,7 +45,7 @@ from mlplatform.config.observation import ObservationConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, preprocessing_context
 from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
-from mlplatform.config.serving import DEPLOYMENTS, AutoscalingConfig, DeploymentConfig, ServingConfig
+from mlplatform.config.serving import DEPLOYMENTS, INGRESS, AutoscalingConfig, DeploymentConfig, ServingConfig
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
 from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
@@ -54,6 +54,7 @@ from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 __all__ = [
     "DEPLOYMENTS",
     "ENTITY",
+    "INGRESS",
     "NAME_PATTERN",
     "SECRET_NAME",
     "TIMESTAMP",

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.config",),
     ("mlplatform.plugins",),
     (
+        "mlplatform.calendars",
         "mlplatform.cores",
         "mlplatform.locks",
         "mlplatform.settings",
