@@ -214,6 +214,16 @@ class Settings:
         return self.home / "forecasts"
 
     @property
+    def forecast_errors_dir(self) -> Path:
+        """Predictions joined with what happened, one folder per experiment."""
+        return self.home / "forecast_errors"
+
+    @property
+    def feedback_dir(self) -> Path:
+        """Labels that arrived at servers, one folder per experiment."""
+        return self.home / "feedback"
+
+    @property
     def active_config_dir(self) -> Path:
         """`<experiment>/active_config.yaml`: the versions of the last promoted training run."""
         return self.home / "active"
