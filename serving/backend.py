@@ -19,6 +19,7 @@ from mlplatform.registry import Answers, observed_shares, with_fallback
 from mlplatform.registry.pairs import PRODUCTION, PairInfo
 from serving.batching import Slice
 from serving.rules import Mark, RowRules
+from serving.timing import StageTimes
 
 EntityId = int | str
 
@@ -208,6 +209,13 @@ class Backend(Protocol):
 
     def looks(self) -> Mapping[str, int]:
         """Return how often the server looked for another pair by itself, by outcome."""
+
+    @property
+    def times(self) -> StageTimes:
+        """How long the stages of requests took."""
+
+    def queues(self) -> Mapping[str, int]:
+        """Return how many requests wait for which stage; experiments of one process share their stages."""
 
     def served(self) -> Served | None:
         """Return what would answer now."""

@@ -26,6 +26,7 @@ from serving.ray_peers import Peers
 from serving.ray_services import Prepared
 from serving.ray_versions import PairRef
 from serving.rules import RowRules
+from serving.timing import StageTimes
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -69,6 +70,7 @@ class RayBackend:
         self._coalesced_reload = Coalescer(self._swap)
         self._keeper = Keeper(settings.experiment, self.reload_here, settings.limits.poll_s)
         self._health = StoreHealth(self._probe)
+        self.times = StageTimes()
 
     async def start(self) -> None:
         """Begin to load the production pair; the server answers other requests meanwhile."""
@@ -89,17 +91,22 @@ class RayBackend:
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
         # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
-        panel = _unless_refused(
-            await repeated(lambda: self._feast.read.remote(ref, chosen.staleness, entities, time_point))
-        )
-        prepared = await repeated(lambda: self._preprocessing.prepare_panel.remote(ref, panel, future, chosen.rules))
+        with self.times.timed("features", ref.version):
+            panel = _unless_refused(
+                await repeated(lambda: self._feast.read.remote(ref, chosen.staleness, entities, time_point))
+            )
+        with self.times.timed("preprocess", ref.version):
+            prepared = await repeated(
+                lambda: self._preprocessing.prepare_panel.remote(ref, panel, future, chosen.rules)
+            )
         return await self._predict(chosen, _unless_refused(prepared))
 
     async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
         """Predict from raw rows."""
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
-        prepared = await repeated(lambda: self._preprocessing.prepare_rows.remote(ref, rows, chosen.rules))
+        with self.times.timed("preprocess", ref.version):
+            prepared = await repeated(lambda: self._preprocessing.prepare_rows.remote(ref, rows, chosen.rules))
         return await self._predict(chosen, _unless_refused(prepared))
 
     async def reload(self) -> ReloadReport:
@@ -120,6 +127,10 @@ class RayBackend:
     def looks(self) -> Mapping[str, int]:
         """Return how the looks for another pair ended."""
         return self._keeper.outcomes
+
+    def queues(self) -> Mapping[str, int]:
+        """Return nothing: requests wait in the services, and Ray's own metrics tell of their queues."""
+        return {}
 
     def served(self) -> Served | None:
         """Return what would answer now."""
@@ -152,8 +163,10 @@ class RayBackend:
         # Every response is awaited here. Passed on unawaited, one whose replica died would have the call that waits for
         # it ask for it again and again until the request's deadline, and nobody could repeat what was lost.
         ref = PairRef.of(chosen.pair)
-        inferred: Answers = await repeated(lambda: self._model.infer.remote(ref, prepared.samples))
-        answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, inferred))
+        with self.times.timed("predict", ref.version):
+            inferred: Answers = await repeated(lambda: self._model.infer.remote(ref, prepared.samples))
+        with self.times.timed("postprocess", ref.version):
+            answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, inferred))
         return Prediction.of(chosen.pair, prepared.panel, answers, chosen.rules, prepared.falls_back)
 
     async def _swap(self) -> ReloadReport:
