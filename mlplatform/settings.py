@@ -91,6 +91,7 @@ class Settings:
         prediction_log_retention_days: days that the prediction log is kept; for ever while it is unset.
         dvc_remote: folder or address (s3://...) that split files are pushed to; nowhere while it is unset.
         max_body_bytes: largest request body the prediction server accepts.
+        workers: processes of a prediction server without Ray.
         access_log: share of its requests that get a line in its log, 0 to 1.
         signing_key: PEM file of the private key that signs the pairs that are registered here; unsigned while unset.
         signing_key_password: its password.
@@ -121,6 +122,7 @@ class Settings:
     tls_key: Path | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
     access_log: float = 0.0
+    workers: int = 1
     signing_key: Path | None = field(default=None, repr=False)
     signing_key_password: str | None = field(default=None, repr=False)
     verify_keys: tuple[Path, ...] = ()
@@ -155,6 +157,7 @@ class Settings:
             experiments=experiments,
             serving_config=env.get("MLPLATFORM_SERVING_CONFIG") or "default",
             limits=ServerLimits.from_env(env),
+            workers=_positive_int(env, "MLPLATFORM_WORKERS", cls.workers),
             access_log=_share(env, "MLPLATFORM_ACCESS_LOG", cls.access_log),
             signing_key=next(iter(_key_paths(env, SIGNING_KEY)), None),
             signing_key_password=env.get(SIGNING_KEY_PASSWORD) or None,
