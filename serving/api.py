@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -37,6 +39,7 @@ from serving.metrics import ServingMetrics
 from serving.observation import ObservationMiddleware, ServerState
 from serving.pages import add_pages
 from serving.protocols import protocol_routers
+from serving.rate_limit import Buckets, RateLimitMiddleware
 from serving.schemas import (
     EntitiesRequest,
     LiveAnswer,
@@ -112,7 +115,7 @@ def build_app(
     for router in protocol_routers(service, settings):
         app.include_router(router)
     add_pages(app, service)
-    _add_entrance(app, predictions, settings, is_request_id_answered)
+    _add_entrance(app, predictions, settings, is_request_id_answered, siblings.table if siblings else None)
     app.add_exception_handler(ServingError, _answer_serving_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(ClientDisconnect, _note_departure)
@@ -125,11 +128,16 @@ def _add_entrance(
     predictions: Predictions,
     settings: Settings,
     is_request_id_answered: bool,
+    table: Path | None,
 ) -> None:
     """Have requests pass, before the framework sees them, what notes them, what refuses them, and the short road."""
     handlers = {"/predict": predictions.from_rows, "/predict/feast/batch": predictions.from_entities}
     answers = Answers(_answer_serving_error, _note_departure, _answer_unexpected_error)
     app.enter_by(lambda inner: FastPath(inner, handlers, answers))
+    if settings.limits.rate:
+        buckets = Buckets(settings.limits.rate, settings.limits.burst or math.ceil(settings.limits.rate), table)
+        by_token = bool(settings.api_tokens)
+        app.enter_by(lambda inner: RateLimitMiddleware(inner, buckets, by_token=by_token, refuse=_answer_serving_error))
     if settings.api_tokens:
         tokens = [*settings.api_tokens, *([settings.admin_token] if settings.admin_token else [])]
         app.enter_by(lambda inner: TokenMiddleware(inner, tokens, _answer_serving_error))

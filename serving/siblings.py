@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 SOCKET = "worker-{}.sock"
 ENDED = "ended.prom"
+BUCKETS = "buckets"
 # A query that says: of this worker alone. Who sends it from outside learns of one worker instead of all.
 ONE = "only=this"
 # Metrics are there at once; loading a pair may take its time.
@@ -35,10 +36,14 @@ class Siblings:
     Parameters:
         folder: holds the socket of every worker, and what the supervisor kept of those that ended.
         index: that of this worker.
+
+    Attributes:
+        table: file in which they count how often clients ask.
     """
 
     def __init__(self, folder: Path, index: int) -> None:
         self._folder, self._own = folder, folder / SOCKET.format(index)
+        self.table = folder / BUCKETS
 
     async def pages(self) -> list[bytes]:
         """Return the metrics of the others; one that does not answer in time is left out."""

@@ -19,13 +19,16 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from serving.connections import http_protocol
+from mlplatform.settings import Settings
+from serving.process import configured
 
 
 @contextmanager
 def in_thread(app: FastAPI) -> Iterator[httpx.Client]:
     """Serve an application on a free port while the context is open; yields a client of it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, http=http_protocol()))
+    config = configured(app, Settings.from_env({}))
+    config.port = 0
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
