@@ -42,6 +42,8 @@ class ServerLimits:
         store_deadline_s: the same for a read of the online store.
         body_deadline_s: for a request's head, and for its body, to arrive.
         poll_s: between two looks at the production alias; 0 leaves reloads to those who ask for them.
+        rate: requests per second that each token, or without tokens each address, may send; 0 for any number.
+        burst: how many of them may come at once; by default those of a second.
         drain_s: between the moment the server says that it is not ready and its end, for load balancers to notice.
     """
 
@@ -51,6 +53,8 @@ class ServerLimits:
     body_deadline_s: float = 15.0
     poll_s: float = 15.0
     drain_s: float = 0.0
+    rate: float = 0.0
+    burst: int | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> ServerLimits:
@@ -62,6 +66,8 @@ class ServerLimits:
             body_deadline_s=_seconds(env, "MLPLATFORM_BODY_DEADLINE_S", cls.body_deadline_s),
             poll_s=_seconds(env, "MLPLATFORM_POLL_S", cls.poll_s, can_be_zero=True),
             drain_s=_seconds(env, "MLPLATFORM_DRAIN_S", cls.drain_s, can_be_zero=True),
+            rate=_rate(env, "MLPLATFORM_RATE_LIMIT", cls.rate),
+            burst=_optional_positive_int(env, "MLPLATFORM_RATE_BURST"),
         )
 
 
@@ -92,6 +98,7 @@ class Settings:
         prediction_log_retention_days: days that the prediction log is kept; for ever while it is unset.
         dvc_remote: folder or address (s3://...) that split files are pushed to; nowhere while it is unset.
         max_body_bytes: largest request body the prediction server accepts.
+        workers: processes of a prediction server without Ray.
         access_log: share of its requests that get a line in its log, 0 to 1.
         signing_key: PEM file of the private key that signs the pairs that are registered here; unsigned while unset.
         signing_key_password: its password.
@@ -122,6 +129,7 @@ class Settings:
     tls_key: Path | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
     access_log: float = 0.0
+    workers: int = 1
     signing_key: Path | None = field(default=None, repr=False)
     signing_key_password: str | None = field(default=None, repr=False)
     verify_keys: tuple[Path, ...] = ()
@@ -157,6 +165,7 @@ class Settings:
             experiments=experiments,
             serving_config=env.get("MLPLATFORM_SERVING_CONFIG") or "default",
             limits=ServerLimits.from_env(env),
+            workers=_positive_int(env, "MLPLATFORM_WORKERS", cls.workers),
             access_log=_share(env, "MLPLATFORM_ACCESS_LOG", cls.access_log),
             signing_key=next(iter(_key_paths(env, SIGNING_KEY)), None),
             signing_key_password=env.get(SIGNING_KEY_PASSWORD) or None,
@@ -332,6 +341,19 @@ def _seconds(env: Mapping[str, str], name: str, default: float, *, can_be_zero: 
         expected = "a number of seconds, 0 or more" if can_be_zero else "a number of seconds above 0"
         raise ValueError(f"{name} must be {expected}, but is {text!r}")
     return seconds
+
+
+def _rate(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 <= rate < math.inf:
+        raise ValueError(f"{name} must be a number of requests per second, 0 or more, but is {text!r}")
+    return rate
 
 
 def _share(env: Mapping[str, str], name: str, default: float) -> float:

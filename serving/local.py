@@ -189,10 +189,15 @@ class LocalBackend:
             return f"the online feature store does not answer for dataset {bundle.dataset.name!r}: {error.message}"
 
 
-def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tuple[Settings, str, int]:
+def parse_arguments(
+    description: str, argv: Sequence[str] | None = None, *, has_workers: bool = False
+) -> tuple[Settings, str, int]:
     """Return settings, host and port from the command line and the environment; shared by both servers.
 
     `experiments` of the settings are the names to serve, `experiment` the default one among them.
+
+    Parameters:
+        has_workers: whether the server may be several processes.
 
     Raises:
         SystemExit: with status 2 and the known names, if there is no such experiment.
@@ -206,7 +211,14 @@ def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tupl
         help="experiment to serve, or several separated by commas, the default one first, or * for all; default: "
         "MLPLATFORM_EXPERIMENTS, else MLPLATFORM_EXPERIMENT",
     )
+    if has_workers:
+        text = "processes that answer on the port; default: MLPLATFORM_WORKERS or 1"
+        parser.add_argument("--workers", type=int, default=settings.workers, help=text)
     arguments = parser.parse_args(argv)
+    if has_workers:
+        if arguments.workers < 1:
+            parser.error(f"--workers must be at least 1, but is {arguments.workers}")
+        settings = dataclasses.replace(settings, workers=arguments.workers)
     try:
         settings = served_settings(settings, arguments.experiment)
     except ConfigError as error:
@@ -242,23 +254,35 @@ def served_settings(settings: Settings, experiments: str | None = None) -> Setti
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight are answered and the prediction log is written."""
-    settings, host, port = parse_arguments("Serve predictions from one process.", argv)
-    _one_thread_per_request()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    settings, host, port = parse_arguments("Serve predictions without Ray.", argv, has_workers=True)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    if settings.workers > 1:
+        from serving.supervisor import Supervisor, worker_command
 
-    # uvicorn raises the signal that stopped it once more when it is done; a clean stop should not look like a crash.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    _fail_fast_without_registry()
+        command = worker_command(",".join(settings.experiments))
+        Supervisor(command, settings.workers, host, port, settings.limits.drain_s).run()
+        return
+    prepare_process()
 
     from serving.api import build_app
     from serving.process import run
 
+    run(build_app(local_backends(settings), settings), host, port, settings)
+
+
+def local_backends(settings: Settings) -> dict[str, LocalBackend]:
+    """Return the backend of every experiment, the default one first; they share their threads."""
     stages = Stages(settings.limits)
-    backends = {
-        name: LocalBackend(dataclasses.replace(settings, experiment=name), stages) for name in settings.experiments
-    }
-    run(build_app(backends, settings), host, port, settings)
+    return {name: LocalBackend(dataclasses.replace(settings, experiment=name), stages) for name in settings.experiments}
+
+
+def prepare_process() -> None:
+    """Have this process serve: its threads, its signals, its patience with a registry that is away."""
+    _one_thread_per_request()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # uvicorn raises the signal that stopped it once more when it is done; a clean stop should not look like a crash.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _fail_fast_without_registry()
 
 
 def _fail_fast_without_registry() -> None:

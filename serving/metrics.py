@@ -13,16 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from mlplatform.monitoring import PredictionLog
 from mlplatform.registry.pairs import PRODUCTION, PairInfo
+from serving.exposition import page_of
 from serving.histograms import Histogram
 from serving.timing import VERSIONS_KEPT, StageFamilies, StageTimes
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
@@ -112,15 +109,13 @@ class ServingMetrics:
             times: by experiment, how long its stages took.
             queues: by stage, how many requests wait for it.
         """
-        registry = CollectorRegistry(auto_describe=False)
         stages = StageFamilies()
         for name, each in times.items():
             pair = pairs.get(name)
             each.add_to(stages, name, {pair.version: PRODUCTION} if pair else {})
         with self._lock:
             own = [*self._request_families(), *self._model_families(pairs), _looks(looks)]
-            registry.register(_Families([*own, *stages, *self._load_families(queues)]))
-        return generate_latest(registry)
+            return page_of([*own, *stages, *self._load_families(queues)])
 
     def _request_families(self) -> Iterator[Metric]:
         labels = ("method", "route", "status")
@@ -140,6 +135,7 @@ class ServingMetrics:
         yield _gauge("mlplatform_requests_in_flight", "Predictions being worked for.", ("experiment",), flying)
         waiting = [((stage,), count) for stage, count in queues.items()]
         yield _gauge("mlplatform_queue_depth", "Requests that wait for a stage.", ("stage",), waiting)
+        yield _gauge("mlplatform_workers", "Processes that answer.", (), [((), 1)])
 
     def _model_families(self, pairs: Mapping[str, PairInfo | None]) -> Iterator[Metric]:
         one = ("experiment",)
@@ -168,16 +164,6 @@ def _looks(looks: Mapping[str, Mapping[str, int]]) -> Metric:
     found = [((name, outcome), count) for name, counts in looks.items() for outcome, count in counts.items()]
     text = "Looks of the server itself whether another pair is in production, by outcome."
     return _counter("mlplatform_alias_polls", text, ("experiment", "outcome"), found)
-
-
-class _Families(Collector):
-    """Families that are already made."""
-
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], samples: Samples) -> Metric:

@@ -37,6 +37,11 @@ SECURITY_HEADERS = (
 )
 
 
+def is_open(path: str) -> bool:
+    """Return whether a path is answered without a token, or asks for the admin token by itself."""
+    return path in _OPEN_PATHS or path.startswith((_ADMIN, _PAGE))
+
+
 def require_admin(authorization: str | None, token: str | None) -> None:
     """Let a request to an admin route pass only with the right bearer token.
 
@@ -79,7 +84,7 @@ class TokenMiddleware:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._is_open(scope["path"]) or self._has_token(scope):
+        if scope["type"] != "http" or is_open(scope["path"]) or self._has_token(scope):
             await self.app(scope, receive, send)
             return
         error = ServingError(
@@ -90,10 +95,6 @@ class TokenMiddleware:
         )
         response = await self._refuse(Request(scope, receive), error)
         await response(scope, receive, send)
-
-    @staticmethod
-    def _is_open(path: str) -> bool:
-        return path in _OPEN_PATHS or path.startswith((_ADMIN, _PAGE))
 
     def _has_token(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
