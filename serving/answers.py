@@ -214,6 +214,4 @@ def _classes(prediction: Prediction) -> dict[str, Any]:
 
 def forecast_times(prediction: Prediction) -> npt.NDArray[np.datetime64]:
     """Return the moments that are predicted, of shape (n, horizon)."""
-    contract = prediction.pair.contract
-    steps = np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")
-    return prediction.origins[:, None] + steps[None, :]
+    return prediction.pair.contract.moments_ahead(prediction.origins)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlplatform.calendars import ns_of, times_of
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule import Panel, to_utc_ns
 from mlplatform.registry.forecaster import Contract, Forecaster
@@ -93,19 +94,20 @@ def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
 
     The others are returned with the reason.
     """
-    needed, step = contract.input_rows + contract.future_rows, np.timedelta64(contract.step_seconds, "s")
+    needed, calendar = contract.input_rows + contract.future_rows, contract.calendar
     taken: list[npt.NDArray[np.int64]] = []
     kept, ends = [], []
     skipped: Reasons = {}
     for number, entity in enumerate(panel.entity_ids.tolist()):
         rows = np.arange(panel.offsets[number], panel.offsets[number + 1])
-        before = panel.timestamps[rows[-1]] - panel.timestamps[rows]
-        back = (before // step).astype(np.int64)
+        moments = ns_of(panel.timestamps[rows])
+        before, is_on = calendar.between(moments[-1], moments)
+        back = -before
         places = np.full(needed, -1, dtype=np.int64)
         is_near = back < needed
         places[needed - 1 - back[is_near]] = rows[is_near]
-        if ((before % step) != np.timedelta64(0, "ns")).any():
-            skipped[entity] = f"times that are not whole steps of {contract.step_seconds} s apart"
+        if not is_on.all():
+            skipped[entity] = f"times that are not whole steps of {calendar.length} apart"
         elif back[0] + 1 < needed:
             skipped[entity] = f"{back[0] + 1} steps, but a forecast needs {needed}"
         elif (places[contract.input_rows :] < 0).any():
@@ -116,7 +118,7 @@ def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
             ends.append(panel.timestamps[rows[-1]])
     chosen = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
     last: npt.NDArray[np.datetime64] = np.array(ends, dtype="datetime64[ns]")
-    times = last[:, None] + np.arange(1 - needed, 1) * step
+    times = times_of(calendar.window(ns_of(last), needed))
     return (
         Panel(
             columns={name: _taken(values, chosen) for name, values in panel.columns.items()},

@@ -77,7 +77,8 @@ def _fill(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, wit
     for first in range(0, len(samples), BLOCK):
         block = slice(first, first + BLOCK)
         if params.calendar:
-            matrix[block, start : start + calendar] = calendar_features(samples.timestamps[samples.origins[block]])
+            times = spec.calendar.local(samples.timestamps[samples.origins[block]])
+            matrix[block, start : start + calendar] = calendar_features(times)
         for step in range(1, spec.horizon + 1) if future else ():
             column = start + calendar + (step - 1) * len(spec.known)
             matrix[block, column : column + len(spec.known)] = _known_change(samples, spec, step, block)
@@ -163,8 +164,8 @@ def step_features(samples: WindowSamples, spec: ModelSpec, params: LagFeaturePar
         blocks.append(_known_change(samples, spec, step, slice(None)))
     if params.calendar:
         # There may be no row, and so no timestamp, behind the origin.
-        ahead = np.timedelta64(step * spec.step_seconds, "s")
-        blocks.append(calendar_features(samples.origin_times + ahead))
+        ahead = spec.calendar.ahead(samples.origin_times, step)
+        blocks.append(calendar_features(spec.calendar.local(ahead)))
     return as_float32(np.hstack(blocks))
 
 

@@ -201,7 +201,7 @@ def _recursive(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, 
             unrolled[:, spec.lookback + step, list(spec.known)] = rows[:, list(spec.known)]
     times = samples.origin_times
     for step in range(spec.horizon):
-        moved = _moved(unrolled, times + np.timedelta64(step * spec.step_seconds, "s"), step, spec)
+        moved = _moved(unrolled, spec.calendar.ahead(times, step), step, spec)
         features = origin_features(moved, spec, params, with_known=False)
         changes = answer(_rows_of_steps(moved, spec, params, features, [1]))[..., 0]
         scales = window_scales(moved, spec, spec.targets)
@@ -226,4 +226,5 @@ def _moved(unrolled: Float32, times: np.ndarray, step: int, spec: ModelSpec) -> 
         known=spec.known,
         static=spec.static,
         step_seconds=spec.step_seconds,
+        calendar_text=spec.calendar_text,
     )
