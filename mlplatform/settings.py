@@ -79,6 +79,7 @@ class Settings:
         home: folder of all local state.
         data_dir: folder against which relative `source.uri` paths are resolved, if set.
         conf_dir: folder of user configuration, searched before the packaged one, if set.
+        has_examples: whether the packaged experiments and datasets are shown; the packaged groups always are.
         mlflow_tracking_uri: MLflow tracking and registry server, or a local SQLite file.
         mlflow_artifact_root: where MLflow stores the artifacts of new experiments.
         serving_url: address that promotion tells to reload, or several separated by commas.
@@ -132,6 +133,7 @@ class Settings:
     signing_key: Path | None = field(default=None, repr=False)
     signing_key_password: str | None = field(default=None, repr=False)
     verify_keys: tuple[Path, ...] = ()
+    has_examples: bool = True
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -168,6 +170,7 @@ class Settings:
             signing_key=next(iter(_key_paths(env, SIGNING_KEY)), None),
             signing_key_password=env.get(SIGNING_KEY_PASSWORD) or None,
             verify_keys=_key_paths(env, VERIFY_KEY),
+            has_examples=_switch(env, "MLPLATFORM_EXAMPLES", default=True),
         )
 
     def without_signing_key(self) -> Settings:
@@ -218,6 +221,16 @@ class Settings:
     def forecasts_dir(self) -> Path:
         """Forecasts in batch, one folder per experiment."""
         return self.home / "forecasts"
+
+    @property
+    def forecast_errors_dir(self) -> Path:
+        """Predictions joined with what happened, one folder per experiment."""
+        return self.home / "forecast_errors"
+
+    @property
+    def feedback_dir(self) -> Path:
+        """Labels that arrived at servers, one folder per experiment."""
+        return self.home / "feedback"
 
     @property
     def active_config_dir(self) -> Path:
@@ -354,6 +367,15 @@ def _share(env: Mapping[str, str], name: str, default: float) -> float:
     if not 0 <= share <= 1:
         raise ValueError(f"{name} must be a share from 0 to 1, but is {text!r}")
     return share
+
+
+def _switch(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = env.get(name)
+    if not text:
+        return default
+    if text not in ("0", "1"):
+        raise ValueError(f"{name} must be 0 or 1, but is {text!r}")
+    return text == "1"
 
 
 def _optional_positive_int(env: Mapping[str, str], name: str) -> int | None:

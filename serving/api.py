@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -29,10 +30,11 @@ from serving.admission import Admission
 from serving.answers import answer, to_json
 from serving.backend import Backend, Prediction
 from serving.bodies import JSON, PROBLEM, BodyReader
+from serving.cockpit import Cockpit, add_cockpit
 from serving.connections import CLIENT_LEFT
 from serving.description import describe
 from serving.entrance import Application
-from serving.errors import ErrorResponse, ServingError
+from serving.errors import ErrorDetail, ErrorResponse, ServingError, invalid, shown
 from serving.exposition import CONTENT_TYPE, merged
 from serving.fast_path import Answers, FastPath
 from serving.metrics import ServingMetrics
@@ -85,6 +87,7 @@ def build_app(
     reader = BodyReader(bodies, settings.max_body_bytes, limits.body_deadline_s)
     admission = Admission(limits.max_requests, limits.deadline_s)
     service = PredictionService(models, admission, reader, metrics)
+    cockpit = Cockpit(service, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -97,6 +100,7 @@ def build_app(
                 await model.backend.close()
                 await asyncio.to_thread(model.log.close)
             bodies.close()
+            cockpit.close()
 
     app = Application(
         title="mlplatform predictions",
@@ -114,9 +118,11 @@ def build_app(
     app.include_router(_operation_routes(service, settings, app.state.server, siblings))
     for router in protocol_routers(service, settings):
         app.include_router(router)
+    add_cockpit(app, cockpit)
     add_pages(app, service)
     _add_entrance(app, predictions, settings, is_request_id_answered, siblings.table if siblings else None)
     app.add_exception_handler(ServingError, _answer_serving_error)
+    app.add_exception_handler(RequestValidationError, _answer_wrong_query)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(ClientDisconnect, _note_departure)
     app.add_exception_handler(Exception, _answer_unexpected_error)
@@ -362,6 +368,21 @@ async def _answer_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
     request.state.rejection = error.code
     return _problem(error)
+
+
+async def _answer_wrong_query(request: Request, error: Exception) -> Response:
+    """Answer a request whose query FastAPI has read, and refuses, in the form of all errors."""
+    assert isinstance(error, RequestValidationError)
+    details = [
+        ErrorDetail(
+            field=".".join(map(str, found["loc"])),
+            found=shown(found.get("input")),
+            expected=found["msg"],
+            action="correct it",
+        )
+        for found in error.errors()
+    ]
+    return await _answer_serving_error(request, invalid("invalid_request", details))
 
 
 async def _note_departure(_: Request, __: Exception) -> Response:

@@ -12,9 +12,21 @@ from serving.errors import ServingError, body_too_large
 
 # What probes and scrapers ask, which seldom can bring a token, and what says nothing about the data.
 _OPEN_PATHS = frozenset(
-    {"/health/live", "/health/ready", "/health", "/ping", "/version", "/metrics", "/v2/health/live", "/v2/health/ready"}
+    {
+        "/",
+        "/health/live",
+        "/health/ready",
+        "/health",
+        "/ping",
+        "/version",
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }
 )
 _ADMIN = "/admin/"
+# The script and the style of the server's page, which asks for the token itself.
+_PAGE = "/page/"
 # On every answer: it is data for the one who asked, and nothing that a browser should guess the type of, or show in a
 # page of another site.
 SECURITY_HEADERS = (
@@ -27,7 +39,7 @@ SECURITY_HEADERS = (
 
 def is_open(path: str) -> bool:
     """Return whether a path is answered without a token, or asks for the admin token by itself."""
-    return path in _OPEN_PATHS or path.startswith(_ADMIN)
+    return path in _OPEN_PATHS or path.startswith((_ADMIN, _PAGE))
 
 
 def require_admin(authorization: str | None, token: str | None) -> None:

@@ -18,6 +18,7 @@ from mlplatform.config.base import (
     UtcDatetime,
     time_step,
 )
+from mlplatform.config.check import Listing, check_all
 from mlplatform.config.dataset import (
     ColumnConfig,
     DatasetConfig,
@@ -74,6 +75,7 @@ __all__ = [
     "ForecastDatabase",
     "ForecastsConfig",
     "Frozen",
+    "Listing",
     "ModelConfig",
     "NestedConfig",
     "ObservationConfig",
@@ -94,6 +96,7 @@ __all__ = [
     "UtcDatetime",
     "apply_versions",
     "bound_levels",
+    "check_all",
     "check_conditions",
     "check_source",
     "experiment_names",

@@ -25,6 +25,9 @@ class ModelSpec:
         cardinalities: number of categories of every channel, 0 for a number; codes run from 0, and -1 stands for a
             category that training did not see. Empty if all channels are numbers.
         quantiles: levels that the model is fitted to, ascending; empty for a point prediction.
+        scaling: `window` if measured numbers come as they are and every window is scaled by itself; empty if they were
+            scaled beforehand.
+        season: length of the season in steps (forecast only); 0 where it is not told.
     """
 
     task: Task
@@ -38,6 +41,8 @@ class ModelSpec:
     static: tuple[int, ...] = ()
     cardinalities: tuple[int, ...] = ()
     quantiles: tuple[float, ...] = ()
+    scaling: str = ""
+    season: int = 0
 
     def quantile_position(self, level: float) -> int:
         """Return the position of a level in `quantiles`.
@@ -49,6 +54,14 @@ class ModelSpec:
             if abs(known - level) < 1e-6:
                 return position
         raise ValueError(f"quantile {level} is not among {self.quantiles}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as JSON values; what came later stands there only if it says something, so digests stay."""
+        values = dict(vars(self))
+        for key in ("scaling", "season"):
+            if not values[key]:
+                del values[key]
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:

@@ -22,6 +22,7 @@ from mlplatform.config import ExperimentConfig, SearchDimension, bound_levels
 from mlplatform.cores import usable_cores
 from mlplatform.datamodule import Float32, ModelSpec, Samples, TabularSamples, WindowSamples
 from mlplatform.models.calibration import Calibration, Intervals
+from mlplatform.models.window_scale import scaled_channels
 from mlplatform.plugins import MODELS, PluginUse
 
 CALIBRATION_FILE = "calibration.json"
@@ -167,7 +168,7 @@ class Model(ABC, Generic[S]):
         for part in (each for each in samples if each is not None):
             if not isinstance(part, kind):
                 raise TypeError(f"{type(self).__name__} is fitted to {kind.__name__}, but got {type(part).__name__}")
-            missing = "" if self.reads_missing or self.is_naive else _missing(part)
+            missing = "" if self.reads_missing or self.is_naive else _missing(part, scaled_channels(self.spec))
             if missing:
                 raise ValueError(
                     f"{type(self).__name__} cannot read missing values, found in {missing}; add an impute step to the "
@@ -270,7 +271,7 @@ def create_model(family: str, params: Mapping[str, Any], spec: ModelSpec) -> Mod
 def save_model(model: Model, family: str, folder: Path) -> None:
     """Write a fitted model and what is needed to rebuild it into `folder`, which must not exist."""
     folder.mkdir(parents=True)
-    header = {"family": family, "params": model.params.model_dump(mode="json"), "spec": vars(model.spec)}
+    header = {"family": family, "params": model.params.model_dump(mode="json"), "spec": model.spec.to_json()}
     (folder / "model.json").write_text(json.dumps(header, indent=1))
     if model.calibration is not None:
         (folder / CALIBRATION_FILE).write_text(model.calibration.to_json())
@@ -289,11 +290,15 @@ def load_model(folder: Path) -> Model:
     return model
 
 
-def _missing(samples: Samples) -> str:
-    """Return the names of the columns with missing values, joined; looked up once per samples."""
+def _missing(samples: Samples, filled: tuple[int, ...]) -> str:
+    """Return the names of the columns with missing values, joined; looked up once per samples.
+
+    Parameters:
+        filled: positions of columns whose missing values the scaling of windows fills.
+    """
     if MISSING not in samples.cache:
         columns = np.flatnonzero(np.isnan(samples.values).any(axis=0))
-        samples.cache[MISSING] = ", ".join(samples.channels[column] for column in columns)
+        samples.cache[MISSING] = ", ".join(samples.channels[column] for column in columns if column not in filled)
     return str(samples.cache[MISSING])
 
 
