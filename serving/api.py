@@ -31,6 +31,7 @@ from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
 from serving.admission import Admission
 from serving.answers import answer, to_json
+from serving.arms import served_pairs
 from serving.backend import Backend, Prediction
 from serving.bodies import JSON, PROBLEM, BodyReader
 from serving.connections import CLIENT_LEFT
@@ -90,6 +91,7 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
         try:
             yield
         finally:
+            await service.close()
             for model in models.values():
                 await model.backend.close()
                 await asyncio.to_thread(model.log.close)
@@ -260,10 +262,11 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
         """Report counters in Prometheus' text format."""
-        served = {name: model.backend.served() for name, model in service.models.items()}
-        looks = {name: model.backend.looks() for name, model in service.models.items()}
-        pairs = {name: now.pair if now else None for name, now in served.items()}
-        return Response(service.metrics.render(pairs, looks), headers={"content-type": CONTENT_TYPE})
+        backends = {name: model.backend for name, model in service.models.items()}
+        looks = {name: backend.looks() for name, backend in backends.items()}
+        pairs = {name: served_pairs(backend) for name, backend in backends.items()}
+        arms = service.arm_counts.families({name: each.challenger_looks() for name, each in backends.items()})
+        return Response(service.metrics.render(pairs, looks, arms), headers={"content-type": CONTENT_TYPE})
 
     async def reload_model(request: Request, name: str | None) -> Response:
         require_admin(request.headers.get("authorization"), settings.admin_token)

@@ -6,17 +6,19 @@ Two backends exist: `serving.local` computes in the web server's process, `servi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.datamodule import Float32
+from mlplatform.config import ChallengerConfig
+from mlplatform.datamodule import Float32, Int64
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry import Answers, observed_shares, with_fallback
+from mlplatform.registry import Answers, Contract, observed_shares, with_fallback
 from mlplatform.registry.pairs import PRODUCTION, PairInfo
 from serving.batching import Slice
+from serving.names import KeyNames
 from serving.rules import Mark, RowRules
 
 EntityId = int | str
@@ -24,15 +26,22 @@ EntityId = int | str
 
 @dataclass(frozen=True)
 class Choice:
-    """Which pair of an experiment is to answer: the one behind an alias, or a version."""
+    """Which pair of an experiment is to answer: the one behind an alias, or a version.
+
+    Attributes:
+        is_named: whether the request says so itself; then no other pair shares the work.
+        is_challenger: whether it is the challenger that is loaded beside production.
+    """
 
     alias: str = PRODUCTION
     version: int | None = None
+    is_named: bool = False
+    is_challenger: bool = False
 
     @property
     def is_default(self) -> bool:
         """Whether that is the pair in production."""
-        return self.version is None and self.alias == PRODUCTION
+        return self.version is None and self.alias == PRODUCTION and not self.is_challenger
 
     @property
     def ref(self) -> str:
@@ -41,6 +50,16 @@ class Choice:
 
 
 DEFAULT = Choice()
+CHALLENGER = Choice(is_challenger=True)
+# The arm of answers that a request has chosen a pair for, and of answers that several arms share.
+REQUESTED, MIXED = "requested", "mixed"
+
+
+class ToldBy(NamedTuple):
+    """Which arm, and which version in it, one answer is of."""
+
+    arm: str
+    version: int
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,9 @@ class Prediction:
         observed: of shape (n,): the share of each forecast's lookback that was measured; 1 for tabular answers.
         is_fallback: of shape (n,): whether the last measured value stands in for the model's forecast.
         is_stale: of shape (n,): whether that is beyond the experiment's limit. Never so for rows of the request itself.
+        arm: which of the pairs that share the traffic answered.
+        parts: of an answer that several arms share, what each of them answered and for which entities; `pair` is that
+            of the first. Empty if one pair answered all.
     """
 
     pair: PairInfo
@@ -73,12 +95,33 @@ class Prediction:
     marks: tuple[tuple[Mark, ...], ...]
     observed: npt.NDArray[np.float64]
     is_fallback: npt.NDArray[np.bool_]
+    arm: str = PRODUCTION
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """As `Served.form`."""
+        return form_of(self.pair.contract, self.answers.coverage)
+
+    @property
+    def by_pair(self) -> Sequence[Prediction]:
+        """What each pair answered, one prediction per pair."""
+        return [part.prediction for part in self.parts] or [self]
+
+    @property
+    def told_by(self) -> list[ToldBy]:
+        """Which arm and version answered for each entity."""
+        told = [ToldBy(self.arm, self.pair.version)] * len(self.entity_ids)
+        for prediction, places in self.parts:
+            for place in places.tolist():
+                told[place] = ToldBy(prediction.arm, prediction.pair.version)
+        return told
 
     def part(self, where: Slice) -> Prediction:
         """Return the answers of the entities of a slice."""
         chosen = slice(where.start, where.stop)
-        return Prediction(
-            pair=self.pair,
+        return replace(
+            self,
             entity_ids=self.entity_ids[chosen],
             origins=self.origins[chosen],
             answers=where.of(self.answers),
@@ -126,6 +169,18 @@ class Prediction:
         )
 
 
+def form_of(contract: Contract, coverage: float | None) -> tuple[Any, ...]:
+    """Return what the form of answers depends on."""
+    return contract.task, contract.targets, contract.horizon, contract.step_seconds, contract.classes, coverage
+
+
+class Part(NamedTuple):
+    """What one pair answered of a request, and where in the request its entities stand."""
+
+    prediction: Prediction
+    places: Int64
+
+
 @dataclass(frozen=True)
 class Served:
     """What answers now, as far as clients are told.
@@ -137,6 +192,7 @@ class Served:
         example: raw rows that the pair answers, as a client would send them: enough for one prediction each of a few
             entities, or a few rows of a table.
         inference: how the model answers, in words: as fitted, or in a faster form with the same bits.
+        names: what clients may call entity and time.
     """
 
     pair: PairInfo
@@ -145,6 +201,26 @@ class Served:
     coverage: float | None
     example: tuple[dict[str, Any], ...] = ()
     inference: str = "as fitted"
+    names: KeyNames = field(default_factory=KeyNames)
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """What the form of its answers depends on: two pairs can share a request only if theirs is the same."""
+        return form_of(self.pair.contract, self.coverage)
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """The second pair of an experiment.
+
+    Attributes:
+        served: what answers for it; `None` while production answers everything.
+        reason: why that is so.
+    """
+
+    config: ChallengerConfig
+    served: Served | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -210,3 +286,9 @@ class Backend(Protocol):
 
     def served(self) -> Served | None:
         """Return what would answer now."""
+
+    def challenger(self) -> Challenger | None:
+        """Return what shares the work with it; `None` if the experiment has no challenger."""
+
+    def challenger_looks(self) -> Mapping[str, int]:
+        """Return how the looks for the challenger ended, by outcome."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from mlplatform.datamodule import Panel
 from mlplatform.registry import Answers, Forecaster
+from serving.errors import overloaded
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -31,16 +32,26 @@ class Batcher(Generic[Q, A]):
     Parameters:
         answer: blocking; returns for every question its answer, or the exception to raise.
         limit: most questions in one batch.
+        places: questions that may wait; what comes beyond is refused.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[A | Exception]], limit: int) -> None:
-        self._answer, self._limit = answer, limit
+    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[A | Exception]], limit: int, places: int) -> None:
+        self._answer, self._limit, self._places = answer, limit, places
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._is_running = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
 
     async def ask(self, question: Q) -> A:
-        """Return the answer; a question whose asker is cancelled while it waits is dropped."""
+        """Return the answer; a question whose asker is cancelled while it waits is dropped.
+
+        Raises:
+            ServingError: 503 if there is no place to wait.
+        """
+        if len(self._waiting) >= self._places:
+            # Behind a batch that hangs, those stay that nobody waits for any more.
+            self._waiting = deque(item for item in self._waiting if not item[1].done())
+            if len(self._waiting) >= self._places:
+                raise overloaded("model", self._places)
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         if not self._is_running:

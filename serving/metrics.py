@@ -38,7 +38,7 @@ class ServingMetrics:
         self._lock = threading.Lock()
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._latencies: dict[str, _Histogram] = {}
-        self._predictions: Counter[tuple[str, str]] = Counter()
+        self._predictions: Counter[tuple[str, str, str]] = Counter()
         self._reloads: Counter[tuple[str, str]] = Counter()
         self._feature_age_seconds: dict[str, float] = {}
         self._stale: Counter[tuple[str, str]] = Counter()
@@ -49,10 +49,10 @@ class ServingMetrics:
             self._requests[method, route, str(status)] += 1
             self._latencies.setdefault(route, _Histogram()).observe(seconds)
 
-    def observe_predictions(self, experiment: str, version: int, count: int) -> None:
+    def observe_predictions(self, experiment: str, arm: str, version: int, count: int) -> None:
         """Count predictions."""
         with self._lock:
-            self._predictions[experiment, str(version)] += count
+            self._predictions[experiment, arm, str(version)] += count
 
     def observe_feature_age(self, experiment: str, seconds: float | None) -> None:
         """Remember the age of the oldest features of a request; `None`, of features without a time, changes nothing."""
@@ -70,16 +70,23 @@ class ServingMetrics:
         with self._lock:
             self._reloads[experiment, outcome] += 1
 
-    def render(self, pairs: Mapping[str, PairInfo | None], looks: Mapping[str, Mapping[str, int]]) -> bytes:
+    def render(
+        self,
+        pairs: Mapping[str, Mapping[str, PairInfo]],
+        looks: Mapping[str, Mapping[str, int]],
+        further: Iterable[Metric] = (),
+    ) -> bytes:
         """Return the text page.
 
         Parameters:
-            pairs: what every experiment serves now.
+            pairs: what every experiment serves now, by arm.
             looks: by experiment, how its looks for another pair ended.
+            further: families that others count.
         """
         registry = CollectorRegistry(auto_describe=False)
         with self._lock:
-            registry.register(_Families([*self._request_families(), *self._model_families(pairs), _looks(looks)]))
+            own = [*self._request_families(), *self._model_families(pairs), _looks(looks)]
+            registry.register(_Families([*own, *further]))
         return generate_latest(registry)
 
     def _request_families(self) -> Iterator[Metric]:
@@ -92,16 +99,19 @@ class ServingMetrics:
             latency.add_metric((route,), histogram.cumulative(), histogram.total)
         yield latency
 
-    def _model_families(self, pairs: Mapping[str, PairInfo | None]) -> Iterator[Metric]:
+    def _model_families(self, pairs: Mapping[str, Mapping[str, PairInfo]]) -> Iterator[Metric]:
         one = ("experiment",)
-        predictions = ("experiment", "version")
+        predictions = ("experiment", "arm", "version")
         yield _counter("mlplatform_predictions", "Rows predicted.", predictions, self._predictions.items())
         outcome = ("experiment", "outcome")
         yield _counter("mlplatform_reloads", "Reloads by outcome.", outcome, self._reloads.items())
-        served = [((name, str(pair.version), pair.pair_id), 1) for name, pair in pairs.items() if pair]
-        yield _gauge(
-            "mlplatform_served_pair_info", "The pair that is served.", ("experiment", "version", "pair_id"), served
-        )
+        served = [
+            ((name, arm, str(pair.version), pair.pair_id), 1)
+            for name, arms in pairs.items()
+            for arm, pair in arms.items()
+        ]
+        labels = ("experiment", "arm", "version", "pair_id")
+        yield _gauge("mlplatform_served_pair_info", "The pairs that are served.", labels, served)
         ages = [((name,), age) for name, age in self._feature_age_seconds.items()]
         yield _gauge("mlplatform_feature_age_seconds", "Age of the latest request's oldest features.", one, ages)
         text = "Entities asked for whose features were older than staleness.max_age."

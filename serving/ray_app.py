@@ -23,11 +23,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mlplatform.config import (
+    AnsweringConfig,
     ConfigError,
     DatasetConfig,
     DeploymentConfig,
@@ -42,14 +43,15 @@ from mlplatform.registry import Answers
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.api import build_app
-from serving.backend import DEFAULT, Choice, EntityId, Prediction, ReloadReport, Served, Status
+from serving.backend import DEFAULT, Challenger, Choice, EntityId, Prediction, ReloadReport, Served, Status
 from serving.bundle import Bundle, BundleLoader, reload_failure
+from serving.challenger import ChallengerHolder
 from serving.concurrency import Coalescer, Workers
 from serving.errors import ServingError
 from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
 from serving.keeper import Keeper
-from serving.local import LOG_FORMAT, parse_arguments, served_settings
+from serving.local import CHALLENGER_PATIENCE_S, LOG_FORMAT, parse_arguments, served_settings
 from serving.ray_calls import repeated
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.rules import RowRules
@@ -66,7 +68,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 APPLICATION = "mlplatform"
-VERSIONS_KEPT = 2
+# Those of champion and challenger, and the ones before them.
+VERSIONS_KEPT = 4
 # From so many cores on, a deployment has two replicas unless its configuration says otherwise.
 CORES_FOR_TWO = 4
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
@@ -95,11 +98,17 @@ class Policies:
     served: Served
     staleness: StalenessConfig
     rules: RowRules
+    answering: AnsweringConfig = field(default_factory=AnsweringConfig)
 
     @property
     def pair(self) -> PairInfo:
         """The pair."""
         return self.served.pair
+
+    def with_policies_for(self, other: Policies) -> Policies:
+        """Return what answers for another pair of the experiment, under the policies of this one."""
+        rules = replace(other.rules, policy=self.rules.policy, observation=self.rules.observation)
+        return replace(other, staleness=self.staleness, rules=rules, answering=self.answering)
 
 
 class VersionCache(Generic[T]):
@@ -183,16 +192,16 @@ class PairService:
 
     def __init__(self, settings: Settings) -> None:
         self._loaders = Loaders(settings)
-        self._workers = Workers()
-        self._bundles: VersionCache[Bundle] = VersionCache(self._load)
+        # Threads of its own for every version, so that a challenger that hangs, hangs alone.
+        self._bundles: VersionCache[tuple[Bundle, Workers]] = VersionCache(self._load)
 
     async def prepare(self, ref: PairRef) -> None:
         """Load what requests for a version will need."""
         await self._bundles.get(ref)
 
-    def _load(self, ref: PairRef) -> Bundle:
+    def _load(self, ref: PairRef) -> tuple[Bundle, Workers]:
         loader = self._loaders.of(ref)
-        return loader.load(loader.version(ref.version, ref.pair_id))
+        return loader.load(loader.version(ref.version, ref.pair_id)), Workers()
 
 
 class PreprocessingService(PairService):
@@ -207,15 +216,15 @@ class PreprocessingService(PairService):
         observation: ObservationConfig,
     ) -> tuple[Served, RowRules]:
         """Return what clients are told about a pair, and what rows of requests may hold."""
-        bundle = await self._bundles.get(ref)
+        bundle, _ = await self._bundles.get(ref)
         rules = RowRules.of(bundle.forecaster, dataset, policy, observation)
         return replace(bundle, staleness=staleness).served(), rules
 
     async def panel(self, ref: PairRef, rows: Sequence[dict[str, Any]], rules: RowRules) -> FeaturePanel | ServingError:
         """Return checked raw rows as a panel, or what to tell the client."""
-        bundle = await self._bundles.get(ref)
+        bundle, workers = await self._bundles.get(ref)
         try:
-            return await self._workers.run(
+            return await workers.run(
                 panel_from_rows, rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns, rules
             )
         except ServingError as error:
@@ -225,22 +234,22 @@ class PreprocessingService(PairService):
         self, ref: PairRef, panel: FeaturePanel, rows: Sequence[dict[str, Any]], rules: RowRules
     ) -> FeaturePanel | ServingError:
         """Return the panel with the future that the request brings, or what to tell the client."""
-        bundle = await self._bundles.get(ref)
+        bundle, workers = await self._bundles.get(ref)
         types = bundle.forecaster.preprocessor.columns
         try:
-            return await self._workers.run(with_future_of_request, panel, rows, bundle.pair.contract, types, rules)
+            return await workers.run(with_future_of_request, panel, rows, bundle.pair.contract, types, rules)
         except ServingError as error:
             return error
 
     async def preprocess(self, ref: PairRef, panel: FeaturePanel) -> Samples:
         """Return the samples of a panel."""
-        bundle = await self._bundles.get(ref)
-        return await self._workers.run(bundle.forecaster.preprocess, panel)
+        bundle, workers = await self._bundles.get(ref)
+        return await workers.run(bundle.forecaster.preprocess, panel)
 
     async def postprocess(self, ref: PairRef, answers: Answers) -> Answers:
         """Return the model's answers in original units."""
-        bundle = await self._bundles.get(ref)
-        return await self._workers.run(bundle.forecaster.postprocess_answers, answers)
+        bundle, workers = await self._bundles.get(ref)
+        return await workers.run(bundle.forecaster.postprocess_answers, answers)
 
 
 class ModelService(PairService):
@@ -248,8 +257,8 @@ class ModelService(PairService):
 
     async def infer(self, ref: PairRef, samples: Samples) -> Answers:
         """Return the model's answers in preprocessed space."""
-        bundle = await self._bundles.get(ref)
-        return await self._workers.run(bundle.forecaster.infer_answers, samples)
+        bundle, workers = await self._bundles.get(ref)
+        return await workers.run(bundle.forecaster.infer_answers, samples)
 
 
 class RayBackend:
@@ -265,10 +274,12 @@ class RayBackend:
         self._feast, self._preprocessing, self._model = feast, preprocessing, model
         self._loader = BundleLoader(settings)
         self._workers = Workers(1)
+        self._finding = Workers(1)
+        self._challenger = ChallengerHolder(settings.experiment, self._found, self._loaded, _told_of)
         self._current: Policies | None = None
         self._reason = f"the production pair of {settings.experiment!r} is being loaded"
         self._coalesced_reload = Coalescer(self._swap)
-        self._keeper = Keeper(settings.experiment, self.reload, settings.limits.poll_s)
+        self._keeper = Keeper(settings.experiment, self._coalesced_reload, settings.limits.poll_s)
         self._health = StoreHealth(self._probe)
 
     async def start(self) -> None:
@@ -278,6 +289,7 @@ class RayBackend:
     async def close(self) -> None:
         """Stop looking for another pair; the services end with their replicas."""
         await self._keeper.close()
+        await self._challenger.close()
 
     async def forecast_entities(
         self,
@@ -309,7 +321,9 @@ class RayBackend:
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""
-        return await self._coalesced_reload()
+        report = await self._coalesced_reload()
+        await self._challenger.settled(CHALLENGER_PATIENCE_S)
+        return report
 
     async def status(self) -> Status:
         """Say whether a pair is loaded and the feature store answers."""
@@ -326,12 +340,22 @@ class RayBackend:
         """Return what would answer now."""
         return self._current.served if self._current else None
 
+    def challenger(self) -> Challenger | None:
+        """Return what shares the work with it."""
+        return self._challenger.state(self._current.pair if self._current else None)
+
+    def challenger_looks(self) -> Mapping[str, int]:
+        """Return how the looks for the challenger ended."""
+        return self._challenger.outcomes
+
     def _require(self) -> Policies:
         if self._current is None:
             raise ServingError(503, "no_production_pair", self._reason)
         return self._current
 
     async def _chosen(self, choice: Choice) -> Policies:
+        if choice.is_challenger:
+            return self._challenger.require()
         if choice.is_default:
             return self._require()
         return await self._policies(await self._workers.run(self._loader.find, choice))
@@ -342,7 +366,7 @@ class RayBackend:
         policies = config.dataset, config.requests, config.observation
         ref = PairRef.of(pair)
         served, rules = await repeated(lambda: self._preprocessing.described.remote(ref, config.staleness, *policies))
-        return Policies(served, config.staleness, rules)
+        return Policies(served, config.staleness, rules, config.serving)
 
     async def _probe(self) -> str | None:
         ref = PairRef.of(self._require().pair)
@@ -367,15 +391,24 @@ class RayBackend:
         previous = self._current.pair if self._current else None
         try:
             pair = await self._workers.run(self._loader.production)
-            if previous is None or previous.pair_id != pair.pair_id:
-                await asyncio.gather(*(_prepare(service, PairRef.of(pair)) for service in self._services))
-            policies = await self._policies(pair)
+            is_new = previous is None or previous.pair_id != pair.pair_id
+            policies = await (self._loaded(pair) if is_new else self._policies(pair))
         except Exception as error:
             failure = reload_failure(_raised_by_service(error), previous)
             self._reason = failure.message
             raise failure from error
         self._current = policies
+        self._challenger.changed(policies.with_policies_for)
+        self._challenger.look(policies.answering.challenger, policies.served)
         return ReloadReport(pair, previous.version if previous else None)
+
+    async def _found(self, alias: str, may_be_kept: bool) -> PairInfo:
+        return await self._finding.run(self._loader.challenger, alias, may_be_kept)
+
+    async def _loaded(self, pair: PairInfo) -> Policies:
+        """Return the policies that hold for a pair, once all replicas have loaded it."""
+        await asyncio.gather(*(_prepare(service, PairRef.of(pair)) for service in self._services))
+        return await self._policies(pair)
 
     @property
     def _services(self) -> tuple[Handle, ...]:
@@ -514,6 +547,10 @@ async def _prepare(service: Handle, ref: PairRef) -> None:
     # A plain call waits until there is a replica at all; a broadcast reaches those that are up.
     await repeated(lambda: service.prepare.remote(ref))
     await repeated(lambda: service.broadcast("prepare", ref).results_async())
+
+
+def _told_of(policies: Policies) -> Served:
+    return policies.served
 
 
 def _unless_refused(panel: FeaturePanel | ServingError) -> FeaturePanel:

@@ -66,7 +66,8 @@ class PredictionRequest(StrictRequest):
     @property
     def choice(self) -> Choice:
         """Which pair is to answer."""
-        return Choice(self.alias or PRODUCTION, self.version)
+        is_named = self.alias is not None or self.version is not None
+        return Choice(self.alias or PRODUCTION, self.version, is_named=is_named)
 
 
 class EntitiesRequest(PredictionRequest):
@@ -118,6 +119,11 @@ class Answer(BaseModel):
     experiment: str
     version: int
     pair_id: str
+    arm: str = Field(
+        description="Which of the experiment's pairs answered: `production`, the challenger's alias, or `requested` "
+        "for a pair that the request chose. `mixed` if two of them did: version and pair id are those of production "
+        "then, and every entity says which one answered it."
+    )
     errors: list[ItemError] = Field(
         default=[], description="The entities without an answer; left out if there are none."
     )
@@ -150,6 +156,8 @@ class EntityAnswer(BaseModel):
         "without a limit, and for rows that the request itself brings."
     )
     marks: list[MarkAnswer] = Field(description="What is unusual in these rows; see `requests` of the experiment.")
+    arm: str = Field(description="Which of the experiment's pairs answered.")
+    version: int = Field(description="The version of that pair.")
 
 
 class ItemError(BaseModel):
@@ -236,6 +244,17 @@ class ModelInput(BaseModel):
     known_ahead: bool = Field(description="Whether a request brings its values over the horizon.")
 
 
+class ChallengerAnswer(BaseModel):
+    """The pair beside the one in production."""
+
+    alias: str
+    mode: Literal["split", "shadow"]
+    share: float = Field(description="Of all entities, those that it works on.")
+    version: int | None = Field(description="Null while it takes no part.")
+    pair_id: str | None
+    reason: str | None = Field(description="Why it takes no part.")
+
+
 class ModelAnswer(BaseModel):
     """What a server tells about an experiment; without a pair in production only why there is none."""
 
@@ -260,6 +279,7 @@ class ModelAnswer(BaseModel):
     inference: str | None = Field(
         default=None, description="How it answers: as fitted, or in a faster form that has the same bits."
     )
+    challenger: ChallengerAnswer | None = Field(default=None, description="Null if the experiment has none.")
 
 
 class ModelsAnswer(BaseModel):

@@ -182,7 +182,7 @@ def test_questions_that_wait_are_answered_together_and_a_bad_one_alone() -> None
         return [ValueError("odd") if question == 3 else question * 10 for question in questions]
 
     async def scenario() -> list[Any]:
-        batcher: Batcher[int, int] = Batcher(answer, 4)  # type: ignore[arg-type]
+        batcher: Batcher[int, int] = Batcher(answer, 4, 64)  # type: ignore[arg-type]
         asking = [asyncio.create_task(batcher.ask(number)) for number in range(7)]
         await asyncio.sleep(0.05)
         asking[2].cancel()
@@ -203,7 +203,7 @@ def test_a_batch_that_fails_as_a_whole_fails_its_questions_and_no_others() -> No
         return list(questions)
 
     async def scenario() -> list[Any]:
-        batcher: Batcher[int, int] = Batcher(answer, 1)  # type: ignore[arg-type]
+        batcher: Batcher[int, int] = Batcher(answer, 1, 64)  # type: ignore[arg-type]
         return await asyncio.gather(*(batcher.ask(number) for number in range(3)), return_exceptions=True)
 
     first, second, third = asyncio.run(scenario())

@@ -157,7 +157,7 @@ def _add_models(router: APIRouter, service: PredictionService) -> None:
     @router.post("/v2/models/{name}/versions/{version}/infer", openapi_extra=body)
     async def infer_by_version(request: Request, name: str, version: str) -> Response:
         """Predict from tensors, by any registered version of a model."""
-        return await answer(request, name, Choice(version=_number(service.model(name), version)))
+        return await answer(request, name, Choice(version=_number(service.model(name), version), is_named=True))
 
 
 async def _require_ready(model: ServedModel) -> None:
@@ -413,7 +413,11 @@ class Writer:
             else:
                 output["data"] = written_json(arrays[name])
             outputs.append(output)
-        head: dict[str, Any] = {"model_name": self.model, "model_version": str(prediction.pair.version)}
+        head: dict[str, Any] = {
+            "model_name": self.model,
+            "model_version": str(prediction.pair.version),
+            "parameters": _arms(prediction),
+        }
         if self.asked.id is not None:
             head["id"] = self.asked.id
         content = to_json({**head, "outputs": outputs})
@@ -439,6 +443,15 @@ class Writer:
         return [
             (output.name, output.parameters.get("binary_data", by_default) is True) for output in self.asked.outputs
         ]
+
+
+def _arms(prediction: Prediction) -> dict[str, Any]:
+    """Return which arm answered; where two did, which arm and version each row of the outputs is of."""
+    if not prediction.parts:
+        return {"arm": prediction.arm}
+    # As text, because parameters of the protocol hold no lists.
+    arms, versions = zip(*prediction.told_by, strict=True)
+    return {"arm": prediction.arm, "arms": json.dumps(arms), "versions": json.dumps(versions)}
 
 
 def _written_type(values: npt.NDArray[np.generic]) -> str:

@@ -194,7 +194,12 @@ def _written(prediction: Prediction) -> bytes:
         table = with_observation(table, contract, prediction.observed, prediction.is_fallback)
     records: Sequence[Any] = table.to_dict(orient="records")
     # Not by orjson: MLflow writes a missing bound as NaN, and times with their offset.
-    return json.dumps({"predictions": records}, default=lambda moment: moment.isoformat()).encode()
+    # Beside what MLflow writes, which its clients pass over.
+    told: dict[str, Any] = {"arm": prediction.arm, "version": prediction.pair.version}
+    if prediction.parts:
+        arms, versions = zip(*prediction.told_by, strict=True)
+        told |= {"arms": arms, "versions": versions}
+    return json.dumps({"predictions": records, **told}, default=lambda moment: moment.isoformat()).encode()
 
 
 def example(served: Served) -> dict[str, Any]:

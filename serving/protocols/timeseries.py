@@ -245,6 +245,7 @@ class Writer:
             "frequency": series.frequency,
             "start_timestamp": forecast_times(prediction)[place, 0],
             "targets": targets,
+            **prediction.told_by[place]._asdict(),
         }
         # What stands in for a forecast has no bounds.
         if levels and not prediction.is_fallback[place]:
