@@ -134,7 +134,7 @@ def _entities(prediction: Prediction) -> list[dict[str, Any]]:
         prediction.told_by,
         strict=True,
     )
-    return [
+    entities = [
         {
             "entity": entity,
             "event_time": event_time,
@@ -146,6 +146,9 @@ def _entities(prediction: Prediction) -> list[dict[str, Any]]:
         }
         for entity, event_time, age, stale, marks, (arm, version) in rows
     ]
+    for entity, explanation in zip(entities, prediction.explanations, strict=False):
+        entity["explanation"] = explanation
+    return entities
 
 
 def _forecasts(prediction: Prediction) -> dict[str, Any]:

@@ -147,6 +147,7 @@ class Predictions:
             future=asked.future,
             choice=asked.choice,
             reports_missing=asked.on_error == "report",
+            explain=asked.explain,
         )
         write = partial(_written, missing=missing)
         # What was never asked of the present says nothing about how the present is served.
@@ -157,7 +158,7 @@ class Predictions:
         """Predict from raw rows."""
         model = self._service.model(name)
         asked = await self._service.read(request, RowsRequest)
-        prediction = await self._service.from_rows(request, model, asked.rows, asked.choice)
+        prediction = await self._service.from_rows(request, model, asked.rows, asked.choice, explain=asked.explain)
         return _json(await self._service.written(request, model, prediction, _written))
 
 

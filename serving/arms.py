@@ -103,21 +103,21 @@ class Arms:
         """Stop what works in the background."""
         await self._shadow.close()
 
-    async def from_rows(self, rows: Rows, choice: Choice, request_id: str) -> Prediction:
+    async def from_rows(self, rows: Rows, choice: Choice, request_id: str, explain: bool) -> Prediction:
         """Return the prediction for raw rows; raises what the backend raises."""
         challenger = self._backend.challenger()
         if challenger is None or choice != DEFAULT:
-            return self._labelled(await self._backend.predict_rows(rows, choice), choice)
+            return self._labelled(await self._backend.predict_rows(rows, choice, explain), choice)
         served = self._sharing(challenger)
         units, of_row = _units(keys_of_rows(rows, served) if served else None, served)
         has_ids = served is not None and entity_name(rows[0], served) is not None
 
         async def ask(which: Choice, chosen: Int64 | None) -> Prediction:
             if chosen is None:
-                return await self._backend.predict_rows(rows, which)
+                return await self._backend.predict_rows(rows, which, _explains(explain, which, challenger))
             wanted = set(chosen.tolist())
             part = [row for row, place in zip(rows, of_row, strict=True) if place in wanted]
-            prediction = await self._backend.predict_rows(part, which)
+            prediction = await self._backend.predict_rows(part, which, _explains(explain, which, challenger))
             # Rows without ids are told by their numbers in the request.
             return prediction if has_ids else replace(prediction, entity_ids=chosen)
 
@@ -130,11 +130,12 @@ class Arms:
         future: Rows,
         choice: Choice,
         request_id: str,
+        explain: bool,
     ) -> Prediction:
         """Return the prediction for entities of the feature store; raises what the backend raises."""
         challenger = self._backend.challenger()
         if challenger is None or choice != DEFAULT or time_point != NOW:
-            prediction = await self._backend.forecast_entities(entities, time_point, future, choice)
+            prediction = await self._backend.forecast_entities(entities, time_point, future, choice, explain)
             return self._labelled(prediction, choice)
         places: list[bytes] | None = None
         of_future: list[bytes] = []
@@ -146,12 +147,13 @@ class Arms:
             of_future = keys or []
 
         async def ask(which: Choice, chosen: Int64 | None) -> Prediction:
+            explains = _explains(explain, which, challenger)
             if chosen is None or places is None:
-                return await self._backend.forecast_entities(entities, time_point, future, which)
+                return await self._backend.forecast_entities(entities, time_point, future, which, explains)
             part = [entities[place] for place in chosen.tolist()]
             wanted = {places[place] for place in chosen.tolist()}
             ahead = [row for row, key in zip(future, of_future, strict=True) if key in wanted]
-            return await self._backend.forecast_entities(part, time_point, ahead, which)
+            return await self._backend.forecast_entities(part, time_point, ahead, which, explains)
 
         return await self._answered(ask, places, challenger, request_id)
 
@@ -254,7 +256,7 @@ def joined(first: Part, second: Part) -> Prediction:
     def both(name: str) -> Any:
         return np.concatenate([getattr(one, name), getattr(other, name)])[order]
 
-    marks = [*one.marks, *other.marks]
+    marks, explained = [*one.marks, *other.marks], [*one.explanations, *other.explanations]
     sides = zip(one.answers[:3], other.answers[:3], strict=True)
     point, lower, upper = (None if a is None or b is None else np.concatenate([a, b])[order] for a, b in sides)
     assert point is not None
@@ -271,6 +273,7 @@ def joined(first: Part, second: Part) -> Prediction:
         is_fallback=both("is_fallback"),
         arm=MIXED,
         parts=(first, second),
+        explanations=tuple(explained[place] for place in order) if explained else (),
     )
 
 
@@ -282,6 +285,11 @@ def _units(keys: Sequence[bytes] | None, served: Served | None) -> tuple[list[by
         return list(keys), list(range(len(keys)))
     places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     return list(places), [places[key] for key in keys]
+
+
+def _explains(asked: bool, which: Choice, challenger: Challenger) -> bool:
+    """Return whether a pair is to explain its answers: nobody reads those of a shadow."""
+    return asked and not (which.is_challenger and challenger.config.mode == "shadow")
 
 
 def _reason(error: ServingError) -> str:

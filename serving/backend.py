@@ -22,6 +22,8 @@ from serving.names import KeyNames
 from serving.rules import Mark, RowRules
 
 EntityId = int | str
+# One per entity, as `registry.explain` returns them; `None` for what has none.
+Explanations = tuple[dict[str, Any] | None, ...]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Prediction:
         arm: which of the pairs that share the traffic answered.
         parts: of an answer that several arms share, what each of them answered and for which entities; `pair` is that
             of the first. Empty if one pair answered all.
+        explanations: of shape (n,); empty if nobody asked for them.
     """
 
     pair: PairInfo
@@ -97,6 +100,7 @@ class Prediction:
     is_fallback: npt.NDArray[np.bool_]
     arm: str = PRODUCTION
     parts: tuple[Part, ...] = ()
+    explanations: Explanations = ()
 
     @property
     def form(self) -> tuple[Any, ...]:
@@ -264,15 +268,19 @@ class Backend(Protocol):
         time_point: str,
         future: Sequence[dict[str, Any]] = (),
         choice: Choice = DEFAULT,
+        explain: bool = False,
     ) -> Prediction:
         """Predict for entities of the feature store.
 
         Parameters:
             time_point: `now`, or a moment of the past.
             future: rows over the horizon, of a model that reads columns known beforehand.
+            explain: whether every answer comes with its explanation.
         """
 
-    async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
+    async def predict_rows(
+        self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT, explain: bool = False
+    ) -> Prediction:
         """Predict from raw rows."""
 
     async def reload(self) -> ReloadReport:

@@ -26,6 +26,8 @@ from serving.bundle import Bundle, BundleHolder, BundleLoader
 from serving.challenger import ChallengerHolder
 from serving.concurrency import Workers
 from serving.errors import ServingError
+from serving.explain import DEADLINE_S as EXPLANATION_DEADLINE_S
+from serving.explain import answer_explained, require_explainable
 from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
 from serving.keeper import Keeper
@@ -55,11 +57,12 @@ class Stages:
         self.store = Stage("read of the feature store", waiting=waiting, deadline_s=limits.store_deadline_s, threads=4)
         self.probe = Stage("probe of the feature store", waiting=4, deadline_s=limits.store_deadline_s, threads=2)
         self.bulk = Stage("model", waiting=limits.max_requests)
+        self.explanation = Stage("explanation", waiting=8, deadline_s=EXPLANATION_DEADLINE_S, threads=1)
         self.batch: Batcher[Question, Prediction] = Batcher(answer_all, LARGEST_BATCH, limits.max_requests)
 
     def close(self) -> None:
         """Let the threads end."""
-        for stage in (self.store, self.probe, self.bulk):
+        for stage in (self.store, self.probe, self.bulk, self.explanation):
             stage.close()
         self.batch.close()
 
@@ -116,9 +119,12 @@ class LocalBackend:
         time_point: str,
         future: Sequence[dict[str, Any]] = (),
         choice: Choice = DEFAULT,
+        explain: bool = False,
     ) -> Prediction:
         """Predict for entities of the feature store."""
         bundle = await self._chosen(choice)
+        if explain:
+            require_explainable(bundle)
         contract, types = bundle.pair.contract, bundle.forecaster.preprocessor.columns
         lane = self._lane_of(choice)
         # The past is read from files, which takes its time and does not hang.
@@ -135,15 +141,21 @@ class LocalBackend:
         )
         panel = await (lane.breaker.call(read) if time_point == NOW else read())
         whole = partial(with_future_of_request, panel, future, contract, types, bundle.rules)
-        return await self._answer(Question(bundle, whole), len(entities), lane.stages)
+        question, stages = Question(bundle, whole), lane.stages
+        return await self._explain(question, stages) if explain else await self._answer(question, len(entities), stages)
 
-    async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
+    async def predict_rows(
+        self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT, explain: bool = False
+    ) -> Prediction:
         """Predict from raw rows."""
         bundle = await self._chosen(choice)
         types = bundle.forecaster.preprocessor.columns
         panel = partial(panel_from_rows, rows, bundle.pair.contract, types, bundle.rules)
-        count = len(rows) // bundle.pair.contract.input_rows
-        return await self._answer(Question(bundle, panel, rows), count, self._lane_of(choice).stages)
+        question, stages = Question(bundle, panel, rows), self._lane_of(choice).stages
+        if explain:
+            require_explainable(bundle)
+            return await self._explain(question, stages)
+        return await self._answer(question, len(rows) // bundle.pair.contract.input_rows, stages)
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""
@@ -220,6 +232,9 @@ class LocalBackend:
         if question.bundle.is_batchable and entities <= LARGEST_BATCH:
             return await stages.batch.ask(question)
         return await stages.bulk.run(answer_alone, question)
+
+    async def _explain(self, question: Question, stages: Stages) -> Prediction:
+        return await stages.explanation.run(answer_explained, question)
 
     async def _probe(self) -> str | None:
         bundle = self._holder.require()

@@ -39,7 +39,7 @@ class Question:
 
 def answer_alone(question: Question) -> Prediction:
     """Return the answer of one question; raises what keeps it from having one."""
-    return _answered(question.bundle, question.panel())
+    return answer_panel(question.bundle, question.panel())
 
 
 def answer_all(questions: Sequence[Question]) -> list[Prediction | Exception]:
@@ -71,7 +71,7 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
             panel, slices = _read_as_one_table(bundle, [question.rows or () for question in group])
         else:
             panel, slices = _side_by_side([question.panel() for question in group])
-        whole = _answered(bundle, panel)
+        whole = answer_panel(bundle, panel)
     except Exception:
         # Whatever it is: alone, the one to blame says it and the others have their answers.
         return None
@@ -79,7 +79,8 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     return [_renumbered(part) for part in parts] if is_one_table else parts
 
 
-def _answered(bundle: Bundle, panel: FeaturePanel) -> Prediction:
+def answer_panel(bundle: Bundle, panel: FeaturePanel) -> Prediction:
+    """Return a bundle's answer for rows that were read."""
     # Before the model is asked, because a refusal needs no forecast.
     falls_back = bundle.rules.fallbacks(panel, bundle.pair.contract)
     return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules, falls_back)

@@ -43,11 +43,23 @@ from mlplatform.registry import Answers
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.api import build_app
-from serving.backend import DEFAULT, Challenger, Choice, EntityId, Prediction, ReloadReport, Served, Status
+from serving.backend import (
+    DEFAULT,
+    Challenger,
+    Choice,
+    EntityId,
+    Explanations,
+    Prediction,
+    ReloadReport,
+    Served,
+    Status,
+)
 from serving.bundle import Bundle, BundleLoader, reload_failure
 from serving.challenger import ChallengerHolder
 from serving.concurrency import Coalescer, Workers
-from serving.errors import ServingError
+from serving.errors import ServingError, overdue
+from serving.explain import DEADLINE_S as EXPLANATION_DEADLINE_S
+from serving.explain import explanations, require_explainable, with_explanations
 from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
 from serving.keeper import Keeper
@@ -260,6 +272,15 @@ class ModelService(PairService):
         bundle, workers = await self._bundles.get(ref)
         return await workers.run(bundle.forecaster.infer_answers, samples)
 
+    async def explain(self, ref: PairRef, panel: FeaturePanel) -> Explanations | ServingError:
+        """Return an explanation for every entity, or what to tell the client."""
+        bundle, workers = await self._bundles.get(ref)
+        try:
+            require_explainable(bundle)
+            return await workers.run(explanations, bundle, panel)
+        except ServingError as error:
+            return error
+
 
 class RayBackend:
     """Computes answers by asking the services."""
@@ -297,6 +318,7 @@ class RayBackend:
         time_point: str,
         future: Sequence[dict[str, Any]] = (),
         choice: Choice = DEFAULT,
+        explain: bool = False,
     ) -> Prediction:
         """Predict for entities of the feature store."""
         chosen = await self._chosen(choice)
@@ -310,14 +332,16 @@ class RayBackend:
             panel = _unless_refused(
                 await repeated(lambda: self._preprocessing.future.remote(ref, past, future, chosen.rules))
             )
-        return await self._predict(chosen, panel)
+        return await self._predict(chosen, panel, explain)
 
-    async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
+    async def predict_rows(
+        self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT, explain: bool = False
+    ) -> Prediction:
         """Predict from raw rows."""
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
         panel = await repeated(lambda: self._preprocessing.panel.remote(ref, rows, chosen.rules))
-        return await self._predict(chosen, _unless_refused(panel))
+        return await self._predict(chosen, _unless_refused(panel), explain)
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""
@@ -373,12 +397,20 @@ class RayBackend:
         problem: str | None = await repeated(lambda: self._feast.problem.remote(ref))
         return problem
 
-    async def _predict(self, served: Policies, panel: FeaturePanel) -> Prediction:
+    async def _predict(self, served: Policies, panel: FeaturePanel, explain: bool) -> Prediction:
         # Before the model is asked, because a refusal needs no forecast.
         falls_back = served.rules.fallbacks(panel, served.pair.contract)
         ref = PairRef.of(served.pair)
         whole = await repeated(lambda: self._computed(ref, panel))
-        return Prediction.of(served.pair, panel, whole, served.rules, falls_back)
+        prediction = Prediction.of(served.pair, panel, whole, served.rules, falls_back)
+        if not explain:
+            return prediction
+        try:
+            async with asyncio.timeout(EXPLANATION_DEADLINE_S):
+                found = await repeated(lambda: self._model.explain.remote(ref, panel))
+        except TimeoutError as error:
+            raise overdue("explanation", EXPLANATION_DEADLINE_S) from error
+        return with_explanations(prediction, _unless_refused(found))
 
     async def _computed(self, ref: PairRef, panel: FeaturePanel) -> Answers:
         # Responses are passed on unawaited: samples and answers go from service to service, not through this process.
@@ -553,10 +585,10 @@ def _told_of(policies: Policies) -> Served:
     return policies.served
 
 
-def _unless_refused(panel: FeaturePanel | ServingError) -> FeaturePanel:
-    if isinstance(panel, ServingError):
-        raise panel
-    return panel
+def _unless_refused(found: T | ServingError) -> T:
+    if isinstance(found, ServingError):
+        raise found
+    return found
 
 
 def _raised_by_service(error: Exception) -> Exception:

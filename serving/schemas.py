@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictBool, WithJsonSchema, model_validator
 
 from mlplatform.features import FeatureStoreError, parse_time_point
 from mlplatform.registry.pairs import LARGEST_VERSION, PRODUCTION
@@ -56,6 +56,9 @@ class PredictionRequest(StrictRequest):
         default=None, min_length=1, max_length=_LONGEST_ID, description="production, staging, previous, latest, ..."
     )
     version: int | None = Field(default=None, ge=1, le=LARGEST_VERSION, description="Instead of an alias.")
+    explain: StrictBool = Field(
+        default=False, description="Whether every answer says why it is so; few entities at a time."
+    )
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> Self:
@@ -140,6 +143,43 @@ class MarkAnswer(BaseModel):
     rows: int = Field(description="How many of the rows behind the answer are concerned.")
 
 
+class ShareOf(BaseModel):
+    """What one contribution is of."""
+
+    input: str = Field(description="The column; of the calendar, `event_timestamp`.")
+    kind: Literal["value", "level", "change", "mean", "known", "calendar", "step"] = Field(
+        description="`value` of a row; `level`, the last value; `change`, an earlier value less the last one; `mean`, "
+        "a trailing average less the last value; `known` at a step of the horizon; `calendar`; number of the `step`."
+    )
+    lag: int | None = Field(default=None, description="Steps before the last value.")
+    length: int | None = Field(default=None, description="Steps that are averaged.")
+    step: int | None = Field(default=None, description="Of the horizon, from 1.")
+    part: str | None = Field(default=None, description="Which part of the calendar.")
+
+
+class Shares(BaseModel):
+    """Exact Shapley values: with `base` the contributions add up to the answer, per target and step, or per class."""
+
+    method: Literal["shap"]
+    space: Literal["original", "preprocessed", "log_odds", "scores", "probability"] = Field(
+        description="In what they add up. Of classes: `log_odds` (of the logistic function), `scores` (of softmax)."
+    )
+    features: list[ShareOf]
+    base: float | dict[str, float | list[float]] = Field(
+        description="What the answer would be without features; of a forecast the last observed value is in it."
+    )
+    contributions: list[float] | dict[str, list[float] | list[list[float]]] = Field(
+        description="In the order of `features`; of a forecast one list per step."
+    )
+
+
+class Weights(BaseModel):
+    """How much of each variable a network let through."""
+
+    method: Literal["variable_selection"]
+    weights: dict[str, dict[str, float] | list[float]]
+
+
 class EntityAnswer(BaseModel):
     """What every answer says about an entity or row and the features it was made from."""
 
@@ -158,6 +198,9 @@ class EntityAnswer(BaseModel):
     marks: list[MarkAnswer] = Field(description="What is unusual in these rows; see `requests` of the experiment.")
     arm: str = Field(description="Which of the experiment's pairs answered.")
     version: int = Field(description="The version of that pair.")
+    explanation: Shares | Weights | None = Field(
+        default=None, description="Left out unless asked for; null where something stands in for the model's answer."
+    )
 
 
 class ItemError(BaseModel):

@@ -106,7 +106,13 @@ class PredictionService:
         return await self.reader.parsed(request, parse)
 
     async def from_rows(
-        self, request: Request, model: ServedModel, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT
+        self,
+        request: Request,
+        model: ServedModel,
+        rows: Sequence[dict[str, Any]],
+        choice: Choice = DEFAULT,
+        *,
+        explain: bool = False,
     ) -> Prediction:
         """Return the prediction for raw rows; it is finite.
 
@@ -115,7 +121,8 @@ class PredictionService:
             ClientDisconnect: if the client left first.
         """
         arms, request_id = self._arms[model.name], request.state.request_id
-        prediction = await self.admission.admit(request.receive, partial(arms.from_rows, rows, choice, request_id))
+        work = partial(arms.from_rows, rows, choice, request_id, explain)
+        prediction = await self.admission.admit(request.receive, work)
         refuse_missing_numbers(prediction)
         return prediction
 
@@ -129,6 +136,7 @@ class PredictionService:
         future: Sequence[dict[str, Any]] = (),
         choice: Choice = DEFAULT,
         reports_missing: bool = False,
+        explain: bool = False,
     ) -> tuple[Prediction, list[Missing]]:
         """Return the prediction for entities of the feature store, and which of them have none.
 
@@ -144,7 +152,7 @@ class PredictionService:
         left = list(entities)
         while True:
             arms, request_id = self._arms[model.name], request.state.request_id
-            work = partial(arms.from_entities, left, time_point, future, choice, request_id)
+            work = partial(arms.from_entities, left, time_point, future, choice, request_id, explain)
             try:
                 prediction = await self.admission.admit(request.receive, work)
                 refuse_missing_numbers(prediction)

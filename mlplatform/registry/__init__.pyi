@@ -1,4 +1,5 @@
 from .batch import with_observation
+from .explanation import explain
 from .forecaster import Answers, Contract, Forecaster
 from .marks import InputRules, Mark
 from .observation import can_fall_back, judge_observed, observed_shares, with_fallback
@@ -14,6 +15,7 @@ __all__ = [
     "Mark",
     "can_fall_back",
     "experiment_id",
+    "explain",
     "input_panel",
     "judge_observed",
     "observed_shares",
