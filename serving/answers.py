@@ -160,16 +160,17 @@ def _forecasts(prediction: Prediction) -> dict[str, Any]:
         {
             **entity,
             "observed": share,
-            "fallback": is_fallback,
+            "fallback": reason is not None,
+            "fallback_reason": reason,
             "window_end": origin,
             "timestamps": moments,
             "values": dict(zip(targets, series, strict=True)),
             "interval": interval,
         }
-        for entity, share, is_fallback, origin, moments, series, interval in zip(
+        for entity, share, reason, origin, moments, series, interval in zip(
             _entities(prediction),
             prediction.observed.tolist(),
-            prediction.is_fallback.tolist(),
+            prediction.fallback_reasons,
             prediction.origins,
             times,
             values,

@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 from mlplatform.datamodule import Int64
 from mlplatform.features import NOW
-from mlplatform.registry import Answers
+from mlplatform.registry import Answers, Why
 from mlplatform.registry.pairs import PRODUCTION, PairInfo
 from serving.answers import refuse_missing_numbers
 from serving.assignment import entity_key, entity_name, keys_of_rows, place_of
@@ -43,6 +43,8 @@ from serving.shadow import Shadow, ShadowQuestion
 
 Rows = Sequence[dict[str, Any]]
 _PAUSED = "challenger_paused"
+# What production is asked about instead; what is wrong with the features is wrong for both.
+_FAILURES: set[Why | None] = {"model_failed", "not_finite"}
 # Asks one pair about the entities at some places of the request, all of them without any.
 Ask = Callable[[Choice, Int64 | None], Awaitable[Prediction]]
 
@@ -224,6 +226,8 @@ class Arms:
             except Exception as error:
                 raise ServingError(500, "challenger_failed", f"{type(error).__name__}: {error}") from error
             refuse_missing_numbers(prediction)
+            if _FAILURES & set(prediction.fallback_reasons):
+                raise ServingError(500, "challenger_failed", "something stands in for the challenger's answers")
             return replace(prediction, arm=challenger.config.alias)
 
         return await self._breaker.call(tried)
@@ -257,6 +261,7 @@ def joined(first: Part, second: Part) -> Prediction:
         return np.concatenate([getattr(one, name), getattr(other, name)])[order]
 
     marks, explained = [*one.marks, *other.marks], [*one.explanations, *other.explanations]
+    reasons = [*one.fallback_reasons, *other.fallback_reasons]
     sides = zip(one.answers[:3], other.answers[:3], strict=True)
     point, lower, upper = (None if a is None or b is None else np.concatenate([a, b])[order] for a, b in sides)
     assert point is not None
@@ -270,7 +275,7 @@ def joined(first: Part, second: Part) -> Prediction:
         is_stale=both("is_stale"),
         marks=tuple(marks[place] for place in order),
         observed=both("observed"),
-        is_fallback=both("is_fallback"),
+        fallback_reasons=tuple(reasons[place] for place in order),
         arm=MIXED,
         parts=(first, second),
         explanations=tuple(explained[place] for place in order) if explained else (),

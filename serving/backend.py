@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mlplatform.config import ChallengerConfig
 from mlplatform.datamodule import Float32, Int64
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry import Answers, Contract, observed_shares, with_fallback
+from mlplatform.registry import Answers, Completed, Contract, Judged, Reasons
 from mlplatform.registry.pairs import PRODUCTION, PairInfo
 from serving.batching import Slice
 from serving.names import KeyNames
@@ -80,7 +80,7 @@ class Prediction:
         ages: of shape (n,), timedelta64[ns]: how old that row was when it was read; NaT if it has no time.
         marks: of shape (n,): what is unusual in the rows that each answer was made from.
         observed: of shape (n,): the share of each forecast's lookback that was measured; 1 for tabular answers.
-        is_fallback: of shape (n,): whether the last measured value stands in for the model's forecast.
+        fallback_reasons: of shape (n,): why something stands in for the model's forecast; `None` where nothing does.
         is_stale: of shape (n,): whether that is beyond the experiment's limit. Never so for rows of the request itself.
         arm: which of the pairs that share the traffic answered.
         parts: of an answer that several arms share, what each of them answered and for which entities; `pair` is that
@@ -97,7 +97,7 @@ class Prediction:
     is_stale: npt.NDArray[np.bool_]
     marks: tuple[tuple[Mark, ...], ...]
     observed: npt.NDArray[np.float64]
-    is_fallback: npt.NDArray[np.bool_]
+    fallback_reasons: Reasons
     arm: str = PRODUCTION
     parts: tuple[Part, ...] = ()
     explanations: Explanations = ()
@@ -106,6 +106,11 @@ class Prediction:
     def form(self) -> tuple[Any, ...]:
         """As `Served.form`."""
         return form_of(self.pair.contract, self.answers.coverage)
+
+    @property
+    def is_fallback(self) -> npt.NDArray[np.bool_]:
+        """Whether something stands in for the model's forecast, of shape (n,)."""
+        return np.array([why is not None for why in self.fallback_reasons], dtype=bool)
 
     @property
     def by_pair(self) -> Sequence[Prediction]:
@@ -134,7 +139,7 @@ class Prediction:
             is_stale=self.is_stale[chosen],
             marks=self.marks[chosen],
             observed=self.observed[chosen],
-            is_fallback=self.is_fallback[chosen],
+            fallback_reasons=self.fallback_reasons[chosen],
         )
 
     @property
@@ -147,29 +152,23 @@ class Prediction:
         cls,
         pair: PairInfo,
         panel: FeaturePanel,
-        answers: Answers,
+        completed: Completed,
+        judged: Judged,
         rules: RowRules,
-        falls_back: npt.NDArray[np.bool_],
     ) -> Prediction:
-        """Return the prediction made from the last row of the past of every entity of `panel`.
-
-        Parameters:
-            falls_back: of shape (n,), which forecasts the last measured value replaces.
-        """
+        """Return the prediction made from the last row of the past of every entity of `panel`."""
         is_forecast = pair.contract.task == "forecast"
-        whole = np.ones(len(panel.entity_ids))
-        last = panel.timestamps[panel.offsets[1:] - 1 - pair.contract.future_rows]
         return cls(
             pair=pair,
             entity_ids=panel.entity_ids,
-            origins=last if is_forecast else panel.event_times,
-            answers=with_fallback(panel, pair.contract, answers, falls_back),
+            origins=completed.origins if is_forecast else panel.event_times,
+            answers=completed.answers,
             event_times=panel.event_times,
             ages=panel.ages,
             is_stale=panel.is_stale,
             marks=rules.marks(panel, pair.contract),
-            observed=observed_shares(panel, pair.contract) if is_forecast else whole,
-            is_fallback=falls_back,
+            observed=judged.shares,
+            fallback_reasons=completed.replaced,
         )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlplatform.config import AnsweringConfig, DatasetConfig, ExperimentConfig, StalenessConfig, load_experiment
 from mlplatform.datamodule import Float32
-from mlplatform.registry import Forecaster, input_panel
+from mlplatform.registry import FallbackPolicy, Forecaster, input_panel
 from mlplatform.registry.pairs import (
     Fetch,
     KeptPairs,
@@ -74,8 +74,13 @@ class Bundle:
 
     def with_policies_for(self, other: Bundle) -> Bundle:
         """Return another bundle of the experiment under the policies of this one."""
-        rules = RowRules.of(other.forecaster, self.dataset, self.rules.policy, self.rules.observation)
+        rules = RowRules.of(other.forecaster, self.dataset, self.rules.policy, self.rules.fallback)
         return replace(other, staleness=self.staleness, rules=rules, answering=self.answering)
+
+    @property
+    def read_staleness(self) -> StalenessConfig:
+        """How old features may be when they are read: of any age, where something may stand in for a forecast."""
+        return readable(self.staleness, self.answering)
 
     def served(self) -> Served:
         """Return what clients are told about it."""
@@ -85,6 +90,11 @@ class Bundle:
         return Served(
             self.pair, types, max_age, coverage, self.example, self.forecaster.model.inference, self.rules.names
         )
+
+
+def readable(staleness: StalenessConfig, answering: AnsweringConfig) -> StalenessConfig:
+    """Return the policy under which features are read: with a fallback, old ones are judged behind the read."""
+    return staleness if answering.fallback == "none" else staleness.model_copy(update={"action": "flag"})
 
 
 class BundleLoader:
@@ -202,7 +212,7 @@ class BundleLoader:
         config = self.config()
         forecaster, rows, answer = load_with_example(fetch, pair)
         _check_example(pair, forecaster, rows, answer)
-        rules = RowRules.of(forecaster, config.dataset, config.requests, config.observation)
+        rules = RowRules.of(forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
         batchable = is_batchable(forecaster, input_panel(pair.contract, rows))
         example = example_of(rows, config.dataset)
         return Bundle(pair, forecaster, config.dataset, config.staleness, rules, batchable, example, config.serving)
@@ -329,7 +339,7 @@ class BundleHolder:
     def _with_policies(self, loaded: Bundle) -> Bundle:
         """Return a bundle under the policies that the configuration has now."""
         config = self._loader.config()
-        rules = RowRules.of(loaded.forecaster, config.dataset, config.requests, config.observation)
+        rules = RowRules.of(loaded.forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
         if (config.staleness, rules, config.serving) == (loaded.staleness, loaded.rules, loaded.answering):
             return loaded
         return replace(loaded, staleness=config.staleness, rules=rules, answering=config.serving)

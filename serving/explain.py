@@ -39,7 +39,7 @@ def require_explainable(bundle: Bundle) -> None:
 def answer_explained(question: Question) -> Prediction:
     """Return the answer of one question with its explanations; raises what keeps it from having one."""
     bundle, panel = question.bundle, question.panel()
-    prediction = answer_panel(bundle, panel)
+    prediction = answer_panel(bundle, panel, question.recall)
     return with_explanations(prediction, explanations(bundle, panel))
 
 

@@ -31,6 +31,7 @@ from serving.explain import answer_explained, require_explainable
 from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
 from serving.keeper import Keeper
+from serving.last_forecasts import LastForecasts
 from serving.questions import Question, answer_all, answer_alone
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.stages import Stage
@@ -98,6 +99,7 @@ class LocalBackend:
         self._challenger = self._challenger_holder()
         self._keeper = Keeper(settings.experiment, self._refresh, settings.limits.poll_s)
         self._health = StoreHealth(self._probe)
+        self._last = LastForecasts()
         self._is_open = False
 
     async def start(self) -> None:
@@ -134,15 +136,21 @@ class LocalBackend:
             read_panel,
             contract,
             bundle.dataset,
-            bundle.staleness,
+            bundle.read_staleness,
             entities,
             time_point,
             self._settings,
         )
         panel = await (lane.breaker.call(read) if time_point == NOW else read())
         whole = partial(with_future_of_request, panel, future, contract, types, bundle.rules)
-        question, stages = Question(bundle, whole), lane.stages
-        return await self._explain(question, stages) if explain else await self._answer(question, len(entities), stages)
+        recall = self._last.recall if choice.is_default and time_point == NOW else None
+        question, stages = Question(bundle, whole, recall=recall), lane.stages
+        if explain:
+            return await self._explain(question, stages)
+        prediction = await self._answer(question, len(entities), stages)
+        if recall is not None and bundle.answering.fallback == "last_forecast":
+            self._last.remember(prediction)
+        return prediction
 
     async def predict_rows(
         self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT, explain: bool = False

@@ -41,6 +41,7 @@ class ServingMetrics:
         self._predictions: Counter[tuple[str, str, str]] = Counter()
         self._reloads: Counter[tuple[str, str]] = Counter()
         self._feature_age_seconds: dict[str, float] = {}
+        self._fallbacks: Counter[tuple[str, str]] = Counter()
         self._stale: Counter[tuple[str, str]] = Counter()
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -64,6 +65,13 @@ class ServingMetrics:
         if entities:
             with self._lock:
                 self._stale[experiment, outcome] += entities
+
+    def observe_fallbacks(self, experiment: str, reasons: Iterable[str | None]) -> None:
+        """Count forecasts that something stands in for, by why it does."""
+        counted = Counter((experiment, reason) for reason in reasons if reason is not None)
+        if counted:
+            with self._lock:
+                self._fallbacks.update(counted)
 
     def observe_reload(self, experiment: str, outcome: str) -> None:
         """Count one reload."""
@@ -116,6 +124,8 @@ class ServingMetrics:
         yield _gauge("mlplatform_feature_age_seconds", "Age of the latest request's oldest features.", one, ages)
         text = "Entities asked for whose features were older than staleness.max_age."
         yield _counter("mlplatform_stale_features", text, outcome, self._stale.items())
+        text = "Forecasts that something stands in for."
+        yield _counter("mlplatform_fallback_forecasts", text, ("experiment", "reason"), self._fallbacks.items())
         rows, logs = "mlplatform_prediction_log_rows", self._logs.items()
         written = [((name,), log.written_rows) for name, log in logs]
         yield _counter(f"{rows}_written", "Rows of the prediction log written.", one, written)

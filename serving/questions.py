@@ -14,6 +14,7 @@ import numpy as np
 
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.registry import Recall, complete
 from serving.backend import Prediction
 from serving.batching import Slice, stacked
 from serving.bundle import Bundle
@@ -30,16 +31,18 @@ class Question:
         bundle: what answers it.
         panel: reads its rows; raises `ServingError`.
         rows: those that it brought itself, if it did.
+        recall: knows the last good forecasts of the feature store's entities.
     """
 
     bundle: Bundle
     panel: Callable[[], FeaturePanel]
     rows: Rows | None = None
+    recall: Recall | None = None
 
 
 def answer_alone(question: Question) -> Prediction:
     """Return the answer of one question; raises what keeps it from having one."""
-    return answer_panel(question.bundle, question.panel())
+    return answer_panel(question.bundle, question.panel(), question.recall)
 
 
 def answer_all(questions: Sequence[Question]) -> list[Prediction | Exception]:
@@ -71,7 +74,7 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
             panel, slices = _read_as_one_table(bundle, [question.rows or () for question in group])
         else:
             panel, slices = _side_by_side([question.panel() for question in group])
-        whole = answer_panel(bundle, panel)
+        whole = answer_panel(bundle, panel, group[0].recall)
     except Exception:
         # Whatever it is: alone, the one to blame says it and the others have their answers.
         return None
@@ -79,11 +82,17 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     return [_renumbered(part) for part in parts] if is_one_table else parts
 
 
-def answer_panel(bundle: Bundle, panel: FeaturePanel) -> Prediction:
-    """Return a bundle's answer for rows that were read."""
+def answer_panel(bundle: Bundle, panel: FeaturePanel, recall: Recall | None = None) -> Prediction:
+    """Return a bundle's answer for rows that were read.
+
+    Parameters:
+        recall: knows the last good forecasts.
+    """
+    contract, rules, answer = bundle.pair.contract, bundle.rules, bundle.forecaster.answer
     # Before the model is asked, because a refusal needs no forecast.
-    falls_back = bundle.rules.fallbacks(panel, bundle.pair.contract)
-    return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules, falls_back)
+    judged = rules.judge(panel, contract, recall)
+    completed = complete(panel, contract, rules.fallback, judged.replaced, answer, recall)
+    return Prediction.of(bundle.pair, panel, completed, judged, rules)
 
 
 def _are_plain_tables(group: Sequence[Question]) -> bool:

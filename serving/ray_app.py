@@ -32,14 +32,14 @@ from mlplatform.config import (
     ConfigError,
     DatasetConfig,
     DeploymentConfig,
-    ObservationConfig,
     RequestsConfig,
     StalenessConfig,
     load_serving,
 )
-from mlplatform.datamodule import Samples
+from mlplatform.datamodule import Panel, Samples
+from mlplatform.features import NOW
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry import Answers
+from mlplatform.registry import Answers, FallbackPolicy, Recall, complete
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.api import build_app
@@ -54,7 +54,7 @@ from serving.backend import (
     Served,
     Status,
 )
-from serving.bundle import Bundle, BundleLoader, reload_failure
+from serving.bundle import Bundle, BundleLoader, readable, reload_failure
 from serving.challenger import ChallengerHolder
 from serving.concurrency import Coalescer, Workers
 from serving.errors import ServingError, overdue
@@ -63,6 +63,7 @@ from serving.explain import explanations, require_explainable, with_explanations
 from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
 from serving.keeper import Keeper
+from serving.last_forecasts import LastForecasts
 from serving.local import CHALLENGER_PATIENCE_S, LOG_FORMAT, parse_arguments, served_settings
 from serving.ray_calls import repeated
 from serving.rows import panel_from_rows, with_future_of_request
@@ -119,7 +120,7 @@ class Policies:
 
     def with_policies_for(self, other: Policies) -> Policies:
         """Return what answers for another pair of the experiment, under the policies of this one."""
-        rules = replace(other.rules, policy=self.rules.policy, observation=self.rules.observation)
+        rules = replace(other.rules, policy=self.rules.policy, fallback=self.rules.fallback)
         return replace(other, staleness=self.staleness, rules=rules, answering=self.answering)
 
 
@@ -225,11 +226,11 @@ class PreprocessingService(PairService):
         staleness: StalenessConfig,
         dataset: DatasetConfig,
         policy: RequestsConfig,
-        observation: ObservationConfig,
+        fallback: FallbackPolicy,
     ) -> tuple[Served, RowRules]:
         """Return what clients are told about a pair, and what rows of requests may hold."""
         bundle, _ = await self._bundles.get(ref)
-        rules = RowRules.of(bundle.forecaster, dataset, policy, observation)
+        rules = RowRules.of(bundle.forecaster, dataset, policy, fallback)
         return replace(bundle, staleness=staleness).served(), rules
 
     async def panel(self, ref: PairRef, rows: Sequence[dict[str, Any]], rules: RowRules) -> FeaturePanel | ServingError:
@@ -302,6 +303,7 @@ class RayBackend:
         self._coalesced_reload = Coalescer(self._swap)
         self._keeper = Keeper(settings.experiment, self._coalesced_reload, settings.limits.poll_s)
         self._health = StoreHealth(self._probe)
+        self._last = LastForecasts()
 
     async def start(self) -> None:
         """Begin to load the production pair; the server answers other requests meanwhile."""
@@ -324,15 +326,18 @@ class RayBackend:
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
         # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
-        panel = _unless_refused(
-            await repeated(lambda: self._feast.read.remote(ref, chosen.staleness, entities, time_point))
-        )
+        staleness = readable(chosen.staleness, chosen.answering)
+        panel = _unless_refused(await repeated(lambda: self._feast.read.remote(ref, staleness, entities, time_point)))
         if future or chosen.pair.contract.known:
             past = panel
             panel = _unless_refused(
                 await repeated(lambda: self._preprocessing.future.remote(ref, past, future, chosen.rules))
             )
-        return await self._predict(chosen, panel, explain)
+        recall = self._last.recall if choice.is_default and time_point == NOW else None
+        prediction = await self._predict(chosen, panel, explain, recall)
+        if recall is not None and chosen.answering.fallback == "last_forecast":
+            self._last.remember(prediction)
+        return prediction
 
     async def predict_rows(
         self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT, explain: bool = False
@@ -387,7 +392,7 @@ class RayBackend:
     async def _policies(self, pair: PairInfo) -> Policies:
         """Return the policies that hold for a pair, having the services load it if they did not."""
         config = await self._workers.run(self._loader.config)
-        policies = config.dataset, config.requests, config.observation
+        policies = config.dataset, config.requests, FallbackPolicy.of(config)
         ref = PairRef.of(pair)
         served, rules = await repeated(lambda: self._preprocessing.described.remote(ref, config.staleness, *policies))
         return Policies(served, config.staleness, rules, config.serving)
@@ -397,12 +402,16 @@ class RayBackend:
         problem: str | None = await repeated(lambda: self._feast.problem.remote(ref))
         return problem
 
-    async def _predict(self, served: Policies, panel: FeaturePanel, explain: bool) -> Prediction:
+    async def _predict(
+        self, served: Policies, panel: FeaturePanel, explain: bool, recall: Recall | None = None
+    ) -> Prediction:
         # Before the model is asked, because a refusal needs no forecast.
-        falls_back = served.rules.fallbacks(panel, served.pair.contract)
+        contract, rules = served.pair.contract, served.rules
+        judged = rules.judge(panel, contract, recall)
         ref = PairRef.of(served.pair)
-        whole = await repeated(lambda: self._computed(ref, panel))
-        prediction = Prediction.of(served.pair, panel, whole, served.rules, falls_back)
+        answer = await self._tried(ref, panel)
+        completed = complete(panel, contract, rules.fallback, judged.replaced, answer, recall)
+        prediction = Prediction.of(served.pair, panel, completed, judged, rules)
         if not explain:
             return prediction
         try:
@@ -411,6 +420,21 @@ class RayBackend:
         except TimeoutError as error:
             raise overdue("explanation", EXPLANATION_DEADLINE_S) from error
         return with_explanations(prediction, _unless_refused(found))
+
+    async def _tried(self, ref: PairRef, panel: FeaturePanel) -> Callable[[Panel], Answers]:
+        """Return what gives the model's answers for a panel, or raises what the model raised."""
+        try:
+            whole = await repeated(lambda: self._computed(ref, panel))
+        except ServingError:
+            raise
+        except Exception as error:
+            failure = error
+
+            def fail(_: Panel) -> Answers:
+                raise failure
+
+            return fail
+        return lambda _: whole
 
     async def _computed(self, ref: PairRef, panel: FeaturePanel) -> Answers:
         # Responses are passed on unawaited: samples and answers go from service to service, not through this process.

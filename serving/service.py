@@ -193,6 +193,7 @@ class PredictionService:
         small = prediction.outputs.size <= _SMALL_ANSWER_VALUES
         content = finish() if small else await self.reader.stage.run(finish)
         for part in prediction.by_pair:
+            self.metrics.observe_fallbacks(model.name, part.fallback_reasons)
             self.metrics.observe_predictions(model.name, part.arm, part.pair.version, len(part.outputs))
         return content
 

@@ -32,6 +32,12 @@ class ChallengerConfig(Frozen):
 
 
 class AnsweringConfig(Frozen):
-    """The challenger of an experiment, `null` for none."""
+    """The challenger of an experiment, `null` for none, and what stands in for its forecasts.
+
+    `fallback` answers, marked as such, for entities whose features are older than `staleness.max_age` or measured less
+    than `observation.min_observed`, and where the model fails: with `seasonal_naive` the value one season earlier,
+    with `last_forecast` the last one that the server made from the feature store, for the moments that it was made for.
+    """
 
     challenger: ChallengerConfig | None = None
+    fallback: Literal["none", "seasonal_naive", "last_forecast"] = "none"

@@ -210,6 +210,8 @@ def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
 
 def _tabular_mistakes(config: ExperimentConfig) -> Iterator[str]:
     dataset = config.dataset
+    if config.serving.fallback != "none":
+        yield f"serving.fallback is {config.serving.fallback!r}, but only a forecast can fall back; leave it out"
     if dataset.kind != "tabular":
         yield f"task {config.task!r} needs a dataset of kind tabular, but {dataset.name!r} is timeseries"
     if len(config.targets) != 1:

@@ -63,6 +63,8 @@ class Contract:
         below_min_observed: what the pyfunc does below it: `refuse` or `fallback`.
         limits: per target, the least and the greatest value that it can have; `None` where there is none. Answers and
             their bounds are cut to them. Empty if no target has any.
+        fallback, season: what the pyfunc answers where the model cannot, as `FallbackPolicy` has it; it knows no last
+            forecasts.
     """
 
     experiment: str
@@ -79,6 +81,8 @@ class Contract:
     min_observed: float = 0.0
     below_min_observed: str = "refuse"
     limits: tuple[Limits, ...] = ()
+    fallback: str = "none"
+    season: int = 1
 
     @classmethod
     def for_experiment(cls, config: ExperimentConfig, manager: TransformManager) -> Contract:
@@ -86,6 +90,7 @@ class Contract:
         forecast = config.task == "forecast"
         columns = [config.dataset.columns[target] for target in config.targets]
         limits = tuple((column.min, column.max) for column in columns)
+        has_season = config.serving.fallback == "seasonal_naive"
         return cls(
             experiment=config.name,
             task=config.task,
@@ -101,6 +106,8 @@ class Contract:
             min_observed=config.observation.min_observed if forecast else 0.0,
             below_min_observed=config.observation.action if forecast else "refuse",
             limits=limits if any(limit != (None, None) for limit in limits) else (),
+            fallback=config.serving.fallback if has_season else "none",
+            season=config.season if has_season else 1,
         )
 
     @property
@@ -120,6 +127,8 @@ class Contract:
             del values["min_observed"], values["below_min_observed"]
         if not self.limits:
             del values["limits"]
+        if self.fallback == "none":
+            del values["fallback"], values["season"]
         return json.dumps(values, sort_keys=True)
 
     @classmethod

@@ -461,6 +461,8 @@ def _told(prediction: Prediction) -> dict[str, str]:
     if prediction.parts:
         arms, versions = zip(*prediction.told_by, strict=True)
         told |= {"arms": json.dumps(arms), "versions": json.dumps(versions)}
+    if any(prediction.fallback_reasons):
+        told["fallback_reasons"] = json.dumps(prediction.fallback_reasons)
     if prediction.explanations:
         told["explanations"] = to_json(prediction.explanations).decode()
     return told

@@ -247,6 +247,8 @@ class Writer:
             "start_timestamp": forecast_times(prediction)[place, 0],
             "targets": targets,
             **prediction.told_by[place]._asdict(),
+            "fallback": prediction.fallback_reasons[place] is not None,
+            "fallback_reason": prediction.fallback_reasons[place],
         }
         if prediction.explanations:
             content["explanation"] = prediction.explanations[place]
