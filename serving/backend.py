@@ -1,6 +1,7 @@
 """What the routes need from whoever computes the answers: the `Backend` protocol and the values it exchanges.
 
-Two backends exist: `serving.local` computes in the web server's process, `serving.ray_app` in Ray Serve deployments.
+Two backends exist: `serving.local` computes in the web server's process, `serving.ray_backend` asks deployments on Ray
+Serve.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mlplatform.registry.pairs import PRODUCTION, PairInfo
 from serving.batching import Slice
 from serving.names import KeyNames
 from serving.rules import Mark, RowRules
+from serving.timing import StageTimes
 
 EntityId = int | str
 # One per entity, as `registry.explain` returns them; `None` for what has none.
@@ -290,6 +292,13 @@ class Backend(Protocol):
 
     def looks(self) -> Mapping[str, int]:
         """Return how often the server looked for another pair by itself, by outcome."""
+
+    @property
+    def times(self) -> StageTimes:
+        """How long the stages of requests took."""
+
+    def queues(self) -> Mapping[str, int]:
+        """Return how many requests wait for which stage; experiments of one process share their stages."""
 
     def served(self) -> Served | None:
         """Return what would answer now."""

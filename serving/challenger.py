@@ -26,6 +26,8 @@ T = TypeVar("T")
 # A pair that cannot be loaded is tried again, because its files may come back; seldom, because a load takes a core.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 15.0, 600.0
 _LOAD_DEADLINE_S = 300.0
+# A reload that was asked for waits so long, in seconds, for the challenger to be loaded too.
+CHALLENGER_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ def require_explainable(bundle: Bundle) -> None:
 
 def answer_explained(question: Question) -> Prediction:
     """Return the answer of one question with its explanations; raises what keeps it from having one."""
-    bundle, panel = question.bundle, question.panel()
-    prediction = answer_panel(bundle, panel, question.recall)
-    return with_explanations(prediction, explanations(bundle, panel))
+    panel = question.panel()
+    prediction = answer_panel(question, lambda: panel)
+    return with_explanations(prediction, explanations(question.bundle, panel))
 
 
 def with_explanations(prediction: Prediction, found: Explanations) -> Prediction:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from serving.backend import DEFAULT, Challenger, Choice, EntityId, Prediction, R
 from serving.batching import Batcher
 from serving.breaker import CircuitBreaker
 from serving.bundle import Bundle, BundleHolder, BundleLoader
-from serving.challenger import ChallengerHolder
+from serving.challenger import CHALLENGER_PATIENCE_S, ChallengerHolder
 from serving.concurrency import Workers
 from serving.errors import ServingError
 from serving.explain import DEADLINE_S as EXPLANATION_DEADLINE_S
@@ -32,16 +33,17 @@ from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
 from serving.keeper import Keeper
 from serving.last_forecasts import LastForecasts
-from serving.questions import Question, answer_all, answer_alone
+from serving.questions import Question, answer_all, answer_late
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.stages import Stage
+from serving.timing import StageTimes
 
 logger = logging.getLogger(__name__)
 
 # Entities that are answered in one call; a request with more has a thread to itself.
 LARGEST_BATCH = 64
-# A reload that was asked for waits so long, in seconds, for the challenger to be loaded too.
-CHALLENGER_PATIENCE_S = 30.0
+# Python's own 5 ms is how long a thread that computes keeps the event loop, and with it probes, from Python's lock.
+SWITCH_INTERVAL_S = 0.001
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -59,7 +61,13 @@ class Stages:
         self.probe = Stage("probe of the feature store", waiting=4, deadline_s=limits.store_deadline_s, threads=2)
         self.bulk = Stage("model", waiting=limits.max_requests)
         self.explanation = Stage("explanation", waiting=8, deadline_s=EXPLANATION_DEADLINE_S, threads=1)
-        self.batch: Batcher[Question, Prediction] = Batcher(answer_all, LARGEST_BATCH, limits.max_requests)
+        self.batch: Batcher[Question, Prediction] = Batcher(
+            answer_all, LARGEST_BATCH, Question.note_wait, limits.max_requests
+        )
+
+    def queues(self) -> Mapping[str, int]:
+        """Return how many requests wait for which of them."""
+        return {"features": self.store.depth, "model": self.batch.depth + self.bulk.depth}
 
     def close(self) -> None:
         """Let the threads end."""
@@ -86,12 +94,16 @@ class LocalBackend:
     Parameters:
         settings: the experiment, and the place of its registry and store.
         stages: shared with the other experiments of the process; default: of its own.
+
+    Attributes:
+        times: how long the stages of its requests took.
     """
 
     def __init__(self, settings: Settings, stages: Stages | None = None) -> None:
         self._settings = settings
         self._stages = stages or Stages(settings.limits)
         self._holder = BundleHolder(BundleLoader(settings))
+        self.times = StageTimes()
         self._lane = Lane(self._stages)
         # Threads of its own, so that a challenger that hangs, hangs alone.
         self._challenger_lane = Lane(Stages(settings.limits))
@@ -141,10 +153,11 @@ class LocalBackend:
             time_point,
             self._settings,
         )
-        panel = await (lane.breaker.call(read) if time_point == NOW else read())
+        with self.times.timed("features", bundle.pair.version):
+            panel = await (lane.breaker.call(read) if time_point == NOW else read())
         whole = partial(with_future_of_request, panel, future, contract, types, bundle.rules)
         recall = self._last.recall if choice.is_default and time_point == NOW else None
-        question, stages = Question(bundle, whole, recall=recall), lane.stages
+        question, stages = Question(bundle, whole, times=self.times, recall=recall), lane.stages
         if explain:
             return await self._explain(question, stages)
         prediction = await self._answer(question, len(entities), stages)
@@ -159,7 +172,7 @@ class LocalBackend:
         bundle = await self._chosen(choice)
         types = bundle.forecaster.preprocessor.columns
         panel = partial(panel_from_rows, rows, bundle.pair.contract, types, bundle.rules)
-        question, stages = Question(bundle, panel, rows), self._lane_of(choice).stages
+        question, stages = Question(bundle, panel, rows, self.times), self._lane_of(choice).stages
         if explain:
             require_explainable(bundle)
             return await self._explain(question, stages)
@@ -184,6 +197,10 @@ class LocalBackend:
     def looks(self) -> Mapping[str, int]:
         """Return how the looks for another pair ended."""
         return self._keeper.outcomes
+
+    def queues(self) -> Mapping[str, int]:
+        """Return how many requests wait for which stage."""
+        return self._stages.queues()
 
     def served(self) -> Served | None:
         """Return what would answer now."""
@@ -239,7 +256,7 @@ class LocalBackend:
     async def _answer(self, question: Question, entities: int, stages: Stages) -> Prediction:
         if question.bundle.is_batchable and entities <= LARGEST_BATCH:
             return await stages.batch.ask(question)
-        return await stages.bulk.run(answer_alone, question)
+        return await stages.bulk.run(answer_late, question, time.perf_counter())
 
     async def _explain(self, question: Question, stages: Stages) -> Prediction:
         return await stages.explanation.run(answer_explained, question)
@@ -307,6 +324,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight are answered and the prediction log is written."""
     settings, host, port = parse_arguments("Serve predictions from one process.", argv)
     _one_thread_per_request()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
 
     # uvicorn raises the signal that stopped it once more when it is done; a clean stop should not look like a crash.

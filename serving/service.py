@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -122,7 +122,7 @@ class PredictionService:
         """
         arms, request_id = self._arms[model.name], request.state.request_id
         work = partial(arms.from_rows, rows, choice, request_id, explain)
-        prediction = await self.admission.admit(request.receive, work)
+        prediction = await self._admitted(request, model, work)
         refuse_missing_numbers(prediction)
         return prediction
 
@@ -154,7 +154,7 @@ class PredictionService:
             arms, request_id = self._arms[model.name], request.state.request_id
             work = partial(arms.from_entities, left, time_point, future, choice, request_id, explain)
             try:
-                prediction = await self.admission.admit(request.receive, work)
+                prediction = await self._admitted(request, model, work)
                 refuse_missing_numbers(prediction)
             except ServingError as error:
                 self._count_refusal(model, error)
@@ -170,6 +170,13 @@ class PredictionService:
         if time_point == NOW:
             self._count(model, prediction)
         return prediction, missing
+
+    async def _admitted(
+        self, request: Request, model: ServedModel, work: Callable[[], Coroutine[Any, Any, Prediction]]
+    ) -> Prediction:
+        request.state.experiment = model.name
+        with self.metrics.in_flight(model.name):
+            return await self.admission.admit(request.receive, work)
 
     async def written(
         self,

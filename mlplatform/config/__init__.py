@@ -19,6 +19,7 @@ from mlplatform.config.base import (
     UtcDatetime,
     time_step,
 )
+from mlplatform.config.check import Listing, check_all
 from mlplatform.config.dataset import (
     ColumnConfig,
     DatasetConfig,
@@ -46,7 +47,7 @@ from mlplatform.config.observation import ObservationConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, preprocessing_context
 from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
-from mlplatform.config.serving import DEPLOYMENTS, AutoscalingConfig, DeploymentConfig, ServingConfig
+from mlplatform.config.serving import DEPLOYMENTS, INGRESS, AutoscalingConfig, DeploymentConfig, ServingConfig
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
 from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
@@ -55,6 +56,7 @@ from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 __all__ = [
     "DEPLOYMENTS",
     "ENTITY",
+    "INGRESS",
     "NAME_PATTERN",
     "SECRET_NAME",
     "TIMESTAMP",
@@ -76,6 +78,7 @@ __all__ = [
     "ForecastDatabase",
     "ForecastsConfig",
     "Frozen",
+    "Listing",
     "ModelConfig",
     "NestedConfig",
     "ObservationConfig",
@@ -96,6 +99,7 @@ __all__ = [
     "UtcDatetime",
     "apply_versions",
     "bound_levels",
+    "check_all",
     "check_conditions",
     "check_source",
     "experiment_names",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -24,8 +25,12 @@ class DatasetAutomation(Frozen):
 
 
 class ExperimentAutomation(Frozen):
-    """When the schedules and the sensor of an experiment run, once they are turned on. Crons are in UTC."""
+    """When the schedules and the sensor of an experiment run, once they are turned on. Crons are in UTC.
+
+    `first_report_day` is the first day that a drift report can be asked for.
+    """
 
     monitor_cron: Cron = "15 4 * * *"
     forecast_cron: Cron = "30 5 * * *"
     drift_interval_s: IntervalSeconds = 60
+    first_report_day: dt.date = dt.date(2024, 1, 1)

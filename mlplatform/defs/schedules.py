@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dagster import DefaultScheduleStatus, ScheduleDefinition
+from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, ScheduleEvaluationContext
 
 from mlplatform.config import DatasetConfig, ExperimentConfig
+from mlplatform.defs.partitions import day_tags
 
 
 def monitor_schedule(experiment: ExperimentConfig) -> ScheduleDefinition:
     """Return the monitoring schedule of an experiment; its name says how often it runs by default."""
+
+    def today(context: ScheduleEvaluationContext) -> RunRequest:
+        return RunRequest(tags=day_tags(context.scheduled_execution_time))
+
     return ScheduleDefinition(
         name=f"monitor_{experiment.name}_daily",
         job_name=f"monitor_{experiment.name}",
         cron_schedule=experiment.automation.monitor_cron,
+        execution_fn=today,
         default_status=DefaultScheduleStatus.STOPPED,
         description="Off by default; turn it on in the Dagster page once the experiment is served.",
     )

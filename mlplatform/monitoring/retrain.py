@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from mlplatform.config import DriftConfig
-from mlplatform.monitoring.drift import DriftReport
+from mlplatform.monitoring.report import DriftReport
 
 
 @dataclass(frozen=True)

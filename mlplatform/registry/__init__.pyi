@@ -1,11 +1,12 @@
-from .batch import with_observation
+from .batch import answer_batch, with_observation
+from .digests import checked_folder
 from .explanation import explain
 from .fallback import Completed, FallbackPolicy, Judged, Reasons, Recall, StandIns, Why, complete, judge
 from .forecaster import Answers, Contract, Forecaster
 from .marks import InputRules, Mark
 from .stored_features import read_features, unknown_ahead, with_ahead
 from .tables import input_panel, table_of_answers
-from .tracking import experiment_id, open_tracking
+from .tracking import client_for, experiment_id, open_tracking
 
 __all__ = [
     "Answers",
@@ -20,6 +21,9 @@ __all__ = [
     "Recall",
     "StandIns",
     "Why",
+    "answer_batch",
+    "checked_folder",
+    "client_for",
     "complete",
     "experiment_id",
     "explain",

@@ -18,7 +18,7 @@ from dagster import (
 from mlplatform.config import load_experiment
 from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.sensors import drift_sensor
-from mlplatform.monitoring.drift import DriftReport, ErrorDrift, FeatureDrift, report_path, write_report
+from mlplatform.monitoring import DriftReport, ErrorDrift, FeatureDrift, write_report
 from mlplatform.monitoring.quality import QualityBreak
 from mlplatform.settings import Settings
 from mlplatform.testing.yard import EXPERIMENT, Yard, write_conf
@@ -121,8 +121,8 @@ def test_a_suspicion_and_a_novel_season_request_nothing(environ: dict[str, str])
 
 
 def test_a_report_that_cannot_be_read_fails_the_tick_visibly(environ: dict[str, str]) -> None:
-    path = report_path(Settings.from_env(environ), EXPERIMENT)
-    path.parent.mkdir(parents=True)
+    report(environ)
+    (path,) = (Path(environ["MLPLATFORM_HOME"]) / "monitoring").rglob("*.json")
     path.write_text("{}")
     with pytest.raises(KeyError):
         evaluate(environ)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.config import DriftConfig, apply_versions, load_experiment
-from mlplatform.monitoring.drift import DriftReport, ErrorDrift, FeatureDrift
+from mlplatform.monitoring.report import DriftReport, ErrorDrift, FeatureDrift
 from mlplatform.monitoring.retrain import RetrainState, decide_retrain
 from mlplatform.settings import Settings
 

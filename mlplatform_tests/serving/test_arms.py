@@ -201,12 +201,12 @@ def test_production_answers_for_a_challenger_that_fails(platform: Platform, tmp_
 
 def broken(forecaster: Any, fault: str) -> Any:
     class Broken(type(forecaster)):  # type: ignore[misc]
-        def answer(self, panel: Any) -> Any:
+        def infer_answers(self, samples: Any) -> Any:
             if fault == "raises":
                 raise RuntimeError("broken")
             if fault == "hangs":
                 time.sleep(5)
-            answers = super().answer(panel)
+            answers = super().infer_answers(samples)
             return answers._replace(point=np.full_like(answers.point, np.nan))
 
     return Broken(**vars(forecaster))

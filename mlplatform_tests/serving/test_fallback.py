@@ -93,7 +93,7 @@ def break_model(backend: LocalBackend) -> None:
     bundle = backend._holder.require()
 
     class Broken(type(bundle.forecaster)):  # type: ignore[misc]
-        def answer(self, _: Any) -> Any:
+        def infer_answers(self, _: Any) -> Any:
             raise RuntimeError("broken")
 
     backend._holder.current = replace(bundle, forecaster=Broken(**vars(bundle.forecaster)))
