@@ -61,7 +61,7 @@ def origin_features(samples: WindowSamples, spec: ModelSpec, params: LagFeatureP
 
 
 def _fill(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, with_known: bool) -> Float32:
-    plan = [(channel, *_steps(channel, spec, params)) for channel in _channels_read(spec, params)]
+    plan = feature_plan(spec, params)
     widths = [len(lags) + len(means) for _, lags, means in plan]
     calendar = CALENDAR_FEATURES if params.calendar else 0
     future = spec.horizon * len(spec.known) if with_known else 0
@@ -83,6 +83,11 @@ def _fill(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, wit
             column = start + calendar + (step - 1) * len(spec.known)
             matrix[block, column : column + len(spec.known)] = _known_change(samples, spec, step, block)
     return matrix
+
+
+def feature_plan(spec: ModelSpec, params: LagFeatureParams) -> list[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """Return the channels that are read, in order, each with its lags (0 is the last value itself) and its means."""
+    return [(channel, *_steps(channel, spec, params)) for channel in _channels_read(spec, params)]
 
 
 def _channels_read(spec: ModelSpec, params: LagFeatureParams) -> list[int]:
