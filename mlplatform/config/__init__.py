@@ -45,6 +45,7 @@ from mlplatform.config.observation import ObservationConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, preprocessing_context
 from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
+from mlplatform.config.retraining import RetrainConfig
 from mlplatform.config.serving import DEPLOYMENTS, AutoscalingConfig, DeploymentConfig, ServingConfig
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
@@ -81,6 +82,7 @@ __all__ = [
     "PreprocessingConfig",
     "PromotionConfig",
     "RequestsConfig",
+    "RetrainConfig",
     "SearchDimension",
     "ServingConfig",
     "SourceConfig",

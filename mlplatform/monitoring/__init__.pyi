@@ -8,14 +8,11 @@ from .prediction_log import (
     read_predictions,
     summarise_predictions,
 )
-from .retrain import RetrainState, decide_retrain
 
 __all__ = [
     "PredictionLog",
-    "RetrainState",
     "ServedPredictions",
     "build_report",
-    "decide_retrain",
     "maintain_predictions",
     "prediction_batches",
     "read_error_test",

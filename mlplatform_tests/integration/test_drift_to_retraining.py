@@ -67,14 +67,13 @@ class Plant:
         assert report is not None
         return report
 
-    def tick(self, cursor: str | None) -> SensorExecutionData:
+    def tick(self) -> SensorExecutionData:
         """Evaluate the sensor as the daemon does, with the resources of the code location."""
         repository = self.yard.definitions().get_repository_def()
         sensor = repository.get_sensor_def(f"drift_{EXPERIMENT}")
         resources = repository.get_top_level_resources()
         with build_sensor_context(
             instance=self.yard.instance,
-            cursor=cursor,
             sensor_name=sensor.name,
             repository_def=repository,
             resources={key: resources[key] for key in sensor.required_resource_keys},
@@ -108,9 +107,11 @@ def test_an_injected_fault_leads_to_a_new_production_version(plant: Plant) -> No
     assert drifted.errors.predictions > 24
     assert pd.Timestamp(drifted.data_until) == SERVED_FROM + 5 * SIX_HOURS - pd.Timedelta(hours=1)
 
-    # The sensor asks once for a run that is judged on a reference set of the new time.
-    tick = plant.tick(None)
-    (request,) = tick.run_requests or []
+    # One report is not enough; the sensor asks for a run that is judged on a reference set of the new time.
+    assert "not yet in 2 of 3 reports" in (plant.tick().skip_message or "")
+    plant.live(SERVED_FROM + 6 * SIX_HOURS, rounds=1)
+    drifted = plant.report()
+    (request,) = plant.tick().run_requests or []
     new_split = f"yard@{pd.Timestamp(drifted.data_until):%Y%m%dT%H%M}"
     assert request.run_config == {"resources": {"training": {"config": {"split_version": new_split}}}}
 
@@ -136,10 +137,10 @@ def test_an_injected_fault_leads_to_a_new_production_version(plant: Plant) -> No
     assert read_active_versions(EXPERIMENT, yard.settings)["split_version"] == new_split
     assert yard.pairs.resolve(EXPERIMENT, "previous").version == 1
 
-    # The same report is acted on once.
-    again = plant.tick(tick.cursor)
+    # The same report is acted on once, and is about a pair that is no longer in production.
+    again = plant.tick()
     assert not again.run_requests
-    assert "already requested" in (again.skip_message or "")
+    assert "is about version 1, but 2 is in production" in (again.skip_message or "")
 
     # The next report is about the new champion.
     assert plant.report().pair_version == 2

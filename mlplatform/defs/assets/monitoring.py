@@ -58,7 +58,7 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         DRIFT_REPORT,
         after=[asset_key(experiment.name, PREDICTION_LOG), asset_key(experiment.dataset.name, FEATURE_TABLE)],
         kinds={"report", "json"},
-        decided_by=experiment.drift.model_dump(mode="json"),
+        decided_by=experiment.drift.model_dump(mode="json", exclude={"retrain", "cooldown_hours"}),
         description="Recent features and served errors against the training rows of the production pair, and what is "
         "broken in them.",
     )
