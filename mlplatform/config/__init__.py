@@ -5,6 +5,7 @@ never has to check it again.
 Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths and addresses (`settings`); any data.
 """
 
+from mlplatform.config.alerts import ALERT_EVENTS, AlertChannel, AlertEvent, AlertsConfig, QuietHours
 from mlplatform.config.automation import DatasetAutomation, ExperimentAutomation
 from mlplatform.config.base import (
     ENTITY,
@@ -31,6 +32,7 @@ from mlplatform.config.features import FeaturesConfig
 from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
 from mlplatform.config.loading import (
     experiment_names,
+    load_alerts,
     load_all_datasets,
     load_all_experiments,
     load_dataset,
@@ -53,12 +55,16 @@ from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
 from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
+    "ALERT_EVENTS",
     "DEPLOYMENTS",
     "ENTITY",
     "NAME_PATTERN",
     "SECRET_NAME",
     "TIMESTAMP",
     "VERSION_GROUPS",
+    "AlertChannel",
+    "AlertEvent",
+    "AlertsConfig",
     "AllowedVersions",
     "AutoscalingConfig",
     "ColumnConfig",
@@ -81,6 +87,7 @@ __all__ = [
     "PluginConfig",
     "PreprocessingConfig",
     "PromotionConfig",
+    "QuietHours",
     "RequestsConfig",
     "RetrainConfig",
     "SearchDimension",
@@ -98,6 +105,7 @@ __all__ = [
     "check_conditions",
     "check_source",
     "experiment_names",
+    "load_alerts",
     "load_all_datasets",
     "load_all_experiments",
     "load_dataset",

@@ -67,6 +67,7 @@ def drift_sensor(experiment: ExperimentConfig) -> SensorDefinition:
 
 def _decide(experiment: ExperimentConfig, instance: DagsterInstance, settings: Settings) -> SensorResult | SkipReason:
     """Decide, keep the decision with its inputs, and ask for the run."""
+    from mlplatform.alerts import gave_up, post_alert, requested
     from mlplatform.monitoring import read_report
     from mlplatform.monitoring.retraining import Inputs, Journal, Recorded, decide_retrain, named
     from mlplatform.promotion import read_active_pair
@@ -83,9 +84,15 @@ def _decide(experiment: ExperimentConfig, instance: DagsterInstance, settings: S
     decision = decide_retrain(inputs, experiment.drift, now)
     if inputs.reports:
         journal.append(Recorded(now, decision, inputs, experiment.drift))
+    if decision.outcome == "gave_up":
+        last = next((run.run_id for run in inputs.runs if run.request == decision.request), "")
+        post_alert(settings, gave_up(settings, experiment.name, decision.causes, decision.request, last))
     if not decision.asks:
         return SkipReason(decision.reason)
     newest = inputs.reports[-1]
+    # Delivered by the sensor `alerts`: a channel that is away must not hold this one up.
+    alert = requested(settings, experiment.name, decision.causes, decision.request, decision.attempt)
+    post_alert(settings, alert)
     request = RunRequest(
         # Dagster starts no second run with the same key, whoever asks for it again.
         run_key=f"{experiment.name}-{decision.request}-{decision.attempt}",

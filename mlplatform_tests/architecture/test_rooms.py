@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.testing",),
     ("mlplatform.definitions",),
     ("mlplatform.defs", "mlplatform.demo", "mlplatform.streaming", "serving"),
-    ("mlplatform.promotion", "mlplatform.monitoring", "mlplatform.forecasts"),
+    ("mlplatform.promotion", "mlplatform.monitoring", "mlplatform.forecasts", "mlplatform.alerts"),
     ("mlplatform.registry",),
     ("mlplatform.candidates",),
     ("mlplatform.tuning",),

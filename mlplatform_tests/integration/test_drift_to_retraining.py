@@ -29,8 +29,8 @@ TOKEN = "a-token-for-tests"
 # The fans fail and the load grows on the day after the last training row; then it takes a while until someone looks.
 FAULT_START = pd.Timestamp("2024-03-01", tz="UTC")
 FAULTS = [
-    {"kind": "cooling_failure", "start": FAULT_START.isoformat(), "severity": 0.6},
-    {"kind": "load_regime", "start": FAULT_START.isoformat(), "severity": 0.3},
+    {"kind": "cooling_failure", "start": FAULT_START.isoformat(), "severity": 0.45},
+    {"kind": "load_regime", "start": FAULT_START.isoformat(), "severity": 0.25},
 ]
 HEALTHY_UNTIL = pd.Timestamp("2024-02-27", tz="UTC")
 SERVED_FROM = pd.Timestamp("2024-04-10", tz="UTC")
@@ -111,7 +111,9 @@ def test_an_injected_fault_leads_to_a_new_production_version(plant: Plant) -> No
     assert "not yet in 2 of 3 reports" in (plant.tick().skip_message or "")
     plant.live(SERVED_FROM + 6 * SIX_HOURS, rounds=1)
     drifted = plant.report()
-    (request,) = plant.tick().run_requests or []
+    tick = plant.tick()
+    assert tick.run_requests, tick.skip_message
+    (request,) = tick.run_requests
     new_split = f"yard@{pd.Timestamp(drifted.data_until):%Y%m%dT%H%M}"
     assert request.run_config == {"resources": {"training": {"config": {"split_version": new_split}}}}
 

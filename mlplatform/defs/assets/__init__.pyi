@@ -5,11 +5,13 @@ from .inputs import load_part, too_good_evidence
 from .monitoring import drift_report_asset, prediction_log_asset
 from .nested_cv import nested_cv_asset
 from .promotion import (
+    broken_data_hold,
     gate_metadata,
     production_alias_asset,
     production_version,
     promotion_metadata,
     serving_reload_asset,
+    tell_promotion,
 )
 from .raw import raw_asset
 from .registration import registered_pair_asset
@@ -17,6 +19,7 @@ from .splits import splits_asset
 from .training import tuned_model_asset
 
 __all__ = [
+    "broken_data_hold",
     "cv_folds_asset",
     "drift_report_asset",
     "feature_table_asset",
@@ -34,6 +37,7 @@ __all__ = [
     "registered_pair_asset",
     "serving_reload_asset",
     "splits_asset",
+    "tell_promotion",
     "too_good_evidence",
     "tuned_model_asset",
 ]

@@ -1,5 +1,6 @@
 from .attempts import Attempts
 from .facts import Inputs, ReportFacts, RunFacts, RunState, named
+from .hold import hold_of
 from .journal import Journal, Recorded, read_decisions
 from .policy import RetrainDecision, decide_retrain
 from .replay import replay_policy
@@ -14,6 +15,7 @@ __all__ = [
     "RunFacts",
     "RunState",
     "decide_retrain",
+    "hold_of",
     "named",
     "read_decisions",
     "replay_policy",

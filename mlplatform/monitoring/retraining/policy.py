@@ -149,7 +149,10 @@ def _act(
     limits = Attempts(policy.retrain.max_retries, policy.retrain.retry_minutes * 60)
     if tries and limits.are_used_up(len(tries)):
         return RetrainDecision(
-            "gave_up", f"{len(tries)} runs for {_listed(starting)} failed, the last one is {tries[0].run_id}", on
+            "gave_up",
+            f"{len(tries)} runs for {_listed(starting)} failed, the last one is {tries[0].run_id}",
+            on,
+            tries[0].request or "",
         )
     too_soon = _too_soon(tries, asked, limits, policy, now)
     if too_soon:
