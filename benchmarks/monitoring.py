@@ -34,8 +34,7 @@ from scipy.signal import lfilter
 from scipy.stats import ks_2samp
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, load_experiment
-from mlplatform.monitoring import build_report
-from mlplatform.monitoring.drift import DriftReport
+from mlplatform.monitoring import DriftReport, build_report
 from mlplatform.monitoring.prediction_log import log_schema
 
 Floats = npt.NDArray[np.float64]

@@ -166,8 +166,21 @@ class MetricPlugin(Protocol):
         """What the score is the mean of over the samples, if it is a mean."""
         ...
 
+    @property
+    def by_series(self) -> bool:
+        """Whether every series counts alike."""
+        ...
+
     def score(self, truth: Any, prediction: Any, /, **extras: Any) -> float:
         """Return the score."""
+        ...
+
+    def value(self, truth: Any, prediction: Any, entities: Any, **read: Any) -> float:
+        """Return the score, by series where the metric says so."""
+        ...
+
+    def losses(self, truth: Any, prediction: Any, entities: Any, **read: Any) -> Any:
+        """Return what the loss is the mean of; `None` if it is no mean."""
         ...
 
     def loss(self, value: float) -> float:

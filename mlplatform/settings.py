@@ -93,6 +93,7 @@ class Settings:
         prediction_log_retention_days: days that the prediction log is kept; for ever while it is unset.
         dvc_remote: folder or address (s3://...) that split files are pushed to; nowhere while it is unset.
         max_body_bytes: largest request body the prediction server accepts.
+        access_log: share of its requests that get a line in its log, 0 to 1.
         signing_key: PEM file of the private key that signs the pairs that are registered here; unsigned while unset.
         signing_key_password: its password.
         verify_keys: PEM files of public keys, and folders of them. If there are any, no pair is read unless one of
@@ -123,6 +124,7 @@ class Settings:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
+    access_log: float = 0.0
     signing_key: Path | None = field(default=None, repr=False)
     signing_key_password: str | None = field(default=None, repr=False)
     verify_keys: tuple[Path, ...] = ()
@@ -159,6 +161,7 @@ class Settings:
             alerts_config=env.get("MLPLATFORM_ALERTS_CONFIG") or "default",
             dagster_url=(env.get("MLPLATFORM_DAGSTER_URL") or cls.dagster_url).rstrip("/"),
             limits=ServerLimits.from_env(env),
+            access_log=_share(env, "MLPLATFORM_ACCESS_LOG", cls.access_log),
             signing_key=next(iter(_key_paths(env, SIGNING_KEY)), None),
             signing_key_password=env.get(SIGNING_KEY_PASSWORD) or None,
             verify_keys=_key_paths(env, VERIFY_KEY),
@@ -322,6 +325,19 @@ def _seconds(env: Mapping[str, str], name: str, default: float, *, can_be_zero: 
         expected = "a number of seconds, 0 or more" if can_be_zero else "a number of seconds above 0"
         raise ValueError(f"{name} must be {expected}, but is {text!r}")
     return seconds
+
+
+def _share(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} must be a share from 0 to 1, but is {text!r}")
+    return share
 
 
 def _optional_positive_int(env: Mapping[str, str], name: str) -> int | None:

@@ -29,13 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MLPLATFORM_HOME"] = config.stash[HOME]
     for name in ("MLPLATFORM_CONF_DIR", "MLFLOW_TRACKING_URI"):
         os.environ.pop(name, None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import the code location, as soon as what is imported is measured: where tests run side by side, from here on."""
+    config = session.config
     # The process that only hands out tests to others needs nothing of this, and they wait for it.
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return
     # Nothing that is imported is garbage, but the collector would look through all of it again and again.
     gc.disable()
-    # Not by `pytest_plugins`: that would import the code location before the lines above. What libraries warn of while
-    # they are imported here, pytest would print and not collect.
+    # Not by `pytest_plugins`: that would import it before `pytest_configure`. What libraries warn of while they are
+    # imported here, pytest would print and not collect.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         config.pluginmanager.import_plugin("mlplatform_tests.fixtures.pairs")

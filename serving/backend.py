@@ -1,6 +1,7 @@
 """What the routes need from whoever computes the answers: the `Backend` protocol and the values it exchanges.
 
-Two backends exist: `serving.local` computes in the web server's process, `serving.ray_app` in Ray Serve deployments.
+Two backends exist: `serving.local` computes in the web server's process, `serving.ray_backend` asks deployments on Ray
+Serve.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mlplatform.registry import Answers, observed_shares, with_fallback
 from mlplatform.registry.pairs import PRODUCTION, PairInfo
 from serving.batching import Slice
 from serving.rules import Mark, RowRules
+from serving.timing import StageTimes
 
 EntityId = int | str
 
@@ -136,6 +138,7 @@ class Served:
         coverage: of the prediction intervals; `None` without intervals.
         example: raw rows that the pair answers, as a client would send them: enough for one prediction each of a few
             entities, or a few rows of a table.
+        inference: how the model answers, in words: as fitted, or in a faster form with the same bits.
     """
 
     pair: PairInfo
@@ -143,6 +146,7 @@ class Served:
     max_age: str | None
     coverage: float | None
     example: tuple[dict[str, Any], ...] = ()
+    inference: str = "as fitted"
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,13 @@ class Backend(Protocol):
 
     def looks(self) -> Mapping[str, int]:
         """Return how often the server looked for another pair by itself, by outcome."""
+
+    @property
+    def times(self) -> StageTimes:
+        """How long the stages of requests took."""
+
+    def queues(self) -> Mapping[str, int]:
+        """Return how many requests wait for which stage; experiments of one process share their stages."""
 
     def served(self) -> Served | None:
         """Return what would answer now."""

@@ -27,8 +27,7 @@ from mlplatform.registry.pairs import (
     PairStore,
     PairUnreadableError,
     differences,
-    load_pair,
-    stored_example,
+    load_with_example,
 )
 from mlplatform.settings import Settings, sqlite_file
 from serving.backend import Choice, ReloadReport, Served
@@ -75,7 +74,7 @@ class Bundle:
         calibration = self.forecaster.model.calibration
         coverage = None if calibration is None else calibration.coverage
         types, max_age = self.forecaster.preprocessor.columns, self.staleness.max_age
-        return Served(self.pair, types, max_age, coverage, self.example)
+        return Served(self.pair, types, max_age, coverage, self.example, self.forecaster.model.inference)
 
 
 class BundleLoader:
@@ -167,8 +166,7 @@ class BundleLoader:
 
     def _bundle(self, pair: PairInfo, fetch: Fetch) -> Bundle:
         config = self.config()
-        forecaster = load_pair(fetch, pair)
-        rows, answer = stored_example(fetch, pair)
+        forecaster, rows, answer = load_with_example(fetch, pair)
         _check_example(pair, forecaster, rows, answer)
         rules = RowRules.of(forecaster, config.dataset, config.requests, config.observation)
         batchable = is_batchable(forecaster, input_panel(pair.contract, rows))

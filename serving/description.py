@@ -36,4 +36,5 @@ async def describe(model: ServedModel) -> ModelAnswer:
         step_seconds=contract.step_seconds if is_forecast else None,
         max_age=served.max_age,
         intervals=served.coverage,
+        inference=served.inference,
     )

@@ -10,7 +10,13 @@ import logging
 from collections.abc import Sequence
 
 from mlplatform.config import DatasetConfig, StalenessConfig
-from mlplatform.features import EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
+from mlplatform.features import (
+    EntityTypeError,
+    ShortWindowError,
+    StaleFeaturesError,
+    StoreUnavailableError,
+    UnknownEntityError,
+)
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Contract, read_features
 from mlplatform.settings import Settings
@@ -40,8 +46,8 @@ def read_panel(
             at it.
 
     Raises:
-        ServingError: 404 for unknown entities, 409 for features older than the policy allows, 422 for ids of the wrong
-            type, 503 if the store does not answer.
+        ServingError: 404 for unknown entities, 409 for features older than the policy allows or too few of them, 422
+            for ids of the wrong type, 503 if the store does not answer.
     """
     try:
         return read_features(contract, dataset, staleness, entities, time_point, settings)
@@ -60,6 +66,8 @@ def read_panel(
         expected = "ids of the type that the dataset has"
         detail = ErrorDetail(field="entities", found=str(error), expected=expected, action="correct them")
         raise invalid("invalid_request", [detail]) from error
+    except ShortWindowError as error:
+        raise _short_window(error) from error
     except StaleFeaturesError as error:
         raise _stale_features(error, dataset) from error
     except Exception as error:
@@ -91,6 +99,20 @@ def store_failure(dataset: DatasetConfig, error: Exception) -> str:
         f"the online feature store does not answer for dataset {dataset.name!r} ({found}); "
         "materialise online_features and check the store"
     )
+
+
+def _short_window(error: ShortWindowError) -> ServingError:
+    """Return a refusal of 409, as that of old features is: the store works, and others may be answered."""
+    details = [
+        ErrorDetail(
+            field="entities",
+            found=shown(entity),
+            expected="as many stored rows as a forecast reads",
+            action="leave it out until it has a longer history, or make the dataset's window_steps longer",
+        )
+        for entity in error.entities[:MAX_DETAILS]
+    ]
+    return ServingError(409, "short_window", str(error), details, entities=error.entities)
 
 
 def _stale_features(error: StaleFeaturesError, dataset: DatasetConfig) -> StaleFeaturesRefusedError:

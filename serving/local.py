@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -28,14 +29,17 @@ from serving.errors import ServingError
 from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
 from serving.keeper import Keeper
-from serving.questions import Question, answer_all, answer_alone
+from serving.questions import Question, answer_all, answer_late
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.stages import Stage
+from serving.timing import StageTimes
 
 logger = logging.getLogger(__name__)
 
 # Entities that are answered in one call; a request with more has a thread to itself.
 LARGEST_BATCH = 64
+# Python's own 5 ms is how long a thread that computes keeps the event loop, and with it probes, from Python's lock.
+SWITCH_INTERVAL_S = 0.001
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -52,7 +56,11 @@ class Stages:
         self.store = Stage("read of the feature store", waiting=waiting, deadline_s=limits.store_deadline_s, threads=4)
         self.probe = Stage("probe of the feature store", waiting=4, deadline_s=limits.store_deadline_s, threads=2)
         self.bulk = Stage("model", waiting=limits.max_requests)
-        self.batch: Batcher[Question, Prediction] = Batcher(answer_all, LARGEST_BATCH)
+        self.batch: Batcher[Question, Prediction] = Batcher(answer_all, LARGEST_BATCH, Question.note_wait)
+
+    def queues(self) -> Mapping[str, int]:
+        """Return how many requests wait for which of them."""
+        return {"features": self.store.depth, "model": self.batch.depth + self.bulk.depth}
 
     def close(self) -> None:
         """Let the threads end."""
@@ -67,6 +75,9 @@ class LocalBackend:
     Parameters:
         settings: the experiment, and the place of its registry and store.
         stages: shared with the other experiments of the process; default: of its own.
+
+    Attributes:
+        times: how long the stages of its requests took.
     """
 
     def __init__(self, settings: Settings, stages: Stages | None = None) -> None:
@@ -74,6 +85,7 @@ class LocalBackend:
         self._stages = stages or Stages(settings.limits)
         self._holder = BundleHolder(BundleLoader(settings))
         self._breaker = CircuitBreaker()
+        self.times = StageTimes()
         told = tell_failed_load(settings, lambda: bundle.pair.version if (bundle := self._holder.current) else None)
         self._keeper = Keeper(settings.experiment, self._refresh, settings.limits.poll_s, told)
         self._health = StoreHealth(self._probe)
@@ -111,16 +123,19 @@ class LocalBackend:
             time_point,
             self._settings,
         )
-        panel = await (self._breaker.call(read) if time_point == NOW else read())
+        with self.times.timed("features", bundle.pair.version):
+            panel = await (self._breaker.call(read) if time_point == NOW else read())
         whole = partial(with_future_of_request, panel, future, contract, types, bundle.rules)
-        return await self._answer(Question(bundle, whole), len(entities))
+        return await self._answer(Question(bundle, whole, times=self.times), len(entities))
 
     async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
         """Predict from raw rows."""
         bundle = await self._chosen(choice)
         types = bundle.forecaster.preprocessor.columns
         panel = partial(panel_from_rows, rows, bundle.pair.contract, types, bundle.rules)
-        return await self._answer(Question(bundle, panel, rows), len(rows) // bundle.pair.contract.input_rows)
+        return await self._answer(
+            Question(bundle, panel, rows, self.times), len(rows) // bundle.pair.contract.input_rows
+        )
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""
@@ -138,6 +153,10 @@ class LocalBackend:
     def looks(self) -> Mapping[str, int]:
         """Return how the looks for another pair ended."""
         return self._keeper.outcomes
+
+    def queues(self) -> Mapping[str, int]:
+        """Return how many requests wait for which stage."""
+        return self._stages.queues()
 
     def served(self) -> Served | None:
         """Return what would answer now."""
@@ -162,7 +181,7 @@ class LocalBackend:
     async def _answer(self, question: Question, entities: int) -> Prediction:
         if question.bundle.is_batchable and entities <= LARGEST_BATCH:
             return await self._stages.batch.ask(question)
-        return await self._stages.bulk.run(answer_alone, question)
+        return await self._stages.bulk.run(answer_late, question, time.perf_counter())
 
     async def _probe(self) -> str | None:
         bundle = self._holder.require()
@@ -227,6 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight are answered and the prediction log is written."""
     settings, host, port = parse_arguments("Serve predictions from one process.", argv)
     _one_thread_per_request()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
 
     # uvicorn raises the signal that stopped it once more when it is done; a clean stop should not look like a crash.

@@ -9,19 +9,20 @@ only (route templates, status codes, versions), never from request content.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from mlplatform.monitoring import PredictionLog
-from mlplatform.registry.pairs import PairInfo
+from mlplatform.registry.pairs import PRODUCTION, PairInfo
+from serving.histograms import Histogram
+from serving.timing import VERSIONS_KEPT, StageFamilies, StageTimes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
@@ -37,22 +38,29 @@ class ServingMetrics:
         self._logs = logs
         self._lock = threading.Lock()
         self._requests: Counter[tuple[str, str, str]] = Counter()
-        self._latencies: dict[str, _Histogram] = {}
+        self._latencies: dict[str, Histogram] = {}
         self._predictions: Counter[tuple[str, str]] = Counter()
         self._reloads: Counter[tuple[str, str]] = Counter()
         self._feature_age_seconds: dict[str, float] = {}
         self._stale: Counter[tuple[str, str]] = Counter()
+        self._rejections: Counter[tuple[str, str]] = Counter()
+        self._in_flight: Counter[str] = Counter()
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is the template, not the path."""
         with self._lock:
             self._requests[method, route, str(status)] += 1
-            self._latencies.setdefault(route, _Histogram()).observe(seconds)
+            self._latencies.setdefault(route, Histogram()).observe(seconds)
 
     def observe_predictions(self, experiment: str, version: int, count: int) -> None:
         """Count predictions."""
         with self._lock:
-            self._predictions[experiment, str(version)] += count
+            # The version used last stands last.
+            seen = self._predictions.pop((experiment, str(version)), 0)
+            self._predictions[experiment, str(version)] = seen + count
+            versions = [key for key in self._predictions if key[0] == experiment]
+            for key in versions[:-VERSIONS_KEPT]:
+                del self._predictions[key]
 
     def observe_feature_age(self, experiment: str, seconds: float | None) -> None:
         """Remember the age of the oldest features of a request; `None`, of features without a time, changes nothing."""
@@ -70,16 +78,48 @@ class ServingMetrics:
         with self._lock:
             self._reloads[experiment, outcome] += 1
 
-    def render(self, pairs: Mapping[str, PairInfo | None], looks: Mapping[str, Mapping[str, int]]) -> bytes:
+    def observe_rejection(self, experiment: str, reason: str) -> None:
+        """Count a request that was not answered.
+
+        Parameters:
+            experiment: empty for a request of which it is not known.
+            reason: the error's code.
+        """
+        with self._lock:
+            self._rejections[experiment, reason] += 1
+
+    @contextmanager
+    def in_flight(self, experiment: str) -> Iterator[None]:
+        """Count a request as worked for while the context is open."""
+        self._in_flight[experiment] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[experiment] -= 1
+
+    def render(
+        self,
+        pairs: Mapping[str, PairInfo | None],
+        looks: Mapping[str, Mapping[str, int]],
+        times: Mapping[str, StageTimes],
+        queues: Mapping[str, int],
+    ) -> bytes:
         """Return the text page.
 
         Parameters:
             pairs: what every experiment serves now.
             looks: by experiment, how its looks for another pair ended.
+            times: by experiment, how long its stages took.
+            queues: by stage, how many requests wait for it.
         """
         registry = CollectorRegistry(auto_describe=False)
+        stages = StageFamilies()
+        for name, each in times.items():
+            pair = pairs.get(name)
+            each.add_to(stages, name, {pair.version: PRODUCTION} if pair else {})
         with self._lock:
-            registry.register(_Families([*self._request_families(), *self._model_families(pairs), _looks(looks)]))
+            own = [*self._request_families(), *self._model_families(pairs), _looks(looks)]
+            registry.register(_Families([*own, *stages, *self._load_families(queues)]))
         return generate_latest(registry)
 
     def _request_families(self) -> Iterator[Metric]:
@@ -91,6 +131,15 @@ class ServingMetrics:
         for route, histogram in self._latencies.items():
             latency.add_metric((route,), histogram.cumulative(), histogram.total)
         yield latency
+
+    def _load_families(self, queues: Mapping[str, int]) -> Iterator[Metric]:
+        """Yield what says how much there is to do, and what was not done."""
+        labels = ("experiment", "reason")
+        yield _counter("mlplatform_rejections", "Requests not answered.", labels, self._rejections.items())
+        flying = [((name,), count) for name, count in self._in_flight.items()]
+        yield _gauge("mlplatform_requests_in_flight", "Predictions being worked for.", ("experiment",), flying)
+        waiting = [((stage,), count) for stage, count in queues.items()]
+        yield _gauge("mlplatform_queue_depth", "Requests that wait for a stage.", ("stage",), waiting)
 
     def _model_families(self, pairs: Mapping[str, PairInfo | None]) -> Iterator[Metric]:
         one = ("experiment",)
@@ -113,27 +162,6 @@ class ServingMetrics:
         yield _counter(f"{rows}_dropped", "Rows lost to a full buffer.", one, dropped)
         buffered = [((name,), log.buffered_rows) for name, log in logs]
         yield _gauge(f"{rows}_buffered", "Rows that wait to be written.", one, buffered)
-
-
-class _Histogram:
-    """Counts per latency bucket."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(LATENCY_BUCKETS_SECONDS) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(LATENCY_BUCKETS_SECONDS, seconds)] += 1
-        self.total += seconds
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Return, per upper bound, how many observations were at most that long."""
-        running, buckets = 0, []
-        bounds = (*map(str, LATENCY_BUCKETS_SECONDS), "+Inf")
-        for bound, count in zip(bounds, self.counts, strict=True):
-            running += count
-            buckets.append((bound, float(running)))
-        return buckets
 
 
 def _looks(looks: Mapping[str, Mapping[str, int]]) -> Metric:

@@ -6,8 +6,9 @@ that each has the answer that it would have had alone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from serving.backend import Prediction
 from serving.batching import Slice, stacked
 from serving.bundle import Bundle
 from serving.rows import panel_from_rows
+from serving.timing import StageTimes
 
 Rows = Sequence[dict[str, Any]]
 
@@ -30,16 +32,28 @@ class Question:
         bundle: what answers it.
         panel: reads its rows; raises `ServingError`.
         rows: those that it brought itself, if it did.
+        times: takes down how long its stages took.
     """
 
     bundle: Bundle
     panel: Callable[[], FeaturePanel]
     rows: Rows | None = None
+    times: StageTimes = field(default_factory=StageTimes)
+
+    def note_wait(self, seconds: float) -> None:
+        """Take down how long it has waited for the model."""
+        self.times.observe("queue", self.bundle.pair.version, seconds)
 
 
 def answer_alone(question: Question) -> Prediction:
     """Return the answer of one question; raises what keeps it from having one."""
-    return _answered(question.bundle, question.panel())
+    return _answered(question, question.panel)
+
+
+def answer_late(question: Question, asked: float) -> Prediction:
+    """Return the answer of a question that waited for a thread since `asked`, of `time.perf_counter`."""
+    question.note_wait(time.perf_counter() - asked)
+    return answer_alone(question)
 
 
 def answer_all(questions: Sequence[Question]) -> list[Prediction | Exception]:
@@ -50,6 +64,7 @@ def answer_all(questions: Sequence[Question]) -> list[Prediction | Exception]:
         groups.setdefault(id(question.bundle), []).append(place)
     for places in groups.values():
         group = [questions[place] for place in places]
+        group[0].times.observe_batch(group[0].bundle.pair.version, len(group))
         answers.update(zip(places, _together(group) or map(_alone, group), strict=True))
     return [answers[place] for place in range(len(questions))]
 
@@ -65,13 +80,19 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     """Return the answers of questions to one bundle; `None` if one of them has none."""
     if len(group) == 1:
         return None
-    bundle, is_one_table = group[0].bundle, _are_plain_tables(group)
-    try:
+    slices: list[Slice] = []
+    is_one_table = _are_plain_tables(group)
+
+    def read() -> FeaturePanel:
         if is_one_table:
-            panel, slices = _read_as_one_table(bundle, [question.rows or () for question in group])
+            panel, found = _read_as_one_table(group[0].bundle, [question.rows or () for question in group])
         else:
-            panel, slices = _side_by_side([question.panel() for question in group])
-        whole = _answered(bundle, panel)
+            panel, found = _side_by_side([question.panel() for question in group])
+        slices.extend(found)
+        return panel
+
+    try:
+        whole = _answered(group[0], read)
     except Exception:
         # Whatever it is: alone, the one to blame says it and the others have their answers.
         return None
@@ -79,10 +100,20 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     return [_renumbered(part) for part in parts] if is_one_table else parts
 
 
-def _answered(bundle: Bundle, panel: FeaturePanel) -> Prediction:
-    # Before the model is asked, because a refusal needs no forecast.
-    falls_back = bundle.rules.fallbacks(panel, bundle.pair.contract)
-    return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules, falls_back)
+def _answered(question: Question, read: Callable[[], FeaturePanel]) -> Prediction:
+    """Return what the bundle of a question answers to a panel, and take down how long that takes."""
+    bundle, version = question.bundle, question.bundle.pair.version
+    forecaster, timed = bundle.forecaster, question.times.timed
+    with timed("preprocess", version):
+        panel = read()
+        # Before the model is asked, because a refusal needs no forecast.
+        falls_back = bundle.rules.fallbacks(panel, bundle.pair.contract)
+        samples = forecaster.preprocess(panel)
+    with timed("predict", version):
+        outputs = forecaster.infer_answers(samples)
+    with timed("postprocess", version):
+        answers = forecaster.postprocess_answers(outputs)
+        return Prediction.of(bundle.pair, panel, answers, bundle.rules, falls_back)
 
 
 def _are_plain_tables(group: Sequence[Question]) -> bool:

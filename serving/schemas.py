@@ -9,7 +9,16 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    model_validator,
+)
 
 from mlplatform.features import FeatureStoreError, parse_time_point
 from mlplatform.registry.pairs import LARGEST_VERSION, PRODUCTION
@@ -31,6 +40,13 @@ def _entity_key(value: Any) -> int | str:
 EntityKey = Annotated[
     int | str, PlainValidator(_entity_key), WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]})
 ]
+
+
+def _objects(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Return a list of objects as it is: checking the type of every key takes longer than parsing them from JSON."""
+    if type(value) is list and value and all(type(row) is dict for row in value):
+        return value
+    return validate(value)
 
 
 class StrictRequest(BaseModel):
@@ -108,7 +124,9 @@ class RowsRequest(PredictionRequest):
         }
     )
 
-    rows: list[dict[str, Any]] = Field(min_length=1, description="One object per row: ids, time and the raw columns.")
+    rows: Annotated[list[dict[str, Any]], WrapValidator(_objects)] = Field(
+        min_length=1, description="One object per row: ids, time and the raw columns."
+    )
 
 
 class Answer(BaseModel):
@@ -257,6 +275,9 @@ class ModelAnswer(BaseModel):
     step_seconds: int | None = None
     max_age: str | None = Field(default=None, description="Age beyond which features are stale.")
     intervals: float | None = Field(default=None, description="Coverage of its prediction intervals.")
+    inference: str | None = Field(
+        default=None, description="How it answers: as fitted, or in a faster form that has the same bits."
+    )
 
 
 class ModelsAnswer(BaseModel):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -111,7 +111,7 @@ class PredictionService:
             ServingError: what keeps the request from having an answer.
             ClientDisconnect: if the client left first.
         """
-        prediction = await self.admission.admit(request.receive, partial(model.backend.predict_rows, rows, choice))
+        prediction = await self._admitted(request, model, partial(model.backend.predict_rows, rows, choice))
         refuse_missing_numbers(prediction)
         return prediction
 
@@ -141,7 +141,7 @@ class PredictionService:
         while True:
             work = partial(model.backend.forecast_entities, left, time_point, future, choice)
             try:
-                prediction = await self.admission.admit(request.receive, work)
+                prediction = await self._admitted(request, model, work)
                 refuse_missing_numbers(prediction)
             except ServingError as error:
                 self._count_refusal(model, error)
@@ -157,6 +157,13 @@ class PredictionService:
         if time_point == NOW:
             self._count(model, prediction)
         return prediction, missing
+
+    async def _admitted(
+        self, request: Request, model: ServedModel, work: Callable[[], Coroutine[Any, Any, Prediction]]
+    ) -> Prediction:
+        request.state.experiment = model.name
+        with self.metrics.in_flight(model.name):
+            return await self.admission.admit(request.receive, work)
 
     async def written(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -74,7 +75,9 @@ def gave_up(settings: Settings, experiment: str, causes: Sequence[str], request:
     )
 
 
-def promoted(settings: Settings, experiment: str, version: int, replaced: int | None, reason: str, run: str) -> Alert:
+def promoted(
+    settings: Settings, experiment: str, version: int, replaced: int | None, reason: str, run: str = ""
+) -> Alert:
     """Return the alert of a new production pair."""
     before = "the first one" if replaced is None else f"after version {replaced}"
     return Alert(
@@ -82,8 +85,8 @@ def promoted(settings: Settings, experiment: str, version: int, replaced: int | 
         experiment,
         f"{experiment}: version {version} is in production",
         f"Version {version} is in production, {before}: {reason}.",
-        identity=f"{version} {run}",
-        links={"run": _run(settings, run), "gate": _asset(settings, experiment, "production_alias")},
+        identity=f"{version} {_occasion(run)}",
+        links={**_run_link(settings, run), "gate": _asset(settings, experiment, "production_alias")},
     )
 
 
@@ -99,15 +102,15 @@ def refused(settings: Settings, experiment: str, version: int, outcome: str, rea
     )
 
 
-def rolled_back(settings: Settings, experiment: str, version: int, replaced: int | None, run: str) -> Alert:
+def rolled_back(settings: Settings, experiment: str, version: int, replaced: int | None, run: str = "") -> Alert:
     """Return the alert of an earlier pair that is in production again."""
     return Alert(
         "rolled_back",
         experiment,
         f"{experiment}: back to version {version}",
         f"Version {version} is in production again, after version {replaced or 'none'}.",
-        identity=f"{version} {run}",
-        links={"run": _run(settings, run)},
+        identity=f"{version} {_occasion(run)}",
+        links=_run_link(settings, run),
     )
 
 
@@ -153,6 +156,16 @@ def _report(settings: Settings, experiment: str) -> dict[str, str]:
 
 def _asset(settings: Settings, owner: str, asset: str) -> str:
     return f"{settings.dagster_url}/assets/{quote(owner)}/{asset}"
+
+
+def _occasion(run: str) -> str:
+    """Return what tells two promotions of a version apart: the run, or the time of what was done from a shell."""
+    return run or dt.datetime.now(dt.UTC).isoformat()
+
+
+def _run_link(settings: Settings, run: str) -> dict[str, str]:
+    """Return the link to a run; without one, for what was done from a shell."""
+    return {"run": _run(settings, run)} if run else {}
 
 
 def _run(settings: Settings, run: str) -> str:

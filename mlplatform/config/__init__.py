@@ -19,6 +19,7 @@ from mlplatform.config.base import (
     UtcDatetime,
     time_step,
 )
+from mlplatform.config.check import Listing, check_all
 from mlplatform.config.dataset import (
     ColumnConfig,
     DatasetConfig,
@@ -48,7 +49,7 @@ from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, pre
 from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
 from mlplatform.config.retraining import RetrainConfig
-from mlplatform.config.serving import DEPLOYMENTS, AutoscalingConfig, DeploymentConfig, ServingConfig
+from mlplatform.config.serving import DEPLOYMENTS, INGRESS, AutoscalingConfig, DeploymentConfig, ServingConfig
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
 from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
@@ -58,6 +59,7 @@ __all__ = [
     "ALERT_EVENTS",
     "DEPLOYMENTS",
     "ENTITY",
+    "INGRESS",
     "NAME_PATTERN",
     "SECRET_NAME",
     "TIMESTAMP",
@@ -80,6 +82,7 @@ __all__ = [
     "ForecastDatabase",
     "ForecastsConfig",
     "Frozen",
+    "Listing",
     "ModelConfig",
     "NestedConfig",
     "ObservationConfig",
@@ -102,6 +105,7 @@ __all__ = [
     "UtcDatetime",
     "apply_versions",
     "bound_levels",
+    "check_all",
     "check_conditions",
     "check_source",
     "experiment_names",

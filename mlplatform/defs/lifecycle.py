@@ -12,7 +12,7 @@ from dagster import AssetMaterialization, Config, JobDefinition, OpExecutionCont
 from pydantic import Field
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.defs.assets import broken_data_hold, production_version, promotion_metadata, tell_promotion
+from mlplatform.defs.assets import production_version, promotion_metadata, tell_promotion
 from mlplatform.defs.keys import PRODUCTION_ALIAS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource
@@ -79,6 +79,7 @@ class Asked:
 
 def promote(asked: Asked, config: PromoteConfig) -> dict[str, Any]:
     """Promote a given version through the gate."""
+    from mlplatform.monitoring.retraining import hold_of
     from mlplatform.promotion import promote_version
 
     settings = asked.store.settings
@@ -90,7 +91,7 @@ def promote(asked: Asked, config: PromoteConfig) -> dict[str, Any]:
         why=config.why,
         dry_run=config.dry_run,
         # A reason is a person's word that the data are known to be broken.
-        hold="" if config.why else broken_data_hold(settings, asked.experiment),
+        hold="" if config.why else hold_of(asked.experiment, settings),
     )
     asked.context.log.info(f"{'promoted' if promotion.promoted else 'not promoted'}: {promotion.reason}")
     version = promotion.candidate.version

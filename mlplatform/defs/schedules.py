@@ -5,18 +5,24 @@ All are off at first, unless `automation.running` of their experiment or dataset
 
 from __future__ import annotations
 
-from dagster import ScheduleDefinition
+from dagster import RunRequest, ScheduleDefinition, ScheduleEvaluationContext
 
 from mlplatform.config import DatasetConfig, ExperimentConfig
+from mlplatform.defs.partitions import day_tags
 from mlplatform.defs.switches import schedule_status
 
 
 def monitor_schedule(experiment: ExperimentConfig) -> ScheduleDefinition:
     """Return the monitoring schedule of an experiment; its name says how often it runs by default."""
+
+    def today(context: ScheduleEvaluationContext) -> RunRequest:
+        return RunRequest(tags=day_tags(context.scheduled_execution_time))
+
     return ScheduleDefinition(
         name=f"monitor_{experiment.name}_daily",
         job_name=f"monitor_{experiment.name}",
         cron_schedule=experiment.automation.monitor_cron,
+        execution_fn=today,
         default_status=schedule_status("monitor", experiment.automation.running),
         description="Worth turning on once the experiment is served.",
     )

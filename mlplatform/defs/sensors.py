@@ -68,7 +68,6 @@ def drift_sensor(experiment: ExperimentConfig) -> SensorDefinition:
 def _decide(experiment: ExperimentConfig, instance: DagsterInstance, settings: Settings) -> SensorResult | SkipReason:
     """Decide, keep the decision with its inputs, and ask for the run."""
     from mlplatform.alerts import gave_up, post_alert, requested
-    from mlplatform.monitoring import read_report
     from mlplatform.monitoring.retraining import Inputs, Journal, Recorded, decide_retrain, named
     from mlplatform.promotion import read_active_pair
 
@@ -76,7 +75,7 @@ def _decide(experiment: ExperimentConfig, instance: DagsterInstance, settings: S
     journal = Journal(settings, experiment.name)
     inputs = Inputs(
         experiment=experiment.name,
-        reports=journal.reports_with(read_report(settings, experiment.name)),
+        reports=journal.recent_reports(settings),
         runs=training_runs(instance, experiment.name, now),
         window_hours=_window_hours(experiment),
         production=read_active_pair(experiment.name, settings),

@@ -17,6 +17,7 @@ import pandas as pd
 from mlplatform.config import ExperimentConfig
 from mlplatform.features import NOW, ShortWindowError, TimePoint, UnknownEntityError
 from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.forecasts.scenario import apply_scenario
 from mlplatform.registry import (
     Answers,
     Forecaster,
@@ -66,12 +67,17 @@ class Answered:
 
 @dataclass(frozen=True)
 class Answering:
-    """The pair, the experiment's policies and the moment of one run."""
+    """The pair, the experiment's policies and the moment of one run.
+
+    Attributes:
+        scenario: known-future rows that stand in the place of what the store knows; see `apply_scenario`.
+    """
 
     config: ExperimentConfig
     forecaster: Forecaster
     settings: Settings
     time_point: TimePoint
+    scenario: pd.DataFrame | None = None
 
     def answer(self, entities: Sequence[Any]) -> tuple[Answered | None, list[LeftOut]]:
         """Return the answers of the entities that have one, in their order, and the others."""
@@ -120,6 +126,8 @@ class Answering:
         contract = self.forecaster.contract
         if not contract.known:
             return panel
+        if self.scenario is not None:
+            panel = apply_scenario(panel, self.scenario, contract)
         missing = unknown_ahead(panel)
         names = ", ".join(contract.known)
         texts = [f"no values of {names} for step {_listed(np.flatnonzero(steps) + 1)}" for steps in missing]

@@ -1,5 +1,5 @@
-from .drift import build_report, read_report, recent_predictions, update_error_test, write_report
-from .live_error import read_error_test, write_error_test
+from .drift import build_report
+from .kept_reports import read_report, read_reports, write_report
 from .prediction_log import (
     PredictionLog,
     ServedPredictions,
@@ -8,19 +8,23 @@ from .prediction_log import (
     read_predictions,
     summarise_predictions,
 )
+from .report import DriftReport, ErrorDrift, FeatureDrift
+from .run import KeptReport, report_on
 
 __all__ = [
+    "DriftReport",
+    "ErrorDrift",
+    "FeatureDrift",
+    "KeptReport",
     "PredictionLog",
     "ServedPredictions",
     "build_report",
     "maintain_predictions",
     "prediction_batches",
-    "read_error_test",
     "read_predictions",
     "read_report",
-    "recent_predictions",
+    "read_reports",
+    "report_on",
     "summarise_predictions",
-    "update_error_test",
-    "write_error_test",
     "write_report",
 ]

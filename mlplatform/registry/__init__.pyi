@@ -1,10 +1,11 @@
-from .batch import with_observation
+from .batch import answer_batch, with_observation
+from .digests import checked_folder
 from .forecaster import Answers, Contract, Forecaster
 from .marks import InputRules, Mark
 from .observation import can_fall_back, judge_observed, observed_shares, with_fallback
 from .stored_features import read_features, unknown_ahead, with_ahead
 from .tables import input_panel, table_of_answers
-from .tracking import experiment_id, open_tracking
+from .tracking import client_for, experiment_id, open_tracking
 
 __all__ = [
     "Answers",
@@ -12,7 +13,10 @@ __all__ = [
     "Forecaster",
     "InputRules",
     "Mark",
+    "answer_batch",
     "can_fall_back",
+    "checked_folder",
+    "client_for",
     "experiment_id",
     "input_panel",
     "judge_observed",

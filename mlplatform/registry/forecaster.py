@@ -28,6 +28,9 @@ from mlplatform.preprocessing import TransformManager
 
 CONTRACT_FILE = "contract.json"
 
+# The least and the greatest value.
+Limits = tuple[float | None, float | None]
+
 
 class Answers(NamedTuple):
     """Point predictions and, of a calibrated model, the bounds of their prediction intervals, in the same shape.
@@ -58,6 +61,8 @@ class Contract:
         min_observed: least share of the lookback that must have been measured, as the experiment said at registration;
             the pyfunc goes by it.
         below_min_observed: what the pyfunc does below it: `refuse` or `fallback`.
+        limits: per target, the least and the greatest value that it can have; `None` where there is none. Answers and
+            their bounds are cut to them. Empty if no target has any.
     """
 
     experiment: str
@@ -73,11 +78,14 @@ class Contract:
     known: tuple[str, ...] = ()
     min_observed: float = 0.0
     below_min_observed: str = "refuse"
+    limits: tuple[Limits, ...] = ()
 
     @classmethod
     def for_experiment(cls, config: ExperimentConfig, manager: TransformManager) -> Contract:
         """Return the contract of a pair trained with `config`."""
         forecast = config.task == "forecast"
+        columns = [config.dataset.columns[target] for target in config.targets]
+        limits = tuple((column.min, column.max) for column in columns)
         return cls(
             experiment=config.name,
             task=config.task,
@@ -92,6 +100,7 @@ class Contract:
             known=config.features.known_future,
             min_observed=config.observation.min_observed if forecast else 0.0,
             below_min_observed=config.observation.action if forecast else "refuse",
+            limits=limits if any(limit != (None, None) for limit in limits) else (),
         )
 
     @property
@@ -109,15 +118,30 @@ class Contract:
         values = asdict(self)
         if not self.min_observed:
             del values["min_observed"], values["below_min_observed"]
+        if not self.limits:
+            del values["limits"]
         return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Contract:
         """Rebuild a contract from JSON."""
-        typed: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()
-        }
+        typed: dict[str, Any] = {key: _as_tuples(value) for key, value in json.loads(text).items()}
         return cls(**typed)
+
+    def clip(self, values: Float32) -> Float32:
+        """Return values of the targets, in original units, cut to what the targets can be.
+
+        Parameters:
+            values: forecasts of shape (..., targets), or the values of a regression, of any shape.
+        """
+        if not self.limits:
+            return values
+        low, high = (
+            np.array([fill if limit[side] is None else limit[side] for limit in self.limits], dtype=np.float32)
+            for side, fill in enumerate((-np.inf, np.inf))
+        )
+        clipped: Float32 = np.clip(values, low, high) if self.task == "forecast" else np.clip(values, low[0], high[0])
+        return clipped
 
 
 @dataclass(frozen=True)
@@ -161,16 +185,16 @@ class Forecaster:
         return self.model.predict(samples)
 
     def postprocess(self, outputs: Float32) -> Float32:
-        """Return answers in original units.
+        """Return answers in original units, within the limits of the contract.
 
         Returns:
             Forecast: of shape (samples, horizon, targets). Regression: of shape (samples,).
             Classification: probabilities of shape (samples, classes).
         """
         if self.contract.task == "forecast":
-            return invert_targets(self.preprocessor, self.contract.targets, outputs)
+            return self.contract.clip(invert_targets(self.preprocessor, self.contract.targets, outputs))
         if self.contract.task == "regression":
-            return self.preprocessor.invert(outputs, self.contract.targets[0])
+            return self.contract.clip(self.preprocessor.invert(outputs, self.contract.targets[0]))
         return outputs
 
     def infer_answers(self, samples: Samples) -> Answers:
@@ -206,3 +230,7 @@ class Forecaster:
             raise ValueError(f"{preprocessor_folder} and {model_folder} carry different contracts: they are not a pair")
         manager = TransformManager.load(preprocessor_folder)
         return cls(Contract.from_json(contract), manager, load_model(model_folder))
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

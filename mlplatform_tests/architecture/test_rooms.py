@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.testing",),
     ("mlplatform.definitions",),
-    ("mlplatform.defs", "mlplatform.demo", "mlplatform.streaming", "serving"),
+    ("mlplatform.defs", "mlplatform.demo", "mlplatform.streaming", "mlplatform.cli", "serving"),
+    ("mlplatform.api",),
     ("mlplatform.promotion", "mlplatform.monitoring", "mlplatform.forecasts", "mlplatform.alerts"),
     ("mlplatform.registry",),
     ("mlplatform.candidates",),
@@ -32,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.config",),
     ("mlplatform.plugins",),
     (
+        "mlplatform.calendars",
         "mlplatform.cores",
         "mlplatform.locks",
         "mlplatform.settings",

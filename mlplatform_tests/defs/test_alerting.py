@@ -20,7 +20,7 @@ from dagster import (
 from mlplatform.config import load_experiment
 from mlplatform.defs.alerting import alerts_sensor, run_failure_alerts
 from mlplatform.defs.resources import PlatformResource
-from mlplatform.monitoring.drift import DriftReport, ErrorDrift, report_path, write_report
+from mlplatform.monitoring import DriftReport, ErrorDrift, write_report
 from mlplatform.monitoring.quality import QualityBreak
 from mlplatform.promotion import promote_version
 from mlplatform.registry.pairs import PRODUCTION
@@ -79,8 +79,8 @@ def test_reports_are_told_once_and_without_values(environ: dict[str, str], recei
 def test_without_channels_and_with_torn_reports_the_look_says_so(
     environ: dict[str, str], receiver: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = report_path(Settings.from_env(environ), EXPERIMENT)
-    path.parent.mkdir(parents=True)
+    report(Settings.from_env(environ))
+    (path,) = (Path(environ["MLPLATFORM_HOME"]) / "monitoring").rglob("*.json")
     path.write_text("{")
     assert f"unreadable reports: {EXPERIMENT}: JSONDecodeError" in look(environ)
     monkeypatch.delenv("MLPLATFORM_ALERT_URLS")

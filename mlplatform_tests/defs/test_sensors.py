@@ -26,7 +26,7 @@ from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.run_history import training_runs
 from mlplatform.defs.sensors import drift_sensor
 from mlplatform.defs.time_budget import LookTookTooLongError, within_budget
-from mlplatform.monitoring.drift import DriftReport, ErrorDrift, FeatureDrift, report_path, write_report
+from mlplatform.monitoring import DriftReport, ErrorDrift, FeatureDrift, write_report
 from mlplatform.monitoring.quality import QualityBreak
 from mlplatform.monitoring.retraining.journal import Journal
 from mlplatform.settings import Settings
@@ -181,8 +181,8 @@ def test_every_decision_is_kept_with_what_it_came_from(environ: dict[str, str], 
 
 
 def test_a_report_that_cannot_be_read_fails_the_tick_visibly(environ: dict[str, str], sensor: Sensor) -> None:
-    path = report_path(Settings.from_env(environ), EXPERIMENT)
-    path.parent.mkdir(parents=True)
+    report(environ)
+    (path,) = (Path(environ["MLPLATFORM_HOME"]) / "monitoring").rglob("*.json")
     path.write_text("{}")
     with pytest.raises(KeyError):
         sensor.look()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from dagster import build_sensor_context
+from dagster import AssetKey, build_sensor_context
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from fastapi.testclient import TestClient
 
 from mlplatform.config import TIMESTAMP
 from mlplatform.datamodule.splits import read_part, split_dir
-from mlplatform.monitoring.drift import DriftReport, read_report
+from mlplatform.defs.partitions import RANGE_END, RANGE_START
+from mlplatform.monitoring import DriftReport, read_report, read_reports
 from mlplatform.promotion.active_config import read_active_versions
 from mlplatform.registry.pairs import PRODUCTION
 from mlplatform.testing.yard import EXPERIMENT, MONITOR, TRAIN, Yard, checks_of, write_conf
@@ -145,7 +147,17 @@ def test_an_injected_fault_leads_to_a_new_production_version(plant: Plant) -> No
     assert "is about version 1, but 2 is in production" in (again.skip_message or "")
 
     # The next report is about the new champion.
-    assert plant.report().pair_version == 2
+    newest = plant.report()
+    assert newest.pair_version == 2
+
+    # Past days are reported on in one run, each by what was there by its end; the newest report stays the newest.
+    days = ("2024-04-09", "2024-04-10")
+    assert yard.run(MONITOR, tags=dict(zip((RANGE_START, RANGE_END), days, strict=True))).success
+    past = read_reports(yard.settings, EXPERIMENT, until=dt.date(2024, 4, 30))
+    assert [(each.about, each.data_until[:10]) for each in past] == [(day, day) for day in days]
+    assert read_report(yard.settings, EXPERIMENT) == newest
+    partitions = yard.instance.get_materialized_partitions(AssetKey([EXPERIMENT, "drift_report"]))
+    assert partitions == {*days, newest.about}
 
 
 def _version_that_answers(client: TestClient) -> int:

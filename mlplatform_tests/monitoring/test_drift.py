@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,10 @@ import pytest
 from scipy.signal import lfilter
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, ObservationConfig, load_experiment
-from mlplatform.monitoring.drift import (
-    DriftReport,
-    ErrorDrift,
-    FeatureDrift,
-    build_report,
-    read_report,
-    recent_predictions,
-    report_path,
-    write_report,
-)
+from mlplatform.monitoring.drift import build_report, recent_predictions
+from mlplatform.monitoring.kept_reports import FIRST_FORM, read_report, read_reports, write_report
 from mlplatform.monitoring.prediction_log import COLUMNS, PredictionLog, ServedPredictions, read_predictions
+from mlplatform.monitoring.report import DriftReport, ErrorDrift, FeatureDrift
 from mlplatform.settings import Settings
 
 TRAIN_STEPS, RECENT_STEPS = 4000, 168
@@ -312,13 +306,39 @@ def test_another_pair_kind_or_experiment_is_another_cause() -> None:
     assert causes[3].causes == ("feature:load_pu", "errors")
 
 
-def test_a_report_is_kept_as_the_newest_one(tmp_path: Path) -> None:
+def test_every_report_is_kept_and_the_last_one_on_the_newest_day_counts(tmp_path: Path) -> None:
     settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
     assert read_report(settings, "yard") is None
-    for version in (3, 4):
-        write_report(report(pair_version=version), settings)
-    assert read_report(settings, "yard") == report(pair_version=4)
-    assert [path.name for path in report_path(settings, "yard").parent.iterdir()] == ["drift_report.json"]
+    assert read_reports(settings, "yard") == []
+    first = report(day="2026-03-01", created_at="2026-03-01T10:00:00.000001+00:00")
+    again = report(day="2026-03-01", created_at="2026-03-01T11:00:00+01:00", pair_version=4)
+    later = report(day="2026-03-03", created_at="2026-03-03T09:00:00+00:00")
+    # An earlier day that is asked for once more is not the newest.
+    past = report(day="2026-02-27", created_at="2026-03-09T09:00:00+00:00")
+    paths = {write_report(each, settings) for each in (first, again, later, past)}
+    assert len(paths) == 4
+    assert read_report(settings, "yard") == later
+    assert read_reports(settings, "yard") == [past, first, later]
+    assert read_report(settings, "yard", until=dt.date(2026, 3, 2)) == first
+    assert read_reports(settings, "yard", since=dt.date(2026, 2, 28), until=dt.date(2026, 3, 1)) == [first]
+    assert read_report(settings, "yard", until=dt.date(2026, 2, 1)) is None
+
+
+def test_the_one_report_of_earlier_versions_counts_on_the_day_it_was_made(tmp_path: Path) -> None:
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    values = json.loads(report().to_json())
+    del values["day"], values["quality"]
+    path = tmp_path / "monitoring" / "yard" / FIRST_FORM
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(values))
+    assert read_report(settings, "yard") == report()
+    later = report(day="2026-01-02", created_at="2026-01-02T09:00:00+00:00")
+    write_report(later, settings)
+    assert read_reports(settings, "yard") == [report(), later]
+    # One about the same day takes its place.
+    same = report(day="2026-01-01", created_at="2026-01-01T09:00:00+00:00", pair_version=9)
+    write_report(same, settings)
+    assert read_reports(settings, "yard") == [same, later]
 
 
 def test_unknown_reference_error_is_no_drift() -> None:

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, load_experiment
-from mlplatform.monitoring.drift import ErrorDrift, update_error_test
+from mlplatform.monitoring.drift import update_error_test
 from mlplatform.monitoring.live_error import ErrorTest, read_error_test, write_error_test
+from mlplatform.monitoring.report import ErrorDrift
 from mlplatform.settings import Settings
 
 HOUR = pd.Timedelta(hours=1)

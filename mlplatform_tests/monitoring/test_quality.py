@@ -13,8 +13,9 @@ import pytest
 from scipy.signal import lfilter
 
 from mlplatform.config import ENTITY, TIMESTAMP, DriftConfig, ExperimentConfig, StalenessConfig, load_experiment
-from mlplatform.monitoring.drift import DriftReport, ErrorDrift, build_report
+from mlplatform.monitoring.drift import build_report
 from mlplatform.monitoring.prediction_log import COLUMNS
+from mlplatform.monitoring.report import DriftReport, ErrorDrift
 from mlplatform.monitoring.retraining import Inputs, ReportFacts, decide_retrain
 from mlplatform.settings import Settings
 from mlplatform_tests.monitoring.test_live_error import served

@@ -67,7 +67,7 @@ def backend() -> SlowBackend:
 
 @pytest.fixture
 def client(backend: SlowBackend, tmp_path: Path) -> Iterator[httpx.Client]:
-    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path), "MLPLATFORM_ACCESS_LOG": "1"})
     with in_thread(build_app({"slow": backend}, settings)) as client:
         yield client
 

@@ -20,7 +20,8 @@ from mlplatform_tests.serving.conftest import TOKEN, UNITS, Platform
 from mlplatform_tests.serving.installation import Installation
 from mlplatform_tests.serving.servers import LoadClient, in_process
 from serving.errors import ErrorDetail, ServingError
-from serving.ray_app import LONGEST_RAY_FOLDER, PairRef, VersionCache, _ray_folder, _refuse_haproxy
+from serving.ray_runtime import EVERYWHERE, LONGEST_RAY_FOLDER, _check_haproxy, _ray_folder
+from serving.ray_versions import PairRef, VersionCache
 
 ENTITIES = "/predict/feast/batch"
 ADMIN = {"authorization": f"Bearer {TOKEN}"}
@@ -108,10 +109,16 @@ def test_ray_keeps_its_files_at_home_unless_the_path_is_too_long_for_a_socket(
     assert not folder.exists()
 
 
-def test_haproxy_mode_is_refused_because_it_listens_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_haproxy_mode_needs_a_server_that_is_meant_to_listen_everywhere(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _check_haproxy("127.0.0.1")
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
-    with pytest.raises(SystemExit, match="listen on all network interfaces"):
-        _refuse_haproxy()
+    for host in ("127.0.0.1", "localhost", "10.0.0.7"):
+        with pytest.raises(SystemExit, match="listen on all network interfaces"):
+            _check_haproxy(host)
+    _check_haproxy(EVERYWHERE)
+    assert "open on all network interfaces" in caplog.text
 
 
 def requests(platform: Platform) -> list[tuple[str, dict[str, Any]]]:
@@ -223,7 +230,7 @@ def _stop_talking_early(port: int, client: httpx.Client) -> None:
         connection.sendall(head.encode() + body[:-5])
         # What leaves at once never gets from the proxy to the routes.
         time.sleep(0.5)
-    left = f'mlplatform_http_requests_total{{method="POST",route="{ENTITIES}",status="499"}} 1.0'
+    left = f'method="POST",route="{ENTITIES}",status="499"}} 1.0'
     deadline = time.monotonic() + 20
     while left not in (text := client.get("/metrics").text):
         assert time.monotonic() < deadline, text
@@ -245,8 +252,7 @@ def _change_the_staleness_policy(installation: Installation, client: httpx.Clien
     assert outcomes == [(409, []), (200, [True, True]), (200, [False, False])]
     metrics = client.get("/metrics").text
     for outcome in ("refused", "flagged"):
-        name = f'mlplatform_stale_features_total{{experiment="tiny_forecast",outcome="{outcome}"}}'
-        assert f"{name} 2.0" in metrics
+        assert f',experiment="tiny_forecast",outcome="{outcome}"}} 2.0' in metrics
 
 
 def _swap_under_load(url: str, client: httpx.Client, platform: Platform, pair: PairInfo, store: PairStore) -> None:

@@ -5,7 +5,6 @@ from .inputs import load_part, too_good_evidence
 from .monitoring import drift_report_asset, prediction_log_asset
 from .nested_cv import nested_cv_asset
 from .promotion import (
-    broken_data_hold,
     gate_metadata,
     production_alias_asset,
     production_version,
@@ -19,7 +18,6 @@ from .splits import splits_asset
 from .training import tuned_model_asset
 
 __all__ = [
-    "broken_data_hold",
     "cv_folds_asset",
     "drift_report_asset",
     "feature_table_asset",

@@ -1,6 +1,5 @@
 """The production alias and the notice to the prediction servers."""
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from dagster import AssetExecutionContext, AssetsDefinition, DataVersion, MaterializeResult, MetadataValue
@@ -38,6 +37,7 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         mlflow: MlflowResource,
         tuned_model: Candidate,
     ) -> MaterializeResult[None]:
+        from mlplatform.monitoring.retraining import hold_of
         from mlplatform.promotion import promote_pair, record_decision
         from mlplatform.registry.pairs import PairStore
 
@@ -45,8 +45,8 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         store = PairStore(settings)
         candidate = store.of_run(config.registered_name, tuned_model.run_id)
         # A blocking check holds only within its own Dagster run: the promoter checks again, for exactly this version.
-        hold = broken_data_hold(settings, config)
-        promotion = promote_pair(config, candidate, store, who=f"Dagster run {context.run.run_id}", hold=hold)
+        who, hold = f"Dagster run {context.run.run_id}", hold_of(config, settings)
+        promotion = promote_pair(config, candidate, store, who=who, hold=hold)
         with mlflow.run(context, settings, config.name, tuned_model.run_id) as run:
             record_decision(promotion.decision, candidate.version)
             # What happened, which is not what the gate decided if a check is missing or in a dry run.
@@ -73,14 +73,6 @@ def production_version(name: str, store: "PairStore") -> DataVersion:
 
     pair = store.find(name, PRODUCTION)
     return data_version(pair.pair_id if pair else None)
-
-
-def broken_data_hold(settings: Settings, config: ExperimentConfig) -> str:
-    """Return why nothing may be promoted while the newest report says that the data are broken, or nothing."""
-    from mlplatform.monitoring import read_report
-    from mlplatform.monitoring.retraining import hold_of
-
-    return hold_of(read_report(settings, config.name), config.drift, dt.datetime.now(dt.UTC))
 
 
 def tell_promotion(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from mlplatform.monitoring.drift import DriftReport
+from mlplatform.monitoring.report import DriftReport
 
 ERRORS, FEATURE = "errors", "feature:"
 # A cause that stands for all features, where too many drifted to name them.
@@ -27,6 +27,7 @@ class ReportFacts:
 
     Attributes:
         created_at, data_until: ISO 8601.
+        day: which it is about, ISO 8601.
         pair_version, split_version: of the production pair it is about.
         causes: what drifted, `errors` and `feature:<column>`.
         suspects: features that it alone would raise an alarm for, as causes are named.
@@ -42,6 +43,7 @@ class ReportFacts:
     suspects: tuple[str, ...] = ()
     error_ratio: float | None = None
     broken: tuple[str, ...] = ()
+    day: str = ""
 
     @classmethod
     def of(cls, report: DriftReport) -> ReportFacts:
@@ -57,6 +59,7 @@ class ReportFacts:
             suspects=named([f"{FEATURE}{column}" for column in report.suspects]),
             error_ratio=ratio,
             broken=tuple(dict.fromkeys(each.name for each in report.quality)),
+            day=report.about,
         )
 
     def shows(self, cause: str) -> bool:

@@ -17,8 +17,8 @@ from typing import Any
 
 from mlplatform.config import DriftConfig
 from mlplatform.locks import FileLock
-from mlplatform.monitoring.drift import DriftReport
-from mlplatform.monitoring.retraining.facts import Inputs, ReportFacts
+from mlplatform.monitoring.kept_reports import read_report, read_reports
+from mlplatform.monitoring.retraining.facts import Inputs, ReportFacts, moment
 from mlplatform.monitoring.retraining.policy import RetrainDecision
 from mlplatform.settings import Settings
 
@@ -76,6 +76,7 @@ class Journal:
     """The decisions about one experiment."""
 
     def __init__(self, settings: Settings, experiment: str) -> None:
+        self.experiment = experiment
         self.folder = settings.home / "monitoring" / experiment / "retraining"
 
     def append(self, record: Recorded) -> bool:
@@ -108,14 +109,21 @@ class Journal:
                     return record
         return None
 
-    def reports_with(self, newest: DriftReport | None) -> tuple[ReportFacts, ...]:
-        """Return what the newest report says after all that earlier decisions have seen, oldest first."""
-        last = self.last()
-        seen = last.inputs.reports if last else ()
+    def recent_reports(self, settings: Settings) -> tuple[ReportFacts, ...]:
+        """Return what recent reports say, oldest first: the last one of every day, and others that decisions have seen.
+
+        Raises:
+            ValueError, KeyError, TypeError: if a stored report cannot be read.
+        """
+        newest = read_report(settings, self.experiment)
         if newest is None:
-            return seen
-        facts = ReportFacts.of(newest)
-        return seen if facts in seen else (*seen, facts)[-KEPT_REPORTS:]
+            return ()
+        since = dt.date.fromisoformat(newest.about) - dt.timedelta(days=KEPT_REPORTS)
+        last = self.last()
+        seen = [each for each in (last.inputs.reports if last else ()) if each.day >= since.isoformat()]
+        seen += [ReportFacts.of(each) for each in read_reports(settings, self.experiment, since)]
+        ordered = sorted(dict.fromkeys(seen), key=lambda each: (each.day, moment(each.created_at)))
+        return tuple(ordered[-KEPT_REPORTS:])
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("decisions-*.jsonl"))
