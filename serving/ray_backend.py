@@ -18,6 +18,7 @@ from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers, FallbackPolicy, Recall, complete
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
+from serving.alerting import tell_failed_load
 from serving.backend import DEFAULT, Challenger, Choice, EntityId, Prediction, ReloadReport, Served, Status
 from serving.bundle import BundleLoader, readable, reload_failure
 from serving.challenger import CHALLENGER_PATIENCE_S, ChallengerHolder
@@ -84,7 +85,8 @@ class RayBackend:
         self._current: Policies | None = None
         self._reason = f"the production pair of {settings.experiment!r} is being loaded"
         self._coalesced_reload = Coalescer(self._swap)
-        self._keeper = Keeper(settings.experiment, self._coalesced_reload, settings.limits.poll_s)
+        told = tell_failed_load(settings, lambda: current.pair.version if (current := self._current) else None)
+        self._keeper = Keeper(settings.experiment, self._coalesced_reload, settings.limits.poll_s, told)
         self._health = StoreHealth(self._probe)
         self.times = StageTimes()
 

@@ -1,4 +1,5 @@
 from .errors import DataError, SourceUnavailableError
+from .news import source_news
 from .parsing import parse_local_times, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
@@ -23,5 +24,6 @@ __all__ = [
     "parse_times",
     "read_raw",
     "require_raw",
+    "source_news",
     "validate",
 ]

@@ -11,7 +11,6 @@ from .prediction_log import (
     summarise_predictions,
 )
 from .report import DriftReport, ErrorDrift, FeatureDrift
-from .retrain import RetrainState, decide_retrain
 from .run import KeptReport, report_on
 
 __all__ = [
@@ -21,10 +20,8 @@ __all__ = [
     "KeptReport",
     "Label",
     "PredictionLog",
-    "RetrainState",
     "ServedPredictions",
     "build_report",
-    "decide_retrain",
     "errors_folder",
     "keep_labels",
     "maintain_feedback",
