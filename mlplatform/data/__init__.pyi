@@ -1,5 +1,6 @@
 from .errors import DataError, SourceUnavailableError
 from .local_times import localise
+from .news import source_news
 from .parsing import parse_local_times, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
@@ -25,5 +26,6 @@ __all__ = [
     "parse_times",
     "read_raw",
     "require_raw",
+    "source_news",
     "validate",
 ]

@@ -27,6 +27,9 @@ class ModelSpec:
         cardinalities: number of categories of every channel, 0 for a number; codes run from 0, and -1 stands for a
             category that training did not see. Empty if all channels are numbers.
         quantiles: levels that the model is fitted to, ascending; empty for a point prediction.
+        scaling: `window` if measured numbers come as they are and every window is scaled by itself; empty if they were
+            scaled beforehand.
+        season: length of the season in steps (forecast only); 0 where it is not told.
     """
 
     task: Task
@@ -40,6 +43,8 @@ class ModelSpec:
     static: tuple[int, ...] = ()
     cardinalities: tuple[int, ...] = ()
     quantiles: tuple[float, ...] = ()
+    scaling: str = ""
+    season: int = 0
     calendar_text: str = ""
 
     @property
@@ -59,10 +64,11 @@ class ModelSpec:
         raise ValueError(f"quantile {level} is not among {self.quantiles}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the spec as plain values; what came later stands there only if it says something."""
+        """Return the spec as JSON values; what came later stands there only if it says something, so digests stay."""
         values = dict(vars(self))
-        if not self.calendar_text:
-            del values["calendar_text"]
+        for key in ("scaling", "season", "calendar_text"):
+            if not values[key]:
+                del values[key]
         return values
 
     @classmethod

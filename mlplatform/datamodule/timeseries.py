@@ -97,6 +97,8 @@ class TimeSeriesDataModule(DataModule):
             static=features.positions(features.static),
             cardinalities=tuple(sizes) if any(sizes) else (),
             quantiles=config.uncertainty.quantiles,
+            scaling="window" if manager.windowed else "",
+            season=config.season if manager.windowed else 0,
             calendar_text=config.dataset.calendar.stored_text,
         )
 

@@ -6,11 +6,14 @@ import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlplatform.config import ExperimentConfig
+import pandas as pd
+
+from mlplatform.config import TIMESTAMP, ExperimentConfig
 from mlplatform.datamodule import TRAIN, read_part
 from mlplatform.features import FeatureStoreError
 from mlplatform.features.retrieval import load_history
-from mlplatform.monitoring.drift import build_report, recent_predictions, update_error_test
+from mlplatform.monitoring.drift import build_report
+from mlplatform.monitoring.error_drift import judge_errors, reference_error_of
 from mlplatform.monitoring.kept_reports import read_report, write_report
 from mlplatform.monitoring.live_error import read_error_test, write_error_test
 from mlplatform.monitoring.report import DriftReport
@@ -41,22 +44,18 @@ def report_on(config: ExperimentConfig, settings: Settings, day: dt.date, clock:
     history = load_history(config.dataset, tuple(config.dataset.columns), settings, end=now)
     if history.empty:
         raise FeatureStoreError(f"dataset {config.dataset.name!r} has no rows by {now}; ask for a later day")
-    # A day more than the pair is old, for clocks that differ.
-    since = pair.created_at - dt.timedelta(days=1)
-    predictions = recent_predictions(settings, config, pair.version, history, since)
-    reference_error = store.client.get_run(pair.run_id).data.metrics.get("reference_mae")
+    reference_error = reference_error_of(config, store.client.get_run(pair.run_id).data.metrics)
+    newest = history[TIMESTAMP].max() if config.task == "forecast" else pd.Timestamp(now)
     is_past = now < clock
     before = None if is_past else read_error_test(settings, config.name)
-    error_test = update_error_test(config, pair.version, history, predictions, reference_error, before)
+    errors, error_test = judge_errors(config, settings, pair.version, newest, reference_error, before)
     report = build_report(
         config,
         pair.version,
         train=read_part(settings, config.dataset.name, pair.tags["split_version"], TRAIN),
         history=history,
-        predictions=predictions,
-        reference_error=reference_error,
+        errors=errors,
         previous=read_report(settings, config.name, until=day),
-        error_test=error_test,
         now=now,
     )
     path = write_report(report, settings)

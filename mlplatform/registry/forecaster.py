@@ -66,6 +66,8 @@ class Contract:
         limits: per target, the least and the greatest value that it can have; `None` where there is none. Answers and
             their bounds are cut to them. Empty if no target has any.
         calendar_text: what counts the steps, if it is not their seconds (see `mlplatform.calendars`).
+        fallback, season: what the pyfunc answers where the model cannot, as `FallbackPolicy` has it; it knows no last
+            forecasts.
     """
 
     experiment: str
@@ -83,6 +85,8 @@ class Contract:
     below_min_observed: str = "refuse"
     limits: tuple[Limits, ...] = ()
     calendar_text: str = ""
+    fallback: str = "none"
+    season: int = 1
 
     @classmethod
     def for_experiment(cls, config: ExperimentConfig, manager: TransformManager) -> Contract:
@@ -90,6 +94,7 @@ class Contract:
         forecast = config.task == "forecast"
         columns = [config.dataset.columns[target] for target in config.targets]
         limits = tuple((column.min, column.max) for column in columns)
+        has_season = config.serving.fallback == "seasonal_naive"
         return cls(
             experiment=config.name,
             task=config.task,
@@ -106,6 +111,8 @@ class Contract:
             below_min_observed=config.observation.action if forecast else "refuse",
             limits=limits if any(limit != (None, None) for limit in limits) else (),
             calendar_text=config.dataset.calendar.stored_text if forecast else "",
+            fallback=config.serving.fallback if has_season else "none",
+            season=config.season if has_season else 1,
         )
 
     @property
@@ -136,6 +143,8 @@ class Contract:
             del values["limits"]
         if not self.calendar_text:
             del values["calendar_text"]
+        if self.fallback == "none":
+            del values["fallback"], values["season"]
         return json.dumps(values, sort_keys=True)
 
     @classmethod

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from mlplatform.calendars import Calendar, CalendarError, make_calendar, ns_of, times_of
 from mlplatform.config import ENTITY, TIMESTAMP
@@ -71,6 +71,7 @@ class Options(Extensible):
 
     horizon: int = Field(ge=1)
     quantiles: list[float] | None = None
+    explain: StrictBool = Field(default=False, description="Beyond the protocol: whether forecasts are explained.")
 
 
 class ForecastRequest(Extensible):
@@ -102,7 +103,7 @@ def routes(service: PredictionService) -> APIRouter:
             raise ServingError(503, "no_production_pair", f"model {model.name} has no pair in production")
         is_small = sum(len(series.series) for series in asked.inputs) <= SMALL
         rows = _rows(asked, served) if is_small else await service.reader.stage.run(_rows, asked, served)
-        prediction = await service.from_rows(request, model, rows)
+        prediction = await service.from_rows(request, model, rows, explain=asked.options.explain)
         writer = Writer(asked, request.state.request_id)
         return Response(await service.written(request, model, prediction, writer), media_type=JSON)
 
@@ -278,7 +279,12 @@ class Writer:
             "frequency": series.frequency,
             "start_timestamp": forecast_times(prediction)[place, 0],
             "targets": targets,
+            **prediction.told_by[place]._asdict(),
+            "fallback": prediction.fallback_reasons[place] is not None,
+            "fallback_reason": prediction.fallback_reasons[place],
         }
+        if prediction.explanations:
+            content["explanation"] = prediction.explanations[place]
         # What stands in for a forecast has no bounds.
         if levels and not prediction.is_fallback[place]:
             sides = prediction.answers[:3]
