@@ -92,7 +92,8 @@ class TimeSeriesDataModule(DataModule):
             cardinalities=tuple(sizes) if any(sizes) else (),
             quantiles=config.uncertainty.quantiles,
             scaling="window" if manager.windowed else "",
-            season=config.season if manager.windowed else 0,
+            # Experiments of before, which say nothing about scaling, train again as they did.
+            season=0 if config.preprocessing.scaling == "none" else config.season,
         )
 
 
