@@ -30,6 +30,7 @@ from serving.ray_batches import SamplesOfBundle, infer_all
 from serving.ray_versions import Loaders, PairRef, VersionCache
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.rules import RowRules
+from serving.tracing import traced
 
 # Calls that the model answers in one predict; one with more samples has a thread to itself.
 LARGEST_BATCH = 64
@@ -64,6 +65,7 @@ class FeastService:
         """Load what requests for a version will need."""
         await self._pairs.get(ref)
 
+    @traced
     async def read(
         self, ref: PairRef, staleness: StalenessConfig, entities: Sequence[EntityId], time_point: str
     ) -> FeaturePanel | ServingError:
@@ -125,6 +127,7 @@ class PreprocessingService(PairService):
         rules = RowRules.of(bundle.forecaster, dataset, policy, observation)
         return replace(bundle, staleness=staleness).served(), rules
 
+    @traced
     async def prepare_rows(
         self, ref: PairRef, rows: Sequence[dict[str, Any]], rules: RowRules
     ) -> Prepared | ServingError:
@@ -133,6 +136,7 @@ class PreprocessingService(PairService):
         types = bundle.forecaster.preprocessor.columns
         return await self._prepared(bundle, rules, partial(panel_from_rows, rows, bundle.pair.contract, types, rules))
 
+    @traced
     async def prepare_panel(
         self, ref: PairRef, panel: FeaturePanel, future: Sequence[dict[str, Any]], rules: RowRules
     ) -> Prepared | ServingError:
@@ -142,6 +146,7 @@ class PreprocessingService(PairService):
         whole = partial(with_future_of_request, panel, future, bundle.pair.contract, types, rules)
         return await self._prepared(bundle, rules, whole)
 
+    @traced
     async def postprocess(self, ref: PairRef, answers: Answers) -> Answers:
         """Return the model's answers in original units."""
         bundle = await self._bundles.get(ref)
@@ -169,6 +174,7 @@ class ModelService(PairService):
         super().__init__(settings)
         self._batch: Batcher[SamplesOfBundle, Answers] = Batcher(infer_all, LARGEST_BATCH)
 
+    @traced
     async def infer(self, ref: PairRef, samples: Samples) -> Answers:
         """Return the model's answers in preprocessed space; calls that wait at the same time share a predict."""
         bundle = await self._bundles.get(ref)
