@@ -122,7 +122,7 @@ def traced(
     """Have calls of a deployment's method continue the trace that their first argument carries."""
 
     @functools.wraps(method)
-    async def called(self: S, ref: R, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def called(self: S, ref: R, /, *args: P.args, **kwargs: P.kwargs) -> T:
         active = tracer() if ref.trace else None
         if active is None:
             return await method(self, ref, *args, **kwargs)
