@@ -248,6 +248,11 @@ class Settings:
         return self.home / "serving" / "pairs"
 
     @property
+    def served_challengers_dir(self) -> Path:
+        """The same for the pairs that challenge those in production."""
+        return self.home / "serving" / "challengers"
+
+    @property
     def conf_dirs(self) -> tuple[Path, ...]:
         """Configuration folders, most specific first."""
         return (*([self.conf_dir] if self.conf_dir else []), PACKAGED_CONF)

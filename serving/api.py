@@ -28,6 +28,7 @@ from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
 from serving.admission import Admission
 from serving.answers import answer, to_json
+from serving.arms import served_pairs
 from serving.backend import Backend, Prediction
 from serving.bodies import JSON, PROBLEM, BodyReader
 from serving.cockpit import Cockpit, add_cockpit
@@ -97,6 +98,7 @@ def build_app(
         try:
             yield
         finally:
+            await service.close()
             for model in models.values():
                 await model.backend.close()
                 await asyncio.to_thread(model.log.close)
@@ -183,6 +185,7 @@ class Predictions:
             future=asked.future,
             choice=asked.choice,
             reports_missing=asked.on_error == "report",
+            explain=asked.explain,
         )
         write = partial(_written, missing=missing)
         # What was never asked of the present says nothing about how the present is served.
@@ -194,7 +197,7 @@ class Predictions:
         model = self.service.model(name)
         request.state.experiment = model.name
         asked = await self.service.read(request, RowsRequest)
-        prediction = await self.service.from_rows(request, model, asked.rows, asked.choice)
+        prediction = await self.service.from_rows(request, model, asked.rows, asked.choice, explain=asked.explain)
         return _json(await self.service.written(request, model, prediction, _written))
 
 
@@ -290,11 +293,12 @@ def _operation_routes(
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus(request: Request) -> Response:
         """Report counters in Prometheus' text format."""
-        served = {name: model.backend.served() for name, model in service.models.items()}
-        looks = {name: model.backend.looks() for name, model in service.models.items()}
-        pairs = {name: now.pair if now else None for name, now in served.items()}
-        times = {name: model.backend.times for name, model in service.models.items()}
-        page = service.metrics.render(pairs, looks, times, service.default.backend.queues())
+        backends = {name: model.backend for name, model in service.models.items()}
+        looks = {name: backend.looks() for name, backend in backends.items()}
+        pairs = {name: served_pairs(backend) for name, backend in backends.items()}
+        times = {name: backend.times for name, backend in backends.items()}
+        arms = service.arm_counts.families({name: each.challenger_looks() for name, each in backends.items()})
+        page = service.metrics.render(pairs, looks, times, service.default.backend.queues(), arms)
         if siblings is not None and request.url.query != ONE:
             page = merged([page, *await siblings.pages()], siblings.ended())
         return Response(page, headers={"content-type": CONTENT_TYPE})

@@ -5,6 +5,7 @@ never has to check it again.
 Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths and addresses (`settings`); any data.
 """
 
+from mlplatform.config.answering import AnsweringConfig, ChallengerConfig
 from mlplatform.config.automation import DatasetAutomation, ExperimentAutomation
 from mlplatform.config.base import (
     ENTITY,
@@ -61,7 +62,9 @@ __all__ = [
     "TIMESTAMP",
     "VERSION_GROUPS",
     "AllowedVersions",
+    "AnsweringConfig",
     "AutoscalingConfig",
+    "ChallengerConfig",
     "ColumnConfig",
     "ConfigError",
     "DatasetAutomation",

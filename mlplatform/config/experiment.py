@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from mlplatform.config.answering import AnsweringConfig
 from mlplatform.config.automation import ExperimentAutomation, Owners, Tags
 from mlplatform.config.base import NAME_PATTERN, ConfigError, Frozen, PluginConfig, Task
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
@@ -55,6 +56,7 @@ class ExperimentConfig(Frozen):
     staleness: StalenessConfig = StalenessConfig()
     requests: RequestsConfig = RequestsConfig()
     observation: ObservationConfig = ObservationConfig()
+    serving: AnsweringConfig = AnsweringConfig()
     forecasts: ForecastsConfig = ForecastsConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     nested: NestedConfig = NestedConfig()
@@ -219,6 +221,8 @@ def _tabular_mistakes(config: ExperimentConfig) -> Iterator[str]:
             f"truth.labels_from_dataset is set, but dataset {dataset.name!r} has no entity_column by which its rows "
             "could belong to predictions; send labels to POST /feedback instead"
         )
+    if config.serving.fallback != "none":
+        yield f"serving.fallback is {config.serving.fallback!r}, but only a forecast can fall back; leave it out"
     if dataset.kind != "tabular":
         yield f"task {config.task!r} needs a dataset of kind tabular, but {dataset.name!r} is timeseries"
     if len(config.targets) != 1:

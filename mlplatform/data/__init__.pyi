@@ -1,5 +1,5 @@
 from .errors import DataError, SourceUnavailableError
-from .parsing import parse_times
+from .parsing import parse_local_times, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
 from .validation import REASON, SINGLE_ENTITY, TIMELESS, Basis, Validated, off_grid_reason, validate
@@ -19,6 +19,7 @@ __all__ = [
     "ingest",
     "off_grid_reason",
     "open_raw",
+    "parse_local_times",
     "parse_times",
     "read_raw",
     "require_raw",

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import TIMESTAMP, ExperimentConfig
+from mlplatform.datamodule import to_utc_ns
 from mlplatform.monitoring.blocks import Blocks, cut_blocks, cut_table
 from mlplatform.monitoring.evidence import Evidence, Judge
 from mlplatform.monitoring.quality import (
@@ -119,8 +120,7 @@ def build_report(
 
 
 def _recent_start(config: ExperimentConfig, history: pd.DataFrame) -> pd.Timestamp:
-    start: pd.Timestamp = history[TIMESTAMP].max() - config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    return start
+    return config.dataset.calendar.moment(history[TIMESTAMP].max(), -config.drift.recent_steps)
 
 
 def _recent(config: ExperimentConfig, history: pd.DataFrame) -> pd.DataFrame:
@@ -207,8 +207,10 @@ def _verdict(
         # A change that came slowly matters once the forecasts suffer.
         return replace(judged, status=DRIFT if report.errors.is_drifted else slow)
     since = _suspected_since(report, feature.column, previous)
-    waited = pd.Timestamp(report.data_until) - pd.Timestamp(since)
-    is_old = config.task == "forecast" and waited >= config.drift.recent_steps * pd.Timedelta(config.dataset.step)
+    is_old = False
+    if config.task == "forecast":
+        waited = config.dataset.calendar.count(pd.Timestamp(since), pd.Timestamp(report.data_until))
+        is_old = waited >= config.drift.recent_steps
     is_sure = finding.q <= AT_ONCE * config.drift.false_alarm_rate or report.errors.is_drifted
     return replace(judged, status=DRIFT if is_old or is_sure else SUSPECTED, suspected_since=since)
 
@@ -253,11 +255,12 @@ def _stretches(config: ExperimentConfig, column: str, train: pd.DataFrame) -> li
         size = config.drift.recent_steps
         parts = [train[column].to_numpy(dtype=np.float64)[i : i + size] for i in range(0, len(train) - size + 1, size)]
         return [_finite(part) for part in parts[-CALIBRATION_STRETCHES:] if len(_finite(part))]
-    length = config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    block = (train[TIMESTAMP].max() - train[TIMESTAMP]) // length
-    whole = int((train[TIMESTAMP].max() - train[TIMESTAMP].min()) // length)
-    grouped = train[column].astype(np.float64).groupby(block.to_numpy())
-    parts = [_finite(values.to_numpy()) for number, values in grouped if number < min(whole, CALIBRATION_STRETCHES)]
+    calendar, newest = config.dataset.calendar, train[TIMESTAMP].max()
+    behind = calendar.steps(to_utc_ns(train[TIMESTAMP]).astype(np.int64), newest.as_unit("ns").value)
+    block = behind // config.drift.recent_steps
+    whole = calendar.count(train[TIMESTAMP].min(), newest) // config.drift.recent_steps
+    values = train[column].to_numpy(dtype=np.float64)
+    parts = [_finite(values[block == number]) for number in range(min(whole, CALIBRATION_STRETCHES))]
     return [part for part in parts if len(part)]
 
 

@@ -191,6 +191,7 @@ EXPERIMENT_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "staleness": ({"max_age": "6h"}, {"serving_reload", "forecasts"}),
     "requests": ({"missing": "refuse"}, {"serving_reload"}),
     "observation": ({"min_observed": 0.5}, {"serving_reload", "forecasts"}),
+    "serving": ({"challenger": {"share": 0.2}}, {"serving_reload"}),
     "forecasts": ({"chunk_entities": 100}, {"forecasts"}),
     "drift": ({"quantile": 0.9}, {"drift_report"}),
     "truth": ({"labels_from_dataset": True}, {"forecast_errors"}),
