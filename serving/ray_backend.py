@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlplatform.config import StalenessConfig
-from mlplatform.registry import Answers
+from mlplatform.registry import Answers, Scale
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.backend import DEFAULT, Choice, EntityId, Prediction, ReloadReport, Served, Status
@@ -38,11 +38,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Policies:
-    """What answers requests now: a pair, what is told about it, and the policies of the experiment's configuration."""
+    """What answers requests now: a pair, what is told about it, and the policies of the experiment's configuration.
+
+    Attributes:
+        scale: what the pair's intervals are scaled by.
+    """
 
     served: Served
     staleness: StalenessConfig
     rules: RowRules
+    scale: Scale | None = None
 
     @property
     def pair(self) -> PairInfo:
@@ -152,7 +157,7 @@ class RayBackend:
         policies = config.dataset, config.requests, config.observation
         ref = PairRef.of(pair)
         served, rules = await repeated(lambda: self._preprocessing.described.remote(ref, config.staleness, *policies))
-        return Policies(served, config.staleness, rules)
+        return Policies(served, config.staleness, rules, await self._workers.run(self._loader.scale, pair))
 
     async def _probe(self) -> str | None:
         ref = PairRef.of(self._require().pair)
@@ -166,7 +171,8 @@ class RayBackend:
         with self.times.timed("predict", ref.version):
             inferred: Answers = await repeated(lambda: self._model.infer.remote(ref, prepared.samples))
         with self.times.timed("postprocess", ref.version):
-            answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, inferred))
+            scaled = inferred.scaled(chosen.scale)
+        answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, scaled))
         return Prediction.of(chosen.pair, prepared.panel, answers, chosen.rules, prepared.falls_back)
 
     async def _swap(self) -> ReloadReport:

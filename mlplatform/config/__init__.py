@@ -5,6 +5,7 @@ never has to check it again.
 Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths and addresses (`settings`); any data.
 """
 
+from mlplatform.config.adaptation import AdaptationConfig
 from mlplatform.config.automation import DatasetAutomation, ExperimentAutomation
 from mlplatform.config.base import (
     ENTITY,
@@ -60,6 +61,7 @@ __all__ = [
     "SECRET_NAME",
     "TIMESTAMP",
     "VERSION_GROUPS",
+    "AdaptationConfig",
     "AllowedVersions",
     "AutoscalingConfig",
     "ColumnConfig",

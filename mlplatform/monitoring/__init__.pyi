@@ -12,7 +12,7 @@ from .prediction_log import (
 )
 from .report import DriftReport, ErrorDrift, FeatureDrift
 from .retrain import RetrainState, decide_retrain
-from .run import KeptReport, report_on
+from .run import KeptReport, adapt_intervals, report_on
 
 __all__ = [
     "DriftReport",
@@ -23,6 +23,7 @@ __all__ = [
     "PredictionLog",
     "RetrainState",
     "ServedPredictions",
+    "adapt_intervals",
     "build_report",
     "decide_retrain",
     "errors_folder",

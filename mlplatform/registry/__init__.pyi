@@ -1,6 +1,14 @@
 from .batch import answer_batch, with_observation
 from .digests import checked_folder
 from .forecaster import Answers, Contract, Forecaster
+from .interval_scale import (
+    IntervalScale,
+    Scale,
+    calibration_digest,
+    read_scale,
+    scale_of_pair,
+    write_scale,
+)
 from .marks import InputRules, Mark
 from .observation import can_fall_back, judge_observed, observed_shares, with_fallback
 from .stored_features import read_features, unknown_ahead, with_ahead
@@ -12,8 +20,11 @@ __all__ = [
     "Contract",
     "Forecaster",
     "InputRules",
+    "IntervalScale",
     "Mark",
+    "Scale",
     "answer_batch",
+    "calibration_digest",
     "can_fall_back",
     "checked_folder",
     "client_for",
@@ -23,9 +34,12 @@ __all__ = [
     "observed_shares",
     "open_tracking",
     "read_features",
+    "read_scale",
+    "scale_of_pair",
     "table_of_answers",
     "unknown_ahead",
     "with_ahead",
     "with_fallback",
     "with_observation",
+    "write_scale",
 ]

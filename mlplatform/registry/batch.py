@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ import pandas as pd
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule import Panel, to_utc_ns
 from mlplatform.registry.forecaster import Contract, Forecaster
+from mlplatform.registry.interval_scale import scale_of_model
 from mlplatform.registry.observation import Bools, judge_observed, with_fallback
 from mlplatform.registry.tables import answer_table, input_panel
+from mlplatform.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
         ValueError: if a column is missing, or no series can be answered.
     """
     contract = forecaster.contract
+    scale = scale_of_model(Settings.from_env(), contract.experiment, forecaster.model)
+    forecaster = replace(forecaster, interval_scale=scale)
     if contract.task != "forecast":
         panel = input_panel(contract, rows)
         return answer_table(contract, panel, forecaster.answer(panel))
