@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from mlplatform.config.adaptation import AdaptationConfig
 from mlplatform.config.answering import AnsweringConfig
 from mlplatform.config.automation import ExperimentAutomation, Owners, Tags
 from mlplatform.config.base import NAME_PATTERN, ConfigError, Frozen, PluginConfig, Task
@@ -60,6 +61,7 @@ class ExperimentConfig(Frozen):
     serving: AnsweringConfig = AnsweringConfig()
     forecasts: ForecastsConfig = ForecastsConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()
     nested: NestedConfig = NestedConfig()
     targets: tuple[str, ...] = Field(min_length=1)
     metric: str
