@@ -59,6 +59,7 @@ from serving.security import BodyLimitMiddleware, TokenMiddleware, require_admin
 from serving.service import Missing, PredictionService, ServedModel
 from serving.siblings import ONE, Siblings
 from serving.stages import Stage
+from serving.tracing import TracingMiddleware, tracer
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,9 @@ def _add_entrance(
     if settings.api_tokens:
         tokens = [*settings.api_tokens, *([settings.admin_token] if settings.admin_token else [])]
         app.enter_by(lambda inner: TokenMiddleware(inner, tokens, _answer_serving_error))
+    active = tracer()
+    if active is not None:
+        app.enter_by(lambda inner: TracingMiddleware(inner, active))
     # The last one is the outermost: refused bodies are observed too.
     app.enter_by(lambda inner: BodyLimitMiddleware(inner, settings.max_body_bytes))
     app.enter_by(

@@ -5,6 +5,7 @@ never has to check it again.
 Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths and addresses (`settings`); any data.
 """
 
+from mlplatform.config.adaptation import AdaptationConfig
 from mlplatform.config.alerts import ALERT_EVENTS, AlertChannel, AlertEvent, AlertsConfig, QuietHours
 from mlplatform.config.answering import AnsweringConfig, ChallengerConfig
 from mlplatform.config.automation import DatasetAutomation, ExperimentAutomation
@@ -67,6 +68,7 @@ __all__ = [
     "SECRET_NAME",
     "TIMESTAMP",
     "VERSION_GROUPS",
+    "AdaptationConfig",
     "AlertChannel",
     "AlertEvent",
     "AlertsConfig",

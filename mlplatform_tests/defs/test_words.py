@@ -218,6 +218,7 @@ EXPERIMENT_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "serving": ({"challenger": {"share": 0.2}}, {"serving_reload"}),
     "forecasts": ({"chunk_entities": 100}, {"forecasts"}),
     "drift": ({"quantile": 0.9}, {"drift_report"}),
+    "adaptation": ({"step_size": 0.02}, {"forecast_errors"}),
     "truth": ({"labels_from_dataset": True}, {"forecast_errors"}),
 }
 DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {
