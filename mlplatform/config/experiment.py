@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from mlplatform.config.adaptation import AdaptationConfig
+from mlplatform.config.answering import AnsweringConfig
 from mlplatform.config.automation import ExperimentAutomation, Owners, Tags
 from mlplatform.config.base import NAME_PATTERN, ConfigError, Frozen, PluginConfig, Task
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
@@ -24,6 +26,7 @@ from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
 from mlplatform.config.rules import plugin_mistakes
 from mlplatform.config.split import SplitConfig, forecast_split_mistakes, tabular_split_mistakes
+from mlplatform.config.truth import TruthConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
 from mlplatform.config.uncertainty import UncertaintyConfig
 from mlplatform.plugins import DRIFT_TESTS, EXECUTORS, METRICS, MODELS, SPLITTERS, PluginUse
@@ -51,11 +54,14 @@ class ExperimentConfig(Frozen):
     tuning: TuningConfig
     promotion: PromotionConfig
     drift: DriftConfig
+    truth: TruthConfig = TruthConfig()
     staleness: StalenessConfig = StalenessConfig()
     requests: RequestsConfig = RequestsConfig()
     observation: ObservationConfig = ObservationConfig()
+    serving: AnsweringConfig = AnsweringConfig()
     forecasts: ForecastsConfig = ForecastsConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()
     nested: NestedConfig = NestedConfig()
     targets: tuple[str, ...] = Field(min_length=1)
     metric: str
@@ -188,6 +194,8 @@ def plugin_uses(config: ExperimentConfig) -> Iterator[PluginUse]:
 
 def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
     dataset = config.dataset
+    if config.truth.labels_from_dataset:
+        yield "truth.labels_from_dataset is set, but is about tables; the truth of forecasts is always in the dataset"
     if dataset.kind != "timeseries":
         yield f"task 'forecast' needs a dataset of kind timeseries, but {dataset.name!r} is {dataset.kind}"
     for key in ("lookback", "horizon"):
@@ -217,6 +225,13 @@ def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
 
 def _tabular_mistakes(config: ExperimentConfig) -> Iterator[str]:
     dataset = config.dataset
+    if config.truth.labels_from_dataset and dataset.entity_column is None:
+        yield (
+            f"truth.labels_from_dataset is set, but dataset {dataset.name!r} has no entity_column by which its rows "
+            "could belong to predictions; send labels to POST /feedback instead"
+        )
+    if config.serving.fallback != "none":
+        yield f"serving.fallback is {config.serving.fallback!r}, but only a forecast can fall back; leave it out"
     if dataset.kind != "tabular":
         yield f"task {config.task!r} needs a dataset of kind tabular, but {dataset.name!r} is timeseries"
     if len(config.targets) != 1:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +22,7 @@ from mlplatform.config import ExperimentConfig, SearchDimension, bound_levels
 from mlplatform.cores import usable_cores
 from mlplatform.datamodule import Float32, ModelSpec, Samples, TabularSamples, WindowSamples
 from mlplatform.models.calibration import Calibration, Intervals
+from mlplatform.models.explanation import CannotExplainError, Explanation
 from mlplatform.models.window_scale import scaled_channels
 from mlplatform.plugins import MODELS, PluginUse
 
@@ -91,6 +92,7 @@ class Model(ABC, Generic[S]):
         has_quantiles: whether it can be fitted to the quantiles of the spec.
         reads_missing: whether it reads NaN as it is; a fit of the others refuses it.
         is_exact: whether the answer to a sample is the same to the last bit, whatever samples stand beside it.
+        explains: what its `explain` returns: `contributions`, `weights`, or nothing.
 
     Attributes:
         calibration: what turns its answers into prediction intervals; part of the stored model. `None` while there is
@@ -104,6 +106,7 @@ class Model(ABC, Generic[S]):
     has_quantiles: ClassVar[bool] = False
     reads_missing: ClassVar[bool] = False
     is_exact: ClassVar[bool] = False
+    explains: ClassVar[Literal["contributions", "weights"] | None] = None
 
     def __init__(self, params: ModelParams, spec: ModelSpec) -> None:
         self.params = params
@@ -229,6 +232,17 @@ class Model(ABC, Generic[S]):
         Parameters:
             samples: preprocessed, for example those of a pair's stored example.
         """
+
+    def explain(self, samples: S) -> Explanation:  # noqa: ARG002 (for subclasses)
+        """Return why it answers the samples as it does, in preprocessed space.
+
+        Raises:
+            CannotExplainError: if the family, or this model of it, has no such explanation.
+        """
+        able = ", ".join(name for name, family in MODELS if family.explains and self.spec.task in family.tasks)
+        raise CannotExplainError(
+            f"models of this family have no exact explanation; families that have for task {self.spec.task}: {able}"
+        )
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -99,7 +99,7 @@ def origin_features(samples: WindowSamples, spec: ModelSpec, params: LagFeatureP
 
 
 def _fill(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, with_known: bool) -> Float32:
-    plan = [(channel, *_steps(channel, spec, params)) for channel in _channels_read(spec, params)]
+    plan = feature_plan(spec, params)
     widths = [len(lags) + len(means) for _, lags, means in plan]
     calendar = CALENDAR_FEATURES if params.calendar else 0
     future = spec.horizon * len(spec.known) if with_known else 0
@@ -115,11 +115,17 @@ def _fill(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, wit
     for first in range(0, len(samples), BLOCK):
         block = slice(first, first + BLOCK)
         if params.calendar:
-            matrix[block, start : start + calendar] = calendar_features(samples.timestamps[samples.origins[block]])
+            times = spec.calendar.local(samples.timestamps[samples.origins[block]])
+            matrix[block, start : start + calendar] = calendar_features(times)
         for step in range(1, spec.horizon + 1) if future else ():
             column = start + calendar + (step - 1) * len(spec.known)
             matrix[block, column : column + len(spec.known)] = _known_change(samples, spec, step, block)
     return matrix
+
+
+def feature_plan(spec: ModelSpec, params: LagFeatureParams) -> list[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """Return the channels that are read, in order, each with its lags (0 is the last value itself) and its means."""
+    return [(channel, *_steps(channel, spec, params)) for channel in _channels_read(spec, params)]
 
 
 def _channels_read(spec: ModelSpec, params: LagFeatureParams) -> list[int]:
@@ -201,8 +207,8 @@ def step_features(samples: WindowSamples, spec: ModelSpec, params: LagFeaturePar
         blocks.append(_known_change(samples, spec, step, slice(None)))
     if params.calendar:
         # There may be no row, and so no timestamp, behind the origin.
-        ahead = np.timedelta64(step * spec.step_seconds, "s")
-        blocks.append(calendar_features(samples.origin_times + ahead))
+        ahead = spec.calendar.ahead(samples.origin_times, step)
+        blocks.append(calendar_features(spec.calendar.local(ahead)))
     return as_float32(np.hstack(blocks))
 
 

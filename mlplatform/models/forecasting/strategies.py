@@ -17,6 +17,8 @@ from pydantic import Field
 
 from mlplatform.datamodule import Float32, Int64, ModelSpec, WindowSamples
 from mlplatform.models.base import DirectFitModel, as_float32
+from mlplatform.models.explanation import Feature
+from mlplatform.models.forecasting.feature_names import origin_feature_names, step_feature_names
 from mlplatform.models.forecasting.lag_features import LagFeatureParams, last_observed, origin_features, step_features
 from mlplatform.models.sample_cache import keep_latest
 from mlplatform.models.window_scale import window_scales
@@ -169,6 +171,25 @@ def forecast(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, an
     return np.concatenate([ways[params.strategy](block, spec, params, answer) for block in blocks])
 
 
+def strategy_rows(samples: WindowSamples, spec: ModelSpec, params: StrategyParams) -> Float32:
+    """Return the rows that the models of a strategy read for its forecast: one per sample, or per sample and step.
+
+    Those of `recursive` depend on its own forecasts; here are those of its first step.
+    """
+    if params.strategy == "direct":
+        return origin_features(samples, spec, params, with_known=True)
+    features = origin_features(samples, spec, params, with_known=False)
+    steps = [1] if params.strategy == "recursive" else list(range(1, spec.horizon + 1))
+    return _rows_of_steps(samples, spec, params, features, steps)
+
+
+def strategy_features(spec: ModelSpec, params: StrategyParams) -> tuple[Feature, ...]:
+    """Return what the columns of `strategy_rows` are."""
+    if params.strategy == "direct":
+        return origin_feature_names(spec, params, with_known=True)
+    return (*origin_feature_names(spec, params, with_known=False), *step_feature_names(spec, params))
+
+
 def _direct(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
     changes = answer(origin_features(samples, spec, params, with_known=True))
     changes = changes.reshape(len(samples), len(spec.targets), spec.horizon, changes.shape[-1])
@@ -202,7 +223,7 @@ def _recursive(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, 
             unrolled[:, spec.lookback + step, list(spec.known)] = rows[:, list(spec.known)]
     times = samples.origin_times
     for step in range(spec.horizon):
-        moved = _moved(unrolled, times + np.timedelta64(step * spec.step_seconds, "s"), step, spec)
+        moved = _moved(unrolled, spec.calendar.ahead(times, step), step, spec)
         features = origin_features(moved, spec, params, with_known=False)
         changes = answer(_rows_of_steps(moved, spec, params, features, [1]))[..., 0]
         scales = window_scales(moved, spec, spec.targets)
@@ -227,4 +248,5 @@ def _moved(unrolled: Float32, times: np.ndarray, step: int, spec: ModelSpec) -> 
         known=spec.known,
         static=spec.static,
         step_seconds=spec.step_seconds,
+        calendar_text=spec.calendar_text,
     )

@@ -176,15 +176,25 @@ class WindowTensors:
             past = self.past_calendar.index_select(0, starts).transpose(1, 2)
         else:
             past = calendar(self._seconds(starts[:, None] + torch.arange(lookback, device=self.device)))
-        times = self._seconds(origins)[:, None] + self.ahead * self.samples.step_seconds
-        return past, calendar(times)
+        return past, calendar(self._seconds_ahead(origins))
 
     def _seconds(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the times of rows in whole seconds."""
+        """Return the local times of rows in whole seconds."""
+        return self._as_seconds(self.samples.timestamps[rows.cpu().numpy()])
+
+    def _seconds_ahead(self, origins: torch.Tensor) -> torch.Tensor:
+        """Return the local times of the horizon in whole seconds, of shape (B, H)."""
+        steps = self.samples.calendar
+        if steps.is_plain:
+            return self._seconds(origins)[:, None] + self.ahead * self.samples.step_seconds
+        times = self.samples.timestamps[origins.cpu().numpy()]
+        return self._as_seconds(steps.ahead(times[:, None], np.arange(1, self.samples.horizon + 1)))
+
+    def _as_seconds(self, times: np.ndarray) -> torch.Tensor:
         import torch
 
-        times = self.samples.timestamps[rows.cpu().numpy()].astype("datetime64[s]").astype(np.int64)
-        return torch.from_numpy(times).to(self.device)
+        seconds = self.samples.calendar.local(times).astype("datetime64[s]").astype(np.int64)
+        return torch.from_numpy(seconds).to(self.device)
 
     def _cached_calendar(self) -> torch.Tensor:
         """Return the calendar features of all rows, of shape (4, rows), kept with the samples."""
