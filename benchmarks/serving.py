@@ -4,6 +4,7 @@ rates     requests per second and CPU per request, beside `mlflow models serve` 
 overload  four hundred clients, idle connections and slow bodies: who is refused, how fast probes answer, recovery
 swaps     an alias that moves all the time and is found by polling alone
 hang      a Redis server that is stopped: requests with rows of their own, requests for the store, recovery
+arms      a challenger that answers half of the requests, or is asked in shadow, beside none
 
 `MLPLATFORM_HOME` must name an installation in which `fleet_xgboost` and `diabetes_xgboost` were trained and promoted
 (`make demo` and the job `train_diabetes_xgboost`). `SECONDS` and `ROUNDS` in the environment shorten or lengthen a run.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("rates", "overload", "swaps", "hang")
+PARTS = ("rates", "overload", "swaps", "hang", "arms")
 
 
 def main(parts: list[str]) -> int:
