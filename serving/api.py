@@ -35,6 +35,7 @@ from serving.fast_path import Answers, FastPath
 from serving.metrics import CONTENT_TYPE, ServingMetrics
 from serving.observation import ObservationMiddleware
 from serving.pages import add_pages
+from serving.platform import platform_routes
 from serving.protocols import protocol_routers
 from serving.schemas import (
     EntitiesRequest,
@@ -102,6 +103,7 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
     app.include_router(_operation_routes(service, settings, app.state.server))
     for router in protocol_routers(service, settings):
         app.include_router(router)
+    app.include_router(platform_routes(service, settings))
     add_pages(app, service)
     _add_entrance(app, predictions, settings, metrics, is_request_id_answered)
     app.add_exception_handler(ServingError, _answer_serving_error)

@@ -3,6 +3,7 @@ from .news import source_news
 from .parsing import parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
+from .simulation import FleetOptions, simulate_fleet
 from .validation import REASON, SINGLE_ENTITY, TIMELESS, Basis, Validated, off_grid_reason, validate
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "TIMELESS",
     "Basis",
     "DataError",
+    "FleetOptions",
     "SourceUnavailableError",
     "Validated",
     "entity_spans",
@@ -23,6 +25,7 @@ __all__ = [
     "parse_times",
     "read_raw",
     "require_raw",
+    "simulate_fleet",
     "source_news",
     "validate",
 ]
