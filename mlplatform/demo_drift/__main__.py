@@ -40,7 +40,8 @@ class Demo:
     def report(self, day: dt.date) -> None:
         """Live through a day and have its drift report made."""
         self.client.live_until(day + dt.timedelta(days=1))
-        tags = {"dagster/partition": day.isoformat()}
+        # As a backfill of that day would.
+        tags = {f"dagster/asset_partition_range_{end}": day.isoformat() for end in ("start", "end")}
         run_job(f"monitor_{EXPERIMENT}", self.environment, self.plant.folder / "monitor.log", tags)
         from mlplatform.monitoring import read_report
 
@@ -140,7 +141,8 @@ def _conclude(demo: Demo) -> None:
     client = demo.client
     production = PairStore(demo.settings).resolve(EXPERIMENT, PRODUCTION).version
     outcome = client.outcome()
-    reference = read_reports(demo.settings, EXPERIMENT)[0].errors.reference or 0.0
+    reports = read_reports(demo.settings, EXPERIMENT)
+    references = {each.pair_version: each.errors.reference for each in reports if each.errors.reference is not None}
     periods = {
         "before the failure": outcome[outcome["day"] < _moment(COOLING_FAILS)],
         "failed, version 1": outcome[(outcome["day"] >= _moment(COOLING_FAILS)) & (outcome["version"] == 1)],
@@ -149,7 +151,7 @@ def _conclude(demo: Demo) -> None:
     for name, part in periods.items():
         _say(f"     {name.ljust(20)} error {part['error'].mean():5.2f} K   coverage {part['covered'].mean():4.0%}")
     _say(f"     {client.answered} requests, {len(client.failed)} failed; version {production} is in production")
-    path = draw(outcome, demo.marks, reference, demo.plant.folder / "demo-drift.png")
+    path = draw(outcome, demo.marks, references, demo.plant.folder / "demo-drift.png")
     _say(f"     The picture: {path}")
     if client.failed:
         raise DemoError(f"a request failed: {client.failed[0]}")
