@@ -111,8 +111,10 @@ class DagsterClient:
         raise _unavailable(f"{found}; reload its code location, or see MLPLATFORM_DAGSTER_URL")
 
     def _ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        if not self._url.startswith(("http://", "https://")):
+            raise _unavailable(f"MLPLATFORM_DAGSTER_URL is {self._address!r}, which is no http address; correct it")
         body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(  # noqa: S310 - the operator's own address
+        request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
             self._url, body, {"Content-Type": "application/json"}
         )
         try:
