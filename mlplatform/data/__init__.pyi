@@ -1,6 +1,7 @@
 from .errors import DataError, SourceUnavailableError
+from .local_times import localise
 from .news import source_news
-from .parsing import parse_times
+from .parsing import parse_local_times, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
 from .simulation import FleetOptions, simulate_fleet
@@ -20,8 +21,10 @@ __all__ = [
     "Validated",
     "entity_spans",
     "ingest",
+    "localise",
     "off_grid_reason",
     "open_raw",
+    "parse_local_times",
     "parse_times",
     "read_raw",
     "require_raw",

@@ -112,7 +112,7 @@ def _window_hours(experiment: ExperimentConfig) -> float | None:
     """Return the length of the recent window; `None` where rows have no time grid."""
     if experiment.task != "forecast":
         return None
-    return experiment.drift.recent_steps * experiment.dataset.step.total_seconds() / 3600
+    return experiment.drift.recent_steps * experiment.dataset.nominal_step.total_seconds() / 3600
 
 
 def new_data_sensor(

@@ -3,11 +3,12 @@ from .picture import plot_sample
 from .rows import forecast_schema, forecast_table, left_out_table
 from .run import ForecastReport, make_forecasts
 from .scenario import read_scenario
-from .table import read_forecasts, read_left_out
+from .table import StoredRun, read_forecasts, read_left_out, stored_runs
 
 __all__ = [
     "Answering",
     "ForecastReport",
+    "StoredRun",
     "chunks",
     "forecast_schema",
     "forecast_table",
@@ -17,4 +18,5 @@ __all__ = [
     "read_forecasts",
     "read_left_out",
     "read_scenario",
+    "stored_runs",
 ]

@@ -191,6 +191,13 @@ def test_broken_data_are_not_trained_on_unless_someone_says_so(installation: Ins
         path.unlink()
 
 
+def test_a_token_gives_so_many_orders_at_once(installation: Installation) -> None:
+    answers = [installation.post(TRAIN, {}) for _ in range(25)]
+    assert [answer.status_code for answer in answers[:20]] == [422] * 20
+    assert (answers[-1].status_code, answers[-1].json()["error"]["code"]) == (429, "rate_limited")
+    assert int(answers[-1].headers["retry-after"]) >= 1
+
+
 def test_experiments_are_listed_with_versions_aliases_and_the_gate_s_word(installation: Installation) -> None:
     (listed,) = installation.client.get("/platform/experiments", headers=ADMIN).json()["experiments"]
     assert (listed["experiment"], listed["production"]) == (EXPERIMENT, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -31,11 +32,14 @@ from serving.platform.forms import (
 )
 from serving.platform.overview import overview
 from serving.protocols import described_body
+from serving.rate_limit import Buckets
 from serving.security import require_admin
 from serving.service import PredictionService
 from serving.stages import Stage
 
 WAITING, THREADS, DEADLINE_S = 8, 2, 40.0
+# Orders that a token may give, per second and at once: people and schedulers, not loops.
+ORDER_RATE, ORDER_BURST = 0.5, 20
 KEY_HEADER = "idempotency-key"
 _KEY, _RUN_ID = re.compile(r"[\x21-\x7e]{1,128}"), re.compile(r"[0-9a-fA-F-]{36}")
 # Tags of the runs that are launched here.
@@ -103,7 +107,7 @@ class _Asked:
 def platform_routes(service: PredictionService, settings: Settings) -> APIRouter:
     """Return the routes below `/platform`."""
     stage = Stage("work on the platform", waiting=WAITING, deadline_s=DEADLINE_S, threads=THREADS)
-    platform = _Platform(settings)
+    platform, buckets = _Platform(settings), Buckets(ORDER_RATE, ORDER_BURST)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -120,11 +124,8 @@ def platform_routes(service: PredictionService, settings: Settings) -> APIRouter
         return token_mark(authorization or "")
 
     async def ask(request: Request, action: str, name: str, form: type[AskedRequest]) -> Response:
-        mark, key = admit(request), request.headers.get(KEY_HEADER)
-        if key is not None and not _KEY.fullmatch(key):
-            raise ServingError(
-                422, "invalid_key", "Idempotency-Key must be 1 to 128 visible ASCII characters; shorten it"
-            )
+        mark, key = admit(request), _key_of(request)
+        _take_order(buckets, mark)
         body = await service.reader.read(request, form)
         config = await stage.run(platform.config, action, name, body, mark)
         asked = _Asked(action, name, body, config, mark, request.state.request_id, key)
@@ -135,7 +136,7 @@ def platform_routes(service: PredictionService, settings: Settings) -> APIRouter
         return {
             "response_model": RunAnswer,
             "status_code": 202,
-            "responses": {200: {"model": RunAnswer}, **_problems(401, 403, 404, 408, 409, 413, 415, 422, 503)},
+            "responses": {200: {"model": RunAnswer}, **_problems(401, 403, 404, 408, 409, 413, 415, 422, 429, 503)},
             "openapi_extra": {**described_body(form), "parameters": [_KEY_PARAMETER]},
         }
 
@@ -251,6 +252,31 @@ class _Platform:
                 f"this Idempotency-Key launched run {before.run_id} with another body; take a new key",
             )
         return before, True
+
+
+def _key_of(request: Request) -> str | None:
+    """Return the request's idempotency key, if it has one.
+
+    Raises:
+        ServingError: 422 for one that cannot be used.
+    """
+    key = request.headers.get(KEY_HEADER)
+    if key is not None and not _KEY.fullmatch(key):
+        message = "Idempotency-Key must be 1 to 128 visible ASCII characters; send another one"
+        raise ServingError(422, "invalid_key", message)
+    return key
+
+
+def _take_order(buckets: Buckets, mark: str) -> None:
+    """Count an order of a token.
+
+    Raises:
+        ServingError: 429 if it gives too many.
+    """
+    wait_s = buckets.take(mark.encode()).wait_s
+    if wait_s:
+        message = f"this token may give {ORDER_RATE:g} orders per second, {ORDER_BURST} at once; wait and ask again"
+        raise ServingError(429, "rate_limited", message, headers={"retry-after": str(math.ceil(wait_s))})
 
 
 def _answer(run: LaunchedRun, settings: Settings, status: int = 200, *, is_repeated: bool = False) -> Response:

@@ -2,7 +2,7 @@ from .features import feature_table_asset, online_features_asset
 from .folds import cv_folds_asset, fold_preprocessor_asset
 from .forecasts import forecasts_asset
 from .inputs import load_part, too_good_evidence
-from .monitoring import drift_report_asset, prediction_log_asset
+from .monitoring import drift_report_asset, forecast_errors_asset, prediction_log_asset
 from .nested_cv import nested_cv_asset
 from .promotion import (
     gate_metadata,
@@ -22,6 +22,7 @@ __all__ = [
     "drift_report_asset",
     "feature_table_asset",
     "fold_preprocessor_asset",
+    "forecast_errors_asset",
     "forecasts_asset",
     "gate_metadata",
     "load_part",

@@ -148,7 +148,7 @@ def serving_reload_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         after=[asset_key(experiment.name, PRODUCTION_ALIAS)],
         kinds={"task"},
         # Servers read the policies when they are told.
-        decided_by=experiment.model_dump(mode="json", include={"staleness", "requests", "observation"}),
+        decided_by=experiment.model_dump(mode="json", include={"staleness", "requests", "observation", "serving"}),
         description=(
             "Tells the servers about the production pair. Best effort: a server that is not running, or serves "
             "another experiment, is not an error."
