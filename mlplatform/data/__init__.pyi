@@ -4,6 +4,7 @@ from .news import source_news
 from .parsing import parse_local_times, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
+from .simulation import FleetOptions, simulate_fleet
 from .validation import REASON, SINGLE_ENTITY, TIMELESS, Basis, Validated, off_grid_reason, validate
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "TIMELESS",
     "Basis",
     "DataError",
+    "FleetOptions",
     "SourceUnavailableError",
     "Validated",
     "entity_spans",
@@ -26,6 +28,7 @@ __all__ = [
     "parse_times",
     "read_raw",
     "require_raw",
+    "simulate_fleet",
     "source_news",
     "validate",
 ]

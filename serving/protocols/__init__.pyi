@@ -1,3 +1,4 @@
+from .forms import described_body
 from .routers import protocol_requests, protocol_routers
 
-__all__ = ["protocol_requests", "protocol_routers"]
+__all__ = ["described_body", "protocol_requests", "protocol_routers"]
