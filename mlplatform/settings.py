@@ -87,6 +87,8 @@ class Settings:
         experiment: experiment that the prediction server answers for where a request names none.
         experiments: further ones that it serves; `*` stands for all there are.
         serving_config: option of the configuration group `serving`: the deployments on Ray Serve.
+        alerts_config: option of the configuration group `alerts`: who is told of what.
+        dagster_url: address of the Dagster page, which alerts link to and the platform API launches runs through.
         limits: what bounds its work.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
         api_tokens: bearer tokens, one of which every other request has to have; none is asked for while there are none.
@@ -125,6 +127,8 @@ class Settings:
     prediction_log_retention_days: int | None = None
     experiments: tuple[str, ...] = ()
     serving_config: str = "default"
+    alerts_config: str = "default"
+    dagster_url: str = "http://127.0.0.1:3000"
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
@@ -164,6 +168,8 @@ class Settings:
             prediction_log_retention_days=_optional_positive_int(env, "MLPLATFORM_PREDICTION_LOG_RETENTION_DAYS"),
             experiments=experiments,
             serving_config=env.get("MLPLATFORM_SERVING_CONFIG") or "default",
+            alerts_config=env.get("MLPLATFORM_ALERTS_CONFIG") or "default",
+            dagster_url=(env.get("MLPLATFORM_DAGSTER_URL") or cls.dagster_url).rstrip("/"),
             limits=ServerLimits.from_env(env),
             workers=_positive_int(env, "MLPLATFORM_WORKERS", cls.workers),
             access_log=_share(env, "MLPLATFORM_ACCESS_LOG", cls.access_log),

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlplatform.config import AnsweringConfig, DatasetConfig, ExperimentConfig, StalenessConfig, load_experiment
 from mlplatform.datamodule import Float32
-from mlplatform.registry import FallbackPolicy, Forecaster, input_panel
+from mlplatform.registry import FallbackPolicy, Forecaster, Scale, input_panel, scale_of_pair
 from mlplatform.registry.pairs import (
     Fetch,
     KeptPairs,
@@ -208,10 +208,15 @@ class BundleLoader:
         """Return the experiment's configuration as it is now."""
         return load_experiment(self.experiment, settings=self._settings)
 
+    def scale(self, pair: PairInfo) -> Scale | None:
+        """Return what the pair's intervals are scaled by now."""
+        return scale_of_pair(self._settings, self.experiment, pair.pair_id)
+
     def _bundle(self, pair: PairInfo, fetch: Fetch) -> Bundle:
         config = self.config()
         forecaster, rows, answer = load_with_example(fetch, pair)
         _check_example(pair, forecaster, rows, answer)
+        forecaster = replace(forecaster, interval_scale=self.scale(pair))
         rules = RowRules.of(forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
         batchable = is_batchable(forecaster, input_panel(pair.contract, rows))
         example = example_of(rows, config.dataset)
@@ -340,9 +345,12 @@ class BundleHolder:
         """Return a bundle under the policies that the configuration has now."""
         config = self._loader.config()
         rules = RowRules.of(loaded.forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
-        if (config.staleness, rules, config.serving) == (loaded.staleness, loaded.rules, loaded.answering):
+        scale, known = self._loader.scale(loaded.pair), loaded.forecaster.interval_scale
+        now, before = (config.staleness, rules, config.serving), (loaded.staleness, loaded.rules, loaded.answering)
+        if (now, scale) == (before, known):
             return loaded
-        return replace(loaded, staleness=config.staleness, rules=rules, answering=config.serving)
+        forecaster = replace(loaded.forecaster, interval_scale=scale)
+        return replace(loaded, staleness=config.staleness, rules=rules, answering=config.serving, forecaster=forecaster)
 
 
 def no_production_pair(experiment: str, refusal: str | None) -> ServingError:

@@ -20,6 +20,7 @@ from typing import Any
 from mlplatform.config import ConfigError, experiment_names
 from mlplatform.features import NOW, FeatureStoreError
 from mlplatform.settings import EVERY, ServerLimits, Settings
+from serving.alerting import tell_failed_load
 from serving.backend import DEFAULT, Challenger, Choice, EntityId, Prediction, ReloadReport, Served, Status
 from serving.batching import Batcher
 from serving.breaker import CircuitBreaker
@@ -110,7 +111,8 @@ class LocalBackend:
         self._challenger_lane = Lane(Stages(settings.limits))
         self._challenger_loading = Workers(1)
         self._challenger = self._challenger_holder()
-        self._keeper = Keeper(settings.experiment, self._refresh, settings.limits.poll_s)
+        told = tell_failed_load(settings, lambda: bundle.pair.version if (bundle := self._holder.current) else None)
+        self._keeper = Keeper(settings.experiment, self._refresh, settings.limits.poll_s, told)
         self._health = StoreHealth(self._probe)
         self._last = LastForecasts()
         self._is_open = False

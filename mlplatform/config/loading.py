@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from mlplatform.config.alerts import AlertsConfig
 from mlplatform.config.base import ConfigError
 from mlplatform.config.composition import compose, require_folders, state_of_files
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
@@ -19,7 +20,7 @@ from mlplatform.settings import PACKAGED_CONF, Settings
 EXAMPLES = ("experiment", "dataset")
 
 Loaded = TypeVar("Loaded", ExperimentConfig, DatasetConfig)
-Single = TypeVar("Single", DatasetConfig, ServingConfig)
+Single = TypeVar("Single", DatasetConfig, ServingConfig, AlertsConfig)
 
 
 def experiment_names(settings: Settings | None = None) -> tuple[str, ...]:
@@ -139,6 +140,15 @@ def load_serving(name: str = "default", settings: Settings | None = None) -> Ser
         ConfigError: if there is no such option or its file cannot be used.
     """
     return _file("serving", name, ServingConfig, settings or Settings.from_env())
+
+
+def load_alerts(name: str = "default", settings: Settings | None = None) -> AlertsConfig:
+    """Read and validate the option `name` of the group `alerts`: who is told of what.
+
+    Raises:
+        ConfigError: if there is no such option or its file cannot be used.
+    """
+    return _file("alerts", name, AlertsConfig, settings or Settings.from_env())
 
 
 def _file(group: str, name: str, model: type[Single], settings: Settings) -> Single:

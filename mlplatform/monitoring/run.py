@@ -1,4 +1,4 @@
-"""A report on the pair in production by the knowledge of a moment: what it reads, in which order, and what it keeps."""
+"""What a look at the pair in production reads, in which order, and what it keeps: a report, the scale of intervals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from mlplatform.config import TIMESTAMP, ExperimentConfig
 from mlplatform.datamodule import TRAIN, read_part
 from mlplatform.features import FeatureStoreError
 from mlplatform.features.retrieval import load_history
+from mlplatform.monitoring.adaptation import update_scale
 from mlplatform.monitoring.drift import build_report
 from mlplatform.monitoring.error_drift import judge_errors, reference_error_of
 from mlplatform.monitoring.kept_reports import read_report, write_report
 from mlplatform.monitoring.live_error import read_error_test, write_error_test
 from mlplatform.monitoring.report import DriftReport
-from mlplatform.registry.pairs import PRODUCTION, PairStore
+from mlplatform.registry import IntervalScale, write_scale
+from mlplatform.registry.pairs import PRODUCTION, PairNotFoundError, PairStore
 from mlplatform.settings import Settings
 
 
@@ -27,6 +29,19 @@ class KeptReport:
 
     report: DriftReport
     path: Path
+
+
+def adapt_intervals(config: ExperimentConfig, settings: Settings) -> IntervalScale | None:
+    """Have the intervals of the production pair follow what came true; see `update_scale`. `None` without a pair."""
+    if config.adaptation.step_size is None:
+        write_scale(None, settings, config.name)
+        return None
+    store = PairStore(settings)
+    try:
+        pair = store.resolve(config.registered_name, PRODUCTION)
+    except PairNotFoundError:
+        return None
+    return update_scale(config, settings, pair, store.load(pair).model, pd.Timestamp.now(tz="UTC"))
 
 
 def report_on(config: ExperimentConfig, settings: Settings, day: dt.date, clock: dt.datetime) -> KeptReport:

@@ -1,3 +1,3 @@
-from .routers import protocol_requests, protocol_routers
+from .routers import PROTOCOL_TAGS, protocol_requests, protocol_routers
 
-__all__ = ["protocol_requests", "protocol_routers"]
+__all__ = ["PROTOCOL_TAGS", "protocol_requests", "protocol_routers"]
