@@ -114,7 +114,7 @@ class ExperimentConfig(Frozen):
         parts = {"dataset", "features", "split", "preprocessing", "targets", "task", "lookback", "horizon"}
         # What is only said about a dataset, and which rows may come in, change no fold of the rows that are there.
         said = {
-            "dataset": {"owners", "tags", "automation", "future_tolerance", "max_gap"},
+            "dataset": {"owners", "tags", "automation", "removed_column", "future_tolerance", "max_gap"},
             "split": {"min_observed_share"},
         }
         values = self.model_dump(mode="json", include=parts, exclude=said)
@@ -193,6 +193,13 @@ def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
             yield (
                 f"targets names {target!r}, which is not among features.columns "
                 f"({', '.join(config.features.columns)}); a forecast reads the history of its targets"
+            )
+    bounds = {f"{target}{end}": target for target in config.targets for end in ("_lower", "_upper")}
+    for target in config.targets:
+        if config.uncertainty.coverage is not None and target in bounds:
+            yield (
+                f"targets names {target!r}, as the interval of target {bounds[target]!r} is called in tables of "
+                "answers; rename the column in the source, or make no intervals (uncertainty.coverage: null)"
             )
     try:
         context = preprocessing_context(config.preprocessing)

@@ -1,13 +1,16 @@
+from .columns import source_columns
 from .errors import DataError, SourceUnavailableError
-from .parsing import parse_times
+from .parsing import parse_marks, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
+from .removals import SINCE, gone_at, read_removals, write_removals
 from .validation import REASON, SINGLE_ENTITY, TIMELESS, Basis, Validated, off_grid_reason, validate
 
 __all__ = [
     "FIRST",
     "LAST",
     "REASON",
+    "SINCE",
     "SINGLE_ENTITY",
     "SPANS_FILE",
     "TIMELESS",
@@ -16,11 +19,16 @@ __all__ = [
     "SourceUnavailableError",
     "Validated",
     "entity_spans",
+    "gone_at",
     "ingest",
     "off_grid_reason",
     "open_raw",
+    "parse_marks",
     "parse_times",
     "read_raw",
+    "read_removals",
     "require_raw",
+    "source_columns",
     "validate",
+    "write_removals",
 ]

@@ -1,4 +1,5 @@
 from .feature_table import (
+    current_removals,
     entity_ranges,
     features_path,
     is_behind,
@@ -38,6 +39,7 @@ __all__ = [
     "Windows",
     "as_stored",
     "choose",
+    "current_removals",
     "differing",
     "entity_ranges",
     "features_path",
