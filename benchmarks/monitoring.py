@@ -34,9 +34,7 @@ from scipy.signal import lfilter
 from scipy.stats import ks_2samp
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, load_experiment
-from mlplatform.monitoring import build_report
-from mlplatform.monitoring.drift import DriftReport
-from mlplatform.monitoring.prediction_log import log_schema
+from mlplatform.monitoring import DriftReport, ErrorDrift, build_report
 
 Floats = npt.NDArray[np.float64]
 
@@ -104,9 +102,9 @@ class Bench:
         self, rows: pd.DataFrame, trained: int, until: int, previous: DriftReport | None = None, *, features: int
     ) -> DriftReport:
         """Return the report on the rows up to a step."""
-        nothing_served = log_schema().empty_table().to_pandas()
+        nothing_served = ErrorDrift(0, None, None, self.base.drift.error_ratio)
         config = self.config(features, category=CATEGORY in rows)
-        return build_report(config, 1, rows.iloc[:trained], rows.iloc[:until], nothing_served, None, previous=previous)
+        return build_report(config, 1, rows.iloc[:trained], rows.iloc[:until], nothing_served, previous=previous)
 
 
 def frame(values: Floats, categories: npt.NDArray[np.str_] | None = None) -> pd.DataFrame:

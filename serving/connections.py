@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from weakref import WeakSet
 
 # What nginx made the custom: the client closed the connection. Nobody reads it but log and metrics.
 CLIENT_LEFT = 499
 HEAD_DEADLINE_S = 15.0
 PROTOCOL = "PatientHTTPProtocol"
+# How long a connection without a request stays open when the server ends: one may be on its way.
+LAST_REQUEST_S = 0.2
 
 
 def http_protocol(head_deadline_s: float = HEAD_DEADLINE_S) -> type[asyncio.Protocol]:
@@ -31,16 +34,38 @@ def http_protocol(head_deadline_s: float = HEAD_DEADLINE_S) -> type[asyncio.Prot
     return type(PROTOCOL, (_PatientProtocol, auto.AutoHTTPProtocol), {"head_deadline_s": head_deadline_s})
 
 
-def answer_half_closed_clients() -> list[Any]:
-    """Have every uvicorn server that this process starts from now on use `http_protocol`.
-
-    For Ray Serve's HTTP proxy, which starts uvicorn itself and calls this first, expecting a list of middlewares.
-    """
+def answer_half_closed_clients() -> None:
+    """Have every uvicorn server that this process starts from now on use `http_protocol`."""
     from uvicorn.protocols.http import auto
 
     if auto.AutoHTTPProtocol.__name__ != PROTOCOL:
         auto.AutoHTTPProtocol = http_protocol()
-    return []
+
+
+class Door:
+    """Where connections of a process come in, for servers that do not let go of their sockets."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.inside: WeakSet[Any] = WeakSet()
+
+    def close(self, idle_s: float) -> None:
+        """Take no more connections; those that are in are closed with their next answer, or later if there is none.
+
+        Parameters:
+            idle_s: how long a connection may wait for its next request, in seconds. One that is closed at once could
+                have that on its way.
+        """
+        if self.is_open:
+            self.is_open = False
+            asyncio.get_running_loop().call_later(idle_s, self._end)
+
+    def _end(self) -> None:
+        for protocol in list(self.inside):
+            protocol.shutdown()
+
+
+DOOR = Door()
 
 
 class _PatientProtocol:
@@ -51,15 +76,22 @@ class _PatientProtocol:
     cycle: Any
     transport: asyncio.Transport
     _deadline: asyncio.TimerHandle | None = None
+    _is_ending = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)  # type: ignore[misc] # of uvicorn's class beside this one
+        if not DOOR.is_open:
+            transport.abort()
+            return
+        DOOR.inside.add(self)
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)  # type: ignore[misc]
         if self.cycle is not None and not self.cycle.response_complete:
             self._forget_deadline()
+            if self._is_ending:
+                self.cycle.keep_alive = False
         elif self._deadline is None:
             self._expect_head()
 
@@ -75,6 +107,14 @@ class _PatientProtocol:
             return False
         request.keep_alive = False
         return True
+
+    def shutdown(self) -> None:
+        """Close once what is asked, or just being asked, is answered; called when the server ends."""
+        if self._is_ending or (self.cycle is not None and not self.cycle.response_complete):
+            super().shutdown()  # type: ignore[misc]
+            return
+        self._is_ending = True
+        asyncio.get_running_loop().call_later(LAST_REQUEST_S, self.shutdown)
 
     def _expect_head(self) -> None:
         self._deadline = asyncio.get_running_loop().call_later(self.head_deadline_s, self.transport.close)

@@ -7,10 +7,17 @@ steps are the same functions is what makes the answers equal bit for bit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from mlplatform.config import DatasetConfig, StalenessConfig
-from mlplatform.features import EntityTypeError, StaleFeaturesError, StoreUnavailableError, UnknownEntityError
+from mlplatform.features import (
+    EntityTypeError,
+    ShortWindowError,
+    StaleFeaturesError,
+    StoreUnavailableError,
+    UnknownEntityError,
+)
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Contract, read_features
 from mlplatform.settings import Settings
@@ -40,11 +47,22 @@ def read_panel(
             at it.
 
     Raises:
-        ServingError: 404 for unknown entities, 409 for features older than the policy allows, 422 for ids of the wrong
-            type, 503 if the store does not answer.
+        ServingError: 404 for unknown entities, 409 for features older than the policy allows or too few of them, 422
+            for ids of the wrong type, 503 if the store does not answer.
+    """
+    with store_errors(dataset):
+        return read_features(contract, dataset, staleness, entities, time_point, settings)
+
+
+@contextmanager
+def store_errors(dataset: DatasetConfig) -> Iterator[None]:
+    """Turn what a read of the feature store raises into what clients are told.
+
+    Raises:
+        ServingError: as `read_panel` does.
     """
     try:
-        return read_features(contract, dataset, staleness, entities, time_point, settings)
+        yield
     except UnknownEntityError as error:
         details = [
             ErrorDetail(
@@ -60,6 +78,8 @@ def read_panel(
         expected = "ids of the type that the dataset has"
         detail = ErrorDetail(field="entities", found=str(error), expected=expected, action="correct them")
         raise invalid("invalid_request", [detail]) from error
+    except ShortWindowError as error:
+        raise _short_window(error) from error
     except StaleFeaturesError as error:
         raise _stale_features(error, dataset) from error
     except Exception as error:
@@ -91,6 +111,20 @@ def store_failure(dataset: DatasetConfig, error: Exception) -> str:
         f"the online feature store does not answer for dataset {dataset.name!r} ({found}); "
         "materialise online_features and check the store"
     )
+
+
+def _short_window(error: ShortWindowError) -> ServingError:
+    """Return a refusal of 409, as that of old features is: the store works, and others may be answered."""
+    details = [
+        ErrorDetail(
+            field="entities",
+            found=shown(entity),
+            expected="as many stored rows as a forecast reads",
+            action="leave it out until it has a longer history, or make the dataset's window_steps longer",
+        )
+        for entity in error.entities[:MAX_DETAILS]
+    ]
+    return ServingError(409, "short_window", str(error), details, entities=error.entities)
 
 
 def _stale_features(error: StaleFeaturesError, dataset: DatasetConfig) -> StaleFeaturesRefusedError:

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from mlplatform.config import DEPLOYMENTS, load_serving
+from mlplatform.config import load_serving
 from mlplatform.settings import Settings
 from serving.local import served_settings
-from serving.ray_app import APPLICATION, options_of
+from serving.ray_build import APPLICATION, options_of
 
 
 def serve_config(settings: Settings) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def serve_config(settings: Settings) -> dict[str, Any]:
         ConfigError: if the option of the group `serving` is unknown, or its file cannot be used.
     """
     config = load_serving(settings.serving_config, settings)
-    deployments = [{"name": name, **options_of(config.of(name))} for name in DEPLOYMENTS]
+    deployments = [{"name": name, **options_of(config.of(name))} for name in config.names]
     return {
         "http_options": {"host": "0.0.0.0", "port": 8000},  # noqa: S104 - inside of a pod, where probes come from outside
         "applications": [

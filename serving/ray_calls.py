@@ -33,27 +33,28 @@ async def repeated(call: Callable[[], Awaitable[T]]) -> T:
         try:
             return await call()
         except BackPressureError as error:
-            raise ServingError(
-                503,
-                "overloaded",
-                "all places of a service are taken; wait as long as Retry-After says and send the request again",
-                headers={"retry-after": "1"},
-            ) from error
+            raise overloaded() from error
         # What a replica computed is lost with it, so a call that was to read it ends as well.
         except (RayActorError, NodeDiedError, ObjectLostError, ReplicaUnavailableError) as error:
             if pause is None:
-                raise _unavailable() from error
+                raise unavailable() from error
             logger.warning("a replica is gone (%s); its call is repeated in %g s", type(error).__name__, pause)
             await asyncio.sleep(pause)
         except DeploymentUnavailableError as error:
-            raise _unavailable() from error
+            raise unavailable() from error
     raise AssertionError("the last attempt returns or raises")
 
 
-def _unavailable() -> ServingError:
-    return ServingError(
-        503,
-        "service_unavailable",
-        "replicas that the request needs are gone; wait as long as Retry-After says and send it again",
-        headers={"retry-after": "1"},
-    )
+def overloaded() -> ServingError:
+    """Return the error of a request for which replicas have no place."""
+    return _refused("overloaded", "all places of a service are taken")
+
+
+def unavailable() -> ServingError:
+    """Return the error of a request that needs replicas that are gone."""
+    return _refused("service_unavailable", "replicas that the request needs are gone")
+
+
+def _refused(code: str, found: str) -> ServingError:
+    message = f"{found}; wait as long as Retry-After says and send the request again"
+    return ServingError(503, code, message, headers={"retry-after": "1"})

@@ -22,9 +22,8 @@ from mlplatform.training import (
     PartScores,
     RunCheckpoints,
     fit_preprocessor,
-    reading,
+    scales_for,
     score_part,
-    seasonal_scale,
     trainer_for,
 )
 from mlplatform.tuning import FittedTrial, fit_on_folds, tune
@@ -205,15 +204,15 @@ def train_candidate(
     """
     log = log or logging.getLogger(__name__)
     tuning = tune(config, folds, journal, log, checkpoints)
-    log.info(f"pruning saved {tuning.saved_share:.0%} of the study's compute")
+    log.info(f"{tuning.counts}; pruning saved {tuning.saved_share:.0%} of the study's compute")
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
     # Transformed and cut once, for the candidate and every baseline.
     samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
-    scale = seasonal_scale(train.panel, config.targets, config.season) if reading(config.metrics, "scale") else None
+    scales = scales_for(config, train.panel)
     model, refit_curves, seconds = _refit(config, samples, spec, config.model.family, tuning.best, checkpoints)
     seconds += tuning.fit_seconds
     calibrate(config, model, folds, tuning.best, log)
-    scores = {part: score_part(module, manager, model, scale) for part, module in held_out.items()}
+    scores = {part: score_part(module, manager, model, scales) for part, module in held_out.items()}
     log.info(f"{config.model.family}: {_describe(config, tuning.best.mean(config.metric), scores)}")
 
     baselines = {}
@@ -223,7 +222,7 @@ def train_candidate(
         fitted, _, refit_seconds = _refit(config, samples, spec, baseline.name, trial, checkpoints)
         seconds += trial.fit_seconds + refit_seconds
         calibrate(config, fitted, folds, trial, log)
-        parts = {part: score_part(module, manager, fitted, scale) for part, module in held_out.items()}
+        parts = {part: score_part(module, manager, fitted, scales) for part, module in held_out.items()}
         baselines[baseline.name] = ModelReport.of(trial.fold_scores, parts)
         log.info(f"baseline {baseline.name}: {_describe(config, trial.mean(config.metric), parts)}")
 
@@ -271,7 +270,10 @@ def calibrate(
         return
     held_out = [(fold.validation, bounds) for fold, bounds in zip(folds, trial.bounds, strict=True)]
     try:
-        model.calibration = Calibration.fit(held_out, config.uncertainty.coverage)
+        if config.uncertainty.calibration == "auto":
+            model.calibration = Calibration.chosen(held_out, config.uncertainty.coverage, config.season)
+        else:
+            model.calibration = Calibration.fit(held_out, config.uncertainty.coverage)
     except ValueError as error:
         log.warning(f"no prediction intervals: {error}")
 

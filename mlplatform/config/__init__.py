@@ -5,6 +5,8 @@ never has to check it again.
 Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths and addresses (`settings`); any data.
 """
 
+from mlplatform.config.alerts import ALERT_EVENTS, AlertChannel, AlertEvent, AlertsConfig, QuietHours
+from mlplatform.config.answering import AnsweringConfig, ChallengerConfig
 from mlplatform.config.automation import DatasetAutomation, ExperimentAutomation
 from mlplatform.config.base import (
     ENTITY,
@@ -18,6 +20,7 @@ from mlplatform.config.base import (
     UtcDatetime,
     time_step,
 )
+from mlplatform.config.check import Listing, check_all
 from mlplatform.config.dataset import (
     ColumnConfig,
     DatasetConfig,
@@ -31,6 +34,7 @@ from mlplatform.config.features import FeaturesConfig
 from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
 from mlplatform.config.loading import (
     experiment_names,
+    load_alerts,
     load_all_datasets,
     load_all_experiments,
     load_dataset,
@@ -45,21 +49,29 @@ from mlplatform.config.observation import ObservationConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, preprocessing_context
 from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
-from mlplatform.config.serving import DEPLOYMENTS, AutoscalingConfig, DeploymentConfig, ServingConfig
+from mlplatform.config.retraining import RetrainConfig
+from mlplatform.config.serving import DEPLOYMENTS, INGRESS, AutoscalingConfig, DeploymentConfig, ServingConfig
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
 from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
 from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
+    "ALERT_EVENTS",
     "DEPLOYMENTS",
     "ENTITY",
+    "INGRESS",
     "NAME_PATTERN",
     "SECRET_NAME",
     "TIMESTAMP",
     "VERSION_GROUPS",
+    "AlertChannel",
+    "AlertEvent",
+    "AlertsConfig",
     "AllowedVersions",
+    "AnsweringConfig",
     "AutoscalingConfig",
+    "ChallengerConfig",
     "ColumnConfig",
     "ConfigError",
     "DatasetAutomation",
@@ -73,6 +85,7 @@ __all__ = [
     "ForecastDatabase",
     "ForecastsConfig",
     "Frozen",
+    "Listing",
     "ModelConfig",
     "NestedConfig",
     "ObservationConfig",
@@ -80,7 +93,9 @@ __all__ = [
     "PluginConfig",
     "PreprocessingConfig",
     "PromotionConfig",
+    "QuietHours",
     "RequestsConfig",
+    "RetrainConfig",
     "SearchDimension",
     "ServingConfig",
     "SourceConfig",
@@ -93,9 +108,11 @@ __all__ = [
     "UtcDatetime",
     "apply_versions",
     "bound_levels",
+    "check_all",
     "check_conditions",
     "check_source",
     "experiment_names",
+    "load_alerts",
     "load_all_datasets",
     "load_all_experiments",
     "load_dataset",

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from mlplatform.config.answering import AnsweringConfig
 from mlplatform.config.automation import ExperimentAutomation, Owners, Tags
 from mlplatform.config.base import NAME_PATTERN, ConfigError, Frozen, PluginConfig, Task
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
@@ -23,6 +24,7 @@ from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
 from mlplatform.config.rules import plugin_mistakes
 from mlplatform.config.split import SplitConfig, forecast_split_mistakes, tabular_split_mistakes
+from mlplatform.config.truth import TruthConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
 from mlplatform.config.uncertainty import UncertaintyConfig
 from mlplatform.plugins import DRIFT_TESTS, EXECUTORS, METRICS, MODELS, SPLITTERS, PluginUse
@@ -50,9 +52,11 @@ class ExperimentConfig(Frozen):
     tuning: TuningConfig
     promotion: PromotionConfig
     drift: DriftConfig
+    truth: TruthConfig = TruthConfig()
     staleness: StalenessConfig = StalenessConfig()
     requests: RequestsConfig = RequestsConfig()
     observation: ObservationConfig = ObservationConfig()
+    serving: AnsweringConfig = AnsweringConfig()
     forecasts: ForecastsConfig = ForecastsConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     nested: NestedConfig = NestedConfig()
@@ -121,6 +125,8 @@ class ExperimentConfig(Frozen):
         if self.dataset.entity_type == "auto":
             # As ids were made before there was the setting; folds and studies of then stay valid.
             del values["dataset"]["entity_type"]
+        if self.preprocessing.scaling == "none":
+            del values["preprocessing"]["scaling"]
         # Digests of folds that were stored before there was a choice are those of today's default.
         if self.split.membership == "identity":
             del values["split"]["membership"]
@@ -179,11 +185,28 @@ def plugin_uses(config: ExperimentConfig) -> Iterator[PluginUse]:
 
 def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
     dataset = config.dataset
+    if config.truth.labels_from_dataset:
+        yield "truth.labels_from_dataset is set, but is about tables; the truth of forecasts is always in the dataset"
     if dataset.kind != "timeseries":
         yield f"task 'forecast' needs a dataset of kind timeseries, but {dataset.name!r} is {dataset.kind}"
     for key in ("lookback", "horizon"):
         if getattr(config, key) < 1:
             yield f"{key} must be at least 1 for task 'forecast', but is {getattr(config, key)}"
+    yield from _forecast_target_mistakes(config)
+    try:
+        context = preprocessing_context(config.preprocessing)
+    except ValueError:
+        context = 0  # a step that cannot be made is told of by the rules of plug-ins
+    if config.lookback + context > dataset.window_steps:
+        yield (
+            f"lookback {config.lookback} and {context} steps of preprocessing context exceed "
+            f"dataset.window_steps {dataset.window_steps} of {dataset.name!r}"
+        )
+    yield from forecast_split_mistakes(config.split, config.lookback, context, config.horizon)
+
+
+def _forecast_target_mistakes(config: ExperimentConfig) -> Iterator[str]:
+    dataset = config.dataset
     for target in dict.fromkeys(config.targets):
         if target not in dataset.columns:
             continue
@@ -201,20 +224,17 @@ def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
                 f"targets names {target!r}, as the interval of target {bounds[target]!r} is called in tables of "
                 "answers; rename the column in the source, or make no intervals (uncertainty.coverage: null)"
             )
-    try:
-        context = preprocessing_context(config.preprocessing)
-    except ValueError:
-        context = 0  # a step that cannot be made is told of by the rules of plug-ins
-    if config.lookback + context > dataset.window_steps:
-        yield (
-            f"lookback {config.lookback} and {context} steps of preprocessing context exceed "
-            f"dataset.window_steps {dataset.window_steps} of {dataset.name!r}"
-        )
-    yield from forecast_split_mistakes(config.split, config.lookback, context, config.horizon)
 
 
 def _tabular_mistakes(config: ExperimentConfig) -> Iterator[str]:
     dataset = config.dataset
+    if config.truth.labels_from_dataset and dataset.entity_column is None:
+        yield (
+            f"truth.labels_from_dataset is set, but dataset {dataset.name!r} has no entity_column by which its rows "
+            "could belong to predictions; send labels to POST /feedback instead"
+        )
+    if config.serving.fallback != "none":
+        yield f"serving.fallback is {config.serving.fallback!r}, but only a forecast can fall back; leave it out"
     if dataset.kind != "tabular":
         yield f"task {config.task!r} needs a dataset of kind tabular, but {dataset.name!r} is timeseries"
     if len(config.targets) != 1:

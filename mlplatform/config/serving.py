@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from mlplatform.config.base import Frozen
 
-DEPLOYMENTS = ("ForecastAPI", "FeastService", "PreprocessingService", "ModelService")
+INGRESS = "ForecastAPI"
+DEPLOYMENTS = (INGRESS, "FeastService", "PreprocessingService", "ModelService")
 
 
 class AutoscalingConfig(Frozen):
@@ -54,8 +57,15 @@ class DeploymentConfig(Frozen):
 
 
 class ServingConfig(Frozen):
-    """The deployments on Ray Serve by name; those that are not named have the defaults."""
+    """The deployments on Ray Serve by name; those that are not named have the defaults.
 
+    In `split` mode every step of a prediction is a deployment of its own, scaled by itself; in `fused` mode the ingress
+    takes all steps, so nothing travels between processes. `dashboard` is that of a Ray instance that the server starts
+    itself; it listens on the loopback interface.
+    """
+
+    mode: Literal["split", "fused"] = "split"
+    dashboard: bool = False
     deployments: dict[str, DeploymentConfig] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -63,7 +73,18 @@ class ServingConfig(Frozen):
         unknown = sorted(set(self.deployments) - set(DEPLOYMENTS))
         if unknown:
             raise ValueError(f"unknown deployments {', '.join(unknown)}; known: {', '.join(DEPLOYMENTS)}")
+        absent = [name for name in self.deployments if name not in self.names]
+        if absent:
+            raise ValueError(
+                f"deployments {', '.join(absent)} do not exist in fused mode, where {INGRESS} takes all steps; leave "
+                "them out, or set mode to split"
+            )
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The deployments that the mode has."""
+        return DEPLOYMENTS if self.mode == "split" else (INGRESS,)
 
     def of(self, deployment: str) -> DeploymentConfig:
         """Return what holds for a deployment."""

@@ -1,6 +1,7 @@
 from .columns import source_columns
 from .errors import DataError, SourceUnavailableError
-from .parsing import parse_marks, parse_times
+from .news import source_news
+from .parsing import parse_local_times, parse_marks, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
 from .removals import SINCE, gone_at, read_removals, write_removals
@@ -23,12 +24,14 @@ __all__ = [
     "ingest",
     "off_grid_reason",
     "open_raw",
+    "parse_local_times",
     "parse_marks",
     "parse_times",
     "read_raw",
     "read_removals",
     "require_raw",
     "source_columns",
+    "source_news",
     "validate",
     "write_removals",
 ]

@@ -173,6 +173,8 @@ def raw_shape(dataset: DatasetConfig) -> dict[str, Any]:
         "period": dataset.period,
         "columns": columns,
     }
+    # What came later stands there only if it says something, so that tables of before agree.
+    shape |= dataset.model_dump(mode="json", include={"timezone", "weekmask", "holidays"})
     # Tables stored before there were the settings were made as their defaults make them.
     if dataset.entity_type != "auto":
         shape["entity_type"] = dataset.entity_type

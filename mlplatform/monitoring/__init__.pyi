@@ -1,5 +1,7 @@
-from .drift import build_report, read_report, recent_predictions, update_error_test, write_report
-from .live_error import read_error_test, write_error_test
+from .drift import build_report
+from .feedback import Label, keep_labels, maintain_feedback
+from .forecast_errors import errors_folder, summarise_errors, update_errors
+from .kept_reports import read_report, read_reports, write_report
 from .prediction_log import (
     PredictionLog,
     ServedPredictions,
@@ -8,22 +10,29 @@ from .prediction_log import (
     read_predictions,
     summarise_predictions,
 )
-from .retrain import RetrainState, decide_retrain
+from .report import DriftReport, ErrorDrift, FeatureDrift
+from .run import KeptReport, report_on
 
 __all__ = [
+    "DriftReport",
+    "ErrorDrift",
+    "FeatureDrift",
+    "KeptReport",
+    "Label",
     "PredictionLog",
-    "RetrainState",
     "ServedPredictions",
     "build_report",
-    "decide_retrain",
+    "errors_folder",
+    "keep_labels",
+    "maintain_feedback",
     "maintain_predictions",
     "prediction_batches",
-    "read_error_test",
     "read_predictions",
     "read_report",
-    "recent_predictions",
+    "read_reports",
+    "report_on",
+    "summarise_errors",
     "summarise_predictions",
-    "update_error_test",
-    "write_error_test",
+    "update_errors",
     "write_report",
 ]

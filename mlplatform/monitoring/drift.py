@@ -8,22 +8,18 @@ and fire on every autocorrelated series.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig
+from mlplatform.config import TIMESTAMP, ExperimentConfig
+from mlplatform.datamodule import to_utc_ns
 from mlplatform.monitoring.blocks import Blocks, cut_blocks, cut_table
 from mlplatform.monitoring.evidence import Evidence, Judge
-from mlplatform.monitoring.live_error import ErrorTest
-from mlplatform.monitoring.prediction_log import log_schema, prediction_batches
 from mlplatform.monitoring.quality import (
     QualityBreak,
     freshness_breaks,
@@ -41,6 +37,18 @@ from mlplatform.monitoring.questions import (
     findings,
     newest_only,
 )
+from mlplatform.monitoring.report import (
+    BROKEN,
+    DRIFT,
+    NOVEL_SEASON,
+    SHORT,
+    STEADY,
+    SUSPECTED,
+    TREND,
+    DriftReport,
+    ErrorDrift,
+    FeatureDrift,
+)
 from mlplatform.monitoring.statistics import (
     category_distances,
     category_shares,
@@ -48,8 +56,6 @@ from mlplatform.monitoring.statistics import (
     standardise,
 )
 from mlplatform.plugins import DRIFT_TESTS
-from mlplatform.settings import Settings
-from mlplatform.storage import atomic_file
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,179 +63,10 @@ Floats = npt.NDArray[np.float64]
 CALIBRATION_STRETCHES = 60
 # Values per sample that a distance is computed on, at most.
 SAMPLE = 4_000
-# What is known about a feature. A change is suspected at first. It is drift at once where its adjusted p-value is below
-# this part of the false-alarm rate, and else if it is still there a recent window later, in rows that are all new.
-STEADY, SUSPECTED, DRIFT, SHORT, BROKEN = "steady", "suspected", "drift", "not enough history", "broken"
-TREND, NOVEL_SEASON = "trend", "novel season"
+# A suspicion is drift at once where its adjusted p-value is below this part of the false-alarm rate.
 AT_ONCE = 0.05
 # Below this many years of training rows a season may come that they do not hold.
 A_YEAR = 0.9
-# The live error has risen if it is beyond this part of the way from the reference error to its `error_ratio` times; the
-# test of that raises a false alarm once in so many days on average, or less often.
-TOLERATED_RISE, DAYS_TO_FALSE_ALARM = 0.5, 730.0
-# What the served errors are computed from.
-PREDICTION_COLUMNS = (
-    "served_at",
-    "version",
-    "entity_id",
-    "origin",
-    "target",
-    "event_timestamp",
-    "value",
-    "observed",
-    "is_fallback",
-)
-
-
-@dataclass(frozen=True)
-class FeatureDrift:
-    """What is known about one feature, or about the correlations of all features.
-
-    Attributes:
-        distance: between recent rows and training rows, by the configured test.
-        threshold: the configured quantile of such distances between stretches of the training rows.
-        status: `steady`, `suspected`, `drift`, `trend`, `novel season`, `not enough history` or `broken`; `None` in
-            reports of earlier versions, which judged by the threshold.
-        kinds: what has changed, such as `level` or `spread`.
-        q: the share of false alarms among alarms as strong as this; `None` where nothing could be asked.
-        suspected_since: newest row of the first report of the unbroken row of reports that suspected it, ISO 8601.
-    """
-
-    column: str
-    distance: float
-    threshold: float
-    status: str | None = None
-    kinds: tuple[str, ...] = ()
-    q: float | None = None
-    suspected_since: str | None = None
-
-    @property
-    def is_drifted(self) -> bool:
-        """Whether the feature has drifted, beyond suspicion."""
-        return self.distance > self.threshold if self.status is None else self.status == DRIFT
-
-    @property
-    def is_suspected(self) -> bool:
-        """Whether this report alone would raise an alarm."""
-        return self.is_drifted or self.status == SUSPECTED
-
-
-@dataclass(frozen=True)
-class ErrorDrift:
-    """Served errors against the reference error of the production pair.
-
-    Attributes:
-        predictions: served forecasts for the recent time steps whose truth is known by now. What stood in for one, or
-            was made from less than `observation.min_observed` of its lookback, is no error of the model.
-        recent: mean absolute error of those, None where there are too few.
-        reference: mean absolute error of the pair on its reference set; None for tabular tasks, whose served errors are
-            not followed.
-        evidence, evidence_limit: the sequential test of the live error (`live_error`) and where it alarms; `None` where
-            it has not been made.
-    """
-
-    predictions: int
-    recent: float | None
-    reference: float | None
-    ratio_limit: float
-    evidence: float | None = None
-    evidence_limit: float | None = None
-
-    @property
-    def has_risen(self) -> bool:
-        """Whether the sequential test says so."""
-        return self.evidence is not None and self.evidence_limit is not None and self.evidence >= self.evidence_limit
-
-    @property
-    def is_drifted(self) -> bool:
-        """Whether the recent error exceeds the reference error by more than the configured ratio, or has risen."""
-        if self.has_risen:
-            return True
-        if self.recent is None or self.reference is None:
-            return False
-        return self.recent > self.ratio_limit * self.reference
-
-
-@dataclass(frozen=True)
-class DriftReport:
-    """What was compared and what drifted.
-
-    Attributes:
-        pair_version: the production pair the report is about.
-        data_until: newest time stamp of the recent rows, ISO 8601.
-        quality: what is broken; while anything is, nothing should be trained.
-    """
-
-    experiment: str
-    pair_version: int
-    split_version: str
-    data_until: str
-    features: tuple[FeatureDrift, ...]
-    errors: ErrorDrift
-    created_at: str
-    quality: tuple[QualityBreak, ...] = ()
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether something is wrong with the data themselves."""
-        return bool(self.quality)
-
-    @property
-    def suspects(self) -> tuple[str, ...]:
-        """The features that this report alone would raise an alarm for."""
-        return tuple(drift.column for drift in self.features if drift.is_suspected)
-
-    @property
-    def is_drifted(self) -> bool:
-        """Whether anything drifted."""
-        return bool(self.causes)
-
-    @property
-    def causes(self) -> tuple[str, ...]:
-        """What drifted: `feature:<column>` and `errors`."""
-        causes = [f"feature:{drift.column}" for drift in self.features if drift.is_drifted]
-        return (*causes, *(["errors"] if self.errors.is_drifted else []))
-
-    @property
-    def cause_id(self) -> str:
-        """The same for the same kind of drift of the same production pair, so that one cause is acted on once."""
-        kinds = sorted({cause.partition(":")[0] for cause in self.causes})
-        text = json.dumps([self.experiment, self.pair_version, kinds])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def to_json(self) -> str:
-        """Return the report as JSON."""
-        return json.dumps(asdict(self), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> DriftReport:
-        """Rebuild a report from JSON."""
-        values = json.loads(text)
-        values["features"] = tuple(
-            FeatureDrift(**feature | {"kinds": tuple(feature.get("kinds", ()))}) for feature in values["features"]
-        )
-        values["quality"] = tuple(QualityBreak(**each) for each in values.get("quality", ()))
-        values["errors"] = ErrorDrift(**values["errors"])
-        return cls(**values)
-
-
-def report_path(settings: Settings, experiment: str) -> Path:
-    """Return where an experiment's newest report is kept."""
-    return settings.home / "monitoring" / experiment / "drift_report.json"
-
-
-def write_report(report: DriftReport, settings: Settings) -> Path:
-    """Store a report as the newest one."""
-    path = report_path(settings, report.experiment)
-    with atomic_file(path) as temporary:
-        temporary.write_text(report.to_json())
-    return path
-
-
-def read_report(settings: Settings, experiment: str) -> DriftReport | None:
-    """Return the newest report, or None if there is none yet."""
-    path = report_path(settings, experiment)
-    return DriftReport.from_json(path.read_text()) if path.exists() else None
 
 
 def build_report(
@@ -237,30 +74,24 @@ def build_report(
     pair_version: int,
     train: pd.DataFrame,
     history: pd.DataFrame,
-    predictions: pd.DataFrame,
-    reference_error: float | None,
+    errors: ErrorDrift,
     *,
     previous: DriftReport | None = None,
-    error_test: ErrorTest | None = None,
     now: dt.datetime | None = None,
 ) -> DriftReport:
-    """Compare the newest rows of `history` with the training rows, and served predictions with what came true.
+    """Compare the newest rows of `history` with the training rows.
 
     Parameters:
         config: the configuration of the production pair.
         train: training rows of its split version.
         history: all rows up to now, in canonical form.
-        predictions: the prediction log in long form, or what `recent_predictions` leaves of it.
-        reference_error: mean absolute error of the pair on its reference set, in original units; None if unknown.
+        errors: what is known of the pair's live error (`error_drift`).
         previous: the report before, which a change may have been suspected in already.
-        error_test: the sequential test of the pair's live error, up to now.
-        now: the present; by default, the clock's.
+        now: the moment by whose knowledge the report is made, which is about its day; by default, the clock's.
     """
-    now = now or dt.datetime.now(dt.UTC)
+    made_at = dt.datetime.now(dt.UTC)
+    now = now or made_at
     recent = _recent(config, history)
-    errors = _error_drift(config, pair_version, recent, predictions, reference_error)
-    if error_test is not None:
-        errors = replace(errors, evidence=error_test.evidence, evidence_limit=_evidence_limit(config))
     report = DriftReport(
         experiment=config.name,
         pair_version=pair_version,
@@ -268,7 +99,8 @@ def build_report(
         data_until=recent[TIMESTAMP].max().isoformat(),
         features=(),
         errors=errors,
-        created_at=now.isoformat(timespec="seconds"),
+        created_at=made_at.isoformat(timespec="microseconds"),
+        day=now.astimezone(dt.UTC).date().isoformat(),
     )
     look = _Look.at(config, train, history)
     quality = _quality(config, look, history, now)
@@ -287,80 +119,8 @@ def build_report(
     return replace(report, features=tuple(judged), quality=tuple(quality))
 
 
-def update_error_test(
-    config: ExperimentConfig,
-    pair_version: int,
-    history: pd.DataFrame,
-    predictions: pd.DataFrame,
-    reference_error: float | None,
-    state: ErrorTest | None,
-) -> ErrorTest | None:
-    """Return the sequential test of a pair's live error after the blocks of time that are complete by now.
-
-    A block is as long as the horizon, beyond which the errors of a good forecast no longer depend on each other. What
-    is logged for a block after it was counted is left out.
-
-    Parameters:
-        state: the test so far; that of another pair is forgotten.
-
-    Returns:
-        `None` where errors are not followed: tabular tasks, and pairs without a reference error.
-    """
-    if config.task != "forecast" or not reference_error:
-        return None
-    limit = reference_error * (1.0 + TOLERATED_RISE * (config.drift.error_ratio - 1.0))
-    if state is None or (state.version, state.limit) != (pair_version, limit):
-        state = ErrorTest(pair_version, limit)
-    after = pd.Timestamp(state.until) if state.until else pd.Timestamp.min.tz_localize("UTC")
-    newest = history[TIMESTAMP].max()
-    length = config.horizon * pd.Timedelta(config.dataset.step)
-    served = predictions[(predictions["version"] == pair_version) & (predictions["event_timestamp"] > after)]
-    if served.empty:
-        return state
-    truth = history[history[TIMESTAMP] >= served["event_timestamp"].min()]
-    misses = _misses(config, pair_version, truth, served)
-    if misses.empty:
-        return state
-    # A block ends with a multiple of its length, so that every look cuts the same blocks.
-    ends = misses[TIMESTAMP].dt.ceil(length)
-    complete = ends <= newest
-    errors = misses["miss"][complete].groupby(ends[complete]).mean().sort_index()
-    if errors.empty:
-        return state
-    return state.updated(errors.to_numpy(dtype=np.float64), errors.index[-1].isoformat())
-
-
-def _evidence_limit(config: ExperimentConfig) -> float:
-    blocks_per_day = pd.Timedelta(days=1) / (config.horizon * pd.Timedelta(config.dataset.step))
-    return DAYS_TO_FALSE_ALARM * blocks_per_day
-
-
-def recent_predictions(
-    settings: Settings, config: ExperimentConfig, pair_version: int, history: pd.DataFrame, since: dt.datetime
-) -> pd.DataFrame:
-    """Return what `build_report` needs of the prediction log, in memory that its length does not change: what a pair
-    predicted for the newest `recent_steps` of `history`. Empty for tabular tasks.
-
-    Parameters:
-        since: leaves out what was served earlier, such as before the pair was registered.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    names = pa.schema([log_schema().field(name) for name in PREDICTION_COLUMNS])
-    kept = [names.empty_table()]
-    if config.task == "forecast":
-        start = pa.scalar(_recent_start(config, history), pa.timestamp("ns", tz="UTC"))
-        is_asked = (pc.field("version") == pair_version) & (pc.field("event_timestamp") > start)
-        batches = prediction_batches(settings, config.name, since, columns=PREDICTION_COLUMNS)
-        kept += [pa.Table.from_batches([batch]).filter(is_asked) for batch in batches]
-    frame: pd.DataFrame = pa.concat_tables(kept).to_pandas()
-    return frame
-
-
 def _recent_start(config: ExperimentConfig, history: pd.DataFrame) -> pd.Timestamp:
-    start: pd.Timestamp = history[TIMESTAMP].max() - config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    return start
+    return config.dataset.calendar.moment(history[TIMESTAMP].max(), -config.drift.recent_steps)
 
 
 def _recent(config: ExperimentConfig, history: pd.DataFrame) -> pd.DataFrame:
@@ -447,8 +207,10 @@ def _verdict(
         # A change that came slowly matters once the forecasts suffer.
         return replace(judged, status=DRIFT if report.errors.is_drifted else slow)
     since = _suspected_since(report, feature.column, previous)
-    waited = pd.Timestamp(report.data_until) - pd.Timestamp(since)
-    is_old = config.task == "forecast" and waited >= config.drift.recent_steps * pd.Timedelta(config.dataset.step)
+    is_old = False
+    if config.task == "forecast":
+        waited = config.dataset.calendar.count(pd.Timestamp(since), pd.Timestamp(report.data_until))
+        is_old = waited >= config.drift.recent_steps
     is_sure = finding.q <= AT_ONCE * config.drift.false_alarm_rate or report.errors.is_drifted
     return replace(judged, status=DRIFT if is_old or is_sure else SUSPECTED, suspected_since=since)
 
@@ -493,45 +255,13 @@ def _stretches(config: ExperimentConfig, column: str, train: pd.DataFrame) -> li
         size = config.drift.recent_steps
         parts = [train[column].to_numpy(dtype=np.float64)[i : i + size] for i in range(0, len(train) - size + 1, size)]
         return [_finite(part) for part in parts[-CALIBRATION_STRETCHES:] if len(_finite(part))]
-    length = config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    block = (train[TIMESTAMP].max() - train[TIMESTAMP]) // length
-    whole = int((train[TIMESTAMP].max() - train[TIMESTAMP].min()) // length)
-    grouped = train[column].astype(np.float64).groupby(block.to_numpy())
-    parts = [_finite(values.to_numpy()) for number, values in grouped if number < min(whole, CALIBRATION_STRETCHES)]
+    calendar, newest = config.dataset.calendar, train[TIMESTAMP].max()
+    behind = calendar.steps(to_utc_ns(train[TIMESTAMP]).astype(np.int64), newest.as_unit("ns").value)
+    block = behind // config.drift.recent_steps
+    whole = calendar.count(train[TIMESTAMP].min(), newest) // config.drift.recent_steps
+    values = train[column].to_numpy(dtype=np.float64)
+    parts = [_finite(values[block == number]) for number in range(min(whole, CALIBRATION_STRETCHES))]
     return [part for part in parts if len(part)]
-
-
-def _error_drift(
-    config: ExperimentConfig,
-    pair_version: int,
-    recent: pd.DataFrame,
-    predictions: pd.DataFrame,
-    reference_error: float | None,
-) -> ErrorDrift:
-    """Judge the pair by the predictions for recent rows only: a long good past would hide what is wrong now."""
-    if config.task != "forecast":
-        return ErrorDrift(0, None, reference_error, config.drift.error_ratio)
-    misses = _misses(config, pair_version, recent, predictions)
-    count = len(misses)
-    if count < config.drift.min_predictions:
-        return ErrorDrift(count, None, reference_error, config.drift.error_ratio)
-    return ErrorDrift(count, float(misses["miss"].mean()), reference_error, config.drift.error_ratio)
-
-
-def _misses(config: ExperimentConfig, pair_version: int, rows: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the absolute error of every prediction of a pair that came true in these rows, as `miss`."""
-    own = predictions[predictions["version"] == pair_version]
-    # What is unknown, in logs of earlier versions, counts.
-    is_fallback = own["is_fallback"].astype("boolean").fillna(False)
-    own = own[~is_fallback & ~(own["observed"] < config.observation.min_observed)]
-    if own.empty:
-        return pd.DataFrame({TIMESTAMP: pd.DatetimeIndex([], tz="UTC"), "miss": np.empty(0)})
-    targets = [name for name in config.targets if name in rows.columns]
-    truth = rows.melt([ENTITY, TIMESTAMP], targets, "target", "truth")
-    truth[ENTITY] = truth[ENTITY].astype(str)
-    newest = own.sort_values("served_at").drop_duplicates([ENTITY, "target", "origin", TIMESTAMP], keep="last")
-    joined = newest.merge(truth, on=[ENTITY, TIMESTAMP, "target"]).dropna(subset=["truth", "value"])
-    return joined.assign(miss=(joined["value"] - joined["truth"]).abs())
 
 
 def _finite(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from mlplatform.calendars import Calendar, calendar_of
 from mlplatform.config import ExperimentConfig, Task
 from mlplatform.datamodule import (
     Float32,
@@ -27,6 +29,9 @@ from mlplatform.models import Model, load_model
 from mlplatform.preprocessing import TransformManager
 
 CONTRACT_FILE = "contract.json"
+
+# The least and the greatest value.
+Limits = tuple[float | None, float | None]
 
 
 class Answers(NamedTuple):
@@ -52,12 +57,17 @@ class Contract:
         lookback: input steps of a window; 0 for tabular tasks.
         context: rows before the window that preprocessing needs.
         horizon: output steps; 0 for tabular tasks.
-        step_seconds: length of a time step; 0 for tabular tasks.
+        step_seconds: length of a time step, in the mean; 0 for tabular tasks.
         classes: class labels in the order of the probabilities; empty unless the task is classification.
         known: input columns whose values over the horizon come with the request; empty for tabular tasks.
         min_observed: least share of the lookback that must have been measured, as the experiment said at registration;
             the pyfunc goes by it.
         below_min_observed: what the pyfunc does below it: `refuse` or `fallback`.
+        limits: per target, the least and the greatest value that it can have; `None` where there is none. Answers and
+            their bounds are cut to them. Empty if no target has any.
+        calendar_text: what counts the steps, if it is not their seconds (see `mlplatform.calendars`).
+        fallback, season: what the pyfunc answers where the model cannot, as `FallbackPolicy` has it; it knows no last
+            forecasts.
     """
 
     experiment: str
@@ -73,11 +83,18 @@ class Contract:
     known: tuple[str, ...] = ()
     min_observed: float = 0.0
     below_min_observed: str = "refuse"
+    limits: tuple[Limits, ...] = ()
+    calendar_text: str = ""
+    fallback: str = "none"
+    season: int = 1
 
     @classmethod
     def for_experiment(cls, config: ExperimentConfig, manager: TransformManager) -> Contract:
         """Return the contract of a pair trained with `config`."""
         forecast = config.task == "forecast"
+        columns = [config.dataset.columns[target] for target in config.targets]
+        limits = tuple((column.min, column.max) for column in columns)
+        has_season = config.serving.fallback == "seasonal_naive"
         return cls(
             experiment=config.name,
             task=config.task,
@@ -87,12 +104,25 @@ class Contract:
             lookback=config.lookback,
             context=manager.context if forecast else 0,
             horizon=config.horizon,
-            step_seconds=int(config.dataset.step.total_seconds()) if forecast else 0,
+            step_seconds=int(config.dataset.nominal_step.total_seconds()) if forecast else 0,
             classes=manager.classes(config.targets[0]) if config.task == "classification" else (),
             known=config.features.known_future,
             min_observed=config.observation.min_observed if forecast else 0.0,
             below_min_observed=config.observation.action if forecast else "refuse",
+            limits=limits if any(limit != (None, None) for limit in limits) else (),
+            calendar_text=config.dataset.calendar.stored_text if forecast else "",
+            fallback=config.serving.fallback if has_season else "none",
+            season=config.season if has_season else 1,
         )
+
+    @property
+    def calendar(self) -> Calendar:
+        """What counts the steps of a forecast."""
+        return calendar_of(self.calendar_text, self.step_seconds)
+
+    def moments_ahead(self, last: npt.NDArray[np.datetime64]) -> npt.NDArray[np.datetime64]:
+        """Return the moments that are predicted from the last moments looked at: shape (n,) becomes (n, horizon)."""
+        return self.calendar.ahead(last[:, None], np.arange(1, self.horizon + 1, dtype=np.int64)[None, :])
 
     @property
     def input_rows(self) -> int:
@@ -109,15 +139,34 @@ class Contract:
         values = asdict(self)
         if not self.min_observed:
             del values["min_observed"], values["below_min_observed"]
+        if not self.limits:
+            del values["limits"]
+        if not self.calendar_text:
+            del values["calendar_text"]
+        if self.fallback == "none":
+            del values["fallback"], values["season"]
         return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Contract:
         """Rebuild a contract from JSON."""
-        typed: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()
-        }
+        typed: dict[str, Any] = {key: _as_tuples(value) for key, value in json.loads(text).items()}
         return cls(**typed)
+
+    def clip(self, values: Float32) -> Float32:
+        """Return values of the targets, in original units, cut to what the targets can be.
+
+        Parameters:
+            values: forecasts of shape (..., targets), or the values of a regression, of any shape.
+        """
+        if not self.limits:
+            return values
+        low, high = (
+            np.array([fill if limit[side] is None else limit[side] for limit in self.limits], dtype=np.float32)
+            for side, fill in enumerate((-np.inf, np.inf))
+        )
+        clipped: Float32 = np.clip(values, low, high) if self.task == "forecast" else np.clip(values, low[0], high[0])
+        return clipped
 
 
 @dataclass(frozen=True)
@@ -161,16 +210,16 @@ class Forecaster:
         return self.model.predict(samples)
 
     def postprocess(self, outputs: Float32) -> Float32:
-        """Return answers in original units.
+        """Return answers in original units, within the limits of the contract.
 
         Returns:
             Forecast: of shape (samples, horizon, targets). Regression: of shape (samples,).
             Classification: probabilities of shape (samples, classes).
         """
         if self.contract.task == "forecast":
-            return invert_targets(self.preprocessor, self.contract.targets, outputs)
+            return self.contract.clip(invert_targets(self.preprocessor, self.contract.targets, outputs))
         if self.contract.task == "regression":
-            return self.preprocessor.invert(outputs, self.contract.targets[0])
+            return self.contract.clip(self.preprocessor.invert(outputs, self.contract.targets[0]))
         return outputs
 
     def infer_answers(self, samples: Samples) -> Answers:
@@ -206,3 +255,7 @@ class Forecaster:
             raise ValueError(f"{preprocessor_folder} and {model_folder} carry different contracts: they are not a pair")
         manager = TransformManager.load(preprocessor_folder)
         return cls(Contract.from_json(contract), manager, load_model(model_folder))
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

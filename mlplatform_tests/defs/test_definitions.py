@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from dagster import AssetKey, AssetsDefinition, DefaultScheduleStatus, DefaultSensorStatus, Definitions
+from dagster import (
+    AssetKey,
+    AssetsDefinition,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    Definitions,
+    build_schedule_context,
+)
 
 from mlplatform.config import ConfigError, load_experiment
 from mlplatform.definitions import build_defs
@@ -27,6 +35,7 @@ EXPERIMENT_ASSETS = {
     "prediction_log",
     "forecasts",
     "drift_report",
+    "forecast_errors",
 }
 HEAVY = {"torch", "ray", "mlflow", "feast", "xgboost", "optuna", "pandera", "duckdb", "sklearn", "scipy", "dvc"}
 
@@ -92,7 +101,8 @@ def test_edges_run_from_raw_data_to_the_reload_and_from_predictions_to_the_repor
         "serving_reload": {f"{EXPERIMENT}/production_alias"},
         "prediction_log": {f"{EXPERIMENT}/production_alias"},
         "forecasts": {f"{EXPERIMENT}/production_alias", "yard/online_features"},
-        "drift_report": {f"{EXPERIMENT}/prediction_log", "yard/feature_table"},
+        "forecast_errors": {f"{EXPERIMENT}/prediction_log", f"{EXPERIMENT}/forecasts", "yard/feature_table"},
+        "drift_report": {f"{EXPERIMENT}/forecast_errors", "yard/feature_table"},
     }
     assert {name: parents(EXPERIMENT, name) for name in own} == own
 
@@ -107,6 +117,19 @@ def test_folds_are_partitions_that_one_run_can_cover(defs: Definitions) -> None:
     tags = defs.resolve_job_def(f"train_{EXPERIMENT}").tags
     assert tags["dagster/asset_partition_range_start"] == "fold_0"
     assert tags["dagster/asset_partition_range_end"] == "fold_1"
+
+
+def test_every_day_is_a_partition_of_the_report_and_one_run_can_cover_many(defs: Definitions) -> None:
+    report = assets_of(defs)[AssetKey([EXPERIMENT, "drift_report"])]
+    assert report.partitions_def is not None
+    days = report.partitions_def.get_partition_keys(current_time=dt.datetime(2024, 1, 3, 4, 15, tzinfo=dt.UTC))
+    assert days == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert report.backfill_policy is not None
+    assert report.backfill_policy.max_partitions_per_run is None
+    schedule = defs.get_repository_def().get_schedule_def(f"monitor_{EXPERIMENT}_daily")
+    moment = dt.datetime(2024, 1, 3, 4, 15, tzinfo=dt.UTC)
+    (request,) = schedule.evaluate_tick(build_schedule_context(scheduled_execution_time=moment)).run_requests or []
+    assert request.tags["dagster/partition"] == "2024-01-03"
 
 
 def test_checks_that_the_alias_waits_for_block(defs: Definitions) -> None:
@@ -146,7 +169,8 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
     train = defs.resolve_job_def(f"train_{EXPERIMENT}")
     selected = {"/".join(key.path) for key in train.asset_layer.executable_asset_keys}
     assert selected == {f"yard/{name}" for name in DATASET_ASSETS} | {
-        f"{EXPERIMENT}/{name}" for name in EXPERIMENT_ASSETS - {"prediction_log", "drift_report", "forecasts"}
+        f"{EXPERIMENT}/{name}"
+        for name in EXPERIMENT_ASSETS - {"prediction_log", "forecast_errors", "drift_report", "forecasts"}
     }
     assert {key.name for key in train.asset_layer.asset_graph.asset_check_keys} == {
         "too_good",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +14,18 @@ import pytest
 from scipy.signal import lfilter
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, ObservationConfig, load_experiment
-from mlplatform.monitoring.drift import (
-    DriftReport,
-    ErrorDrift,
-    FeatureDrift,
-    build_report,
-    read_report,
-    recent_predictions,
-    report_path,
-    write_report,
-)
-from mlplatform.monitoring.prediction_log import COLUMNS, PredictionLog, ServedPredictions, read_predictions
+from mlplatform.monitoring.drift import build_report
+from mlplatform.monitoring.kept_reports import FIRST_FORM, read_report, read_reports, write_report
+from mlplatform.monitoring.prediction_log import PredictionLog, ServedPredictions
+from mlplatform.monitoring.report import DriftReport, ErrorDrift, FeatureDrift
 from mlplatform.settings import Settings
+from mlplatform_tests.monitoring.joined import errors_in
 
 TRAIN_STEPS, RECENT_STEPS = 4000, 168
 MEMORY = 0.9
 SEEDS = range(30)
 HOUR = np.timedelta64(1, "h")
-NOTHING_SERVED = pd.DataFrame(columns=list(COLUMNS))
+NOTHING_SERVED = ErrorDrift(0, None, None, 1.5)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +62,7 @@ def history(seed: int, steps: int = TRAIN_STEPS + RECENT_STEPS, entities: int = 
 def report_on(config: ExperimentConfig, rows: pd.DataFrame, **arguments: Any) -> DriftReport:
     """Return a report that compares the newest rows with all before them."""
     newest = rows[TIMESTAMP].max() - RECENT_STEPS * pd.Timedelta(hours=1)
-    defaults = {"predictions": NOTHING_SERVED, "reference_error": None, "pair_version": 1}
+    defaults = {"errors": NOTHING_SERVED, "pair_version": 1}
     return build_report(config, train=rows[rows[TIMESTAMP] <= newest], history=rows, **(defaults | arguments))
 
 
@@ -162,8 +157,7 @@ def log(tmp_path: Path) -> PredictionLog:
 
 def errors_of(config: ExperimentConfig, rows: pd.DataFrame, log: PredictionLog, tmp_path: Path) -> ErrorDrift:
     log.close()
-    predictions = read_predictions(Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)}), "fleet_xgboost")
-    return report_on(config, rows, predictions=predictions, reference_error=1.0).errors
+    return errors_in(config, Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)}), rows, reference=1.0)
 
 
 @pytest.mark.parametrize(("error", "is_drifted"), [(1.4, False), (-1.4, False), (1.6, True), (-1.6, True)])
@@ -257,23 +251,6 @@ def test_forecasts_from_too_little_that_was_measured_do_not_count(
     assert errors_of(strict, rows, log, tmp_path).predictions == counted
 
 
-def test_a_report_needs_only_the_recent_predictions_of_its_pair(
-    config: ExperimentConfig, log: PredictionLog, tmp_path: Path
-) -> None:
-    rows = history(0)
-    log.append(served(rows, 1.0, origins=slice(-3000, -RECENT_STEPS - 2)))
-    log.append(served(rows, 9.0, version=7, minute=1))
-    log.append(served(rows, 0.5, minute=2))
-    log.close()
-    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
-    needed = recent_predictions(settings, config, 1, rows, dt.datetime(2025, 12, 31, tzinfo=dt.UTC))
-    assert len(needed) == 180
-    whole = report_on(config, rows, predictions=read_predictions(settings, config.name), reference_error=1.0)
-    assert report_on(config, rows, predictions=needed, reference_error=1.0).errors == whole.errors
-    later = recent_predictions(settings, config, 1, rows, dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
-    assert later.empty
-
-
 def report(**changes: Any) -> DriftReport:
     values: dict[str, Any] = {
         "experiment": "yard",
@@ -312,13 +289,39 @@ def test_another_pair_kind_or_experiment_is_another_cause() -> None:
     assert causes[3].causes == ("feature:load_pu", "errors")
 
 
-def test_a_report_is_kept_as_the_newest_one(tmp_path: Path) -> None:
+def test_every_report_is_kept_and_the_last_one_on_the_newest_day_counts(tmp_path: Path) -> None:
     settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
     assert read_report(settings, "yard") is None
-    for version in (3, 4):
-        write_report(report(pair_version=version), settings)
-    assert read_report(settings, "yard") == report(pair_version=4)
-    assert [path.name for path in report_path(settings, "yard").parent.iterdir()] == ["drift_report.json"]
+    assert read_reports(settings, "yard") == []
+    first = report(day="2026-03-01", created_at="2026-03-01T10:00:00.000001+00:00")
+    again = report(day="2026-03-01", created_at="2026-03-01T11:00:00+01:00", pair_version=4)
+    later = report(day="2026-03-03", created_at="2026-03-03T09:00:00+00:00")
+    # An earlier day that is asked for once more is not the newest.
+    past = report(day="2026-02-27", created_at="2026-03-09T09:00:00+00:00")
+    paths = {write_report(each, settings) for each in (first, again, later, past)}
+    assert len(paths) == 4
+    assert read_report(settings, "yard") == later
+    assert read_reports(settings, "yard") == [past, first, later]
+    assert read_report(settings, "yard", until=dt.date(2026, 3, 2)) == first
+    assert read_reports(settings, "yard", since=dt.date(2026, 2, 28), until=dt.date(2026, 3, 1)) == [first]
+    assert read_report(settings, "yard", until=dt.date(2026, 2, 1)) is None
+
+
+def test_the_one_report_of_earlier_versions_counts_on_the_day_it_was_made(tmp_path: Path) -> None:
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    values = json.loads(report().to_json())
+    del values["day"], values["quality"]
+    path = tmp_path / "monitoring" / "yard" / FIRST_FORM
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(values))
+    assert read_report(settings, "yard") == report()
+    later = report(day="2026-01-02", created_at="2026-01-02T09:00:00+00:00")
+    write_report(later, settings)
+    assert read_reports(settings, "yard") == [report(), later]
+    # One about the same day takes its place.
+    same = report(day="2026-01-01", created_at="2026-01-01T09:00:00+00:00", pair_version=9)
+    write_report(same, settings)
+    assert read_reports(settings, "yard") == [same, later]
 
 
 def test_unknown_reference_error_is_no_drift() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.config import ENTITY, TIMESTAMP, load_experiment
 from mlplatform.datamodule.panel import Panel
 from mlplatform.preprocessing.manager import TransformManager
-from mlplatform.registry.forecaster import Contract, Forecaster
+from mlplatform.registry.forecaster import Answers, Contract, Forecaster
 from mlplatform.registry.tables import input_panel, prepared_table
 
 
@@ -18,6 +20,27 @@ def test_a_contract_survives_json(forecaster: Forecaster) -> None:
     assert Contract.from_json(contract.to_json()) == contract
     assert (contract.lookback, contract.context, contract.horizon, contract.input_rows) == (24, 6, 6, 30)
     assert contract.step_seconds == 3600
+
+
+def test_answers_and_bounds_are_cut_to_the_limits_that_the_contract_carries(
+    forecaster: Forecaster, reference_rows: pd.DataFrame
+) -> None:
+    panel = Panel.from_frame(reference_rows, forecaster.contract.columns)
+    free = replace(forecaster, contract=replace(forecaster.contract, limits=()))
+    values = free.predict(panel)
+    high = float(np.float32(np.median(values)))
+    contract = replace(forecaster.contract, limits=((None, high),))
+    assert Contract.from_json(contract.to_json()) == contract
+    assert "limits" not in free.contract.to_json()  # so that the digests of earlier pairs stay theirs
+    cut = replace(forecaster, contract=contract)
+    np.testing.assert_array_equal(cut.predict(panel), np.minimum(values, np.float32(high)))
+    answers = cut.postprocess_answers(Answers(*(free.infer(free.preprocess(panel)) for _ in range(3)), 0.8))
+    assert [side.max() for side in answers[:3] if side is not None] == [np.float32(high)] * 3
+
+
+def test_limits_are_those_of_the_target_s_column(forecaster: Forecaster) -> None:
+    contract = Contract.for_experiment(load_experiment("fleet_xgboost"), forecaster.preprocessor)
+    assert (contract.targets, contract.limits) == (("top_oil_c",), ((-50.0, 300.0),))
 
 
 def test_a_forecast_depends_on_the_newest_rows_only(forecaster: Forecaster, reference_rows: pd.DataFrame) -> None:

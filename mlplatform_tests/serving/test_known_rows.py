@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
+from mlplatform.config import StalenessConfig
 from mlplatform.datamodule import REFERENCE, read_manifest
 from mlplatform.features.feast.repository import open_store
 from mlplatform.forecasts import make_forecasts, read_forecasts, read_left_out
@@ -20,6 +22,9 @@ from mlplatform.testing.meters import meter_rows, meter_yard
 from mlplatform.testing.yard import EXPERIMENT, GROUPS, TRAIN, Yard
 from mlplatform_tests.serving.servers import wait_until_loaded
 from serving.api import build_app
+from serving.bundle import BundleLoader
+from serving.errors import ServingError
+from serving.inference import read_panel
 from serving.local import LocalBackend
 
 AHEAD = 6
@@ -115,6 +120,16 @@ def test_features_are_as_old_as_what_was_measured(client: TestClient) -> None:
     for name in "ac":
         (found,) = ask(client, name, future=requested(name)).json()["forecasts"]
         assert pd.Timestamp(found["event_time"]) == pd.Timestamp(END)
+
+
+def test_entities_with_too_short_a_window_are_refused_by_name_and_cost_the_others_nothing(known_yard: Yard) -> None:
+    settings = Settings.from_env({**known_yard.environ, "MLPLATFORM_EXPERIMENT": EXPERIMENT})
+    loader = BundleLoader(settings)
+    bundle = loader.load(loader.production())
+    longer = replace(bundle.pair.contract, lookback=bundle.dataset.window_steps - bundle.pair.contract.context)
+    with pytest.raises(ServingError) as caught:
+        read_panel(longer, bundle.dataset, StalenessConfig(), ["c", "a"], "now", settings)
+    assert (caught.value.status, caught.value.code, caught.value.entities) == (409, "short_window", ("a",))
 
 
 def test_steps_that_neither_knows_are_named(client: TestClient) -> None:

@@ -19,8 +19,10 @@ from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.conftest import TOKEN, UNITS, Platform
 from mlplatform_tests.serving.installation import Installation
 from mlplatform_tests.serving.servers import LoadClient, in_process
+from serving.assignment import entity_key, place_of
 from serving.errors import ErrorDetail, ServingError
-from serving.ray_app import LONGEST_RAY_FOLDER, PairRef, VersionCache, _ray_folder, _refuse_haproxy
+from serving.ray_runtime import EVERYWHERE, LONGEST_RAY_FOLDER, _check_haproxy, _ray_folder
+from serving.ray_versions import PairRef, VersionCache
 
 ENTITIES = "/predict/feast/batch"
 ADMIN = {"authorization": f"Bearer {TOKEN}"}
@@ -55,13 +57,13 @@ def test_a_version_is_loaded_once_however_many_ask() -> None:
     asyncio.run(scenario())
 
 
-def test_the_two_versions_used_last_are_kept() -> None:
+def test_the_four_versions_used_last_are_kept() -> None:
     async def scenario() -> None:
         versions = Versions()
         cache = VersionCache(versions.load)
-        for version in (1, 2, 1, 3, 1, 2):
+        for version in (1, 2, 3, 4, 1, 5, 1, 2):
             assert await cache.get(ref(version)) == f"pair {version}"
-        assert versions.loaded == [1, 2, 3, 2]
+        assert versions.loaded == [1, 2, 3, 4, 5, 2]
 
     asyncio.run(scenario())
 
@@ -108,10 +110,16 @@ def test_ray_keeps_its_files_at_home_unless_the_path_is_too_long_for_a_socket(
     assert not folder.exists()
 
 
-def test_haproxy_mode_is_refused_because_it_listens_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_haproxy_mode_needs_a_server_that_is_meant_to_listen_everywhere(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _check_haproxy("127.0.0.1")
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
-    with pytest.raises(SystemExit, match="listen on all network interfaces"):
-        _refuse_haproxy()
+    for host in ("127.0.0.1", "localhost", "10.0.0.7"):
+        with pytest.raises(SystemExit, match="listen on all network interfaces"):
+            _check_haproxy(host)
+    _check_haproxy(EVERYWHERE)
+    assert "open on all network interfaces" in caplog.text
 
 
 def requests(platform: Platform) -> list[tuple[str, dict[str, Any]]]:
@@ -140,6 +148,7 @@ def requests(platform: Platform) -> list[tuple[str, dict[str, Any]]]:
             "/v2/models/tiny_forecast/infer",
             {"inputs": [{"name": "entity_id", "shape": [2], "datatype": "INT64", "data": [3, 1]}]},
         ),
+        (ENTITIES, {"entities": [1, 3], "explain": True}),
     ]
 
 
@@ -173,7 +182,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
     assert [status for status, _ in expected[first.pair_id]] == [
         *[200] * 4,
         *[404, 422, 422, 422, 422],
-        *[200] * 4,
+        *[200] * 5,
     ]
 
     log = tmp_path / "ray.log"
@@ -189,6 +198,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
             assert client.post("/admin/reload").status_code == 401
             _stop_talking_early(server.port, client)
             _change_the_staleness_policy(installation, client)
+            _challenge(installation, client, first, second, store)
             assert "mlplatform_served_pair_info{" in client.get("/metrics").text
             last = client.post(ENTITIES, json={"entities": [1]}, headers={"x-request-id": "last-by-ray"})
             assert last.headers.get_list("x-request-id") == ["last-by-ray"]
@@ -223,7 +233,7 @@ def _stop_talking_early(port: int, client: httpx.Client) -> None:
         connection.sendall(head.encode() + body[:-5])
         # What leaves at once never gets from the proxy to the routes.
         time.sleep(0.5)
-    left = f'mlplatform_http_requests_total{{method="POST",route="{ENTITIES}",status="499"}} 1.0'
+    left = f'method="POST",route="{ENTITIES}",status="499"}} 1.0'
     deadline = time.monotonic() + 20
     while left not in (text := client.get("/metrics").text):
         assert time.monotonic() < deadline, text
@@ -245,8 +255,27 @@ def _change_the_staleness_policy(installation: Installation, client: httpx.Clien
     assert outcomes == [(409, []), (200, [True, True]), (200, [False, False])]
     metrics = client.get("/metrics").text
     for outcome in ("refused", "flagged"):
-        name = f'mlplatform_stale_features_total{{experiment="tiny_forecast",outcome="{outcome}"}}'
-        assert f"{name} 2.0" in metrics
+        assert f',experiment="tiny_forecast",outcome="{outcome}"}} 2.0' in metrics
+
+
+def _challenge(
+    installation: Installation, client: httpx.Client, first: PairInfo, second: PairInfo, store: PairStore
+) -> None:
+    """Have a challenger answer its share; a promotion of it ends that."""
+    units = list(UNITS)
+    places = sorted(place_of("tiny_forecast", entity_key(unit)) for unit in units)
+    share = (places[0] + places[1]) / 2
+    expected = [2 if place_of("tiny_forecast", entity_key(unit)) < share else 1 for unit in units]
+    installation.set_policy({"challenger": {"share": share}}, key="serving")
+    store.promote(first.name, first.version, who="test", why="a test")
+    assert client.post("/admin/reload", headers=ADMIN).json()["version"] == first.version
+    assert client.get("/models/tiny_forecast").json()["challenger"]["version"] == second.version
+    mixed = client.post(ENTITIES, json={"entities": units}).json()
+    assert [item["version"] for item in mixed["forecasts"]] == expected
+    store.promote(second.name, second.version, who="test", why="a test")
+    assert client.post("/admin/reload", headers=ADMIN).json()["version"] == second.version
+    whole = client.post(ENTITIES, json={"entities": units}).json()
+    assert (whole["arm"], {item["version"] for item in whole["forecasts"]}) == ("production", {second.version})
 
 
 def _swap_under_load(url: str, client: httpx.Client, platform: Platform, pair: PairInfo, store: PairStore) -> None:

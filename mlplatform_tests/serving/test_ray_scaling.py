@@ -14,7 +14,7 @@ from mlplatform.settings import Settings
 from serving import ray_calls
 from serving.errors import ServingError
 from serving.kuberay import ray_service
-from serving.ray_app import build_application, options_of
+from serving.ray_build import build_application, options_of
 from serving.ray_calls import repeated
 
 
@@ -24,10 +24,11 @@ def settings_with(folder: Path, text: str) -> Settings:
     return replace(Settings.from_env({}), conf_dir=folder, serving_config="big", experiments=("a", "b"))
 
 
-def test_the_packaged_option_has_one_ingress_and_names_every_deployment() -> None:
-    config = load_serving(settings=Settings.from_env({}))
-    assert set(config.deployments) == set(DEPLOYMENTS)
-    assert options_of(config.of("ForecastAPI"))["num_replicas"] == 1
+def test_the_packaged_options_name_every_deployment_of_their_mode() -> None:
+    settings = Settings.from_env({})
+    for name, deployments in (("default", DEPLOYMENTS), ("fused", ("ForecastAPI",))):
+        config = load_serving(name, settings)
+        assert set(config.deployments) == set(config.names) == set(deployments)
 
 
 @pytest.mark.parametrize(("cores", "replicas"), [(2, 1), (3, 1), (4, 2), (64, 2)])
@@ -47,8 +48,10 @@ def test_there_are_two_replicas_where_there_are_cores(
         ("deployments: {ModelService: {gpus: 1}}", "gpus"),
         ("deployments: {ModelService: {replicas: 1, autoscaling: {}}}", "exclude each other"),
         ("deployments: {ModelService: {autoscaling: {min_replicas: 3, max_replicas: 2}}}", "more than max_replicas"),
+        ("mode: merged", "mode"),
+        ("{mode: fused, deployments: {ForecastAPI: {}, ModelService: {}}}", "ModelService do not exist in fused mode"),
     ],
-    ids=["deployment", "none", "key", "both", "bounds"],
+    ids=["deployment", "none", "key", "both", "bounds", "mode", "fused"],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -56,7 +59,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_an_unknown_option_or_argument_is_named() -> None:
-    with pytest.raises(ConfigError, match="unknown serving 'huge'; known: default"):
+    with pytest.raises(ConfigError, match="unknown serving 'huge'; known: default, fused"):
         load_serving("huge", Settings.from_env({}))
     with pytest.raises(ConfigError, match="unknown arguments replicas"):
         build_application({"replicas": "2"})

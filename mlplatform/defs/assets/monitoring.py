@@ -1,13 +1,26 @@
-"""Served predictions and the drift report."""
+"""Served predictions, what came true of them, and the drift report."""
 
-from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue
+from typing import TYPE_CHECKING, Any
+
+from dagster import AssetExecutionContext, AssetMaterialization, AssetsDefinition, MaterializeResult, MetadataValue
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.defs.assets.owned import owned_asset
-from mlplatform.defs.keys import DRIFT_REPORT, FEATURE_TABLE, PREDICTION_LOG, PRODUCTION_ALIAS, asset_key
-from mlplatform.defs.metadata import table
+from mlplatform.defs.keys import (
+    DRIFT_REPORT,
+    FEATURE_TABLE,
+    FORECAST_ERRORS,
+    FORECASTS,
+    PREDICTION_LOG,
+    PRODUCTION_ALIAS,
+    asset_key,
+)
+from mlplatform.defs.metadata import frame_table, table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
 from mlplatform.defs.versions import data_version
+
+if TYPE_CHECKING:
+    from mlplatform.monitoring import DriftReport, KeptReport
 
 
 def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -50,77 +63,103 @@ def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     return prediction_log
 
 
+def forecast_errors_asset(experiment: ExperimentConfig) -> AssetsDefinition:
+    """Return the asset that joins predictions with what happened, as it becomes known and is corrected."""
+
+    @owned_asset(
+        experiment,
+        FORECAST_ERRORS,
+        after=[
+            asset_key(experiment.name, PREDICTION_LOG),
+            asset_key(experiment.name, FORECASTS),
+            asset_key(experiment.dataset.name, FEATURE_TABLE),
+        ],
+        kinds={"table", "parquet"},
+        decided_by=experiment.truth.model_dump(mode="json"),
+        description="Every prediction, served or in batch, beside what happened and the naive forecast of its moment.",
+    )
+    def forecast_errors(platform: PlatformResource) -> MaterializeResult[None]:
+        import datetime as dt
+
+        from mlplatform.monitoring import errors_folder, maintain_feedback, summarise_errors, update_errors
+
+        settings = platform.settings
+        maintain_feedback(settings, experiment.name, dt.datetime.now(dt.UTC))
+        done = update_errors(experiment, settings)
+        by_version = summarise_errors(experiment, settings, ("version", "arm", "source"))
+        by_step = summarise_errors(experiment, settings, ("version", "step"))
+        return MaterializeResult(
+            metadata={
+                "dagster/row_count": done.rows,
+                "waiting_for_truth": done.waiting,
+                "pieces": done.pieces,
+                "pieces_written": done.written,
+                "by_version": frame_table(by_version),
+                "by_step": frame_table(by_step),
+                "path": MetadataValue.path(errors_folder(settings, experiment.name)),
+            },
+        )
+
+    return forecast_errors
+
+
 def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
-    """Return the asset that compares recent rows and served errors with what training saw."""
+    """Return the asset that compares recent rows and served errors with what training saw, a report per day."""
 
     @owned_asset(
         experiment,
         DRIFT_REPORT,
-        after=[asset_key(experiment.name, PREDICTION_LOG), asset_key(experiment.dataset.name, FEATURE_TABLE)],
+        after=[asset_key(experiment.name, FORECAST_ERRORS), asset_key(experiment.dataset.name, FEATURE_TABLE)],
         kinds={"report", "json"},
-        decided_by=experiment.drift.model_dump(mode="json"),
+        decided_by=experiment.drift.model_dump(mode="json", exclude={"retrain", "cooldown_hours"}),
+        days_from=experiment.automation.first_report_day,
         description="Recent features and served errors against the training rows of the production pair, and what is "
-        "broken in them.",
+        "broken in them, by the knowledge of each day. A run without a day is about the present one.",
     )
     def drift_report(
         context: AssetExecutionContext, platform: PlatformResource, training: TrainingResource
     ) -> MaterializeResult[None]:
         import datetime as dt
 
-        from mlplatform.datamodule import TRAIN, read_part
-        from mlplatform.features.retrieval import load_history
-        from mlplatform.monitoring import (
-            build_report,
-            read_error_test,
-            read_report,
-            recent_predictions,
-            update_error_test,
-            write_error_test,
-            write_report,
-        )
-        from mlplatform.registry.pairs import PRODUCTION, PairStore
+        from mlplatform.monitoring import report_on
 
-        settings = platform.settings
+        settings, clock = platform.settings, dt.datetime.now(dt.UTC)
         config = training.resolve(experiment.name, settings)
-        store = PairStore(settings)
-        pair = store.resolve(config.registered_name, PRODUCTION)
-        history = load_history(config.dataset, tuple(config.dataset.columns), settings)
-        # A day more than the pair is old, for clocks that differ.
-        since = pair.created_at - dt.timedelta(days=1)
-        predictions = recent_predictions(settings, config, pair.version, history, since)
-        reference_error = store.client.get_run(pair.run_id).data.metrics.get("reference_mae")
-        error_test = update_error_test(
-            config, pair.version, history, predictions, reference_error, read_error_test(settings, config.name)
-        )
-        report = build_report(
-            config,
-            pair.version,
-            train=read_part(settings, config.dataset.name, pair.tags["split_version"], TRAIN),
-            history=history,
-            predictions=predictions,
-            reference_error=reference_error,
-            previous=read_report(settings, config.name),
-            error_test=error_test,
-        )
-        path = write_report(report, settings)
-        if error_test is not None:
-            write_error_test(error_test, settings, config.name)
-        context.log.info(f"drift: {', '.join(report.causes) or 'none'}")
-        if report.quality:
-            context.log.warning(f"broken: {', '.join(each.name for each in report.quality)}")
-        features = [{**vars(drift), "kinds": ", ".join(drift.kinds)} for drift in report.features]
-        return MaterializeResult(
-            metadata={
-                "drifted": report.is_drifted,
-                "causes": ", ".join(report.causes) or "none",
-                "suspected": ", ".join(report.suspects) or "none",
-                "quality": table([vars(each) for each in report.quality]),
-                "production": report.pair_version,
-                "data_until": report.data_until,
-                "features": table(features),
-                "errors": table([vars(report.errors)]),
-                "path": MetadataValue.path(path),
-            }
-        )
+        days = sorted(context.partition_keys) if context.has_partition_key_range else []
+        metadata: dict[str, Any] = {}
+        for day in days or [clock.date().isoformat()]:
+            kept = report_on(config, settings, dt.date.fromisoformat(day), clock)
+            _log(context, kept.report)
+            metadata = report_metadata(kept)
+            if days:
+                context.add_asset_metadata(metadata, partition_key=day)
+            else:
+                # Without a partition in the run, Dagster does not know which one this is.
+                context.log_event(AssetMaterialization(context.asset_key, partition=day, metadata=metadata))
+        return MaterializeResult(metadata=None if days else metadata)
 
     return drift_report
+
+
+def report_metadata(kept: "KeptReport") -> dict[str, Any]:
+    """Return what the page of a report shows."""
+    report = kept.report
+    features = [{**vars(drift), "kinds": ", ".join(drift.kinds)} for drift in report.features]
+    return {
+        "day": report.about,
+        "drifted": report.is_drifted,
+        "causes": ", ".join(report.causes) or "none",
+        "suspected": ", ".join(report.suspects) or "none",
+        "quality": table([vars(each) for each in report.quality]),
+        "production": report.pair_version,
+        "data_until": report.data_until,
+        "features": table(features),
+        "errors": table([vars(report.errors)]),
+        "path": MetadataValue.path(kept.path),
+    }
+
+
+def _log(context: AssetExecutionContext, report: "DriftReport") -> None:
+    context.log.info(f"drift by the end of {report.about}: {', '.join(report.causes) or 'none'}")
+    if report.quality:
+        context.log.warning(f"broken: {', '.join(each.name for each in report.quality)}")

@@ -6,14 +6,15 @@ part of the configuration that decides what the asset does.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from dagster import AssetIn, AssetKey, AssetsDefinition, BackfillPolicy, FreshnessPolicy, asset
+from dagster import AssetIn, AssetKey, AssetsDefinition, BackfillPolicy, FreshnessPolicy, PartitionsDefinition, asset
 
 from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.keys import asset_key
-from mlplatform.defs.partitions import fold_partitions
+from mlplatform.defs.partitions import day_partitions, fold_partitions
 from mlplatform.defs.versions import code_version
 
 
@@ -27,6 +28,7 @@ def owned_asset(
     reads: Sequence[str] = (),
     after: Sequence[AssetKey] = (),
     folds: Sequence[str] = (),
+    days_from: dt.date | None = None,
     metadata: Mapping[str, Any] | None = None,
     freshness: FreshnessPolicy | None = None,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
@@ -40,7 +42,11 @@ def owned_asset(
         reads: assets of the same owner whose values the function takes, in parameters of their names.
         after: assets that come before, without a value.
         folds: names of the partitions; one run makes any number of them.
+        days_from: the first of the days that are the partitions; one run makes any number of them.
     """
+    partitions: PartitionsDefinition[Any] | None = fold_partitions(folds) if folds else None
+    if days_from is not None:
+        partitions = day_partitions(days_from)
     return asset(
         key=asset_key(owner.name, name),
         group_name=owner.name,
@@ -53,6 +59,6 @@ def owned_asset(
         freshness_policy=freshness,
         ins={each: AssetIn(key=asset_key(owner.name, each)) for each in reads},
         deps=after,
-        partitions_def=fold_partitions(folds) if folds else None,
-        backfill_policy=BackfillPolicy.single_run() if folds else None,
+        partitions_def=partitions,
+        backfill_policy=BackfillPolicy.single_run() if partitions else None,
     )

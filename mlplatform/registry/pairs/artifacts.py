@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -177,6 +177,19 @@ def verified_copy(fetch: Fetch, info: PairInfo, role: str) -> Iterator[Path]:
 
 
 def load_pair(fetch: Fetch, info: PairInfo) -> Forecaster:
+    """Return the pair that `load_with_example` reads; raises as it does."""
+    return load_with_example(fetch, info).forecaster
+
+
+class PairWithExample(NamedTuple):
+    """A pair, its stored input example, and the answer it gave when it was registered."""
+
+    forecaster: Forecaster
+    rows: pd.DataFrame
+    answer: Float32
+
+
+def load_with_example(fetch: Fetch, info: PairInfo) -> PairWithExample:
     """Read a pair's artifacts, verifying signature and digests before anything is deserialised.
 
     A model that has a faster way of answering was compared with itself as fitted on the pair's stored example; its
@@ -188,8 +201,9 @@ def load_pair(fetch: Fetch, info: PairInfo) -> Forecaster:
     """
     with verified_copy(fetch, info, "preprocessor") as preprocessor, verified_copy(fetch, info, "model") as model:
         forecaster = Forecaster.load(preprocessor / PREPROCESSOR, model / MODEL)
-    confirm_inference(forecaster, stored_example(fetch, info)[0])
-    return forecaster
+    rows, answer = stored_example(fetch, info)
+    confirm_inference(forecaster, rows)
+    return PairWithExample(forecaster, rows, answer)
 
 
 def stored_example(fetch: Fetch, info: PairInfo) -> tuple[pd.DataFrame, Float32]:

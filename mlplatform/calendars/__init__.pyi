@@ -1,0 +1,20 @@
+from .base import Calendar, ns_of, times_of
+from .errors import CalendarError
+from .frequency import calendar_from_text, calendar_of, make_calendar
+from .inference import Inferred, infer_frequency
+from .zones import UTC, Zone, zone_of
+
+__all__ = [
+    "UTC",
+    "Calendar",
+    "CalendarError",
+    "Inferred",
+    "Zone",
+    "calendar_from_text",
+    "calendar_of",
+    "infer_frequency",
+    "make_calendar",
+    "ns_of",
+    "times_of",
+    "zone_of",
+]

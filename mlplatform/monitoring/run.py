@@ -1,0 +1,64 @@
+"""A report on the pair in production by the knowledge of a moment: what it reads, in which order, and what it keeps."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mlplatform.config import TIMESTAMP, ExperimentConfig
+from mlplatform.datamodule import TRAIN, read_part
+from mlplatform.features import FeatureStoreError
+from mlplatform.features.retrieval import load_history
+from mlplatform.monitoring.drift import build_report
+from mlplatform.monitoring.error_drift import judge_errors, reference_error_of
+from mlplatform.monitoring.kept_reports import read_report, write_report
+from mlplatform.monitoring.live_error import read_error_test, write_error_test
+from mlplatform.monitoring.report import DriftReport
+from mlplatform.registry.pairs import PRODUCTION, PairStore
+from mlplatform.settings import Settings
+
+
+@dataclass(frozen=True)
+class KeptReport:
+    """A report, and the file it is kept in."""
+
+    report: DriftReport
+    path: Path
+
+
+def report_on(config: ExperimentConfig, settings: Settings, day: dt.date, clock: dt.datetime) -> KeptReport:
+    """Report on the pair in production by the knowledge of a day's end, or of the present where the day goes on.
+
+    Rows are those of now with times up to then; corrections that came later are in them.
+
+    Raises:
+        PairNotFoundError: if no pair is in production.
+        FeatureStoreError: if the dataset has no rows by then.
+    """
+    now = min(clock, dt.datetime.combine(day, dt.time.max, dt.UTC))
+    store = PairStore(settings)
+    pair = store.resolve(config.registered_name, PRODUCTION)
+    history = load_history(config.dataset, tuple(config.dataset.columns), settings, end=now)
+    if history.empty:
+        raise FeatureStoreError(f"dataset {config.dataset.name!r} has no rows by {now}; ask for a later day")
+    reference_error = reference_error_of(config, store.client.get_run(pair.run_id).data.metrics)
+    newest = history[TIMESTAMP].max() if config.task == "forecast" else pd.Timestamp(now)
+    is_past = now < clock
+    before = None if is_past else read_error_test(settings, config.name)
+    errors, error_test = judge_errors(config, settings, pair.version, newest, reference_error, before)
+    report = build_report(
+        config,
+        pair.version,
+        train=read_part(settings, config.dataset.name, pair.tags["split_version"], TRAIN),
+        history=history,
+        errors=errors,
+        previous=read_report(settings, config.name, until=day),
+        now=now,
+    )
+    path = write_report(report, settings)
+    if error_test is not None and not is_past:
+        write_error_test(error_test, settings, config.name)
+    return KeptReport(report, path)
