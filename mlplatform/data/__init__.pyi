@@ -1,7 +1,7 @@
 from .columns import source_columns
 from .errors import DataError, SourceUnavailableError
 from .news import source_news
-from .parsing import parse_local_times, parse_marks, parse_times
+from .parsing import parse_entities, parse_local_times, parse_marks, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
 from .removals import SINCE, gone_at, read_removals, write_removals
@@ -24,6 +24,7 @@ __all__ = [
     "ingest",
     "off_grid_reason",
     "open_raw",
+    "parse_entities",
     "parse_local_times",
     "parse_marks",
     "parse_times",

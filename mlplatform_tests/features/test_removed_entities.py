@@ -17,7 +17,7 @@ from mlplatform.features import FeatureStoreFacade, UnknownEntityError
 from mlplatform.features.feast.repository import apply_dataset
 from mlplatform.features.online import materialize_online, push_rows, read_rows, read_windows, remove_online
 from mlplatform.features.retrieval import load_history
-from mlplatform.features.tables import is_behind, update_feature_table
+from mlplatform.features.tables import is_behind, present_ranges, update_feature_table
 from mlplatform.settings import Settings
 
 HOURS = 30
@@ -109,6 +109,15 @@ def test_what_was_known_in_the_past_is_as_it_was(settings: Settings) -> None:
     bring(dataset, settings, "incremental", *BOTH)
     assert [then(gone, mode)[0] for mode in ("timeseries", "as_known")] == [["007"]] * 2
     assert then(pd.Timestamp.now(tz="UTC"), "as_known")[0] == ["007", "7"]
+
+
+def test_batch_forecasts_ask_for_those_that_are_there(settings: Settings) -> None:
+    dataset = fleet()
+    bring(dataset, settings, "full", *BOTH)
+    before = pd.Timestamp.now(tz="UTC")
+    bring(dataset, settings, "incremental", *BOTH, GONE)
+    assert present_ranges(dataset, settings)[ENTITY].tolist() == ["007"]
+    assert present_ranges(dataset, settings, before)[ENTITY].tolist() == ["007", "7"]
 
 
 @pytest.mark.parametrize("more", [[], [rows("7", [HOURS])]])

@@ -175,6 +175,12 @@ def entity_ranges(dataset: DatasetConfig, settings: Settings, known_at: pd.Times
     return pd.DataFrame({ENTITY: spans[ENTITY], **times})
 
 
+def present_ranges(dataset: DatasetConfig, settings: Settings, known_at: pd.Timestamp | None = None) -> pd.DataFrame:
+    """Return `entity_ranges` of the entities that their source has not removed, by now or by the moment `known_at`."""
+    ranges = entity_ranges(dataset, settings, known_at)
+    return ranges[~ranges[ENTITY].isin(current_removals(dataset, settings, known_at)[ENTITY])]
+
+
 def table_phase(dataset: DatasetConfig, settings: Settings) -> int | None:
     """Return the phase of the grid that all entities of the feature table are on, as the calendar counts phases.
 
