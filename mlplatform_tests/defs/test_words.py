@@ -242,6 +242,7 @@ DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "partition": ("day", TRAINING | FEATURES | {"raw", "splits"}),
     "max_bad_fraction": (0.2, TRAINING | {"raw"}),
     # Which rows come in: where others do, the rows say so, and where none do, no fold is another.
+    "removed_column": ("gone", {"raw"}),
     "future_tolerance": ("7D", {"raw"}),
     "max_gap": ("365D", {"raw"}),
     "columns": ({"load_pu": {"max": 4}}, TRAINING | FEATURES | {"raw", "splits"}),

@@ -60,6 +60,7 @@ def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -
                 "frequency": report.frequency,
                 "missing_steps": report.gaps,
                 "out_of_order_rows": report.out_of_order_rows,
+                "removed_entities": report.removed,
                 "sha256": report.sha256,
                 "path": MetadataValue.path(report.path),
                 "quarantine": MetadataValue.path(report.quarantine_path) if report.quarantine_path else "none",
