@@ -21,18 +21,18 @@ from mlplatform.registry import Answers
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.backend import EntityId, Served
-from serving.batching import Batcher
 from serving.bundle import Bundle
 from serving.concurrency import Workers
 from serving.errors import ServingError
 from serving.inference import read_panel, store_problem
-from serving.ray_batches import SamplesOfBundle, infer_all
+from serving.ray_batches import InTurn, SamplesOfBundle, infer_all
 from serving.ray_versions import Loaders, PairRef, VersionCache
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.rules import RowRules
 
-# Calls that the model answers in one predict; one with more samples has a thread to itself.
-LARGEST_BATCH = 64
+# Rows and samples that are dealt with in the event loop, which costs them less than a thread would; more than these
+# have a thread to themselves, so that they do not hold up others.
+SMALL_ROWS, SMALL_SAMPLES = 512, 64
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ class PreprocessingService(PairService):
         """Return checked raw rows of a request as the model reads them, or what to tell the client."""
         bundle = await self._bundles.get(ref)
         types = bundle.forecaster.preprocessor.columns
-        return await self._prepared(bundle, rules, partial(panel_from_rows, rows, bundle.pair.contract, types, rules))
+        read = partial(panel_from_rows, rows, bundle.pair.contract, types, rules)
+        return await self._prepared(bundle, rules, read, len(rows))
 
     async def prepare_panel(
         self, ref: PairRef, panel: FeaturePanel, future: Sequence[dict[str, Any]], rules: RowRules
@@ -140,15 +141,17 @@ class PreprocessingService(PairService):
         bundle = await self._bundles.get(ref)
         types = bundle.forecaster.preprocessor.columns
         whole = partial(with_future_of_request, panel, future, bundle.pair.contract, types, rules)
-        return await self._prepared(bundle, rules, whole)
+        return await self._prepared(bundle, rules, whole, panel.rows)
 
     async def postprocess(self, ref: PairRef, answers: Answers) -> Answers:
         """Return the model's answers in original units."""
         bundle = await self._bundles.get(ref)
+        if len(answers.point) <= SMALL_SAMPLES:
+            return bundle.forecaster.postprocess_answers(answers)
         return await self._workers.run(bundle.forecaster.postprocess_answers, answers)
 
     async def _prepared(
-        self, bundle: Bundle, rules: RowRules, read: Callable[[], FeaturePanel]
+        self, bundle: Bundle, rules: RowRules, read: Callable[[], FeaturePanel], rows: int
     ) -> Prepared | ServingError:
         def prepare() -> Prepared:
             panel = read()
@@ -157,7 +160,7 @@ class PreprocessingService(PairService):
             return Prepared(panel, falls_back, bundle.forecaster.preprocess(panel))
 
         try:
-            return await self._workers.run(prepare)
+            return prepare() if rows <= SMALL_ROWS else await self._workers.run(prepare)
         except ServingError as error:
             return error
 
@@ -167,11 +170,11 @@ class ModelService(PairService):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._batch: Batcher[SamplesOfBundle, Answers] = Batcher(infer_all, LARGEST_BATCH)
+        self._batch: InTurn[SamplesOfBundle, Answers] = InTurn(infer_all)
 
     async def infer(self, ref: PairRef, samples: Samples) -> Answers:
-        """Return the model's answers in preprocessed space; calls that wait at the same time share a predict."""
+        """Return the model's answers in preprocessed space; calls that arrive at the same time share a predict."""
         bundle = await self._bundles.get(ref)
-        if bundle.is_batchable and len(samples) <= LARGEST_BATCH:
+        if bundle.is_batchable and len(samples) <= SMALL_SAMPLES:
             return await self._batch.ask(SamplesOfBundle(bundle, samples))
         return await self._workers.run(bundle.forecaster.infer_answers, samples)
