@@ -143,4 +143,6 @@ def _text(response: httpx.Response) -> str:
         for forecast in content.get("forecasts", []):
             del forecast["age_seconds"]
         content.pop("id", None)
+        for model in [content, *content.get("models", [])]:
+            model.pop("promoted_at", None)
     return json.dumps(content)

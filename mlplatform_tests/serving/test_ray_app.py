@@ -18,7 +18,8 @@ from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.asked import ENTITIES, answered, table, told
 from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.installation import Installation
-from mlplatform_tests.serving.servers import LoadClient, in_process
+from mlplatform_tests.serving.replicas import CLIENTS, kill_one, under_load
+from mlplatform_tests.serving.servers import LoadClient, RunningServer, in_process
 from serving.errors import ErrorDetail, ServingError
 from serving.ray_runtime import EVERYWHERE, LONGEST_RAY_FOLDER, _check_haproxy, _ray_folder
 from serving.ray_versions import PairRef, VersionCache
@@ -138,6 +139,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
     assert {status for _, status, *_ in expected[first.pair_id][: len(answered(platform))]} == {200}
 
     log = tmp_path / "ray.log"
+    installation.set_serving({"deployments": {"ModelService": {"replicas": 2}}})
     with in_process("serving.ray_app", installation.environ, log, "--experiment", "tiny_forecast") as server:
         children = _descendants(server.process.pid)
         with httpx.Client(base_url=server.url, timeout=60) as client:
@@ -145,6 +147,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
             assert told(client, asked) == expected[first.pair_id]
             _swap_under_load(server.url, client, platform, second, store)
             assert told(client, asked) == expected[second.pair_id]
+            _lose_a_replica(server, platform)
             big = client.post("/predict", content=b"[" * 10_000_000, headers={"content-type": "application/json"})
             assert (big.status_code, big.json()["error"]["code"]) == (413, "body_too_large")
             assert client.post("/admin/reload").status_code == 401
@@ -161,6 +164,14 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
     output = log.read_text()
     assert TOKEN not in output
     assert "Traceback" not in output
+
+
+def _lose_a_replica(server: RunningServer, platform: Platform) -> None:
+    """Kill one of two replicas under load; what it worked on is asked of the other."""
+    body = json.dumps({"rows": platform.rows()}).encode()
+    answers = under_load(server, "/predict", body, lambda: kill_one(server, "ModelService"))
+    assert len(answers) > CLIENTS
+    assert {status for status, _ in answers} == {200}
 
 
 def _stop_talking_early(port: int, client: httpx.Client) -> None:

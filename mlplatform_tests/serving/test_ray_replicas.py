@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,83 +17,22 @@ from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.asked import ENTITIES, table, told
 from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.installation import Installation
-from mlplatform_tests.serving.servers import LoadClient, RunningServer, in_process
+from mlplatform_tests.serving.replicas import CLIENTS, kill_one, replicas, under_load
+from mlplatform_tests.serving.servers import RunningServer, in_process
 
 pytestmark = pytest.mark.integration
-CLIENTS = 8
 BODY = json.dumps({"entities": [1, 3]}).encode()
-TWO = {"replicas": 2, "max_ongoing_requests": 512}
-
-
-@contextmanager
-def serving(platform: Platform, folder: Path, option: dict[str, object]) -> Iterator[RunningServer]:
-    """Run the server on Ray with an option of the group `serving` while the context is open."""
-    installation = Installation(platform, folder)
-    path = installation.conf / "serving" / "tried.yaml"
-    path.parent.mkdir()
-    path.write_text(json.dumps(option))
-    environ = {**installation.environ, "MLPLATFORM_SERVING_CONFIG": "tried", "MLPLATFORM_POLL_S": "0.3"}
-    with in_process("serving.ray_app", environ, folder / "ray.log", "--experiment", "tiny_forecast") as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
 def fused(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of two replicas that take all steps."""
-    option: dict[str, object] = {"mode": "fused", "deployments": {"ForecastAPI": TWO}}
-    with serving(platform, tmp_path_factory.mktemp("fused"), option) as server:
+    folder = tmp_path_factory.mktemp("fused")
+    installation = Installation(platform, folder)
+    installation.set_serving({"mode": "fused", "deployments": {"ForecastAPI": {"replicas": 2}}})
+    environ = {**installation.environ, "MLPLATFORM_POLL_S": "0.3"}
+    with in_process("serving.ray_app", environ, folder / "ray.log", "--experiment", "tiny_forecast") as server:
         yield server
-
-
-@asynccontextmanager
-async def load(server: RunningServer) -> AsyncIterator[list[tuple[int, bytes]]]:
-    """Have clients ask while the context is open; what was answered is in the list after it."""
-    stop, answers = asyncio.Event(), list[tuple[int, bytes]]()
-    asking = [asyncio.create_task(LoadClient(server.url, ENTITIES, BODY).ask_until(stop)) for _ in range(CLIENTS)]
-    try:
-        await asyncio.sleep(0.5)
-        yield answers
-    finally:
-        stop.set()
-        for found in await asyncio.gather(*asking):
-            answers += found
-
-
-def under_load(server: RunningServer, act: Callable[[], None]) -> list[tuple[int, bytes]]:
-    """Return all answers that clients get while something happens; a request without an answer is an error."""
-
-    async def scenario() -> list[tuple[int, bytes]]:
-        async with load(server) as answers:
-            await asyncio.to_thread(act)
-        return answers
-
-    return asyncio.run(scenario())
-
-
-def replicas(server: RunningServer, deployment: str) -> list[int]:
-    """Return the processes of a deployment's replicas."""
-    found, last = [server.process.pid], [server.process.pid]
-    while last:
-        last = [child for pid in last for child in _children(pid)]
-        found += last
-    return [pid for pid in found if f"ServeReplica:mlplatform:{deployment}" in _title(pid)]
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
-
-
-def _title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
-def kill_one(server: RunningServer, deployment: str) -> None:
-    """Kill a replica of a deployment, and give those that it takes from time to notice."""
-    os.kill(replicas(server, deployment)[0], signal.SIGKILL)
-    time.sleep(1.0)
 
 
 def wait_for(server: RunningServer, deployment: str, count: int) -> None:
@@ -152,7 +89,7 @@ def test_an_alias_that_moves_is_found_by_all_replicas_and_mixes_nothing(
             store.promote(pair.name, pair.version, who="test", why="a test")
             time.sleep(0.8)
 
-    answers = under_load(fused, move)
+    answers = under_load(fused, ENTITIES, BODY, move)
     assert Counter(status for status, _ in answers) == {200: len(answers)}
     values: dict[str, set[str]] = {}
     for _, content in answers:
@@ -164,24 +101,11 @@ def test_an_alias_that_moves_is_found_by_all_replicas_and_mixes_nothing(
 
 
 def test_no_request_is_lost_with_a_fused_replica(fused: RunningServer) -> None:
-    answers = under_load(fused, lambda: kill_one(fused, "ForecastAPI"))
+    answers = under_load(fused, ENTITIES, BODY, lambda: kill_one(fused, "ForecastAPI"))
     assert len(answers) > CLIENTS
     assert Counter(status for status, _ in answers) == {200: len(answers)}
     # Its successor takes requests once its pair is loaded, and not before.
     wait_for(fused, "ForecastAPI", 2)
-
-
-def test_no_request_is_lost_with_a_replica_of_any_deployment(platform: Platform, tmp_path: Path) -> None:
-    names = ("ForecastAPI", "FeastService", "PreprocessingService", "ModelService")
-    with serving(platform, tmp_path, {"mode": "split", "deployments": dict.fromkeys(names, TWO)}) as server:
-
-        def kill() -> None:
-            for name in names:
-                kill_one(server, name)
-
-        answers = under_load(server, kill)
-    assert len(answers) > CLIENTS
-    assert Counter(status for status, _ in answers) == {200: len(answers)}
 
 
 def test_a_server_that_is_told_to_stop_answers_what_it_has(fused: RunningServer) -> None:
