@@ -19,6 +19,7 @@ from mlplatform.defs import (
     MlflowResource,
     PlatformResource,
     TrainingResource,
+    alerts_sensor,
     as_reader,
     configuration_asset,
     console_logger,
@@ -38,6 +39,7 @@ from mlplatform.defs import (
     nested_cv_job,
     new_data_sensor,
     print_runs,
+    run_failure_alerts,
     train_job,
 )
 from mlplatform.defs.assets import (
@@ -45,6 +47,7 @@ from mlplatform.defs.assets import (
     drift_report_asset,
     feature_table_asset,
     fold_preprocessor_asset,
+    forecast_errors_asset,
     forecasts_asset,
     nested_cv_asset,
     online_features_asset,
@@ -127,6 +130,8 @@ def build_defs(
         sensors=[
             *(drift_sensor(experiment) for experiment in experiments),
             *(new_data_sensor(dataset, *dataset_jobs[name][:2]) for name, dataset in datasets.items()),
+            alerts_sensor(experiments),
+            run_failure_alerts(),
         ],
         # Of all jobs: their steps share heavy imports, and a process for each would pay them again.
         executor=in_process_executor,
@@ -157,6 +162,7 @@ def _experiment_assets(experiment: ExperimentConfig) -> list[Any]:
         production_alias_asset(experiment),
         serving_reload_asset(experiment),
         prediction_log_asset(experiment),
+        forecast_errors_asset(experiment),
         drift_report_asset(experiment),
         forecasts_asset(experiment),
         *nested,

@@ -102,6 +102,11 @@ class ModelFamily(Parametrised, Protocol):
         ...
 
     @property
+    def explains(self) -> str | None:
+        """What its explanations are, if it has any."""
+        ...
+
+    @property
     def has_quantiles(self) -> bool:
         """Whether it can be fitted to quantiles."""
         ...
@@ -166,8 +171,21 @@ class MetricPlugin(Protocol):
         """What the score is the mean of over the samples, if it is a mean."""
         ...
 
+    @property
+    def by_series(self) -> bool:
+        """Whether every series counts alike."""
+        ...
+
     def score(self, truth: Any, prediction: Any, /, **extras: Any) -> float:
         """Return the score."""
+        ...
+
+    def value(self, truth: Any, prediction: Any, entities: Any, **read: Any) -> float:
+        """Return the score, by series where the metric says so."""
+        ...
+
+    def losses(self, truth: Any, prediction: Any, entities: Any, **read: Any) -> Any:
+        """Return what the loss is the mean of; `None` if it is no mean."""
         ...
 
     def loss(self, value: float) -> float:

@@ -2,11 +2,15 @@
 
 A queue without a bound turns a moment's overload into minutes of answers that nobody waits for any more. Here what is
 over the limit is refused at once, with a status that says so, and what is admitted has a deadline.
+
+A queue is there for bursts. One that stays full answers no more requests than a short one and makes all of them wait
+(Nichols and Jacobson, "Controlling Queue Delay", 2012), so while more is asked for than the limit, fewer are let in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -21,6 +25,11 @@ Receive = Callable[[], Awaitable[Any]]
 _WATCH_AFTER_S = 0.05
 _REFUSALS_PER_S, _REFUSAL_BURST = 200, 100
 _LONGEST_DELAY_S = 1.0
+# What is let in while the server is crowded: a quarter of the limit keeps a batch in the model and one behind it, and
+# at this many nobody waits for long whatever the limit is.
+_CROWDED_SHARE, _LEAST_PLACES = 4, 8
+# How long after the last moment with too much to do the limit comes back.
+_CALM_S = 1.0
 
 
 class Admission:
@@ -37,7 +46,19 @@ class Admission:
     def __init__(self, limit: int, deadline_s: float) -> None:
         self.limit, self.deadline_s = limit, deadline_s
         self.in_flight = 0
+        self._held = 0
+        self._crowded_until = 0.0
         self._paced_until = 0.0
+
+    @property
+    def places(self) -> int:
+        """How many requests may be in flight now: the limit, or fewer while more is asked for than that."""
+        now = asyncio.get_running_loop().time()
+        # Those whose refusal is held back want to be worked for as well.
+        if self.in_flight + self._held >= self.limit:
+            self._crowded_until = now + _CALM_S
+        is_crowded = now < self._crowded_until
+        return min(self.limit, max(self.limit // _CROWDED_SHARE, _LEAST_PLACES)) if is_crowded else self.limit
 
     async def require_place(self) -> None:
         """Refuse a request that would not be admitted, before its body is read.
@@ -45,9 +66,10 @@ class Admission:
         Raises:
             ServingError: 429 if the limit is reached.
         """
-        if self.in_flight >= self.limit:
+        places = self.places
+        if self.in_flight >= places:
             await self._pace_refusals()
-            raise too_many_requests(self.limit)
+            raise too_many_requests(places)
 
     async def admit(self, receive: Receive, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return the result of `work`.
@@ -85,10 +107,19 @@ class Admission:
         """
         now = asyncio.get_running_loop().time()
         self._paced_until = max(self._paced_until, now - _REFUSAL_BURST / _REFUSALS_PER_S) + 1 / _REFUSALS_PER_S
-        # What is promised to no one: beyond the longest delay the pace is given up, not the answer.
-        self._paced_until = min(self._paced_until, now + _LONGEST_DELAY_S)
-        if self._paced_until > now:
-            await asyncio.sleep(self._paced_until - now)
+        delay = self._paced_until - now
+        if delay > _LONGEST_DELAY_S:
+            # What is promised to no one: beyond the longest delay the pace is given up, not the answer. Spread, because
+            # clients that are answered in one moment all ask again in the next one.
+            self._paced_until = now + _LONGEST_DELAY_S
+            delay = random.uniform(0.5, 1.0) * _LONGEST_DELAY_S  # noqa: S311 - no secret
+        if delay <= 0:
+            return
+        self._held += 1
+        try:
+            await asyncio.sleep(delay)
+        finally:
+            self._held -= 1
 
 
 class _Watch:

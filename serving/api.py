@@ -7,39 +7,44 @@ prediction is the backend's business.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import re
-import secrets
-import time
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlplatform.calendars import Zone
 from mlplatform.features import NOW
 from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
 from serving.admission import Admission
 from serving.answers import answer, to_json
+from serving.arms import served_pairs
 from serving.backend import Backend, Prediction
 from serving.bodies import JSON, PROBLEM, BodyReader
+from serving.cockpit import Cockpit, add_cockpit
 from serving.connections import CLIENT_LEFT
 from serving.description import describe
-from serving.errors import ErrorResponse, ServingError
-from serving.fast_path import FastPath
-from serving.metrics import CONTENT_TYPE, ServingMetrics
+from serving.entrance import Application
+from serving.errors import ErrorDetail, ErrorResponse, ServingError, invalid, shown
+from serving.exposition import CONTENT_TYPE, merged
+from serving.fast_path import Answers, FastPath
+from serving.local_time import PARAMETER, asked_zone, in_zone
+from serving.metrics import ServingMetrics
+from serving.observation import ObservationMiddleware, ServerState
 from serving.pages import add_pages
 from serving.protocols import protocol_routers
+from serving.rate_limit import Buckets, RateLimitMiddleware
 from serving.schemas import (
     EntitiesRequest,
     LiveAnswer,
@@ -50,22 +55,25 @@ from serving.schemas import (
     ReloadAnswer,
     RowsRequest,
 )
-from serving.security import SECURITY_HEADERS, BodyLimitMiddleware, TokenMiddleware, require_admin
+from serving.security import BodyLimitMiddleware, TokenMiddleware, require_admin
 from serving.service import Missing, PredictionService, ServedModel
+from serving.siblings import ONE, Siblings
 from serving.stages import Stage
+from serving.tracing import TracingMiddleware, tracer
 
 logger = logging.getLogger(__name__)
-access_logger = logging.getLogger("serving.access")
 
 # How a request for predictions may end otherwise than well.
 _REFUSALS = (408, 409, 413, 415, 422, 429, 500, 503)
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Ids of requests are unique: 80 random bits for the process, and a number in it.
-_PROCESS_ID = secrets.token_hex(10)
-_numbers = itertools.count()
 
 
-def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request_id_answered: bool = True) -> FastAPI:
+def build_app(
+    backends: Mapping[str, Backend],
+    settings: Settings,
+    *,
+    is_request_id_answered: bool = True,
+    siblings: Siblings | None = None,
+) -> FastAPI:
     """Return the application.
 
     Parameters:
@@ -73,6 +81,7 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
             application.
         settings: the admin token, the limits and the place of the prediction log.
         is_request_id_answered: whether answers carry `x-request-id`; `False` behind a proxy that adds it.
+        siblings: the other processes of the same server, if there are any.
     """
     models = {name: ServedModel(name, backend, PredictionLog(settings, name)) for name, backend in backends.items()}
     metrics = ServingMetrics({name: model.log for name, model in models.items()})
@@ -82,6 +91,7 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
     reader = BodyReader(bodies, settings.max_body_bytes, limits.body_deadline_s)
     admission = Admission(limits.max_requests, limits.deadline_s)
     service = PredictionService(models, admission, reader, metrics)
+    cockpit = Cockpit(service, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -90,12 +100,14 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
         try:
             yield
         finally:
+            await service.close()
             for model in models.values():
                 await model.backend.close()
                 await asyncio.to_thread(model.log.close)
             bodies.close()
+            cockpit.close()
 
-    app = FastAPI(
+    app = Application(
         title="mlplatform predictions",
         description="Predictions from the pairs that are in production; routes without a name answer for "
         f"`{service.default.name}`.",
@@ -108,36 +120,66 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
     predictions = Predictions(service)
     app.include_router(_prediction_routes(predictions))
     app.include_router(_model_routes(service))
-    app.include_router(_operation_routes(service, settings, app.state.server))
+    app.include_router(_operation_routes(service, settings, app.state.server, siblings))
     for router in protocol_routers(service, settings):
         app.include_router(router)
+    add_cockpit(app, cockpit)
     add_pages(app, service)
-    handlers = {"/predict": predictions.from_rows, "/predict/feast/batch": predictions.from_entities}
-    app.add_middleware(FastPath, handlers=handlers, refuse=_answer_serving_error, note_departure=_note_departure)
-    if settings.api_tokens:
-        tokens = [*settings.api_tokens, *([settings.admin_token] if settings.admin_token else [])]
-        app.add_middleware(TokenMiddleware, tokens=tokens, refuse=_answer_serving_error)
-    # The last one added is the outermost: refused bodies are observed too.
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
-    app.add_middleware(ObservationMiddleware, metrics=metrics, is_request_id_answered=is_request_id_answered)
+    _add_entrance(app, predictions, settings, is_request_id_answered, siblings.table if siblings else None)
     app.add_exception_handler(ServingError, _answer_serving_error)
+    app.add_exception_handler(RequestValidationError, _answer_wrong_query)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(ClientDisconnect, _note_departure)
     app.add_exception_handler(Exception, _answer_unexpected_error)
     return app
 
 
+def _add_entrance(
+    app: Application,
+    predictions: Predictions,
+    settings: Settings,
+    is_request_id_answered: bool,
+    table: Path | None,
+) -> None:
+    """Have requests pass, before the framework sees them, what notes them, what refuses them, and the short road."""
+    handlers = {"/predict": predictions.from_rows, "/predict/feast/batch": predictions.from_entities}
+    answers = Answers(_answer_serving_error, _note_departure, _answer_unexpected_error)
+    app.enter_by(lambda inner: FastPath(inner, handlers, answers))
+    if settings.limits.rate:
+        buckets = Buckets(settings.limits.rate, settings.limits.burst or math.ceil(settings.limits.rate), table)
+        by_token = bool(settings.api_tokens)
+        app.enter_by(lambda inner: RateLimitMiddleware(inner, buckets, by_token=by_token, refuse=_answer_serving_error))
+    if settings.api_tokens:
+        tokens = [*settings.api_tokens, *([settings.admin_token] if settings.admin_token else [])]
+        app.enter_by(lambda inner: TokenMiddleware(inner, tokens, _answer_serving_error))
+    active = tracer()
+    if active is not None:
+        app.enter_by(lambda inner: TracingMiddleware(inner, active))
+    # The last one is the outermost: refused bodies are observed too.
+    app.enter_by(lambda inner: BodyLimitMiddleware(inner, settings.max_body_bytes))
+    app.enter_by(
+        lambda inner: ObservationMiddleware(
+            inner,
+            predictions.service.metrics,
+            app.state.server,
+            is_request_id_answered=is_request_id_answered,
+            logged_share=settings.access_log,
+        )
+    )
+
+
 class Predictions:
     """Answers requests for predictions; `name` is that of the model, `None` for the default one."""
 
     def __init__(self, service: PredictionService) -> None:
-        self._service = service
+        self.service = service
 
     async def from_entities(self, request: Request, name: str | None) -> Response:
         """Predict for entities of the feature store."""
-        model = self._service.model(name)
-        asked = await self._service.read(request, EntitiesRequest)
-        prediction, missing = await self._service.from_entities(
+        model = self.service.model(name)
+        request.state.experiment = model.name
+        asked = await self.service.read(request, EntitiesRequest)
+        prediction, missing = await self.service.from_entities(
             request,
             model,
             asked.entities,
@@ -145,18 +187,21 @@ class Predictions:
             future=asked.future,
             choice=asked.choice,
             reports_missing=asked.on_error == "report",
+            explain=asked.explain,
         )
-        write = partial(_written, missing=missing)
+        write = partial(_written, missing=missing, zone=asked_zone(request, prediction.pair.contract))
         # What was never asked of the present says nothing about how the present is served.
         is_logged = asked.time_point == NOW
-        return _json(await self._service.written(request, model, prediction, write, is_logged=is_logged))
+        return _json(await self.service.written(request, model, prediction, write, is_logged=is_logged))
 
     async def from_rows(self, request: Request, name: str | None) -> Response:
         """Predict from raw rows."""
-        model = self._service.model(name)
-        asked = await self._service.read(request, RowsRequest)
-        prediction = await self._service.from_rows(request, model, asked.rows, asked.choice)
-        return _json(await self._service.written(request, model, prediction, _written))
+        model = self.service.model(name)
+        request.state.experiment = model.name
+        asked = await self.service.read(request, RowsRequest)
+        prediction = await self.service.from_rows(request, model, asked.rows, asked.choice, explain=asked.explain)
+        write = partial(_written, zone=asked_zone(request, prediction.pair.contract))
+        return _json(await self.service.written(request, model, prediction, write))
 
 
 def _prediction_routes(predictions: Predictions) -> APIRouter:
@@ -206,8 +251,8 @@ def _model_routes(service: PredictionService) -> APIRouter:
     return router
 
 
-def _written(prediction: Prediction, missing: Sequence[Missing] = ()) -> bytes:
-    content = answer(prediction)
+def _written(prediction: Prediction, missing: Sequence[Missing] = (), zone: Zone | None = None) -> bytes:
+    content = in_zone(answer(prediction), zone)
     if missing:
         content["errors"] = missing
     return to_json(content)
@@ -217,18 +262,9 @@ def _json(content: bytes) -> Response:
     return Response(content, media_type=JSON)
 
 
-@dataclass
-class ServerState:
-    """What the process that serves an application tells it.
-
-    Attributes:
-        is_draining: whether the server is about to end, so that nobody should send it anything more.
-    """
-
-    is_draining: bool = False
-
-
-def _operation_routes(service: PredictionService, settings: Settings, state: ServerState) -> APIRouter:
+def _operation_routes(
+    service: PredictionService, settings: Settings, state: ServerState, siblings: Siblings | None
+) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     # HEAD is what many load balancers ask with; the answer's body is left out by the server.
@@ -258,18 +294,25 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
 
     @router.head("/metrics", include_in_schema=False)
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def prometheus() -> Response:
+    async def prometheus(request: Request) -> Response:
         """Report counters in Prometheus' text format."""
-        served = {name: model.backend.served() for name, model in service.models.items()}
-        looks = {name: model.backend.looks() for name, model in service.models.items()}
-        pairs = {name: now.pair if now else None for name, now in served.items()}
-        return Response(service.metrics.render(pairs, looks), headers={"content-type": CONTENT_TYPE})
+        backends = {name: model.backend for name, model in service.models.items()}
+        looks = {name: backend.looks() for name, backend in backends.items()}
+        pairs = {name: served_pairs(backend) for name, backend in backends.items()}
+        times = {name: backend.times for name, backend in backends.items()}
+        arms = service.arm_counts.families({name: each.challenger_looks() for name, each in backends.items()})
+        page = service.metrics.render(pairs, looks, times, service.default.backend.queues(), arms)
+        if siblings is not None and request.url.query != ONE:
+            page = merged([page, *await siblings.pages()], siblings.ended())
+        return Response(page, headers={"content-type": CONTENT_TYPE})
 
     async def reload_model(request: Request, name: str | None) -> Response:
         require_admin(request.headers.get("authorization"), settings.admin_token)
         model = service.model(name)
         try:
             report = await model.backend.reload()
+            if siblings is not None and request.url.query != ONE:
+                await _have_reloaded(siblings, request)
         except ServingError:
             service.metrics.observe_reload(model.name, "failed")
             raise
@@ -301,13 +344,34 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
     return router
 
 
+_TIMEZONE = {
+    "name": PARAMETER,
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string", "maxLength": 64},
+    "description": "Zone of the times of the answer: an IANA name, or `local` for the dataset's; default: UTC.",
+}
+
+
+async def _have_reloaded(siblings: Siblings, request: Request) -> None:
+    """Have the other processes of the server reload too.
+
+    Raises:
+        ServingError: what kept one of them from it.
+    """
+    for told in await siblings.reload(request.url.path, request.headers["authorization"]):
+        if told.status != 200:
+            error = orjson.loads(told.body)["error"]
+            raise ServingError(told.status, error["code"], f"of another worker: {error['message']}")
+
+
 def _described_body(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
     """Return what OpenAPI should say about a route that reads its own body."""
     content = {JSON: {"schema": model.model_json_schema()}}
     return {
         "response_model": PredictionAnswer,
         "responses": _errors(*statuses),
-        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+        "openapi_extra": {"requestBody": {"required": True, "content": content}, "parameters": [_TIMEZONE]},
     }
 
 
@@ -316,95 +380,29 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse, "content": content} for status in statuses}
 
 
-class ObservationMiddleware:
-    """Gives every request an id, counts and times it, and writes one access line without bodies, queries or headers."""
-
-    def __init__(self, app: ASGIApp, metrics: ServingMetrics, is_request_id_answered: bool) -> None:
-        self.app = app
-        self.metrics = metrics
-        self.is_request_id_answered = is_request_id_answered
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
-        status: int | None = None
-        is_whole = False
-
-        async def followed() -> Message:
-            nonlocal is_whole
-            message = await receive()
-            is_whole = message["type"] == "http.request" and not message.get("more_body", False)
-            return message
-
-        async def observed(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                # Asked only once all was read: asking for more would have the server wave the rest of a body through.
-                has_left = is_whole and _has_left(receive)
-                status = CLIENT_LEFT if has_left else message["status"]
-                headers = [*message.get("headers", []), *SECURITY_HEADERS]
-                if self.is_request_id_answered:
-                    headers.append((b"x-request-id", request_id.encode()))
-                message["headers"] = headers
-            elif message["type"] == "http.response.body" and not message.get("more_body") and status is not None:
-                # Before the last byte leaves, so that a client that has its answer also finds it counted.
-                self._observe(scope, status, request_id, time.perf_counter() - started)
-            await send(message)
-
-        try:
-            await self.app(scope, followed, observed)
-        except asyncio.CancelledError:
-            # How Ray Serve's proxy tells that the client has left.
-            self._observe(scope, CLIENT_LEFT, request_id, time.perf_counter() - started)
-            raise
-        except Exception:
-            # The answer to an unexpected failure is made further out and does not come by here.
-            self._observe(scope, 500, request_id, time.perf_counter() - started)
-            raise
-
-    def _observe(self, scope: Scope, status: int, request_id: str, seconds: float) -> None:
-        # The template, not the path: paths are endless and may hold what does not belong into a log.
-        route = getattr(scope.get("route"), "path", "unmatched")
-        self.metrics.observe_request(scope["method"], route, status, seconds)
-        line = {
-            "method": scope["method"],
-            "route": route,
-            "status": status,
-            "ms": round(seconds * 1000, 2),
-            "request_id": request_id,
-        }
-        access_logger.info("%s", orjson.dumps(line).decode())
-
-
-def _has_left(receive: Receive) -> bool:
-    """Return whether the client of a request whose body was read is gone, without waiting for it to go."""
-    asking = receive()
-    try:
-        # A step of the coroutine by hand: a task of its own would cost more than all else that observes a request.
-        asking.send(None)  # type: ignore[attr-defined] # ASGI promises an awaitable; ours is a coroutine
-    except StopIteration as told:
-        return bool(told.value["type"] == "http.disconnect")
-    asking.close()  # type: ignore[attr-defined]
-    return False
-
-
-def _request_id(scope: Scope) -> str:
-    """Return the client's request id if it is harmless, else a new one."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-    return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS_ID}{next(_numbers):012x}"
-
-
 def _problem(error: ServingError, headers: Mapping[str, str] | None = None) -> Response:
     return Response(to_json(error.body()), error.status, headers or error.headers, PROBLEM)
 
 
-async def _answer_serving_error(_: Request, error: Exception) -> Response:
+async def _answer_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
+    request.state.rejection = error.code
     return _problem(error)
+
+
+async def _answer_wrong_query(request: Request, error: Exception) -> Response:
+    """Answer a request whose query FastAPI has read, and refuses, in the form of all errors."""
+    assert isinstance(error, RequestValidationError)
+    details = [
+        ErrorDetail(
+            field=".".join(map(str, found["loc"])),
+            found=shown(found.get("input")),
+            expected=found["msg"],
+            action="correct it",
+        )
+        for found in error.errors()
+    ]
+    return await _answer_serving_error(request, invalid("invalid_request", details))
 
 
 async def _note_departure(_: Request, __: Exception) -> Response:
@@ -422,5 +420,4 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 async def _answer_unexpected_error(request: Request, error: Exception) -> Response:
     logger.error("request %s failed", request.state.request_id, exc_info=error)
     message = f"the server failed; its log has the cause under request id {request.state.request_id}"
-    headers = {"x-request-id": request.state.request_id}
-    return _problem(ServingError(500, "internal_error", message), headers)
+    return _problem(ServingError(500, "internal_error", message))

@@ -7,6 +7,7 @@ once and many clients share the cost of a call. After Crankshaw et al., "Clipper
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ import numpy as np
 
 from mlplatform.datamodule import Panel
 from mlplatform.registry import Answers, Forecaster
+from serving.errors import overloaded
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -31,18 +33,40 @@ class Batcher(Generic[Q, A]):
     Parameters:
         answer: blocking; returns for every question its answer, or the exception to raise.
         limit: most questions in one batch.
+        waited: told of every question how long it waited for its batch, in seconds.
+        places: questions that may wait; what comes beyond is refused. `None` leaves that to who asks.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[A | Exception]], limit: int) -> None:
-        self._answer, self._limit = answer, limit
-        self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Q]], Sequence[A | Exception]],
+        limit: int,
+        waited: Callable[[Q, float], None] = lambda _, __: None,
+        places: int | None = None,
+    ) -> None:
+        self._answer, self._limit, self._waited, self._places = answer, limit, waited, places
+        self._waiting: deque[tuple[Q, asyncio.Future[A], float]] = deque()
         self._is_running = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
 
+    @property
+    def depth(self) -> int:
+        """Questions that wait for the next batch."""
+        return len(self._waiting)
+
     async def ask(self, question: Q) -> A:
-        """Return the answer; a question whose asker is cancelled while it waits is dropped."""
+        """Return the answer; a question whose asker is cancelled while it waits is dropped.
+
+        Raises:
+            ServingError: 503 if there is no place to wait.
+        """
+        if self._places is not None and len(self._waiting) >= self._places:
+            # Behind a batch that hangs, those stay that nobody waits for any more.
+            self._waiting = deque(item for item in self._waiting if not item[1].done())
+            if len(self._waiting) >= self._places:
+                raise overloaded("model", self._places)
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
+        self._waiting.append((question, future, time.perf_counter()))
         if not self._is_running:
             self._start()
         return await future
@@ -53,10 +77,12 @@ class Batcher(Generic[Q, A]):
 
     def _start(self) -> None:
         batch: list[tuple[Q, asyncio.Future[A]]] = []
+        now = time.perf_counter()
         while self._waiting and len(batch) < self._limit:
-            question, future = self._waiting.popleft()
+            question, future, asked = self._waiting.popleft()
             if not future.done():
                 batch.append((question, future))
+                self._waited(question, now - asked)
         if not batch:
             return
         self._is_running = True

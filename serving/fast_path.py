@@ -7,6 +7,7 @@ handed to the same handlers without its routing, dependencies and exit stacks.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request, Response
@@ -17,9 +18,24 @@ from serving.errors import ServingError
 
 Handler = Callable[[Request, str | None], Awaitable[Response]]
 # Answers what a handler raises.
-Refusal = Callable[[Request, Exception], Awaitable[Response]]
+Answer = Callable[[Request, Exception], Awaitable[Response]]
 
 _MODELS = "/models/"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What becomes of what handlers raise.
+
+    Attributes:
+        refuse: answers a `ServingError`.
+        note_departure: answers a client that left.
+        fail: answers anything else.
+    """
+
+    refuse: Answer
+    note_departure: Answer
+    fail: Answer
 
 
 class Route:
@@ -39,14 +55,12 @@ class FastPath:
     Parameters:
         app: takes the others.
         handlers: by path; each is also found at `/models/{name}` before its path, and then given the name.
-        refuse: answers a `ServingError`.
-        note_departure: answers a client that left.
     """
 
-    def __init__(self, app: ASGIApp, handlers: Mapping[str, Handler], refuse: Refusal, note_departure: Refusal) -> None:
+    def __init__(self, app: ASGIApp, handlers: Mapping[str, Handler], answers: Answers) -> None:
         self.app = app
         self._handlers = handlers
-        self._refuse, self._note = refuse, note_departure
+        self._answers = answers
         self._plain = {path: Route(path) for path in handlers}
         self._named = {path: Route(f"{_MODELS}{{name}}{path}") for path in handlers}
 
@@ -60,9 +74,11 @@ class FastPath:
         try:
             response = await handler(request, name)
         except ServingError as error:
-            response = await self._refuse(request, error)
+            response = await self._answers.refuse(request, error)
         except ClientDisconnect as error:
-            response = await self._note(request, error)
+            response = await self._answers.note_departure(request, error)
+        except Exception as error:
+            response = await self._answers.fail(request, error)
         await response(scope, receive, send)
 
     def _found(self, scope: Scope) -> tuple[Handler, str | None, Any] | None:

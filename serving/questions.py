@@ -6,18 +6,22 @@ that each has the answer that it would have had alone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.datamodule import Panel, Samples
 from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.registry import Answers, FallbackPolicy, Forecaster, Recall, complete
 from serving.backend import Prediction
 from serving.batching import Slice, stacked
 from serving.bundle import Bundle
 from serving.rows import panel_from_rows
+from serving.timing import StageTimes
 
 Rows = Sequence[dict[str, Any]]
 
@@ -30,16 +34,30 @@ class Question:
         bundle: what answers it.
         panel: reads its rows; raises `ServingError`.
         rows: those that it brought itself, if it did.
+        times: takes down how long its stages took.
+        recall: knows the last good forecasts of the feature store's entities.
     """
 
     bundle: Bundle
     panel: Callable[[], FeaturePanel]
     rows: Rows | None = None
+    times: StageTimes = field(default_factory=StageTimes)
+    recall: Recall | None = None
+
+    def note_wait(self, seconds: float) -> None:
+        """Take down how long it has waited for the model."""
+        self.times.observe("queue", self.bundle.pair.version, seconds)
 
 
 def answer_alone(question: Question) -> Prediction:
     """Return the answer of one question; raises what keeps it from having one."""
-    return _answered(question.bundle, question.panel())
+    return answer_panel(question, question.panel)
+
+
+def answer_late(question: Question, asked: float) -> Prediction:
+    """Return the answer of a question that waited for a thread since `asked`, of `time.perf_counter`."""
+    question.note_wait(time.perf_counter() - asked)
+    return answer_alone(question)
 
 
 def answer_all(questions: Sequence[Question]) -> list[Prediction | Exception]:
@@ -50,6 +68,7 @@ def answer_all(questions: Sequence[Question]) -> list[Prediction | Exception]:
         groups.setdefault(id(question.bundle), []).append(place)
     for places in groups.values():
         group = [questions[place] for place in places]
+        group[0].times.observe_batch(group[0].bundle.pair.version, len(group))
         answers.update(zip(places, _together(group) or map(_alone, group), strict=True))
     return [answers[place] for place in range(len(questions))]
 
@@ -65,13 +84,19 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     """Return the answers of questions to one bundle; `None` if one of them has none."""
     if len(group) == 1:
         return None
-    bundle, is_one_table = group[0].bundle, _are_plain_tables(group)
-    try:
+    slices: list[Slice] = []
+    is_one_table = _are_plain_tables(group)
+
+    def read() -> FeaturePanel:
         if is_one_table:
-            panel, slices = _read_as_one_table(bundle, [question.rows or () for question in group])
+            panel, found = _read_as_one_table(group[0].bundle, [question.rows or () for question in group])
         else:
-            panel, slices = _side_by_side([question.panel() for question in group])
-        whole = _answered(bundle, panel)
+            panel, found = _side_by_side([question.panel() for question in group])
+        slices.extend(found)
+        return panel
+
+    try:
+        whole = answer_panel(group[0], read)
     except Exception:
         # Whatever it is: alone, the one to blame says it and the others have their answers.
         return None
@@ -79,10 +104,36 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     return [_renumbered(part) for part in parts] if is_one_table else parts
 
 
-def _answered(bundle: Bundle, panel: FeaturePanel) -> Prediction:
-    # Before the model is asked, because a refusal needs no forecast.
-    falls_back = bundle.rules.fallbacks(panel, bundle.pair.contract)
-    return Prediction.of(bundle.pair, panel, bundle.forecaster.answer(panel), bundle.rules, falls_back)
+def answer_panel(question: Question, read: Callable[[], FeaturePanel]) -> Prediction:
+    """Return what the bundle of a question answers to a panel, and take down how long that takes."""
+    bundle, version = question.bundle, question.bundle.pair.version
+    forecaster, rules, timed = bundle.forecaster, bundle.rules, question.times.timed
+    contract = bundle.pair.contract
+    with timed("preprocess", version):
+        panel = read()
+        # Before the model is asked, because a refusal needs no forecast.
+        judged = rules.judge(panel, contract, question.recall)
+        prepared = prepare(forecaster, panel, rules.fallback)
+
+    def answer(some: Panel) -> Answers:
+        samples = prepared if some is panel and prepared is not None else forecaster.preprocess(some)
+        with timed("predict", version):
+            outputs = forecaster.infer_answers(samples)
+        with timed("postprocess", version):
+            return forecaster.postprocess_answers(outputs)
+
+    completed = complete(panel, contract, rules.fallback, judged.replaced, answer, question.recall)
+    return Prediction.of(bundle.pair, panel, completed, judged, rules)
+
+
+def prepare(forecaster: Forecaster, panel: Panel, policy: FallbackPolicy) -> Samples | None:
+    """Return the samples of a panel; `None` if they cannot be made, and something may stand in for their answers."""
+    try:
+        return forecaster.preprocess(panel)
+    except Exception:
+        if policy.kind == "none":
+            raise
+        return None
 
 
 def _are_plain_tables(group: Sequence[Question]) -> bool:

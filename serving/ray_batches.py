@@ -6,10 +6,8 @@ company as alone are batched, and where a batch fails each call is answered by i
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -18,9 +16,6 @@ from mlplatform.registry import Answers
 from serving.batching import Slice
 from serving.bundle import Bundle
 
-Q = TypeVar("Q")
-A = TypeVar("A")
-
 
 @dataclass(frozen=True)
 class SamplesOfBundle:
@@ -28,40 +23,6 @@ class SamplesOfBundle:
 
     bundle: Bundle
     samples: Samples
-
-
-class InTurn(Generic[Q, A]):
-    """Answers, in one go, the questions that arrive in one turn of the event loop.
-
-    In the loop itself: a replica does little else, and a thread would cost each of many small calls more than their
-    share of the answer. Whatever arrives meanwhile is the next batch.
-
-    Parameters:
-        answer: returns for every question its answer, or the exception to raise.
-    """
-
-    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[A | Exception]]) -> None:
-        self._answer = answer
-        self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
-
-    async def ask(self, question: Q) -> A:
-        """Return the answer; a question whose asker is cancelled while it waits is dropped."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[A] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._answer_waiting)
-        self._waiting.append((question, future))
-        return await future
-
-    def _answer_waiting(self) -> None:
-        asked = [(question, future) for question, future in self._waiting if not future.done()]
-        self._waiting = []
-        answers = self._answer([question for question, _ in asked]) if asked else []
-        for (_, future), answer in zip(asked, answers, strict=True):
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
 
 
 def infer_all(calls: Sequence[SamplesOfBundle]) -> list[Answers | Exception]:

@@ -1,7 +1,7 @@
 """What replicas hold per version of a pair: the reference that travels with calls, and what was loaded for it.
 
 The version to use travels with every call, so replicas can never mix two pairs: one that does not hold that version
-loads it aside, and keeps the last two.
+loads it aside, and keeps the last few.
 """
 
 from __future__ import annotations
@@ -10,37 +10,44 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.bundle import BundleLoader
 from serving.concurrency import Workers
+from serving.tracing import Carrier, carrier
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-VERSIONS_KEPT = 2
+# Those of champion and challenger, and the ones before them.
+VERSIONS_KEPT = 4
 
 
 @dataclass(frozen=True)
 class PairRef:
-    """Which pair a call is about; small, because it travels with every call."""
+    """Which pair a call is about; small, because it travels with every call.
+
+    Attributes:
+        trace: headers of the trace that the call belongs to, if it is traced.
+    """
 
     experiment: str
     version: int
     pair_id: str
+    trace: Carrier | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, pair: PairInfo) -> PairRef:
         """Return the reference to a pair."""
-        return cls(pair.name, pair.version, pair.pair_id)
+        return cls(pair.name, pair.version, pair.pair_id, carrier())
 
 
 class VersionCache(Generic[T]):
-    """What a replica holds per version: loaded on demand, once, in a thread; an experiment's last two used are kept."""
+    """What a replica holds per version: loaded on demand, once, in a thread; the last few of an experiment are kept."""
 
     def __init__(self, load: Callable[[PairRef], T]) -> None:
         self._load = load

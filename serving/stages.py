@@ -34,16 +34,21 @@ class Stage:
     def __init__(self, name: str, *, waiting: int, deadline_s: float | None = None, threads: int | None = None) -> None:
         self.name = name
         self.deadline_s = deadline_s
-        threads = threads or max(2, usable_cores())
-        self.places = threads + waiting
+        self._threads = threads or max(2, usable_cores())
+        self.places = self._threads + waiting
         self._occupied = 0
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name.replace(" ", "-"))
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=name.replace(" ", "-"))
 
     @property
     def occupied(self) -> int:
         """Tasks that run or wait."""
         return self._occupied
+
+    @property
+    def depth(self) -> int:
+        """Tasks that wait for a thread."""
+        return max(0, self._occupied - self._threads)
 
     async def run(self, function: Callable[[*Args], T], *args: *Args) -> T:
         """Run a blocking function in a thread and return its result.

@@ -1,7 +1,7 @@
 """The limit on Ray Serve: deployments of the same names, options and shape, which read JSON, pass it on, and write it.
 
-Run as `python -m prediction_server.noop --experiment <name> --port <port>` with the folder `benchmarks` on the path and
-`MLPLATFORM_SERVING_CONFIG` as for our server.
+Run as `python -m prediction_server.noop --experiment <name> --port <port>` with the folder of benchmarks on the path
+and `MLPLATFORM_SERVING_CONFIG` as for our server.
 """
 
 from __future__ import annotations

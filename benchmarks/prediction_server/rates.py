@@ -20,6 +20,7 @@ from prediction_server.servers import (
     SECONDS,
     TABLE,
     Server,
+    bare,
     bodies,
     entity,
     ours,
@@ -36,21 +37,17 @@ def run() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         own = stack.enter_context(serving(ours(f"{FORECAST},{TABLE}"), "/health/ready"))
         for name in (FORECAST, TABLE):
-            bare = stack.enter_context(_bare(name))
+            limit = stack.enter_context(serving(bare(name), "/ready"))
             mlflow = stack.enter_context(_mlflow(name))
             for clients in CLIENTS:
                 asked = {
                     "ours": (own, f"/models/{name}/predict", requests[name]),
-                    "bare": (bare, "/predict", requests[name]),
+                    "bare": (limit, "/predict", requests[name]),
                     "mlflow": (mlflow, "/invocations", _for_mlflow(requests[name])),
                 }
                 if name == FORECAST:
                     asked["ours, from the store"] = (own, BY_ENTITY, entity())
                 _report(name, clients, _measured(asked, clients, Path(folder)))
-
-
-def _bare(name: str) -> AbstractContextManager[Server]:
-    return serving([sys.executable, str(Path(__file__).with_name("bare.py")), name, "{port}"], "/ready")
 
 
 def _mlflow(name: str) -> AbstractContextManager[Server]:

@@ -75,6 +75,11 @@ def ours(experiments: str, module: str = "serving.local", **environ: str) -> lis
     return ["env", *settings, sys.executable, "-m", module, "--experiment", experiments, "--port", "{port}"]
 
 
+def bare(experiment: str) -> list[str]:
+    """Return the command of a handler that does nothing but predict."""
+    return [sys.executable, str(Path(__file__).with_name("bare.py")), experiment, "{port}"]
+
+
 def bodies() -> dict[str, bytes]:
     """Return, by experiment, the stored example of its production pair as a request of one entity or row."""
     store = PairStore(Settings.from_env())

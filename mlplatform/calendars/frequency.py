@@ -21,8 +21,6 @@ from mlplatform.calendars.zones import SECOND_NS, UTC, Zone, zone_of
 
 LENGTHS = {"s": SECOND_NS, "min": 60 * SECOND_NS, "h": 3_600 * SECOND_NS, "D": DAY_NS, "W": DAYS_PER_WEEK * DAY_NS}
 NAMES = {"s": "second", "min": "minute", "h": "hour", "D": "day", "W": "week"}
-# What pandas called them before version 2.2.
-OLD_NAMES = {"S": "s", "T": "min", "H": "h", "M": "ME", "Q": "QE", "A": "YE", "Y": "YE", "AS": "YS"}
 WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 MONTHS_PER = {"M": 1, "Q": 3, "Y": 12}
@@ -43,19 +41,17 @@ def make_calendar(
             `C` for working days by weekmask and holidays, or the first (`S`) or last (`E`) day of a month, quarter or
             year, `MS`, `QE`, `YS`, the latter two with a month as pandas has them (`QS-FEB`, `YE-JUN`).
         timezone: IANA name of the zone whose clocks count.
-        weekmask: of `C`: seven characters, Monday first, `1` for a working day.
-        holidays: of `C`: days such as 2026-12-25.
+        weekmask: of `C`, and read of no other: seven characters, Monday first, `1` for a working day.
+        holidays: of `C`, and read of no other: days such as 2026-12-25.
 
     Raises:
         CalendarError: naming what cannot be used, and what can.
     """
     zone = zone_of(timezone)
     multiple, unit, anchor = _parts(frequency)
-    if unit != "C" and (holidays or weekmask != WORKING_DAYS):
-        raise CalendarError(
-            f"holidays and weekmask are for frequency C, custom business days, but frequency is {frequency!r}"
-        )
-    if unit in ("B", "C"):
+    if unit == "B":
+        return _business_days(frequency, multiple, unit, zone, WORKING_DAYS, ())
+    if unit == "C":
         return _business_days(frequency, multiple, unit, zone, _checked_weekmask(weekmask), _checked_days(holidays))
     if unit[:-1] in MONTHS_PER:
         return _months(frequency, multiple, unit, anchor, zone)
@@ -72,6 +68,11 @@ def make_calendar(
     return WallSteps(frequency, Stretches(length, 0, length), 1, zone, name, plain.seasons)
 
 
+def has_holidays(frequency: str) -> bool:
+    """Return whether a frequency is one of custom business days, which weekmask and holidays are for."""
+    return _parts(frequency)[1] == "C"
+
+
 def calendar_from_text(text: str) -> Calendar:
     """Return the calendar that wrote a text (`Calendar.text`)."""
     frequency, *details = text.split()
@@ -80,11 +81,16 @@ def calendar_from_text(text: str) -> Calendar:
     return make_calendar(frequency, found.get("tz", UTC), found.get("weekmask", WORKING_DAYS), holidays)
 
 
+@functools.lru_cache(maxsize=256)
+def calendar_of(text: str, step_seconds: int) -> Calendar:
+    """Return the calendar of a stored text, or without one that of steps of so many seconds in UTC."""
+    return calendar_from_text(text) if text else make_calendar(f"{step_seconds}s")
+
+
 def _parts(frequency: str) -> tuple[int, str, str | None]:
     """Return number, unit and anchor of a frequency."""
     match = PATTERN.fullmatch(frequency or "")
     number, unit, anchor = match.groups() if match else ("", "", None)
-    unit = OLD_NAMES.get(unit, unit)
     is_months = unit[:-1] in MONTHS_PER and unit[-1:] in ("S", "E")
     anchors = WEEKDAYS if unit == "W" else MONTHS if is_months and unit[0] != "M" else ()
     is_known = unit in LENGTHS or unit in ("B", "C") or is_months

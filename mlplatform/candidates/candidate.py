@@ -22,9 +22,8 @@ from mlplatform.training import (
     PartScores,
     RunCheckpoints,
     fit_preprocessor,
-    reading,
+    scales_for,
     score_part,
-    seasonal_scale,
     trainer_for,
 )
 from mlplatform.tuning import FittedTrial, fit_on_folds, tune
@@ -204,16 +203,18 @@ def train_candidate(
             them when it has stored what this returns.
     """
     log = log or logging.getLogger(__name__)
-    tuning = tune(config, folds, journal, log, checkpoints)
-    log.info(f"pruning saved {tuning.saved_share:.0%} of the study's compute")
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
+    if config.task == "forecast":
+        log.info(_lengths(config, train, manager))
+    tuning = tune(config, folds, journal, log, checkpoints)
+    log.info(f"{tuning.counts}; pruning saved {tuning.saved_share:.0%} of the study's compute")
     # Transformed and cut once, for the candidate and every baseline.
     samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
-    scale = seasonal_scale(train.panel, config.targets, config.season) if reading(config.metrics, "scale") else None
+    scales = scales_for(config, train.panel)
     model, refit_curves, seconds = _refit(config, samples, spec, config.model.family, tuning.best, checkpoints)
     seconds += tuning.fit_seconds
     calibrate(config, model, folds, tuning.best, log)
-    scores = {part: score_part(module, manager, model, scale) for part, module in held_out.items()}
+    scores = {part: score_part(module, manager, model, scales) for part, module in held_out.items()}
     log.info(f"{config.model.family}: {_describe(config, tuning.best.mean(config.metric), scores)}")
 
     baselines = {}
@@ -223,7 +224,7 @@ def train_candidate(
         fitted, _, refit_seconds = _refit(config, samples, spec, baseline.name, trial, checkpoints)
         seconds += trial.fit_seconds + refit_seconds
         calibrate(config, fitted, folds, trial, log)
-        parts = {part: score_part(module, manager, fitted, scale) for part, module in held_out.items()}
+        parts = {part: score_part(module, manager, fitted, scales) for part, module in held_out.items()}
         baselines[baseline.name] = ModelReport.of(trial.fold_scores, parts)
         log.info(f"baseline {baseline.name}: {_describe(config, trial.mean(config.metric), parts)}")
 
@@ -239,6 +240,16 @@ def train_candidate(
     for line in report.losses(config.metric):
         log.warning(f"{config.model.family} {line}")
     return Candidate(config, manager, model, report)
+
+
+def _lengths(config: ExperimentConfig, train: DataModule, manager: TransformManager) -> str:
+    """Return what the run works with, whether it was given or derived, in words."""
+    series = len(train.panel.entity_ids)
+    scaled = "windows scaled one by one" if manager.windowed else "one scale for all"
+    return (
+        f"{series} series of season {config.season}, {scaled}; lookback {config.lookback}, horizon {config.horizon}, "
+        f"{config.split.folds} folds, reference set of {config.split.reference_steps} steps"
+    )
 
 
 def _refit(
@@ -271,7 +282,10 @@ def calibrate(
         return
     held_out = [(fold.validation, bounds) for fold, bounds in zip(folds, trial.bounds, strict=True)]
     try:
-        model.calibration = Calibration.fit(held_out, config.uncertainty.coverage)
+        if config.uncertainty.calibration == "auto":
+            model.calibration = Calibration.chosen(held_out, config.uncertainty.coverage, config.season)
+        else:
+            model.calibration = Calibration.fit(held_out, config.uncertainty.coverage)
     except ValueError as error:
         log.warning(f"no prediction intervals: {error}")
 

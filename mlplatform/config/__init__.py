@@ -5,6 +5,9 @@ never has to check it again.
 Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths and addresses (`settings`); any data.
 """
 
+from mlplatform.config.adaptation import AdaptationConfig
+from mlplatform.config.alerts import ALERT_EVENTS, AlertChannel, AlertEvent, AlertsConfig, QuietHours
+from mlplatform.config.answering import AnsweringConfig, ChallengerConfig
 from mlplatform.config.automation import DatasetAutomation, ExperimentAutomation
 from mlplatform.config.base import (
     ENTITY,
@@ -18,6 +21,7 @@ from mlplatform.config.base import (
     UtcDatetime,
     time_step,
 )
+from mlplatform.config.check import Listing, check_all
 from mlplatform.config.dataset import (
     ColumnConfig,
     DatasetConfig,
@@ -29,8 +33,10 @@ from mlplatform.config.dataset import (
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
 from mlplatform.config.features import FeaturesConfig
 from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
+from mlplatform.config.found import AUTO, FoundFrequency, read_found, write_found
 from mlplatform.config.loading import (
     experiment_names,
+    load_alerts,
     load_all_datasets,
     load_all_experiments,
     load_dataset,
@@ -45,6 +51,7 @@ from mlplatform.config.observation import ObservationConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, preprocessing_context
 from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
+from mlplatform.config.retraining import RetrainConfig
 from mlplatform.config.serving import DEPLOYMENTS, INGRESS, AutoscalingConfig, DeploymentConfig, ServingConfig
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
@@ -52,6 +59,8 @@ from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
 from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
+    "ALERT_EVENTS",
+    "AUTO",
     "DEPLOYMENTS",
     "ENTITY",
     "INGRESS",
@@ -59,8 +68,14 @@ __all__ = [
     "SECRET_NAME",
     "TIMESTAMP",
     "VERSION_GROUPS",
+    "AdaptationConfig",
+    "AlertChannel",
+    "AlertEvent",
+    "AlertsConfig",
     "AllowedVersions",
+    "AnsweringConfig",
     "AutoscalingConfig",
+    "ChallengerConfig",
     "ColumnConfig",
     "ConfigError",
     "DatasetAutomation",
@@ -73,7 +88,9 @@ __all__ = [
     "FeaturesConfig",
     "ForecastDatabase",
     "ForecastsConfig",
+    "FoundFrequency",
     "Frozen",
+    "Listing",
     "ModelConfig",
     "NestedConfig",
     "ObservationConfig",
@@ -81,7 +98,9 @@ __all__ = [
     "PluginConfig",
     "PreprocessingConfig",
     "PromotionConfig",
+    "QuietHours",
     "RequestsConfig",
+    "RetrainConfig",
     "SearchDimension",
     "ServingConfig",
     "SourceConfig",
@@ -94,9 +113,11 @@ __all__ = [
     "UtcDatetime",
     "apply_versions",
     "bound_levels",
+    "check_all",
     "check_conditions",
     "check_source",
     "experiment_names",
+    "load_alerts",
     "load_all_datasets",
     "load_all_experiments",
     "load_dataset",
@@ -105,6 +126,8 @@ __all__ = [
     "options",
     "parse_experiment",
     "preprocessing_context",
+    "read_found",
     "source_scheme",
     "time_step",
+    "write_found",
 ]

@@ -9,9 +9,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from mlplatform.config.adaptation import AdaptationConfig
+from mlplatform.config.answering import AnsweringConfig
 from mlplatform.config.automation import ExperimentAutomation, Owners, Tags
 from mlplatform.config.base import NAME_PATTERN, ConfigError, Frozen, PluginConfig, Task
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
+from mlplatform.config.derived import fill_open
 from mlplatform.config.features import FeaturesConfig, column_mistakes
 from mlplatform.config.forecasts import ForecastsConfig
 from mlplatform.config.messages import lines_of
@@ -23,6 +26,7 @@ from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
 from mlplatform.config.rules import plugin_mistakes
 from mlplatform.config.split import SplitConfig, forecast_split_mistakes, tabular_split_mistakes
+from mlplatform.config.truth import TruthConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
 from mlplatform.config.uncertainty import UncertaintyConfig
 from mlplatform.plugins import DRIFT_TESTS, EXECUTORS, METRICS, MODELS, SPLITTERS, PluginUse
@@ -50,11 +54,14 @@ class ExperimentConfig(Frozen):
     tuning: TuningConfig
     promotion: PromotionConfig
     drift: DriftConfig
+    truth: TruthConfig = TruthConfig()
     staleness: StalenessConfig = StalenessConfig()
     requests: RequestsConfig = RequestsConfig()
     observation: ObservationConfig = ObservationConfig()
+    serving: AnsweringConfig = AnsweringConfig()
     forecasts: ForecastsConfig = ForecastsConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()
     nested: NestedConfig = NestedConfig()
     targets: tuple[str, ...] = Field(min_length=1)
     metric: str
@@ -67,6 +74,12 @@ class ExperimentConfig(Frozen):
     owners: Owners = ()
     tags: Tags = Field(default_factory=dict)
     automation: ExperimentAutomation = ExperimentAutomation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open_lengths(cls, values: Any) -> Any:
+        """Spell out what follows from the dataset's frequency."""
+        return fill_open(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="before")
     @classmethod
@@ -121,6 +134,8 @@ class ExperimentConfig(Frozen):
         if self.dataset.entity_type == "auto":
             # As ids were made before there was the setting; folds and studies of then stay valid.
             del values["dataset"]["entity_type"]
+        if self.preprocessing.scaling == "none":
+            del values["preprocessing"]["scaling"]
         # Digests of folds that were stored before there was a choice are those of today's default.
         if self.split.membership == "identity":
             del values["split"]["membership"]
@@ -179,6 +194,8 @@ def plugin_uses(config: ExperimentConfig) -> Iterator[PluginUse]:
 
 def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
     dataset = config.dataset
+    if config.truth.labels_from_dataset:
+        yield "truth.labels_from_dataset is set, but is about tables; the truth of forecasts is always in the dataset"
     if dataset.kind != "timeseries":
         yield f"task 'forecast' needs a dataset of kind timeseries, but {dataset.name!r} is {dataset.kind}"
     for key in ("lookback", "horizon"):
@@ -208,6 +225,13 @@ def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
 
 def _tabular_mistakes(config: ExperimentConfig) -> Iterator[str]:
     dataset = config.dataset
+    if config.truth.labels_from_dataset and dataset.entity_column is None:
+        yield (
+            f"truth.labels_from_dataset is set, but dataset {dataset.name!r} has no entity_column by which its rows "
+            "could belong to predictions; send labels to POST /feedback instead"
+        )
+    if config.serving.fallback != "none":
+        yield f"serving.fallback is {config.serving.fallback!r}, but only a forecast can fall back; leave it out"
     if dataset.kind != "tabular":
         yield f"task {config.task!r} needs a dataset of kind tabular, but {dataset.name!r} is timeseries"
     if len(config.targets) != 1:

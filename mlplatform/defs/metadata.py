@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import (
     MarkdownMetadataValue,
@@ -18,6 +18,9 @@ from dagster import (
 from mlplatform.config import ENTITY, TIMESTAMP, ColumnConfig, DatasetConfig
 from mlplatform.settings import Settings
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 COLUMN_SCHEMA = "dagster/column_schema"
 LOCAL_MLFLOW = "http://127.0.0.1:5000"
 
@@ -30,6 +33,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> MarkdownMetadataValue:
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
     return MetadataValue.md("\n".join(lines))
+
+
+def frame_table(frame: pd.DataFrame) -> MarkdownMetadataValue:
+    """Return the rows of a frame as a Markdown table."""
+    return table([dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False)])
 
 
 def picture(png: bytes, title: str) -> MarkdownMetadataValue:

@@ -14,6 +14,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,45 @@ def staged_run(settings: Settings, experiment: str) -> Iterator[Stage]:
 def chunk_files(folder: Path) -> list[Path]:
     """Return the files of a run in their order."""
     return sorted(folder.resolve().glob("chunk-*.parquet"))
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """The forecasts of one origin, as the last run for it left them.
+
+    Attributes:
+        name: of the folder, `origin=...`.
+        folder: where the files are; they stay for ten minutes after the next run.
+        made_at: when the run made them.
+        known_at: the moment by whose knowledge they were made.
+        text: changes with every run.
+    """
+
+    name: str
+    folder: Path
+    made_at: pd.Timestamp
+    known_at: pd.Timestamp
+    text: str
+
+    @property
+    def files(self) -> list[Path]:
+        """The files with the rows, in their order."""
+        return chunk_files(self.folder)
+
+
+def stored_runs(settings: Settings, experiment: str) -> list[StoredRun]:
+    """Return the runs whose forecasts are there, oldest origin first."""
+    import pandas as pd
+
+    found = []
+    for link in sorted(experiment_folder(settings, experiment).glob(f"{ORIGIN}=*")):
+        folder = link.resolve()
+        text = (folder / RUN_FILE).read_text(encoding="utf-8")
+        state = json.loads(text)
+        made_at = pd.Timestamp(state["made_at"])
+        known_at = made_at if state["time_point"] == "now" else origin_of(link.name)
+        found.append(StoredRun(link.name, folder, made_at, known_at, folder.name))
+    return found
 
 
 def read_forecasts(settings: Settings, experiment: str, origin: pd.Timestamp | None = None) -> pd.DataFrame:

@@ -1,4 +1,6 @@
 from .drift import build_report
+from .feedback import Label, keep_labels, maintain_feedback
+from .forecast_errors import errors_folder, summarise_errors, update_errors
 from .kept_reports import read_report, read_reports, write_report
 from .prediction_log import (
     PredictionLog,
@@ -9,25 +11,29 @@ from .prediction_log import (
     summarise_predictions,
 )
 from .report import DriftReport, ErrorDrift, FeatureDrift
-from .retrain import RetrainState, decide_retrain
-from .run import KeptReport, report_on
+from .run import KeptReport, adapt_intervals, report_on
 
 __all__ = [
     "DriftReport",
     "ErrorDrift",
     "FeatureDrift",
     "KeptReport",
+    "Label",
     "PredictionLog",
-    "RetrainState",
     "ServedPredictions",
+    "adapt_intervals",
     "build_report",
-    "decide_retrain",
+    "errors_folder",
+    "keep_labels",
+    "maintain_feedback",
     "maintain_predictions",
     "prediction_batches",
     "read_predictions",
     "read_report",
     "read_reports",
     "report_on",
+    "summarise_errors",
     "summarise_predictions",
+    "update_errors",
     "write_report",
 ]

@@ -16,13 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig
+from mlplatform.config import TIMESTAMP, ExperimentConfig
+from mlplatform.datamodule import to_utc_ns
 from mlplatform.monitoring.blocks import Blocks, cut_blocks, cut_table
 from mlplatform.monitoring.evidence import Evidence, Judge
-from mlplatform.monitoring.live_error import ErrorTest
-from mlplatform.monitoring.prediction_log import log_schema, prediction_batches
 from mlplatform.monitoring.quality import (
-    QualityBreak,
     freshness_breaks,
     missing_breaks,
     number_breaks,
@@ -49,6 +47,7 @@ from mlplatform.monitoring.report import (
     DriftReport,
     ErrorDrift,
     FeatureDrift,
+    QualityBreak,
 )
 from mlplatform.monitoring.statistics import (
     category_distances,
@@ -57,7 +56,6 @@ from mlplatform.monitoring.statistics import (
     standardise,
 )
 from mlplatform.plugins import DRIFT_TESTS
-from mlplatform.settings import Settings
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,21 +67,6 @@ SAMPLE = 4_000
 AT_ONCE = 0.05
 # Below this many years of training rows a season may come that they do not hold.
 A_YEAR = 0.9
-# The live error has risen if it is beyond this part of the way from the reference error to its `error_ratio` times; the
-# test of that raises a false alarm once in so many days on average, or less often.
-TOLERATED_RISE, DAYS_TO_FALSE_ALARM = 0.5, 730.0
-# What the served errors are computed from.
-PREDICTION_COLUMNS = (
-    "served_at",
-    "version",
-    "entity_id",
-    "origin",
-    "target",
-    "event_timestamp",
-    "value",
-    "observed",
-    "is_fallback",
-)
 
 
 def build_report(
@@ -91,31 +74,24 @@ def build_report(
     pair_version: int,
     train: pd.DataFrame,
     history: pd.DataFrame,
-    predictions: pd.DataFrame,
-    reference_error: float | None,
+    errors: ErrorDrift,
     *,
     previous: DriftReport | None = None,
-    error_test: ErrorTest | None = None,
     now: dt.datetime | None = None,
 ) -> DriftReport:
-    """Compare the newest rows of `history` with the training rows, and served predictions with what came true.
+    """Compare the newest rows of `history` with the training rows.
 
     Parameters:
         config: the configuration of the production pair.
         train: training rows of its split version.
         history: all rows up to now, in canonical form.
-        predictions: the prediction log in long form, or what `recent_predictions` leaves of it.
-        reference_error: mean absolute error of the pair on its reference set, in original units; None if unknown.
+        errors: what is known of the pair's live error (`error_drift`).
         previous: the report before, which a change may have been suspected in already.
-        error_test: the sequential test of the pair's live error, up to now.
         now: the moment by whose knowledge the report is made, which is about its day; by default, the clock's.
     """
     made_at = dt.datetime.now(dt.UTC)
     now = now or made_at
     recent = _recent(config, history)
-    errors = _error_drift(config, pair_version, recent, predictions, reference_error)
-    if error_test is not None:
-        errors = replace(errors, evidence=error_test.evidence, evidence_limit=_evidence_limit(config))
     report = DriftReport(
         experiment=config.name,
         pair_version=pair_version,
@@ -143,80 +119,8 @@ def build_report(
     return replace(report, features=tuple(judged), quality=tuple(quality))
 
 
-def update_error_test(
-    config: ExperimentConfig,
-    pair_version: int,
-    history: pd.DataFrame,
-    predictions: pd.DataFrame,
-    reference_error: float | None,
-    state: ErrorTest | None,
-) -> ErrorTest | None:
-    """Return the sequential test of a pair's live error after the blocks of time that are complete by now.
-
-    A block is as long as the horizon, beyond which the errors of a good forecast no longer depend on each other. What
-    is logged for a block after it was counted is left out.
-
-    Parameters:
-        state: the test so far; that of another pair is forgotten.
-
-    Returns:
-        `None` where errors are not followed: tabular tasks, and pairs without a reference error.
-    """
-    if config.task != "forecast" or not reference_error:
-        return None
-    limit = reference_error * (1.0 + TOLERATED_RISE * (config.drift.error_ratio - 1.0))
-    if state is None or (state.version, state.limit) != (pair_version, limit):
-        state = ErrorTest(pair_version, limit)
-    after = pd.Timestamp(state.until) if state.until else pd.Timestamp.min.tz_localize("UTC")
-    newest = history[TIMESTAMP].max()
-    length = config.horizon * pd.Timedelta(config.dataset.step)
-    served = predictions[(predictions["version"] == pair_version) & (predictions["event_timestamp"] > after)]
-    if served.empty:
-        return state
-    truth = history[history[TIMESTAMP] >= served["event_timestamp"].min()]
-    misses = _misses(config, pair_version, truth, served)
-    if misses.empty:
-        return state
-    # A block ends with a multiple of its length, so that every look cuts the same blocks.
-    ends = misses[TIMESTAMP].dt.ceil(length)
-    complete = ends <= newest
-    errors = misses["miss"][complete].groupby(ends[complete]).mean().sort_index()
-    if errors.empty:
-        return state
-    return state.updated(errors.to_numpy(dtype=np.float64), errors.index[-1].isoformat())
-
-
-def _evidence_limit(config: ExperimentConfig) -> float:
-    blocks_per_day = pd.Timedelta(days=1) / (config.horizon * pd.Timedelta(config.dataset.step))
-    return DAYS_TO_FALSE_ALARM * blocks_per_day
-
-
-def recent_predictions(
-    settings: Settings, config: ExperimentConfig, pair_version: int, history: pd.DataFrame, since: dt.datetime
-) -> pd.DataFrame:
-    """Return what `build_report` needs of the prediction log, in memory that its length does not change: what a pair
-    predicted for the newest `recent_steps` of `history`. Empty for tabular tasks.
-
-    Parameters:
-        since: leaves out what was served earlier, such as before the pair was registered.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    names = pa.schema([log_schema().field(name) for name in PREDICTION_COLUMNS])
-    kept = [names.empty_table()]
-    if config.task == "forecast":
-        start = pa.scalar(_recent_start(config, history), pa.timestamp("ns", tz="UTC"))
-        is_asked = (pc.field("version") == pair_version) & (pc.field("event_timestamp") > start)
-        batches = prediction_batches(settings, config.name, since, columns=PREDICTION_COLUMNS)
-        kept += [pa.Table.from_batches([batch]).filter(is_asked) for batch in batches]
-    frame: pd.DataFrame = pa.concat_tables(kept).to_pandas()
-    return frame
-
-
 def _recent_start(config: ExperimentConfig, history: pd.DataFrame) -> pd.Timestamp:
-    start: pd.Timestamp = history[TIMESTAMP].max() - config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    return start
+    return config.dataset.calendar.moment(history[TIMESTAMP].max(), -config.drift.recent_steps)
 
 
 def _recent(config: ExperimentConfig, history: pd.DataFrame) -> pd.DataFrame:
@@ -303,8 +207,10 @@ def _verdict(
         # A change that came slowly matters once the forecasts suffer.
         return replace(judged, status=DRIFT if report.errors.is_drifted else slow)
     since = _suspected_since(report, feature.column, previous)
-    waited = pd.Timestamp(report.data_until) - pd.Timestamp(since)
-    is_old = config.task == "forecast" and waited >= config.drift.recent_steps * pd.Timedelta(config.dataset.step)
+    is_old = False
+    if config.task == "forecast":
+        waited = config.dataset.calendar.count(pd.Timestamp(since), pd.Timestamp(report.data_until))
+        is_old = waited >= config.drift.recent_steps
     is_sure = finding.q <= AT_ONCE * config.drift.false_alarm_rate or report.errors.is_drifted
     return replace(judged, status=DRIFT if is_old or is_sure else SUSPECTED, suspected_since=since)
 
@@ -349,45 +255,13 @@ def _stretches(config: ExperimentConfig, column: str, train: pd.DataFrame) -> li
         size = config.drift.recent_steps
         parts = [train[column].to_numpy(dtype=np.float64)[i : i + size] for i in range(0, len(train) - size + 1, size)]
         return [_finite(part) for part in parts[-CALIBRATION_STRETCHES:] if len(_finite(part))]
-    length = config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    block = (train[TIMESTAMP].max() - train[TIMESTAMP]) // length
-    whole = int((train[TIMESTAMP].max() - train[TIMESTAMP].min()) // length)
-    grouped = train[column].astype(np.float64).groupby(block.to_numpy())
-    parts = [_finite(values.to_numpy()) for number, values in grouped if number < min(whole, CALIBRATION_STRETCHES)]
+    calendar, newest = config.dataset.calendar, train[TIMESTAMP].max()
+    behind = calendar.steps(to_utc_ns(train[TIMESTAMP]).astype(np.int64), newest.as_unit("ns").value)
+    block = behind // config.drift.recent_steps
+    whole = calendar.count(train[TIMESTAMP].min(), newest) // config.drift.recent_steps
+    values = train[column].to_numpy(dtype=np.float64)
+    parts = [_finite(values[block == number]) for number in range(min(whole, CALIBRATION_STRETCHES))]
     return [part for part in parts if len(part)]
-
-
-def _error_drift(
-    config: ExperimentConfig,
-    pair_version: int,
-    recent: pd.DataFrame,
-    predictions: pd.DataFrame,
-    reference_error: float | None,
-) -> ErrorDrift:
-    """Judge the pair by the predictions for recent rows only: a long good past would hide what is wrong now."""
-    if config.task != "forecast":
-        return ErrorDrift(0, None, reference_error, config.drift.error_ratio)
-    misses = _misses(config, pair_version, recent, predictions)
-    count = len(misses)
-    if count < config.drift.min_predictions:
-        return ErrorDrift(count, None, reference_error, config.drift.error_ratio)
-    return ErrorDrift(count, float(misses["miss"].mean()), reference_error, config.drift.error_ratio)
-
-
-def _misses(config: ExperimentConfig, pair_version: int, rows: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the absolute error of every prediction of a pair that came true in these rows, as `miss`."""
-    own = predictions[predictions["version"] == pair_version]
-    # What is unknown, in logs of earlier versions, counts.
-    is_fallback = own["is_fallback"].astype("boolean").fillna(False)
-    own = own[~is_fallback & ~(own["observed"] < config.observation.min_observed)]
-    if own.empty:
-        return pd.DataFrame({TIMESTAMP: pd.DatetimeIndex([], tz="UTC"), "miss": np.empty(0)})
-    targets = [name for name in config.targets if name in rows.columns]
-    truth = rows.melt([ENTITY, TIMESTAMP], targets, "target", "truth")
-    truth[ENTITY] = truth[ENTITY].astype(str)
-    newest = own.sort_values("served_at").drop_duplicates([ENTITY, "target", "origin", TIMESTAMP], keep="last")
-    joined = newest.merge(truth, on=[ENTITY, TIMESTAMP, "target"]).dropna(subset=["truth", "value"])
-    return joined.assign(miss=(joined["value"] - joined["truth"]).abs())
 
 
 def _finite(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

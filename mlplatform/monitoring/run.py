@@ -1,4 +1,4 @@
-"""A report on the pair in production by the knowledge of a moment: what it reads, in which order, and what it keeps."""
+"""What a look at the pair in production reads, in which order, and what it keeps: a report, the scale of intervals."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlplatform.config import ExperimentConfig
+import pandas as pd
+
+from mlplatform.config import TIMESTAMP, ExperimentConfig
 from mlplatform.datamodule import TRAIN, read_part
 from mlplatform.features import FeatureStoreError
 from mlplatform.features.retrieval import load_history
-from mlplatform.monitoring.drift import build_report, recent_predictions, update_error_test
+from mlplatform.monitoring.adaptation import update_scale
+from mlplatform.monitoring.drift import build_report
+from mlplatform.monitoring.error_drift import judge_errors, reference_error_of
 from mlplatform.monitoring.kept_reports import read_report, write_report
 from mlplatform.monitoring.live_error import read_error_test, write_error_test
 from mlplatform.monitoring.report import DriftReport
-from mlplatform.registry.pairs import PRODUCTION, PairStore
+from mlplatform.registry import IntervalScale, write_scale
+from mlplatform.registry.pairs import PRODUCTION, PairNotFoundError, PairStore
 from mlplatform.settings import Settings
 
 
@@ -24,6 +29,19 @@ class KeptReport:
 
     report: DriftReport
     path: Path
+
+
+def adapt_intervals(config: ExperimentConfig, settings: Settings) -> IntervalScale | None:
+    """Have the intervals of the production pair follow what came true; see `update_scale`. `None` without a pair."""
+    if config.adaptation.step_size is None:
+        write_scale(None, settings, config.name)
+        return None
+    store = PairStore(settings)
+    try:
+        pair = store.resolve(config.registered_name, PRODUCTION)
+    except PairNotFoundError:
+        return None
+    return update_scale(config, settings, pair, store.load(pair).model, pd.Timestamp.now(tz="UTC"))
 
 
 def report_on(config: ExperimentConfig, settings: Settings, day: dt.date, clock: dt.datetime) -> KeptReport:
@@ -41,22 +59,18 @@ def report_on(config: ExperimentConfig, settings: Settings, day: dt.date, clock:
     history = load_history(config.dataset, tuple(config.dataset.columns), settings, end=now)
     if history.empty:
         raise FeatureStoreError(f"dataset {config.dataset.name!r} has no rows by {now}; ask for a later day")
-    # A day more than the pair is old, for clocks that differ.
-    since = pair.created_at - dt.timedelta(days=1)
-    predictions = recent_predictions(settings, config, pair.version, history, since)
-    reference_error = store.client.get_run(pair.run_id).data.metrics.get("reference_mae")
+    reference_error = reference_error_of(config, store.client.get_run(pair.run_id).data.metrics)
+    newest = history[TIMESTAMP].max() if config.task == "forecast" else pd.Timestamp(now)
     is_past = now < clock
     before = None if is_past else read_error_test(settings, config.name)
-    error_test = update_error_test(config, pair.version, history, predictions, reference_error, before)
+    errors, error_test = judge_errors(config, settings, pair.version, newest, reference_error, before)
     report = build_report(
         config,
         pair.version,
         train=read_part(settings, config.dataset.name, pair.tags["split_version"], TRAIN),
         history=history,
-        predictions=predictions,
-        reference_error=reference_error,
+        errors=errors,
         previous=read_report(settings, config.name, until=day),
-        error_test=error_test,
         now=now,
     )
     path = write_report(report, settings)

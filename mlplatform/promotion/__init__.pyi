@@ -1,4 +1,4 @@
-from .active_config import ADVICE, active_config_path, read_active_versions
+from .active_config import ADVICE, active_config_path, read_active_pair, read_active_versions
 from .by_hand import promote_version
 from .checks import check_pair_integrity, check_promotion_gate, check_serving_parity, compare_with_baselines
 from .evidence import LEAKAGE, TOO_GOOD, find_finding, keep_finding
@@ -6,7 +6,7 @@ from .gate import GateReport
 from .gate_plot import plot_gate
 from .integrity import prepare_clean_process
 from .notify import notify_servers
-from .promoter import Promotion, promote_pair
+from .promoter import Promotion, PromotionRefusedError, promote_pair, promotion_lock
 from .recording import record_decision
 from .reproduce import reproduce_pair
 from .retraining import DRIFT_CAUSE
@@ -19,6 +19,7 @@ __all__ = [
     "TOO_GOOD",
     "GateReport",
     "Promotion",
+    "PromotionRefusedError",
     "active_config_path",
     "check_pair_integrity",
     "check_promotion_gate",
@@ -31,6 +32,8 @@ __all__ = [
     "prepare_clean_process",
     "promote_pair",
     "promote_version",
+    "promotion_lock",
+    "read_active_pair",
     "read_active_versions",
     "record_decision",
     "repair",

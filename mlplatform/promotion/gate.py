@@ -6,11 +6,13 @@ import datetime as dt
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import (
     REFERENCE,
+    TRAIN,
     DataModule,
     Float32,
     SplitIntegrityError,
@@ -34,6 +36,7 @@ from mlplatform.promotion.scoring import Scored, compare_pairs, score_pair, shar
 from mlplatform.registry import Forecaster
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairIntegrityError, PairStore
 from mlplatform.registry.runs import mlflow_name, read_training_rows, scores_without_a_number
+from mlplatform.training import SeriesScales, reading, scales_for
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -163,6 +166,15 @@ class _Gate:
         errors = {role: each.errors for role, each in self.scored.items()}
         return GateReport(replace(decision, notes=tuple(self.notes)), champion, errors)
 
+    @cached_property
+    def _scales(self) -> SeriesScales | None:
+        """What scaled errors are divided by, from the training rows of the split; read only if they are asked for."""
+        config = self.config
+        if not reading(config.metrics, "scale"):
+            return None
+        rows = read_part(self.store.settings, config.dataset.name, config.split.version_id, TRAIN)
+        return scales_for(config, create_data_module(config, rows).panel)
+
     def _run(self, info: PairInfo) -> Run:
         """Return the training run of a pair, fetched once for a decision."""
         if info.run_id not in self._runs:
@@ -181,7 +193,7 @@ class _Gate:
             suspicion="" if suspicion is None or suspicion.passed else suspicion.summary,
         )
         try:
-            self.scored[role] = score_pair(forecaster, module, self.frame)
+            self.scored[role] = score_pair(forecaster, module, self.frame, self._scales)
         except ValueError as error:
             return replace(contender, obstacle=str(error))
         return replace(contender, score=self.scored[role].scores[self.config.metric])

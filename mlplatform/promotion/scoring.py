@@ -21,7 +21,7 @@ from mlplatform.promotion.bootstrap import (
     row_units,
 )
 from mlplatform.registry import Answers, Forecaster
-from mlplatform.training import Bounds, evaluate
+from mlplatform.training import Bounds, Entities, Scale, SeriesScales, evaluate
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,16 @@ class Scored:
         truth, point: of shape (samples, horizon, targets); classification: class indices of shape (samples,) and
             probabilities of shape (samples, classes).
         bounds: of the prediction intervals, if the pair or the experiment has any.
+        entities: of the samples, of a forecast.
+        scale: what scaled errors are divided by, if the experiment asks for it.
     """
 
     scores: Mapping[str, float]
     truth: Float32
     point: Float32
     bounds: Bounds | None = None
+    entities: Entities | None = None
+    scale: Scale | None = None
 
     @cached_property
     def errors(self) -> Float32:
@@ -47,10 +51,8 @@ class Scored:
 
     def losses(self, metric: MetricPlugin) -> Float64 | None:
         """Return the losses, of shape (samples,), that a metric is the mean of; None if it is no mean."""
-        if metric.mean_of is None:
-            return None
-        values = np.asarray(metric.mean_of(self.truth, self.point, **self._read(metric)), dtype=np.float64)
-        return -values if metric.greater_is_better else values
+        found: Float64 | None = metric.losses(self.truth, self.point, self.entities, **self._read(metric))
+        return found
 
     def loss_of(self, metric: MetricPlugin) -> Callable[[Int64], float]:
         """Return what maps the indices of samples to the metric's loss on them."""
@@ -61,10 +63,12 @@ class Scored:
         return loss
 
     def _read(self, metric: MetricPlugin, chosen: Int64 | slice = slice(None)) -> dict[str, Any]:
-        """Return what a metric reads beside truth and answers; what decides reads no scale."""
-        if metric.reads is None or self.bounds is None:
-            return {}
-        return {"bounds": Bounds(self.bounds.lower[chosen], self.bounds.upper[chosen], self.bounds.coverage)}
+        """Return what a metric reads beside truth and answers."""
+        if metric.reads == "scale" and self.scale is not None:
+            return {"scale": self.scale.take(chosen)}
+        if metric.reads == "bounds" and self.bounds is not None:
+            return {"bounds": Bounds(self.bounds.lower[chosen], self.bounds.upper[chosen], self.bounds.coverage)}
+        return {}
 
 
 def compare_pairs(metric: MetricPlugin, candidate: Scored, champion: Scored, module: DataModule) -> Comparison:
@@ -101,12 +105,15 @@ def shared_samples(module: DataModule, needed: Sequence[int]) -> DataModule:
     return module.only(~is_young | (module.panel.history >= max(needed)))
 
 
-def score_pair(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) -> Scored:
+def score_pair(
+    forecaster: Forecaster, module: DataModule, frame: pd.DataFrame, scales: SeriesScales | None = None
+) -> Scored:
     """Score a pair on all samples of a split part, whatever features and lookback it was trained with.
 
     Parameters:
         module: defines samples and truth.
         frame: the rows of the part.
+        scales: of the training rows, for metrics that read a scale.
 
     Raises:
         ValueError: if the pair predicts something else, or needs columns or rows the part does not have.
@@ -118,7 +125,10 @@ def score_pair(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) 
     bounds = (
         None if wanted is None else Bounds(point if lower is None else lower, point if upper is None else upper, wanted)
     )
-    return Scored(evaluate(module.config.metrics, truth, point, bounds), truth, point, bounds)
+    entities = module.panel.row_entities[module.rows] if module.config.task == "forecast" else None
+    scale = None if scales is None or entities is None else scales.at(entities)
+    scores = evaluate(module.config.metrics, truth, point, bounds, scale, entities)
+    return Scored(scores, truth, point, bounds, entities, scale)
 
 
 def answer_part(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame) -> Answers:

@@ -1,8 +1,9 @@
 from .cross_validation import FoldData, fit_preprocessor, prepare_fold
 from .demands import DemandError, check_demands
-from .evaluation import PartScores, score_part, seasonal_scale
+from .evaluation import PartScores, scales_for, score_part
 from .leakage import find_leaks
 from .metrics import CLASSES, CONTINUOUS, Bounds, Metric, Truth, evaluate, metric, reading
+from .per_series import Entities, Scale, SeriesScales
 from .run_checkpoints import RunCheckpoints
 from .too_good import TooGood, find_too_good
 from .trainers import trainer_for
@@ -12,10 +13,13 @@ __all__ = [
     "CONTINUOUS",
     "Bounds",
     "DemandError",
+    "Entities",
     "FoldData",
     "Metric",
     "PartScores",
     "RunCheckpoints",
+    "Scale",
+    "SeriesScales",
     "TooGood",
     "Truth",
     "check_demands",
@@ -26,7 +30,7 @@ __all__ = [
     "metric",
     "prepare_fold",
     "reading",
+    "scales_for",
     "score_part",
-    "seasonal_scale",
     "trainer_for",
 ]

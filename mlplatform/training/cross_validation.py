@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from mlplatform.datamodule import DataModule, Float32, Fold, Int64, ModelSpec, Samples
 from mlplatform.models import Intervals
 from mlplatform.preprocessing import TransformManager
-from mlplatform.training.evaluation import seasonal_scale
-from mlplatform.training.metrics import Bounds, evaluate, reading
+from mlplatform.training.evaluation import scales_for
+from mlplatform.training.metrics import Bounds, evaluate
+from mlplatform.training.per_series import Entities, Scale
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,9 @@ class FoldData:
         name: partition key, for example `fold_0`.
         train, validation: preprocessed samples.
         truth: of the validation samples, in original units.
-        scale: what MASE divides by, from the rows that the fold is fitted on; `None` unless the experiment asks for it.
+        entities: of the validation samples, of a forecast.
+        scale: what their scaled errors are divided by, from the rows that the fold is fitted on; `None` unless the
+            experiment asks for it.
     """
 
     name: str
@@ -28,7 +31,8 @@ class FoldData:
     train: Samples
     validation: Samples
     truth: Float32
-    scale: Float32 | None = None
+    entities: Entities | None = None
+    scale: Scale | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -40,14 +44,15 @@ class FoldData:
 
         Metrics that read prediction intervals are left out; `score_bounds` has them.
         """
-        return evaluate(
-            self.module.config.metrics, self.truth, self.module.invert(self.manager, outputs), None, self.scale
-        )
+        return self._evaluate(self.module.invert(self.manager, outputs), None)
 
     def score_bounds(self, bounds: Intervals, coverage: float) -> dict[str, float]:
         """Return the same for a prediction with a model's own bounds, metrics of the bounds included."""
         point, lower, upper = (self.module.invert(self.manager, outputs) for outputs in bounds)
-        return evaluate(self.module.config.metrics, self.truth, point, Bounds(lower, upper, coverage), self.scale)
+        return self._evaluate(point, Bounds(lower, upper, coverage))
+
+    def _evaluate(self, point: Float32, bounds: Bounds | None) -> dict[str, float]:
+        return evaluate(self.module.config.metrics, self.truth, point, bounds, self.scale, self.entities)
 
 
 def fit_preprocessor(module: DataModule, fit_rows: Int64) -> TransformManager:
@@ -58,6 +63,9 @@ def fit_preprocessor(module: DataModule, fit_rows: Int64) -> TransformManager:
 def prepare_fold(name: str, module: DataModule, fold: Fold, manager: TransformManager) -> FoldData:
     """Apply a fold's preprocessor and cut its samples."""
     transformed = manager.transform(module.panel)
+    config = module.config
+    entities = module.panel.row_entities[fold.validation] if config.task == "forecast" else None
+    scales = scales_for(config, module.panel.take(module.row_mask(fold.fit_rows)))
     return FoldData(
         name=name,
         module=module,
@@ -65,13 +73,6 @@ def prepare_fold(name: str, module: DataModule, fold: Fold, manager: TransformMa
         train=module.samples(manager, transformed, fold.train),
         validation=module.samples(manager, transformed, fold.validation),
         truth=module.truth(manager, fold.validation),
-        scale=_scale(module, fold),
-    )
-
-
-def _scale(module: DataModule, fold: Fold) -> Float32 | None:
-    if not reading(module.config.metrics, "scale"):
-        return None
-    return seasonal_scale(
-        module.panel.take(module.row_mask(fold.fit_rows)), module.config.targets, module.config.season
+        entities=entities,
+        scale=None if scales is None else scales.at(module.panel.row_entities[fold.validation]),
     )

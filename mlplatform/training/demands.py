@@ -14,8 +14,8 @@ from mlplatform.datamodule import DataModule, Fold, Int64
 from mlplatform.plugins import METRICS
 from mlplatform.preprocessing import TransformManager
 from mlplatform.training.cross_validation import fit_preprocessor
-from mlplatform.training.evaluation import seasonal_differences
-from mlplatform.training.metrics import Truth, reading
+from mlplatform.training.evaluation import scales_for
+from mlplatform.training.metrics import Truth
 
 
 class DemandError(ValueError):
@@ -107,12 +107,10 @@ def _metric_mistakes(
     except ValueError as error:
         yield f"{name}: {error}"
         return
-    scale = None
-    if reading(config.metrics, "scale"):
-        source, fit_rows = fitted
-        scale = seasonal_differences(source.panel.take(source.row_mask(fit_rows)), config.targets, config.season)
+    source, fit_rows = fitted
+    scales = scales_for(config, source.panel.take(source.row_mask(fit_rows)))
     classes = manager.classes(config.targets[0]) if config.task == "classification" else ()
-    truth = Truth(values, config.targets, classes, scale)
+    truth = Truth(values, config.targets, classes, None if scales is None else scales.changes())
     for metric in config.metrics:
         demands = METRICS.get(metric).demands
         yield from () if demands is None else (f"{name}: metric {metric!r} {each}" for each in demands(truth))

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import DataModule, Float32, Panel, WindowSamples
 from mlplatform.models import Model
 from mlplatform.plugins import METRICS
 from mlplatform.preprocessing import TransformManager
 from mlplatform.training.metrics import Bounds, evaluate, reading
+from mlplatform.training.per_series import Entities, Scale, SeriesScales
 
 
 @dataclass(frozen=True)
@@ -31,25 +33,31 @@ class PartScores:
 
 @dataclass(frozen=True)
 class _Answers:
-    """Truth and prediction of the same samples, in one space."""
+    """Truth and prediction of the same samples, in one space, and what their series are measured in."""
 
     truth: Float32
     point: Float32
     bounds: Bounds | None
+    entities: Entities
+    scale: Scale | None = None
 
-    def scores(self, names: tuple[str, ...], scale: Float32 | None) -> dict[str, float]:
-        return evaluate(names, self.truth, self.point, self.bounds, scale)
+    def scores(self, names: tuple[str, ...]) -> dict[str, float]:
+        return evaluate(names, self.truth, self.point, self.bounds, self.scale, self.entities)
 
-    def take(self, chosen: tuple[slice | np.ndarray, ...]) -> _Answers:
+    def take(self, samples: slice, steps: slice = slice(None)) -> _Answers:
+        chosen = (samples, steps) if self.truth.ndim > 1 else (samples,)
         bounds = self.bounds and Bounds(self.bounds.lower[chosen], self.bounds.upper[chosen], self.bounds.coverage)
-        return _Answers(self.truth[chosen], self.point[chosen], bounds)
+        scale = self.scale and self.scale.take(samples)
+        return _Answers(self.truth[chosen], self.point[chosen], bounds, self.entities[samples], scale)
 
 
-def score_part(module: DataModule, manager: TransformManager, model: Model, scale: Float32 | None = None) -> PartScores:
+def score_part(
+    module: DataModule, manager: TransformManager, model: Model, scales: SeriesScales | None = None
+) -> PartScores:
     """Score a pair on all samples of a split part.
 
     Parameters:
-        scale: what MASE divides by, see `seasonal_scale`.
+        scales: what scaled errors are divided by, see `scales_for`.
 
     Raises:
         ValueError: if the part holds no sample.
@@ -71,61 +79,35 @@ def score_part(module: DataModule, manager: TransformManager, model: Model, scal
         bounds = Bounds(module.invert(manager, lower), module.invert(manager, upper), model.calibration.coverage)
     of_intervals = () if bounds is None else reading(METRICS.names(), "bounds")
     names = tuple(dict.fromkeys((*config.metrics, *of_intervals)))
-    answers = _Answers(truth, module.invert(manager, outputs), bounds)
-    scores = answers.scores(names, scale)
-    if not isinstance(samples, WindowSamples):
-        return PartScores(scores)
-    scaled = _Answers(samples.outputs(), outputs, scaled_bounds)
-    scaled_names = tuple(name for name in names if not METRICS.get(name).is_relative)
-    scores |= {f"{name}_scaled": value for name, value in scaled.scores(scaled_names, None).items()}
     entities = module.panel.row_entities[module.rows]
-    return PartScores(scores, _by_step(answers, names, scale), _by_entity(answers, names, scale, entities))
+    scale = None if scales is None else scales.at(entities)
+    answers = _Answers(truth, module.invert(manager, outputs), bounds, entities, scale)
+    if not isinstance(samples, WindowSamples):
+        return PartScores(evaluate(names, truth, answers.point, bounds, scale))
+    scaled = _Answers(samples.outputs(), outputs, scaled_bounds, entities)
+    scaled_names = tuple(name for name in names if not METRICS.get(name).is_relative)
+    scores = answers.scores(names) | {f"{name}_scaled": value for name, value in scaled.scores(scaled_names).items()}
+    return PartScores(scores, _by_step(answers, names), _by_entity(answers, names))
 
 
-def seasonal_differences(panel: Panel, targets: tuple[str, ...], season: int) -> Float32:
-    """Return the mean absolute seasonal difference of every target inside its entities, of shape (targets,).
-
-    It is 0 where a target never changes, and where no two observed values are a season apart.
-    """
-    later = np.flatnonzero(panel.history > season)
-    values = panel.matrix(targets).astype(np.float64)
-    changes = np.abs(values[later] - values[later - season])
-    observed = np.isfinite(changes)
-    counts = np.maximum(observed.sum(axis=0), 1)
-    scale: Float32 = (np.where(observed, changes, 0).sum(axis=0) / counts).astype(np.float32)
-    return scale
+def scales_for(config: ExperimentConfig, panel: Panel) -> SeriesScales | None:
+    """Return what the errors of an experiment are scaled by, from its training rows; None if no metric asks for it."""
+    return SeriesScales.of(panel, config.targets, config.season) if reading(config.metrics, "scale") else None
 
 
-def seasonal_scale(panel: Panel, targets: tuple[str, ...], season: int) -> Float32:
-    """Return the same where errors can be divided by it.
-
-    Raises:
-        ValueError: if a target never changes over a season, so that nothing can be measured in it.
-    """
-    scale = seasonal_differences(panel, targets, season)
-    if not (scale > 0).all():
-        name = targets[int(np.argmin(scale > 0))]
-        raise ValueError(f"mase: target {name!r} never changes over {season} steps in the training rows; use mae")
-    return scale
-
-
-def _by_step(answers: _Answers, names: tuple[str, ...], scale: Float32 | None) -> dict[str, list[float]]:
-    steps = [
-        answers.take((slice(None), slice(step, step + 1))).scores(names, scale)
-        for step in range(answers.truth.shape[1])
-    ]
+def _by_step(answers: _Answers, names: tuple[str, ...]) -> dict[str, list[float]]:
+    steps = [answers.take(slice(None), slice(step, step + 1)).scores(names) for step in range(answers.truth.shape[1])]
     return {name: [step[name] for step in steps] for name in steps[0]}
 
 
-def _by_entity(
-    answers: _Answers, names: tuple[str, ...], scale: Float32 | None, entities: np.ndarray
-) -> dict[str, dict[str, float]]:
+def _by_entity(answers: _Answers, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
     # Samples are ordered by entity.
+    entities = answers.entities
     starts = np.flatnonzero(np.concatenate([[True], entities[1:] != entities[:-1]]))
     if len(starts) < 2:
         return {}
     ends = np.append(starts[1:], len(entities))
     return {
-        str(entities[start]): answers.take((slice(int(start), int(end)),)).scores(names, scale)
+        str(entities[start]): answers.take(slice(int(start), int(end))).scores(names)
         for start, end in zip(starts, ends, strict=True)
     }

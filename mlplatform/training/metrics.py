@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mlplatform.config import ExperimentConfig, bound_levels
 from mlplatform.plugins import METRICS, PluginUse
+from mlplatform.training.per_series import Entities, Scale, series_mean, series_weights
 
 Values = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -40,14 +41,14 @@ class Truth:
         values: in original units, of shape (samples, horizon, targets) or (samples,); classification: class indices.
         targets: names of the target columns.
         classes: of a classification, by index.
-        scale: what errors are divided by, of shape (targets,); not above 0 where nothing can be divided by it. None
-            unless a metric of the experiment reads it.
+        changes: whether a target changes over a season in the training rows of any series, of shape (targets,). None
+            unless a metric of the experiment reads the scale of its series.
     """
 
     values: Values
     targets: tuple[str, ...]
     classes: tuple[str, ...] = ()
-    scale: Values | None = None
+    changes: npt.NDArray[np.bool_] | None = None
 
 
 Demands = Callable[[Truth], Iterator[str]]
@@ -62,7 +63,7 @@ class Metric:
             prediction of shape (n, classes) holds probabilities. What it `reads` comes as keyword arguments.
         tasks: what it can be used for.
         greater_is_better: direction.
-        reads: what else it needs: `bounds` (a `Bounds`) or `scale` (of shape (targets,) or (), in original units).
+        reads: what else it needs: `bounds` (a `Bounds`) or `scale` (a `Scale`, in original units).
         decides: whether it can be the metric of an experiment; the others describe.
         always: the tasks whose experiments report it also where they do not name it.
         is_relative: whether it divides by the size of the values, so that it means nothing in preprocessed space, where
@@ -71,6 +72,8 @@ class Metric:
             column, what was found and what to do. Asked for every fold and part before anything is fitted.
         mean_of: of a score that is the mean over the samples of something, what that is: maps the arguments of `score`
             to values of shape (samples,). The promotion gate resamples these; of other metrics the whole score.
+        by_series: whether every series counts alike, however many samples it has. It needs `mean_of`, where NaN leaves
+            a sample out.
     """
 
     score: Callable[..., float]
@@ -82,6 +85,7 @@ class Metric:
     is_relative: bool = False
     demands: Demands | None = None
     mean_of: Callable[..., Float64] | None = None
+    by_series: bool = False
 
     def __post_init__(self) -> None:
         # A registry tells by these which module a plug-in comes from.
@@ -99,6 +103,21 @@ class Metric:
         """Return the value with its sign turned so that smaller is better."""
         return -value if self.greater_is_better else value
 
+    def value(self, truth: Values, prediction: Values, entities: Entities | None, **read: Any) -> float:
+        """Return the score; that of a metric by series is the mean over the series where they are told."""
+        if not self.by_series or entities is None or self.mean_of is None:
+            return self.score(truth, prediction, **read)
+        return series_mean(self.mean_of(truth, prediction, **read), entities)
+
+    def losses(self, truth: Values, prediction: Values, entities: Entities | None, **read: Any) -> Float64 | None:
+        """Return what the loss is the mean of, of shape (samples,); None if it is no mean."""
+        if self.mean_of is None:
+            return None
+        values = np.asarray(self.mean_of(truth, prediction, **read), dtype=np.float64)
+        if self.by_series and entities is not None:
+            values = np.where(np.isfinite(values), values, 0) * series_weights(values, entities)
+        return -values if self.greater_is_better else values
+
 
 def metric(
     name: str,
@@ -111,12 +130,13 @@ def metric(
     is_relative: bool = False,
     demands: Demands | None = None,
     mean_of: Callable[..., Float64] | None = None,
+    by_series: bool = False,
 ) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Return a decorator that makes a function the metric called `name`; parameters as the attributes of `Metric`."""
 
     def add(score: Callable[..., float]) -> Callable[..., float]:
         METRICS.register(name)(
-            Metric(score, tasks, greater_is_better, reads, decides, always, is_relative, demands, mean_of)
+            Metric(score, tasks, greater_is_better, reads, decides, always, is_relative, demands, mean_of, by_series)
         )
         return score
 
@@ -134,9 +154,9 @@ def _no_negative(truth: Truth) -> Iterator[str]:
 
 
 def _some_change(truth: Truth) -> Iterator[str]:
-    assert truth.scale is not None
-    for target, scale in zip(truth.targets, truth.scale, strict=True):
-        if not scale > 0:
+    assert truth.changes is not None
+    for target, changes in zip(truth.targets, truth.changes, strict=True):
+        if not changes:
             yield (
                 f"divides by how much a target changes over a season, but column {target!r} never changes in the "
                 "training rows; use mae"
@@ -162,6 +182,27 @@ def _percentage_errors(truth: Values, prediction: Values) -> Float64:
     size = np.abs(truth, dtype=np.float64) + np.abs(prediction, dtype=np.float64)
     error = np.abs(truth.astype(np.float64) - prediction)
     return np.asarray(200 * np.divide(error, size, out=np.zeros_like(size), where=size > 0))
+
+
+def _scaled_errors(truth: Values, prediction: Values, scale: Scale) -> Float64:
+    return _mean_in_units(np.abs(truth.astype(np.float64) - prediction), scale.absolute)
+
+
+def _root_scaled_errors(truth: Values, prediction: Values, scale: Scale) -> Float64:
+    squares = np.square(truth.astype(np.float64) - prediction)
+    steps = squares.mean(axis=1) if squares.ndim == 3 else squares
+    return _mean_in_units(np.sqrt(steps), scale.root)
+
+
+def _mean_in_units(errors: Float64, scale: Float64) -> Float64:
+    """Return the mean of every sample's errors over its scale, of shape (samples,); NaN where it has none."""
+    # A scale per sample and target stands beside errors with a step between the two.
+    units = scale[:, None, :] if errors.ndim == 3 and scale.ndim == 2 else scale
+    shares = np.divide(errors, units, out=np.full(errors.shape, np.nan), where=np.broadcast_to(units > 0, errors.shape))
+    shares = shares.reshape(len(errors), -1)
+    counts = np.isfinite(shares).sum(axis=1)
+    sums = np.where(np.isfinite(shares), shares, 0).sum(axis=1)
+    return np.asarray(np.divide(sums, counts, out=np.full(len(errors), np.nan), where=counts > 0))
 
 
 def _quantile_losses(truth: Values, prediction: Values, bounds: Bounds) -> list[Float64]:
@@ -235,9 +276,13 @@ def root_mean_squared_logarithmic_error(truth: Values, prediction: Values) -> fl
     CONTINUOUS,
     is_relative=True,
     mean_of=lambda truth, prediction: _per_sample(_percentage_errors(truth, prediction)),
+    by_series=True,
 )
 def symmetric_mean_absolute_percentage_error(truth: Values, prediction: Values) -> float:
-    """Mean of 200 |truth - prediction| / (|truth| + |prediction|), percent (Makridakis, 1993); 0 where both are 0."""
+    """Mean of 200 |truth - prediction| / (|truth| + |prediction|), percent, per series; 0 where both are 0.
+
+    As the M4 competition has it: Makridakis, Spiliotis and Assimakopoulos, International Journal of Forecasting, 2020.
+    """
     return float(np.mean(_percentage_errors(truth, prediction)))
 
 
@@ -245,17 +290,36 @@ def symmetric_mean_absolute_percentage_error(truth: Values, prediction: Values) 
     "mase",
     CONTINUOUS,
     reads="scale",
-    decides=False,
     is_relative=True,
     demands=_some_change,
-    mean_of=lambda truth, prediction, scale: _per_sample(np.abs(truth - prediction) / scale),
+    mean_of=lambda truth, prediction, scale: _scaled_errors(truth, prediction, scale),
+    by_series=True,
 )
-def mean_absolute_scaled_error(truth: Values, prediction: Values, scale: Values) -> float:
-    """Mean absolute error in units of the seasonal naive forecast's error on the training rows.
+def mean_absolute_scaled_error(truth: Values, prediction: Values, scale: Scale) -> float:
+    """Mean absolute error in units of the seasonal naive forecast's error on the training rows, per series.
 
-    Hyndman and Koehler, Another look at measures of forecast accuracy, International Journal of Forecasting, 2006.
+    A series that never changes over a season in its training rows is left out. Hyndman and Koehler, Another look at
+    measures of forecast accuracy, International Journal of Forecasting, 2006.
     """
-    return float(np.mean(np.abs(truth - prediction) / scale, dtype=np.float64))
+    return float(np.nanmean(_scaled_errors(truth, prediction, scale)))
+
+
+@metric(
+    "rmsse",
+    CONTINUOUS,
+    reads="scale",
+    is_relative=True,
+    demands=_some_change,
+    mean_of=lambda truth, prediction, scale: _root_scaled_errors(truth, prediction, scale),
+    by_series=True,
+)
+def root_mean_squared_scaled_error(truth: Values, prediction: Values, scale: Scale) -> float:
+    """Root of a forecast's mean squared error in units of the seasonal naive forecast's in training, per series.
+
+    The root is taken of every forecast and target; a series is left out as for MASE. Makridakis, Spiliotis and
+    Assimakopoulos, M5 accuracy competition, International Journal of Forecasting, 2022, with the season for its lag.
+    """
+    return float(np.nanmean(_root_scaled_errors(truth, prediction, scale)))
 
 
 @metric(
@@ -347,13 +411,15 @@ def evaluate(
     truth: Values,
     prediction: Values,
     bounds: Bounds | None = None,
-    scale: Values | None = None,
+    scale: Scale | None = None,
+    entities: Entities | None = None,
 ) -> dict[str, float]:
     """Return the named metrics.
 
     Parameters:
         bounds: of the prediction intervals; without them metrics that read bounds are left out.
-        scale: what MASE divides by; without it MASE is left out.
+        scale: what scaled errors are divided by; without it they are left out.
+        entities: of every sample, of shape (samples,), for metrics by series; without them every sample counts alike.
 
     Raises:
         ValueError: if shapes differ where they must agree, or there is nothing to score.
@@ -370,7 +436,7 @@ def evaluate(
     scores = {}
     for name, metric in metrics.items():
         if metric.reads is None:
-            scores[name] = metric.score(truth, prediction)
+            scores[name] = metric.value(truth, prediction, entities)
         elif extras[metric.reads] is not None:
-            scores[name] = metric.score(truth, prediction, **{metric.reads: extras[metric.reads]})
+            scores[name] = metric.value(truth, prediction, entities, **{metric.reads: extras[metric.reads]})
     return scores

@@ -20,8 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.testing",),
     ("mlplatform.definitions",),
-    ("mlplatform.defs", "mlplatform.demo", "mlplatform.streaming", "serving"),
-    ("mlplatform.promotion", "mlplatform.monitoring", "mlplatform.forecasts"),
+    ("mlplatform.defs", "mlplatform.demo", "mlplatform.streaming", "mlplatform.cli", "serving"),
+    ("mlplatform.api",),
+    ("mlplatform.promotion", "mlplatform.monitoring", "mlplatform.alerts"),
+    ("mlplatform.forecasts",),
     ("mlplatform.registry",),
     ("mlplatform.candidates",),
     ("mlplatform.tuning",),

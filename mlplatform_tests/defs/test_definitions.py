@@ -35,6 +35,7 @@ EXPERIMENT_ASSETS = {
     "prediction_log",
     "forecasts",
     "drift_report",
+    "forecast_errors",
 }
 HEAVY = {"torch", "ray", "mlflow", "feast", "xgboost", "optuna", "pandera", "duckdb", "sklearn", "scipy", "dvc"}
 
@@ -100,7 +101,8 @@ def test_edges_run_from_raw_data_to_the_reload_and_from_predictions_to_the_repor
         "serving_reload": {f"{EXPERIMENT}/production_alias"},
         "prediction_log": {f"{EXPERIMENT}/production_alias"},
         "forecasts": {f"{EXPERIMENT}/production_alias", "yard/online_features"},
-        "drift_report": {f"{EXPERIMENT}/prediction_log", "yard/feature_table"},
+        "forecast_errors": {f"{EXPERIMENT}/prediction_log", f"{EXPERIMENT}/forecasts", "yard/feature_table"},
+        "drift_report": {f"{EXPERIMENT}/forecast_errors", "yard/feature_table"},
     }
     assert {name: parents(EXPERIMENT, name) for name in own} == own
 
@@ -167,7 +169,8 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
     train = defs.resolve_job_def(f"train_{EXPERIMENT}")
     selected = {"/".join(key.path) for key in train.asset_layer.executable_asset_keys}
     assert selected == {f"yard/{name}" for name in DATASET_ASSETS} | {
-        f"{EXPERIMENT}/{name}" for name in EXPERIMENT_ASSETS - {"prediction_log", "drift_report", "forecasts"}
+        f"{EXPERIMENT}/{name}"
+        for name in EXPERIMENT_ASSETS - {"prediction_log", "forecast_errors", "drift_report", "forecasts"}
     }
     assert {key.name for key in train.asset_layer.asset_graph.asset_check_keys} == {
         "too_good",

@@ -14,17 +14,18 @@ import pytest
 from scipy.signal import lfilter
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, ObservationConfig, load_experiment
-from mlplatform.monitoring.drift import build_report, recent_predictions
+from mlplatform.monitoring.drift import build_report
 from mlplatform.monitoring.kept_reports import FIRST_FORM, read_report, read_reports, write_report
-from mlplatform.monitoring.prediction_log import COLUMNS, PredictionLog, ServedPredictions, read_predictions
+from mlplatform.monitoring.prediction_log import PredictionLog, ServedPredictions
 from mlplatform.monitoring.report import DriftReport, ErrorDrift, FeatureDrift
 from mlplatform.settings import Settings
+from mlplatform_tests.monitoring.joined import errors_in
 
 TRAIN_STEPS, RECENT_STEPS = 4000, 168
 MEMORY = 0.9
 SEEDS = range(30)
 HOUR = np.timedelta64(1, "h")
-NOTHING_SERVED = pd.DataFrame(columns=list(COLUMNS))
+NOTHING_SERVED = ErrorDrift(0, None, None, 1.5)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def history(seed: int, steps: int = TRAIN_STEPS + RECENT_STEPS, entities: int = 
 def report_on(config: ExperimentConfig, rows: pd.DataFrame, **arguments: Any) -> DriftReport:
     """Return a report that compares the newest rows with all before them."""
     newest = rows[TIMESTAMP].max() - RECENT_STEPS * pd.Timedelta(hours=1)
-    defaults = {"predictions": NOTHING_SERVED, "reference_error": None, "pair_version": 1}
+    defaults = {"errors": NOTHING_SERVED, "pair_version": 1}
     return build_report(config, train=rows[rows[TIMESTAMP] <= newest], history=rows, **(defaults | arguments))
 
 
@@ -156,8 +157,7 @@ def log(tmp_path: Path) -> PredictionLog:
 
 def errors_of(config: ExperimentConfig, rows: pd.DataFrame, log: PredictionLog, tmp_path: Path) -> ErrorDrift:
     log.close()
-    predictions = read_predictions(Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)}), "fleet_xgboost")
-    return report_on(config, rows, predictions=predictions, reference_error=1.0).errors
+    return errors_in(config, Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)}), rows, reference=1.0)
 
 
 @pytest.mark.parametrize(("error", "is_drifted"), [(1.4, False), (-1.4, False), (1.6, True), (-1.6, True)])
@@ -249,23 +249,6 @@ def test_forecasts_from_too_little_that_was_measured_do_not_count(
     log.append(replace(answers, observed=shares))
     strict = config.model_copy(update={"observation": ObservationConfig(min_observed=least)})
     assert errors_of(strict, rows, log, tmp_path).predictions == counted
-
-
-def test_a_report_needs_only_the_recent_predictions_of_its_pair(
-    config: ExperimentConfig, log: PredictionLog, tmp_path: Path
-) -> None:
-    rows = history(0)
-    log.append(served(rows, 1.0, origins=slice(-3000, -RECENT_STEPS - 2)))
-    log.append(served(rows, 9.0, version=7, minute=1))
-    log.append(served(rows, 0.5, minute=2))
-    log.close()
-    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
-    needed = recent_predictions(settings, config, 1, rows, dt.datetime(2025, 12, 31, tzinfo=dt.UTC))
-    assert len(needed) == 180
-    whole = report_on(config, rows, predictions=read_predictions(settings, config.name), reference_error=1.0)
-    assert report_on(config, rows, predictions=needed, reference_error=1.0).errors == whole.errors
-    later = recent_predictions(settings, config, 1, rows, dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
-    assert later.empty
 
 
 def report(**changes: Any) -> DriftReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,23 @@ import pandas as pd
 import pytest
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, load_experiment
-from mlplatform.monitoring.drift import update_error_test
+from mlplatform.monitoring.error_drift import judge_errors
 from mlplatform.monitoring.live_error import ErrorTest, read_error_test, write_error_test
+from mlplatform.monitoring.prediction_log import PredictionLog, ServedPredictions
 from mlplatform.monitoring.report import ErrorDrift
 from mlplatform.settings import Settings
+from mlplatform_tests.monitoring.joined import join_log
 
 HOUR = pd.Timedelta(hours=1)
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
-    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path_factory.mktemp("home"))})
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+
+
+@pytest.fixture
+def config(settings: Settings) -> ExperimentConfig:
     return load_experiment("fleet_xgboost", settings=settings)
 
 
@@ -28,23 +35,26 @@ def rows_of(hours: int) -> pd.DataFrame:
     return pd.DataFrame({ENTITY: 1, TIMESTAMP: times, "top_oil_c": np.arange(hours, dtype=np.float64)})
 
 
-def served(rows: pd.DataFrame, target: str, error: float, hours: int, version: int = 1) -> pd.DataFrame:
-    """Return a prediction log in long form: one step ahead, for the last hours of entity 1, all off by `error`."""
+def log_served(settings: Settings, rows: pd.DataFrame, target: str, error: float, hours: int) -> None:
+    """Log predictions one step ahead, for the last hours of entity 1, all off by `error`."""
     last = rows[rows[ENTITY] == 1].tail(hours)
-    return pd.DataFrame(
-        {
-            "served_at": last[TIMESTAMP] - HOUR,
-            "version": version,
-            ENTITY: "1",
-            "origin": last[TIMESTAMP] - HOUR,
-            "target": target,
-            "step": 1,
-            TIMESTAMP: last[TIMESTAMP],
-            "value": last[target] + error,
-            "observed": 1.0,
-            "is_fallback": False,
-        }
+    times = last[TIMESTAMP].dt.tz_localize(None).to_numpy("datetime64[ns]")
+    log = PredictionLog(settings, "fleet_xgboost")
+    log.append(
+        ServedPredictions(
+            served_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+            request_id="r",
+            version=1,
+            pair_id="pair",
+            entity_ids=["1"] * len(last),
+            origins=times - np.timedelta64(1, "h"),
+            targets=(target,),
+            steps=np.array([1]),
+            timestamps=times[:, None],
+            values=last[target].to_numpy()[:, None, None] + error,
+        )
     )
+    log.close()
 
 
 def first_alarms(errors: np.ndarray, limit: float) -> np.ndarray:
@@ -78,29 +88,33 @@ def test_a_rise_that_lasts_is_found_and_a_good_past_does_not_hide_it() -> None:
     assert np.median(alarms) - 300 < 40
 
 
-def test_state_goes_on_where_it_was_and_belongs_to_one_champion(config: ExperimentConfig, tmp_path: Path) -> None:
+def test_state_goes_on_where_it_was_and_belongs_to_one_champion(config: ExperimentConfig, settings: Settings) -> None:
     rows = rows_of(480)
-    log = served(rows, "top_oil_c", error=3.0, hours=480)
-    at_once = update_error_test(config, 1, rows, log, 1.0, None)
+    log_served(settings, rows, "top_oil_c", error=3.0, hours=480)
+    join_log(config, settings, rows)
+    newest = rows[TIMESTAMP].max()
+    _, at_once = judge_errors(config, settings, 1, newest, 1.0, None)
     assert at_once is not None
     # Looked at every few hours, what has been counted is the same.
-    step_by_step, settings = None, Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    step_by_step = None
     for hours in range(24, 481, 12):
-        known = rows.head(hours)
-        state = update_error_test(config, 1, known, log, 1.0, step_by_step)
+        _, state = judge_errors(config, settings, 1, rows[TIMESTAMP].iloc[hours - 1], 1.0, step_by_step)
         assert state is not None
         write_error_test(state, settings, config.name)
         step_by_step = read_error_test(settings, config.name)
     assert step_by_step == at_once
     assert at_once.blocks == 480 * HOUR // (config.horizon * HOUR)
-    other = update_error_test(config, 2, rows, log, 1.0, at_once)
+    _, other = judge_errors(config, settings, 2, newest, 1.0, at_once)
     assert other is not None
     assert (other.version, other.blocks) == (2, 0)
 
 
-def test_errors_are_not_followed_without_a_reference(config: ExperimentConfig) -> None:
+def test_errors_are_not_tested_without_a_reference(config: ExperimentConfig, settings: Settings) -> None:
     rows = rows_of(100)
-    assert update_error_test(config, 1, rows, served(rows, "top_oil_c", 1.0, 50), None, None) is None
+    log_served(settings, rows, "top_oil_c", 1.0, 50)
+    join_log(config, settings, rows)
+    errors, test = judge_errors(config, settings, 1, rows[TIMESTAMP].max(), None, None)
+    assert (errors.predictions, errors.recent, errors.has_risen, test) == (50, 1.0, False, None)
 
 
 def test_evidence_beyond_its_limit_is_drift_of_the_errors() -> None:

@@ -18,6 +18,7 @@ from mlplatform.monitoring.prediction_log import (
     PredictionLog,
     maintain_predictions,
     prediction_batches,
+    prediction_days,
     read_predictions,
     summarise_predictions,
 )
@@ -91,6 +92,15 @@ def test_it_holds_what_the_files_hold(settings: Settings, tmp_path: Path) -> Non
     ours, theirs = summarise_predictions(settings, "tiny"), summarise_predictions(files, "tiny")
     assert replace(ours, place="") == replace(theirs, place="")
     assert read_predictions(settings, "other").empty
+    # Both tell the days, and that one of them has got rows.
+    days, others = prediction_days(settings, "tiny"), prediction_days(files, "tiny")
+    assert list(days) == list(others) == [SERVED.date(), (SERVED + 2 * DAY).date()]
+    for place, before in ((settings, days), (files, others)):
+        log = open_log(place)
+        log.append(forecasts("one more", SERVED + 2 * DAY))
+        log.close()
+        after = prediction_days(place, "tiny")
+        assert [after[day] == before[day] for day in after] == [True, False]
 
 
 def test_a_write_whose_success_went_unheard_of_adds_nothing_again(

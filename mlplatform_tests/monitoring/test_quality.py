@@ -14,18 +14,16 @@ from scipy.signal import lfilter
 
 from mlplatform.config import ENTITY, TIMESTAMP, DriftConfig, ExperimentConfig, StalenessConfig, load_experiment
 from mlplatform.monitoring.drift import build_report
-from mlplatform.monitoring.prediction_log import COLUMNS
 from mlplatform.monitoring.report import DriftReport, ErrorDrift
-from mlplatform.monitoring.retrain import RetrainState, decide_retrain
+from mlplatform.monitoring.retraining import Inputs, ReportFacts, decide_retrain
 from mlplatform.settings import Settings
-from mlplatform_tests.monitoring.test_live_error import served
 
 DAY, WEEK = 24, 168
 TRAINED = 20 * WEEK
 START = TRAINED + WEEK
 NUMBERS = ("load_pu", "ambient_c", "top_oil_c")
 FEATURES = (*NUMBERS, "cooling")
-NOTHING_SERVED = pd.DataFrame(columns=list(COLUMNS))
+NOTHING_SERVED = ErrorDrift(0, None, None, 1.5)
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
@@ -55,7 +53,7 @@ def series(steps: int, seed: int = 0) -> pd.DataFrame:
 def report_on(config: ExperimentConfig, rows: pd.DataFrame, **arguments: Any) -> DriftReport:
     border = rows[TIMESTAMP].min() + TRAINED * pd.Timedelta(hours=1)
     train = rows[rows[TIMESTAMP] < border]
-    return build_report(config, 1, train, rows, NOTHING_SERVED, None, **({"now": NOW} | arguments))
+    return build_report(config, 1, train, rows, NOTHING_SERVED, **({"now": NOW} | arguments))
 
 
 def changed(change: Callable[[pd.DataFrame], None], hours: int = DAY, seed: int = 0) -> pd.DataFrame:
@@ -120,8 +118,8 @@ def test_a_fault_is_named_on_its_first_day_and_is_no_drift(
     assert DriftReport.from_json(report.to_json()) == report
     # Wrong forecasts on broken data are no reason to train on them.
     wrong = replace(report, errors=ErrorDrift(100, 9.0, 1.0, 1.5))
-    decision = decide_retrain(wrong, RetrainState(), DriftConfig(), NOW)
-    assert not decision.retrain
+    decision = decide_retrain(Inputs("yard_xgboost", (ReportFacts.of(wrong),)), DriftConfig(), NOW)
+    assert decision.outcome == "blocked"
     assert name in decision.reason
 
 
@@ -209,10 +207,8 @@ def test_a_season_that_comes_after_the_training_is_drift_only_if_the_forecasts_s
     report = report_on(config, rows)
     (feature,) = [each for each in report.features if each.column == "load_pu"]
     assert (feature.status, report.causes) == ("novel season", ())
-    log = served(rows, "top_oil_c", error=9.0, hours=72)
-    arguments = {"predictions": log, "reference_error": 1.0}
     train = rows[rows[TIMESTAMP] < rows[TIMESTAMP].min() + TRAINED * pd.Timedelta(hours=1)]
-    suffering = build_report(config, 1, train, rows, now=NOW, **arguments)
+    suffering = build_report(config, 1, train, rows, ErrorDrift(72, 9.0, 1.0, 1.5), now=NOW)
     assert set(suffering.causes) == {"feature:load_pu", "errors"}
 
 

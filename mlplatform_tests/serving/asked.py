@@ -56,6 +56,7 @@ def answered(platform: Platform) -> list[Asked]:
         Asked.of(ENTITIES, {"entities": [1, 99]}),
         Asked.of(ENTITIES, {"entities": [3], "time_point": "2026-01-04T00:00:00Z"}),
         Asked.of(ENTITIES, {"entities": [1], "version": 2}),
+        Asked.of(ENTITIES, {"entities": [1, 3], "explain": True}),
         Asked.of("/predict", {"rows": platform.rows()}),
         Asked.of("/predict", {"rows": [*platform.rows(20, 3), *platform.rows(30, 1)]}),
         Asked.of("/predict", {"rows": gap}),

@@ -31,7 +31,7 @@ ENTITIES = "/predict/feast/batch"
 @pytest.fixture(scope="module")
 def client(platform: Platform) -> Iterator[httpx.Client]:
     """A server of `tiny_forecast`."""
-    settings = platform.serving("tiny_forecast", max_body_bytes=100_000)
+    settings = platform.serving("tiny_forecast", max_body_bytes=100_000, access_log=1.0)
     with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
         yield client
 
@@ -103,7 +103,12 @@ def test_an_answer_can_be_traced_by_its_request_id(client: httpx.Client) -> None
         ({"entities": [None]}, "entities.0", "null", "a whole number"),
         ({"entities": [2**63]}, "entities.0", "9223372036854775808", "a whole number"),
         ({"entities": [""]}, "entities.0", "''", "text"),
-        ({"entities": [1], "when": "now"}, "when", "an unknown field", "only alias, version, entities, time_point"),
+        (
+            {"entities": [1], "when": "now"},
+            "when",
+            "an unknown field",
+            "only alias, version, explain, entities, time_point",
+        ),
         ({"entities": [1], "time_point": "yesterday"}, "time_point", "'yesterday'", "'now' or an ISO 8601 time"),
         ({"entities": [1, 2, 1]}, "entities", "1 more than once", "ids once"),
         ([1], "body", "[1]", "dictionary"),
@@ -336,7 +341,7 @@ def test_a_ready_server_says_what_it_serves(client: httpx.Client, platform: Plat
 def test_metrics_count_requests_predictions_and_show_what_is_served(client: httpx.Client, platform: Platform) -> None:
     good = f'mlplatform_http_requests_total{{method="POST",route="{ENTITIES}",status="200"}}'
     unknown = f'mlplatform_http_requests_total{{method="POST",route="{ENTITIES}",status="404"}}'
-    predicted = 'mlplatform_predictions_total{experiment="tiny_forecast",version="1"}'
+    predicted = 'mlplatform_predictions_total{arm="production",experiment="tiny_forecast",version="1"}'
     client.post(ENTITIES, json={"entities": [1]})
     client.post(ENTITIES, json={"entities": [99]})
     before = client.get("/metrics").text
@@ -351,8 +356,8 @@ def test_metrics_count_requests_predictions_and_show_what_is_served(client: http
     assert sample(after, predicted) - sample(before, predicted) == 3
     assert sample(after, f'mlplatform_http_request_seconds_count{{route="{ENTITIES}"}}') >= 4
     pair = PairStore(platform.settings).resolve("tiny_forecast", "1")
-    info = f'mlplatform_served_pair_info{{experiment="tiny_forecast",pair_id="{pair.pair_id}",version="1"}}'
-    assert sample(after, info) == 1
+    labels = f'arm="production",experiment="tiny_forecast",pair_id="{pair.pair_id}",version="1"'
+    assert sample(after, f"mlplatform_served_pair_info{{{labels}}}") == 1
     age = dt.datetime.now(dt.UTC) - platform.raw.event_timestamp.max().to_pydatetime()
     assert sample(after, "mlplatform_feature_age_seconds{") == pytest.approx(age.total_seconds(), abs=60)
     assert sample(after, "mlplatform_prediction_log_rows_dropped_total{") == 0
@@ -368,6 +373,44 @@ def test_the_access_log_has_no_body_query_or_token(client: httpx.Client, caplog:
     line = next(line for line in lines if line["request_id"] == "traced")
     assert (line["method"], line["route"], line["status"]) == ("POST", "/admin/reload", 401)
     assert not re.search("wrong-token|in-query|in-body", caplog.text)
+
+
+@pytest.mark.parametrize(("share", "lines"), [(0.0, 0), (1.0, 3)])
+def test_the_access_log_has_the_share_that_is_asked_for(
+    platform: Platform, caplog: pytest.LogCaptureFixture, share: float, lines: int
+) -> None:
+    settings = platform.serving("tiny_untrained", access_log=share)
+    with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
+        caplog.clear()
+        with caplog.at_level("INFO", logger="serving.access"):
+            for _ in range(3):
+                client.get("/health/live")
+            client.post("/predict", json={"rows": [{}]})
+    found = [json.loads(record.message) for record in caplog.records if record.name == "serving.access"]
+    assert len([line for line in found if line["status"] == 200]) == lines
+    assert [line["status"] for line in found if line["status"] >= 500] == [503]  # what failed is always there
+
+
+@pytest.mark.parametrize("route", ["/predict", "/models"])
+def test_what_nobody_thought_of_is_answered_logged_and_counted_once(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, route: str
+) -> None:
+    settings = platform.serving("tiny_untrained")
+    app = build_app({settings.experiment: LocalBackend(settings)}, settings)
+
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody thought of it")
+
+    with in_thread(app) as client:
+        monkeypatch.setattr(LocalBackend, "predict_rows", broken)
+        monkeypatch.setattr(LocalBackend, "status", broken)
+        method = "POST" if route == "/predict" else "GET"
+        response = client.request(method, route, **({"json": {"rows": [{}]}} if method == "POST" else {}))
+        error = refusal(response, 500, "internal_error")
+        assert response.headers.get_list("x-request-id") == [error["message"].rpartition(" ")[2]]
+        assert "nobody thought of it" in caplog.text
+        counted = f'mlplatform_http_requests_total{{method="{method}",route="{route}",status="500"}}'
+        assert sample(client.get("/metrics").text, counted) == 1
 
 
 def test_reload_needs_the_token(client: httpx.Client, platform: Platform) -> None:

@@ -17,7 +17,7 @@ from mlplatform_tests.serving.servers import wait_until_loaded
 from serving.api import build_app
 from serving.local import LocalBackend
 
-ROUTES = ("/v2/models/{name}/infer", "/v1/timeseries/forecast", "/invocations", "/features/push")
+ROUTES = ("/v2/models/{name}/infer", "/v1/timeseries/forecast", "/invocations", "/features/push", "/feedback")
 EXPERIMENTS = ("tiny_forecast", "tiny_classification")
 # What takes the place of a value; the text is one that is found in requests.
 ODD: tuple[Any, ...] = (

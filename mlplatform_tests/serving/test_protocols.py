@@ -427,11 +427,12 @@ def test_the_commands_of_the_documentation_work(client: httpx.Client, platform: 
         for command in re.split(r"(?m)^(?=curl)", block)
     ]
     commands = [command for command in commands if command]
-    assert len(commands) == 7
+    assert len(commands) == 8
     files = {
         "series.json": asked(platform),
         "split.json": {"dataframe_split": json.loads(frame(platform).to_json(orient="split", date_format="iso"))},
         "push.json": {"dataset": "tiny", "rows": platform.rows(2)},
+        "labels.json": {"model": REGRESSION, "labels": [{"request_id": "of nobody", "row": 0, "value": 151.0}]},
     }
     files["split.json"]["dataframe_split"].pop("index")
     for name, content in files.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from mlplatform.registry import Answers, input_panel
 from mlplatform.registry.pairs import PairStore
 from mlplatform_tests.serving.conftest import Platform
 from serving.bundle import BundleLoader
-from serving.ray_batches import InTurn, SamplesOfBundle, infer_all
+from serving.ray_batches import SamplesOfBundle, infer_all
 from serving.ray_peers import merged
 from serving.ray_versions import PairRef, VersionCache
 
@@ -34,27 +33,6 @@ def test_calls_that_share_a_predict_have_the_answers_they_would_have_alone(platf
         assert [None if a is None else a.tobytes() for a in answer[:3]] == [
             None if a is None else a.tobytes() for a in alone[:3]
         ]
-
-
-def test_questions_of_one_turn_share_an_answer_and_later_ones_the_next() -> None:
-    batches: list[list[int]] = []
-
-    def answer(asked: Sequence[int]) -> list[int | Exception]:
-        batches.append(list(asked))
-        return [ValueError("four") if number == 4 else number * 10 for number in asked]
-
-    async def scenario() -> list[int | BaseException]:
-        batcher = InTurn(answer)
-        first = await asyncio.gather(*(batcher.ask(number) for number in (1, 2)))
-        gone = asyncio.create_task(batcher.ask(9))
-        later = asyncio.gather(*(batcher.ask(number) for number in (3, 4)), return_exceptions=True)
-        gone.cancel()
-        return [*first, *await later]
-
-    *told, failure = asyncio.run(scenario())
-    assert told == [10, 20, 30]
-    assert isinstance(failure, ValueError)
-    assert batches == [[1, 2], [3, 4]]
 
 
 def test_metrics_of_replicas_stand_side_by_side_under_their_names() -> None:

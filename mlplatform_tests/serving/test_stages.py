@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
+from serving import admission
 from serving.admission import Admission
 from serving.batching import Batcher
 from serving.breaker import CircuitBreaker
@@ -105,6 +106,50 @@ def test_a_burst_is_refused_at_once_and_a_flood_is_slowed_down() -> None:
         assert await refusals(400) < 1.5  # however many there are, none waits longer than a second
 
     asyncio.run(scenario())
+
+
+def test_while_more_is_asked_for_than_the_limit_fewer_are_let_in_and_all_again_when_it_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission, "_CALM_S", 0.2)
+
+    async def scenario() -> None:
+        front = Admission(40, deadline_s=20)
+        released = asyncio.Event()
+        working = [asyncio.create_task(front.admit(never, released.wait)) for _ in range(40)]
+        await asyncio.sleep(0)
+        assert front.in_flight == 40  # a burst up to the limit is let in
+        with pytest.raises(ServingError, match="works for 10 prediction requests already"):
+            await front.require_place()
+        released.set()
+        await asyncio.gather(*working)
+        released.clear()
+        working = [asyncio.create_task(front.admit(never, released.wait)) for _ in range(12)]
+        await asyncio.sleep(0.02)
+        assert front.in_flight == 10  # one that does not end is not queued for
+        released.set()
+        ended = await asyncio.gather(*working, return_exceptions=True)
+        assert sum(isinstance(error, ServingError) for error in ended) == 2
+        await asyncio.sleep(0.3)
+        assert front.places == 40
+
+    asyncio.run(scenario())
+
+
+def test_refusals_of_a_flood_do_not_end_in_one_moment() -> None:
+    async def scenario() -> list[float]:
+        front = Admission(0, deadline_s=1)
+
+        async def refused_at() -> float:
+            with pytest.raises(ServingError):
+                await front.require_place()
+            return time.perf_counter()
+
+        return sorted(await asyncio.gather(*(refused_at() for _ in range(700))))
+
+    ends = asyncio.run(scenario())
+    late = ends[400:]
+    assert late[-1] - late[0] > 0.25
 
 
 def test_a_client_that_leaves_while_it_waits_is_not_worked_for() -> None:

@@ -31,6 +31,7 @@ def route_writing_errors(form: Callable[[int, ServingError], dict[str, Any]]) ->
                 try:
                     return await handler(request)
                 except ServingError as error:
+                    request.state.rejection = error.code
                     status = 400 if error.status == 422 else error.status
                     return Response(to_json(form(status, error)), status, error.headers, JSON)
 

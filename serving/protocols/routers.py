@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 from mlplatform.settings import Settings
 from serving.backend import Served
-from serving.protocols import inference_v2, mlflow, push, timeseries
+from serving.protocols import feedback, inference_v2, mlflow, push, timeseries
 from serving.service import PredictionService
 
 
@@ -20,6 +20,7 @@ def protocol_routers(service: PredictionService, settings: Settings) -> list[API
         timeseries.routes(service),
         mlflow.routes(service),
         push.routes(service, settings),
+        feedback.routes(service, settings),
     ]
 
 
@@ -32,4 +33,5 @@ def protocol_requests(name: str, served: Served) -> Mapping[str, Any]:
         "/invocations": mlflow.example(served),
         "/models/{name}/invocations": mlflow.example(served),
         "/features/push": push.example(name, served),
+        "/feedback": feedback.example(name, served),
     }

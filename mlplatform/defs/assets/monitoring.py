@@ -1,4 +1,4 @@
-"""Served predictions and the drift report."""
+"""Served predictions, what came true of them, and the drift report."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,8 +6,16 @@ from dagster import AssetExecutionContext, AssetMaterialization, AssetsDefinitio
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.defs.assets.owned import owned_asset
-from mlplatform.defs.keys import DRIFT_REPORT, FEATURE_TABLE, PREDICTION_LOG, PRODUCTION_ALIAS, asset_key
-from mlplatform.defs.metadata import table
+from mlplatform.defs.keys import (
+    DRIFT_REPORT,
+    FEATURE_TABLE,
+    FORECAST_ERRORS,
+    FORECASTS,
+    PREDICTION_LOG,
+    PRODUCTION_ALIAS,
+    asset_key,
+)
+from mlplatform.defs.metadata import frame_table, table
 from mlplatform.defs.resources import PlatformResource, TrainingResource
 from mlplatform.defs.versions import data_version
 
@@ -55,15 +63,63 @@ def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     return prediction_log
 
 
+def forecast_errors_asset(experiment: ExperimentConfig) -> AssetsDefinition:
+    """Return the asset that joins predictions with what happened, as it becomes known and is corrected."""
+
+    @owned_asset(
+        experiment,
+        FORECAST_ERRORS,
+        after=[
+            asset_key(experiment.name, PREDICTION_LOG),
+            asset_key(experiment.name, FORECASTS),
+            asset_key(experiment.dataset.name, FEATURE_TABLE),
+        ],
+        kinds={"table", "parquet"},
+        decided_by=experiment.model_dump(mode="json", include={"truth", "adaptation"}),
+        description="Every prediction, served or in batch, beside what happened and the naive forecast of its moment.",
+    )
+    def forecast_errors(platform: PlatformResource) -> MaterializeResult[None]:
+        import datetime as dt
+
+        from mlplatform.monitoring import (
+            adapt_intervals,
+            errors_folder,
+            maintain_feedback,
+            summarise_errors,
+            update_errors,
+        )
+
+        settings = platform.settings
+        maintain_feedback(settings, experiment.name, dt.datetime.now(dt.UTC))
+        done = update_errors(experiment, settings)
+        scale = adapt_intervals(experiment, settings)
+        by_version = summarise_errors(experiment, settings, ("version", "arm", "source"))
+        by_step = summarise_errors(experiment, settings, ("version", "step"))
+        return MaterializeResult(
+            metadata={
+                "dagster/row_count": done.rows,
+                "waiting_for_truth": done.waiting,
+                "pieces": done.pieces,
+                "pieces_written": done.written,
+                "by_version": frame_table(by_version),
+                "by_step": frame_table(by_step),
+                "interval_scales": "as calibrated" if scale is None else ", ".join(f"{s:.3g}" for s in scale.scales),
+                "path": MetadataValue.path(errors_folder(settings, experiment.name)),
+            },
+        )
+
+    return forecast_errors
+
+
 def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     """Return the asset that compares recent rows and served errors with what training saw, a report per day."""
 
     @owned_asset(
         experiment,
         DRIFT_REPORT,
-        after=[asset_key(experiment.name, PREDICTION_LOG), asset_key(experiment.dataset.name, FEATURE_TABLE)],
+        after=[asset_key(experiment.name, FORECAST_ERRORS), asset_key(experiment.dataset.name, FEATURE_TABLE)],
         kinds={"report", "json"},
-        decided_by=experiment.drift.model_dump(mode="json"),
+        decided_by=experiment.drift.model_dump(mode="json", exclude={"retrain", "cooldown_hours"}),
         days_from=experiment.automation.first_report_day,
         description="Recent features and served errors against the training rows of the production pair, and what is "
         "broken in them, by the knowledge of each day. A run without a day is about the present one.",

@@ -10,6 +10,7 @@ from .feature_table import (
     update_feature_table,
     windows_path,
 )
+from .files import TableFiles, table_files
 from .journal import Replaced
 from .windows import (
     MISSING_TEXT,
@@ -35,6 +36,7 @@ __all__ = [
     "WINDOW_PREFIX",
     "Merged",
     "Replaced",
+    "TableFiles",
     "Windows",
     "as_stored",
     "choose",
@@ -48,6 +50,7 @@ __all__ = [
     "refuse_other_type",
     "replaced_rows",
     "require_table",
+    "table_files",
     "table_link",
     "table_phase",
     "table_span",

@@ -37,7 +37,7 @@ from mlplatform.monitoring.prediction_log.parts import (
     read_part,
     readers_lock,
 )
-from mlplatform.monitoring.prediction_log.rows import COLUMNS, FIRST_COLUMNS, log_schema
+from mlplatform.monitoring.prediction_log.rows import PREDICTIONS, LogFormat
 from mlplatform.storage import ABANDONED_AFTER_S, StorageError, atomic_file
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Upkeep:
     deleted_rows: int = 0
 
 
-def compact_parts(folder: Path, today: dt.date, retention_days: int | None) -> Upkeep:
+def compact_parts(folder: Path, today: dt.date, retention_days: int | None, form: LogFormat = PREDICTIONS) -> Upkeep:
     """Join the part files of past days of a log, and delete days that are older than it is kept.
 
     Does nothing while another process does it.
@@ -97,18 +97,18 @@ def compact_parts(folder: Path, today: dt.date, retention_days: int | None) -> U
                 done.deleted_days += _delete_day(day)
             elif date < today and _delete_replaced(day):
                 _delete_abandoned(day)
-                for group in _groups(day):
-                    done.replaced_files += _join(day, group)
+                for group in _groups(day, form):
+                    done.replaced_files += _join(day, group, form)
     finally:
         lock.release()
     return done
 
 
-def _groups(day: Path) -> Iterator[list[Path]]:
+def _groups(day: Path, form: LogFormat) -> Iterator[list[Path]]:
     """Yield parts to join, in the order they were written."""
     sizes: dict[Path, int] = {}
     for path in sorted(live_parts(day), key=lambda path: (path.stat().st_mtime_ns, path.name)):
-        rows = _rows(path)
+        rows = _rows(path, form)
         if rows is not None and rows < COMPACTED_ROWS // 2:
             sizes[path] = rows
     group: list[Path] = []
@@ -123,7 +123,7 @@ def _groups(day: Path) -> Iterator[list[Path]]:
         yield group
 
 
-def _rows(path: Path) -> int | None:
+def _rows(path: Path, form: LogFormat) -> int | None:
     """Return how many rows a part has; `None` of what cannot be read whole and so is left alone."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -131,24 +131,24 @@ def _rows(path: Path) -> int | None:
     try:
         metadata = pq.read_metadata(path)
     except (pa.ArrowException, OSError) as error:
-        logger.warning("left %s as it is: not a readable prediction log file (%s)", path, error)
+        logger.warning("left %s as it is: not a readable file of the log (%s)", path, error)
         return None
     names = set(metadata.schema.names)
     # A later version may have written more columns; they would be lost.
-    return metadata.num_rows if set(FIRST_COLUMNS) <= names <= set(COLUMNS) else None
+    return metadata.num_rows if set(form.required) <= names <= set(form.schema().names) else None
 
 
-def _join(day: Path, group: Sequence[Path]) -> int:
+def _join(day: Path, group: Sequence[Path], form: LogFormat) -> int:
     """Replace some parts by one; return how many. Those that turn out to be broken are left alone."""
     while len(group) > 1:
         compacted = day / f"{COMPACTED}{uuid.uuid4().hex}.parquet"
         try:
             with atomic_file(compacted) as temporary:
-                _write_joined(group, temporary)
+                _write_joined(group, temporary, form)
                 with atomic_file(manifest_of(compacted)) as listing:
                     listing.write_text(json.dumps([path.name for path in group]))
         except _BrokenPartError as error:
-            logger.warning("left %s as it is: not a readable prediction log file (%s)", error.path, error.__cause__)
+            logger.warning("left %s as it is: not a readable file of the log (%s)", error.path, error.__cause__)
             group = [path for path in group if path != error.path]
         else:
             _delete_replaced(day)
@@ -156,11 +156,11 @@ def _join(day: Path, group: Sequence[Path]) -> int:
     return 0
 
 
-def _write_joined(group: Sequence[Path], target: Path) -> None:
+def _write_joined(group: Sequence[Path], target: Path, form: LogFormat) -> None:
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(target, log_schema()) as writer:
-        for rows in _row_groups(batch for path in group for batch in _whole_part(path)):
+    with pq.ParquetWriter(target, form.schema()) as writer:
+        for rows in _row_groups((batch for path in group for batch in _whole_part(path, form)), form):
             writer.write_table(rows)
     expected, found = (sum(pq.read_metadata(path).num_rows for path in paths) for paths in (group, [target]))
     if expected != found:
@@ -169,16 +169,16 @@ def _write_joined(group: Sequence[Path], target: Path) -> None:
         )
 
 
-def _whole_part(path: Path) -> Iterator[pa.RecordBatch]:
+def _whole_part(path: Path, form: LogFormat) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     try:
-        yield from read_part(path, COLUMNS)
+        yield from read_part(path, form.schema().names, form=form)
     except (pa.ArrowException, OSError) as error:
         raise _BrokenPartError(path) from error
 
 
-def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _row_groups(batches: Iterator[pa.RecordBatch], form: LogFormat) -> Iterator[pa.Table]:
     """Yield tables of about as many rows as readers take at once."""
     import pyarrow as pa
 
@@ -188,7 +188,7 @@ def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         if sum(part.num_rows for part in waiting) >= BATCH_ROWS:
             yield pa.Table.from_batches(waiting)
             waiting = []
-    yield pa.Table.from_batches(waiting, log_schema())
+    yield pa.Table.from_batches(waiting, form.schema())
 
 
 def _delete_replaced(day: Path) -> bool:

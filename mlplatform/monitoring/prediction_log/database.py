@@ -106,6 +106,19 @@ class Database:
             for part in found.partitions(READ_ROWS):
                 yield _batch(columns, part)
 
+    def days(self) -> dict[dt.date, str]:
+        """Return the number of rows and the newest row of each day that has some, oldest first."""
+        import sqlalchemy as sa
+
+        rows = _table(TABLE, "row_id", "experiment", "served_at")
+        day = sa.func.date_trunc("day", rows.c.served_at)
+        query = sa.select(day, sa.func.count(), sa.func.max(rows.c.row_id)).group_by(day).order_by(day)
+        with self._reading.connect() as connection:
+            if not _exists(connection):
+                return {}
+            found = connection.execute(query.where(rows.c.experiment == self.experiment))
+            return {moment.astimezone(dt.UTC).date(): f"{count}:{newest}" for moment, count, newest in found}
+
     def maintain(self, today: dt.date, retention_days: int | None) -> Upkeep:
         """Delete rows of days that are older than the log is kept, and what is remembered of old writes."""
         import sqlalchemy as sa

@@ -9,6 +9,7 @@ stays there until it is done.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlplatform.locks import FileLock
-from mlplatform.monitoring.prediction_log.rows import FIRST_COLUMNS, log_schema, utc
+from mlplatform.monitoring.prediction_log.rows import PREDICTIONS, LogFormat, utc
 from mlplatform.storage import atomic_file
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ BATCH_ROWS = 65_536
 COMPACTED = "compacted-"
 
 
-def write_part(folder: Path, name: str, rows: pa.Table) -> None:
-    """Write a part file with rows that were served on one day, at least one.
+def write_part(folder: Path, name: str, rows: pa.Table, form: LogFormat = PREDICTIONS) -> None:
+    """Write a part file with rows of one day, at least one.
 
     Written again under its name, it replaces itself.
 
@@ -41,13 +42,17 @@ def write_part(folder: Path, name: str, rows: pa.Table) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    date = rows["served_at"][0].cast(pa.timestamp("s"), safe=False).as_py().date()
+    date = rows[form.moment][0].cast(pa.timestamp("s"), safe=False).as_py().date()
     with atomic_file(folder / f"date={date:%Y-%m-%d}" / f"{name}.parquet") as temporary:
         pq.write_table(rows, temporary)
 
 
 def part_batches(
-    folder: Path, since: dt.datetime | None, until: dt.datetime | None, columns: Sequence[str]
+    folder: Path,
+    since: dt.datetime | None,
+    until: dt.datetime | None,
+    columns: Sequence[str],
+    form: LogFormat = PREDICTIONS,
 ) -> Iterator[pa.RecordBatch]:
     """Yield rows of the log, of part after part; only folders of the asked days are opened, and only `columns` read.
 
@@ -57,15 +62,15 @@ def part_batches(
 
     if not folder.is_dir():
         return
-    condition = _condition(since, until)
+    condition = _condition(since, until, form.moment)
     first = dt.date.min if since is None else utc(since).date()
     last = dt.date.max if until is None else utc(until).date()
     with readers_lock(folder, shared=True):
         for path in (path for date, day in days(folder) if first <= date <= last for path in live_parts(day)):
             try:
-                yield from read_part(path, columns, condition)
+                yield from read_part(path, columns, condition, form)
             except (pa.ArrowException, OSError) as error:
-                logger.warning("skipped %s: not a readable prediction log file (%s)", path, error)
+                logger.warning("skipped %s: not a readable file of the log (%s)", path, error)
 
 
 def readers_lock(folder: Path, *, shared: bool = False, wait_s: float | None = None) -> FileLock:
@@ -77,6 +82,17 @@ def days(folder: Path) -> Iterator[tuple[dt.date, Path]]:
     """Yield the days of a log and their folders, oldest first."""
     for path in sorted(folder.glob("date=????-??-??")):
         yield dt.date.fromisoformat(path.name.removeprefix("date=")), path
+
+
+def part_days(folder: Path) -> dict[dt.date, str]:
+    """Return the days of a log that have parts, oldest first, each with a text that changes whenever these do."""
+    found = {}
+    for date, day in days(folder):
+        # A part that is deleted meanwhile was replaced: the next look sees another text.
+        sizes = [f"{path.name}:{path.stat().st_size}" for path in live_parts(day) if path.exists()]
+        if sizes:
+            found[date] = hashlib.sha256("\n".join(sizes).encode()).hexdigest()[:16]
+    return found
 
 
 def live_parts(day: Path) -> list[Path]:
@@ -101,20 +117,22 @@ def read_manifest(compacted: Path) -> list[str]:
     return names
 
 
-def _condition(since: dt.datetime | None, until: dt.datetime | None) -> ds.Expression | None:
+def _condition(since: dt.datetime | None, until: dt.datetime | None, column: str) -> ds.Expression | None:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
-    condition, served_at = ds.scalar(True), ds.field("served_at")
+    condition, moment_of = ds.scalar(True), ds.field(column)
     moment = pa.timestamp("ns", tz="UTC")
     if since is not None:
-        condition &= served_at >= pa.scalar(utc(since), moment)
+        condition &= moment_of >= pa.scalar(utc(since), moment)
     if until is not None:
-        condition &= served_at < pa.scalar(utc(until), moment)
+        condition &= moment_of < pa.scalar(utc(until), moment)
     return None if since is until is None else condition
 
 
-def read_part(path: Path, columns: Sequence[str], condition: ds.Expression | None = None) -> Iterator[pa.RecordBatch]:
+def read_part(
+    path: Path, columns: Sequence[str], condition: ds.Expression | None = None, form: LogFormat = PREDICTIONS
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a part file, in its order.
 
     Raises:
@@ -125,10 +143,10 @@ def read_part(path: Path, columns: Sequence[str], condition: ds.Expression | Non
     from pyarrow.fs import LocalFileSystem
 
     part = ds.ParquetFileFormat().make_fragment(str(path), LocalFileSystem())
-    if missing := [name for name in FIRST_COLUMNS if name not in part.physical_schema.names]:
+    if missing := [name for name in form.required if name not in part.physical_schema.names]:
         raise pa.ArrowInvalid(f"it has no {', '.join(missing)}")
     # The schema gives columns that came later their type in files without them, all null.
     scanner = part.scanner(
-        schema=log_schema(), columns=list(columns), filter=condition, batch_size=BATCH_ROWS, batch_readahead=1
+        schema=form.schema(), columns=list(columns), filter=condition, batch_size=BATCH_ROWS, batch_readahead=1
     )
     yield from scanner.to_batches()

@@ -47,6 +47,11 @@ def read_predictions(
     return frame.sort_values("served_at", kind="stable", ignore_index=True)[list(columns)]
 
 
+def prediction_days(settings: Settings, experiment: str) -> dict[dt.date, str]:
+    """Return the days in UTC with logged predictions, oldest first, each with a text that changes when its rows do."""
+    return log_store(settings, experiment).days()
+
+
 def prediction_batches(
     settings: Settings,
     experiment: str,

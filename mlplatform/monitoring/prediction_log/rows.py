@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,21 @@ def utc(moment: dt.datetime) -> dt.datetime:
     return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
 
 
+@dataclass(frozen=True)
+class LogFormat:
+    """The rows of a log that is kept in part files.
+
+    Attributes:
+        schema: the columns; called when it is needed, for Arrow is heavy.
+        required: those that every file has; files of earlier versions may lack the others.
+        moment: the column by whose day rows are filed.
+    """
+
+    schema: Callable[[], pa.Schema]
+    required: tuple[str, ...]
+    moment: str
+
+
 def log_schema() -> pa.Schema:
     """Return the columns of the log and their types."""
     import pyarrow as pa
@@ -118,6 +133,9 @@ def log_schema() -> pa.Schema:
         "is_fallback": pa.bool_(),
     }
     return pa.schema([(name, types[name]) for name in COLUMNS])
+
+
+PREDICTIONS = LogFormat(log_schema, FIRST_COLUMNS, "served_at")
 
 
 def log_table(experiment: str, batch: Sequence[ServedPredictions]) -> pa.Table:

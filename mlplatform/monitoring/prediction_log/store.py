@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mlplatform.monitoring.prediction_log.compaction import Upkeep, compact_parts
 from mlplatform.monitoring.prediction_log.database import Database
-from mlplatform.monitoring.prediction_log.parts import part_batches, write_part
+from mlplatform.monitoring.prediction_log.parts import part_batches, part_days, write_part
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class LogStore(Protocol):
         self, since: dt.datetime | None, until: dt.datetime | None, columns: Sequence[str]
     ) -> Iterator[pa.RecordBatch]:
         """Yield rows, day after day; those of one request together."""
+
+    def days(self) -> dict[dt.date, str]:
+        """Return the days in UTC that have rows, oldest first, each with a text that changes whenever its rows do."""
 
     def maintain(self, today: dt.date, retention_days: int | None) -> Upkeep:
         """Tidy up, and delete what is older than `retention_days` before `today`."""
@@ -52,6 +55,10 @@ class PartFiles:
     ) -> Iterator[pa.RecordBatch]:
         """Read part after part; see `LogStore.batches`."""
         return part_batches(self.folder, since, until, columns)
+
+    def days(self) -> dict[dt.date, str]:
+        """Return the names and sizes of each day's parts; see `LogStore.days`."""
+        return part_days(self.folder)
 
     def maintain(self, today: dt.date, retention_days: int | None) -> Upkeep:
         """Join the parts of past days; see `LogStore.maintain`."""

@@ -1,7 +1,7 @@
 from .aliases import AliasChange
 from .artifacts import Fetch, load_pair, load_with_example, state_digests, stored_example, write_folders
 from .card import git_commit
-from .evidence import PAIR_INTEGRITY, PROMOTION_GATE, SERVING_PARITY, Evidence, tag_name
+from .evidence import PAIR_INTEGRITY, PROMOTION_GATE, SERVING_PARITY, Evidence, tag_name, verdict
 from .example import confirm_inference, differences, example_rows, read_example
 from .info import (
     LATEST,
@@ -53,5 +53,6 @@ __all__ = [
     "state_digests",
     "stored_example",
     "tag_name",
+    "verdict",
     "write_folders",
 ]

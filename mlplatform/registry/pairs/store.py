@@ -218,7 +218,7 @@ class PairStore:
         """
         check_partners(self.client, info)
         for role in ROLES:
-            with self._copy(info, role):
+            with self.copy(info, role):
                 pass
 
     def example(self, info: PairInfo) -> tuple[pd.DataFrame, Float32]:
@@ -231,9 +231,17 @@ class PairStore:
 
     def card(self, info: PairInfo) -> dict[str, Any]:
         """Return the pair's model card."""
-        with self._copy(info, "forecaster") as folder:
+        with self.copy(info, "forecaster") as folder:
             document: dict[str, Any] = json.loads((folder / CARD / cards.JSON_FILE).read_text())
         return document
+
+    def copy(self, info: PairInfo, role: str) -> contextlib.AbstractContextManager[Path]:
+        """Return a context with a copy of one of the pair's stored models, verified, in a folder of its own.
+
+        Raises:
+            PairIntegrityError: as `load` does.
+        """
+        return verified_copy(self.fetch, info, role)
 
     @property
     def fetch(self) -> Fetch:
@@ -342,9 +350,6 @@ class PairStore:
 
     def _copy_from_registry(self, info: PairInfo, role: str, place: Path) -> Path:
         return fetch_from_registry(self.settings, self.client, info, role, place)
-
-    def _copy(self, info: PairInfo, role: str) -> contextlib.AbstractContextManager[Path]:
-        return verified_copy(self.fetch, info, role)
 
 
 def _described(version: object) -> str:

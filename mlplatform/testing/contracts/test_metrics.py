@@ -7,6 +7,7 @@ import pytest
 
 from mlplatform.plugins import METRICS
 from mlplatform.training.metrics import Bounds, Metric, Values, evaluate
+from mlplatform.training.per_series import Scale
 
 REGISTRY = METRICS
 NUMBERS = np.array([1, 2, 3, 6], dtype=np.float32)
@@ -15,7 +16,7 @@ LABELS = np.array([0, 1, 1, 0], dtype=np.float32)
 SHARES = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2], [0.3, 0.7]], dtype=np.float32)
 # One of the four intervals misses its truth.
 WIDE = Bounds(GUESSES - 1, np.array([2, 5, 4, 3], np.float32), 0.8)
-SCALE = np.array(3, np.float32)
+SCALE = Scale(np.array([3.0]), np.array([4.0]))
 
 
 def truth_and_answers(name: str) -> tuple[Values, Values, Values]:
@@ -36,6 +37,7 @@ def test_a_metric_declares_tasks_and_what_it_reads(name: str) -> None:
     )
     assert metric.reads in (None, "bounds", "scale")
     assert metric.always <= metric.tasks
+    assert metric.mean_of is not None or not metric.by_series
 
 
 @pytest.mark.parametrize("name", METRICS.names())
@@ -49,7 +51,14 @@ def test_a_score_is_one_number_and_leaves_its_input_alone(name: str) -> None:
     assert (truth.tobytes(), poor.tobytes()) == before
 
 
-@pytest.mark.parametrize("name", [name for name, metric in METRICS if "forecast" in metric.tasks])
+@pytest.mark.parametrize("name", [name for name, metric in METRICS if metric.by_series])
+def test_a_score_by_series_is_averaged_over_forecasts(name: str) -> None:
+    truth, poor = (values.reshape(2, 2, 1) for values in (NUMBERS, GUESSES))
+    alone = [evaluate((name,), truth[[row]], poor[[row]], None, SCALE)[name] for row in range(2)]
+    assert evaluate((name,), truth, poor, None, SCALE)[name] == pytest.approx(np.mean(alone), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name, m in METRICS if "forecast" in m.tasks and not m.by_series])
 def test_a_forecast_is_averaged_over_all_its_values(name: str) -> None:
     truth, poor, _ = truth_and_answers(name)
     shape = (2, 2, 1)

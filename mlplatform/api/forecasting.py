@@ -1,0 +1,112 @@
+"""Forecasts of the production pair for whoever asks: all entities, some of them, a past moment, a what-if."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mlplatform.config import ENTITY, load_experiment
+from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlplatform.registry.pairs import PairInfo
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What was asked for.
+
+    Attributes:
+        rows: one per entity, target and step, with the columns of the job `forecast_<experiment>`, but marks as one
+            text, and of a classification a column `probability_<class>` for each class.
+        left_out: entities without a forecast: `entity_id`, `reason`, `found`.
+    """
+
+    experiment: str
+    version: int
+    pair_id: str
+    time_point: str
+    rows: pd.DataFrame
+    left_out: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        title = f"<p>{self.experiment} version {self.version}, as known at {self.time_point}</p>"
+        return f"{title}{self.rows.to_html(index=False, max_rows=20, na_rep='')}"
+
+
+def forecast(
+    experiment: str,
+    entities: Sequence[Any] | None = None,
+    *,
+    at: str = "now",
+    future: pd.DataFrame | None = None,
+    version: int | str = "production",
+    settings: Settings | None = None,
+) -> Forecast:
+    """Return forecasts, or predictions of a table, from the feature store; the numbers are those of the server.
+
+    Parameters:
+        entities: default: all of the feature table.
+        at: "now", or any past moment, of which only what was known then is read.
+        future: rows of the known-future columns for a what-if; they stand in the place of what the store knows.
+        version: a version number or alias.
+
+    Raises:
+        ConfigError, PairNotFoundError: if there is no such experiment or pair.
+        FeatureStoreError: if the moment is no time, or there is no feature table.
+        DataError: if the rows of the future cannot be used.
+    """
+    import pandas as pd
+
+    from mlplatform.features import parse_time_point
+    from mlplatform.features.tables import entity_ranges
+    from mlplatform.forecasts import Answering, chunks, forecast_schema, forecast_table, left_out_table, read_scenario
+    from mlplatform.registry import scale_of_pair
+    from mlplatform.registry.pairs import PairStore
+
+    settings = settings or Settings.from_env()
+    config = load_experiment(experiment, settings=settings)
+    store = PairStore(settings)
+    pair = store.resolve(config.registered_name, version)
+    scenario = None if future is None else read_scenario(future, config.dataset, pair.contract)
+    forecaster = replace(store.load(pair), interval_scale=scale_of_pair(settings, config.name, pair.pair_id))
+    answering = Answering(config, forecaster, settings, at, scenario)
+    known = entity_ranges(config.dataset, settings, parse_time_point(at))[ENTITY]
+    schema = forecast_schema(has_text_ids=not pd.api.types.is_integer_dtype(known))
+    wanted = known.to_numpy() if entities is None else _typed(entities, known)
+    tables, left_out = [schema.empty_table()], []
+    for ids in chunks(wanted, config.forecasts.chunk_entities):
+        answered, without = answering.answer(ids)
+        left_out += without
+        if answered is not None:
+            tables.append(forecast_table(pair, answered, schema))
+    return _forecast(experiment, pair, at, tables, left_out_table(left_out, schema))
+
+
+def _typed(entities: Sequence[Any], known: pd.Series) -> Any:
+    """Return ids as the table has them; a shell has nothing but text."""
+    import numpy as np
+    import pandas as pd
+
+    if pd.api.types.is_integer_dtype(known) and all(str(entity).lstrip("-").isdecimal() for entity in entities):
+        return np.array([int(entity) for entity in entities], dtype=np.int64)
+    return np.array([str(entity) for entity in entities] + [None], dtype=object)[:-1]
+
+
+def _forecast(experiment: str, pair: PairInfo, at: str, tables: list[Any], left_out: Any) -> Forecast:
+    import pyarrow as pa
+
+    table = pa.concat_tables(tables)
+    rows = table.drop_columns(["probabilities", "marks"]).to_pandas()
+    rows["marks"] = [", ".join(map(_worded, marks)) for marks in table["marks"].to_pylist()]
+    chances = [dict(each or ()) for each in table["probabilities"].to_pylist()]
+    for label in pair.contract.classes:
+        rows[f"probability_{label}"] = [each[label] for each in chances]
+    return Forecast(experiment, pair.version, pair.pair_id, at, rows, left_out.to_pandas())
+
+
+def _worded(mark: dict[str, Any]) -> str:
+    return f"{mark['kind']} {mark['column']} ({mark['rows']} rows)"

@@ -1,0 +1,269 @@
+"""The experiment that a file suggests, as YAML that a person reads, corrects and keeps."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from mlplatform.api.proposal.looking import FEW_CATEGORIES, Column, Look, look_at
+from mlplatform.api.proposal.times import step_between
+from mlplatform.config import NAME_PATTERN, ConfigError, load_experiment
+from mlplatform.data import DataError
+from mlplatform.settings import Settings
+from mlplatform.storage import atomic_file
+
+# The family of the bases that a proposal stands on.
+FAMILY = "xgboost"
+Task = Literal["forecast", "regression", "classification"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An experiment on a file.
+
+    Attributes:
+        yaml: the experiment's file.
+        notes: what was found, and what a person should look at, one sentence each.
+        mistakes: what the configuration refuses about it; empty if it can be used as it is.
+    """
+
+    name: str
+    task: Task
+    yaml: str
+    notes: tuple[str, ...]
+    mistakes: tuple[str, ...] = ()
+
+    def write(self, settings: Settings | None = None, *, overwrite: bool = False) -> Path:
+        """Write the file where experiments are looked up first, and return its path.
+
+        Raises:
+            ConfigError: if there is such an experiment already.
+        """
+        folder = (settings or Settings.from_env()).conf_dirs[0] / "experiment"
+        path = folder / f"{self.name}.yaml"
+        if path.exists() and not overwrite:
+            raise ConfigError(f"{path} is there already; choose another name, or ask for it to be overwritten")
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as temporary:
+            temporary.write_text(self.yaml, encoding="utf-8")
+        return path
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The roles of a file's columns."""
+
+    look: Look
+    time: str | None
+    entity: str | None
+    targets: tuple[str, ...]
+    frequency: str | None
+    task: Task
+
+    @property
+    def data(self) -> Iterator[Column]:
+        """The columns that are data: numbers, and texts of few kinds."""
+        for column in self.look.columns:
+            if column.name in (self.time, self.entity) or column.kind in ("time", "empty"):
+                continue
+            if column.kind == "number" or column.distinct <= FEW_CATEGORIES or column.name in self.targets:
+                yield column
+
+
+def propose(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    targets: Sequence[str] = (),
+    time: str | None = None,
+    entity: str | None = None,
+    settings: Settings | None = None,
+) -> Proposal:
+    """Look at a CSV file and propose an experiment on it; nothing is written.
+
+    Parameters:
+        name: of the experiment; default: from the file's name and the model's. The dataset goes by the file's.
+        targets, time, entity: columns, where the file's look would mislead.
+
+    Raises:
+        DataError: if the file cannot be read, or a named column is not in it.
+        ConfigError: if the name cannot be one.
+    """
+    settings = settings or Settings.from_env()
+    path = Path(path).expanduser().resolve()
+    dataset = _name(path)
+    name = f"{dataset}_{FAMILY}" if name is None else name
+    dataset = f"{dataset}_data" if dataset == name else dataset
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(f"{name!r} cannot be a name; use lower-case letters, digits and underscores")
+    parts = _parts(look_at(path), tuple(targets), time, entity)
+    text = "\n".join(_lines(name, dataset, parts)) + "\n"
+    return Proposal(name, parts.task, text, tuple(_notes(parts)), _mistakes(name, text, settings))
+
+
+def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str | None) -> _Parts:
+    for asked in (*targets, *(each for each in (time, entity) if each)):
+        look.named(asked)
+    if time is not None and time not in look.times:
+        raise DataError(f"the column {time!r} of {look.path} does not hold times that can be read")
+    time = time or next(iter(look.times), None)
+    if time is None:
+        predicted = targets or _last_number(look, ())
+        return _Parts(look, None, entity, predicted, None, _tabular_task(look, predicted))
+    moments = look.times[time].values
+    entity = entity or _entity(look, time, targets)
+    frequency = step_between(moments, None if entity is None else look.cells[entity])
+    return _Parts(look, time, entity, targets or _last_number(look, (entity,)), frequency, "forecast")
+
+
+def _entity(look: Look, time: str, targets: tuple[str, ...]) -> str | None:
+    """Return the column that, with the time, tells rows apart; `None` where the time alone does."""
+    times = look.times[time].values
+    if not times.duplicated().any():
+        return None
+
+    def repeats(column: Column) -> int:
+        return int(look.cells[column.name].to_frame().assign(time=times).duplicated().sum())
+
+    could_be = [
+        column
+        for column in look.columns
+        if column.name not in (time, *targets)
+        and 1 < column.distinct <= len(times) / 2
+        and (column.kind == "text" or (column.kind == "number" and column.is_whole))
+    ]
+    if not could_be:
+        return None
+    best = min(could_be, key=lambda column: (repeats(column), column.kind != "text", column.distinct))
+    return best.name if repeats(best) < int(times.duplicated().sum()) else None
+
+
+def _last_number(look: Look, taken: Sequence[str | None]) -> tuple[str, ...]:
+    numbers = [column.name for column in look.columns if column.kind == "number" and column.name not in taken]
+    texts = [column.name for column in look.columns if column.kind == "text" and 1 < column.distinct <= FEW_CATEGORIES]
+    last = look.columns[-1].name
+    if last in texts and not look.times:
+        return (last,)
+    if not (numbers or texts):
+        raise DataError(f"{look.path} has no column that could be predicted: no numbers, and no classes")
+    return ((numbers or texts)[-1],)
+
+
+def _tabular_task(look: Look, targets: tuple[str, ...]) -> Task:
+    column = look.named(targets[0])
+    is_class = column.kind == "text" or (column.is_whole and column.distinct <= 10)
+    return "classification" if is_class else "regression"
+
+
+def _lines(name: str, dataset: str, parts: _Parts) -> Iterator[str]:
+    is_forecast = parts.task == "forecast"
+    yield "# @package _global_"
+    yield f"defaults: [/base/{'forecast' if is_forecast else 'tabular'}, _self_]"
+    yield f"name: {name}"
+    yield f"description: {_quoted(f'Proposed from {parts.look.path.name}.')}"
+    if not is_forecast:
+        yield f"task: {parts.task}"
+    yield "dataset:"
+    yield f"  name: {dataset}"
+    if not is_forecast:
+        yield "  kind: tabular"
+    yield f"  source: {_flow(_source(parts))}"
+    if parts.time is not None:
+        yield f"  time_column: {_quoted(parts.time)}"
+    if parts.entity is not None:
+        yield f"  entity_column: {_quoted(parts.entity)}"
+    if is_forecast:
+        yield f"  frequency: {parts.frequency or '1h'}{'' if parts.frequency else '  # no usual step was found'}"
+    yield "  columns:"
+    for column in parts.data:
+        yield f"    {_quoted(column.name)}: {_flow(_column(column, parts))}{_seen(column)}"
+    yield f"targets: {_flow(list(parts.targets))}"
+    if parts.task == "classification":
+        yield "metric: log_loss"
+        yield "extra_metrics: [accuracy]"
+
+
+def _source(parts: _Parts) -> dict[str, Any]:
+    look = parts.look
+    options: dict[str, str] = {}
+    if look.delimiter != ",":
+        options["delimiter"] = look.delimiter
+    if look.decimal != ".":
+        options["decimal"] = look.decimal
+    if look.encoding != "utf-8":
+        options["encoding"] = look.encoding
+    time_format = None if parts.time is None else look.times[parts.time].format
+    if time_format is not None:
+        options["time_format"] = time_format
+    return {"uri": str(look.path), **({"options": options} if options else {})}
+
+
+def _column(column: Column, parts: _Parts) -> dict[str, Any]:
+    is_class = parts.task == "classification" and column.name in parts.targets
+    return {"type": "category"} if column.kind == "text" or is_class else {}
+
+
+def _seen(column: Column) -> str:
+    """Return a comment with what a person needs to set physical limits."""
+    if column.lowest is None:
+        return f"  # {column.distinct} kinds"
+    missing = f", {column.missing:.1%} missing" if column.missing else ""
+    return f"  # seen {column.lowest:g} to {column.highest:g}{missing}"
+
+
+def _notes(parts: _Parts) -> Iterator[str]:
+    look = parts.look
+    more = f"the first {len(look.cells)} rows" if look.is_cut else f"{len(look.cells)} rows"
+    yield f"{more} of {len(look.columns)} columns, separated by {look.delimiter!r}, decimals after {look.decimal!r}"
+    if parts.time is not None:
+        times = look.times[parts.time]
+        yield (
+            f"time is {parts.time!r}, from {times.values.min()} to {times.values.max()}, "
+            f"step {parts.frequency or 'unknown'}; times without a zone are taken for UTC"
+        )
+        if times.is_ambiguous:
+            yield f"day and month of {parts.time!r} could be exchanged; it is read as {times.format}"
+        if parts.frequency is None:
+            yield "no usual step was found between the times of an entity: set `frequency` by hand"
+    if parts.entity is not None:
+        yield f"{look.named(parts.entity).distinct} entities, named by {parts.entity!r}"
+    yield f"to predict: {', '.join(parts.targets)} ({parts.task}); choose others with `targets`"
+    used = {parts.time, parts.entity, *(column.name for column in parts.data)}
+    left = [column.name for column in look.columns if column.name not in used]
+    if left:
+        yield f"left out: {', '.join(left)} (empty, a second time, or text of more than {FEW_CATEGORIES} kinds)"
+    yield "physical limits (`min`, `max`) are yours to set: rows beyond them go to quarantine"
+
+
+def _mistakes(name: str, text: str, settings: Settings) -> tuple[str, ...]:
+    """Return what the configuration says about the text."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "experiment")
+        folder.mkdir()
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+        try:
+            load_experiment(name, settings=replace(settings, conf_dir=Path(place)))
+        except ConfigError as error:
+            return error.mistakes
+    return ()
+
+
+def _name(path: Path) -> str:
+    stem = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")
+    return stem if re.match(r"[a-z]", stem) else f"data_{stem}".rstrip("_")
+
+
+def _quoted(text: str) -> str:
+    return _flow(text)
+
+
+def _flow(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    import yaml
+
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10_000)
+    return text.strip().removesuffix("...").strip()

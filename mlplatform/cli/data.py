@@ -1,0 +1,55 @@
+"""`new` and `check`: from a file to a configuration that holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlplatform.cli import show
+from mlplatform.cli.exits import Status, told
+from mlplatform.cli.options import AsJson
+
+
+def new(
+    file: Annotated[Path, typer.Argument(help="CSV file with a header line.")],
+    name: Annotated[str | None, typer.Option(help="Name of experiment and dataset; default: the file's.")] = None,
+    target: Annotated[list[str] | None, typer.Option("--target", help="Column to predict; may be repeated.")] = None,
+    time: Annotated[str | None, typer.Option(help="Column of times.")] = None,
+    entity: Annotated[str | None, typer.Option(help="Column that names the series.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an experiment of that name.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the YAML and write nothing.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Look at a CSV file and write an experiment for it."""
+    with told():
+        from mlplatform.api import propose
+
+        proposal = propose(file, name=name, targets=target or (), time=time, entity=entity)
+        path = None if dry_run or proposal.mistakes else proposal.write(overwrite=overwrite)
+        if json:
+            show.as_json({**vars(proposal), "path": path})
+        else:
+            for sentence in proposal.notes:
+                show.note(f"  {sentence}")
+            show.line(proposal.yaml.rstrip())
+            for mistake in proposal.mistakes:
+                show.note(f"  this does not hold: {mistake}")
+            if path is not None:
+                show.note(f"written to {path}\nnext: mlplatform train {proposal.name}")
+        if proposal.mistakes:
+            if not json:
+                show.note("nothing was written; name other columns, or put the YAML right by hand")
+            raise typer.Exit(Status.REFUSED)
+
+
+def check(json: AsJson = False) -> None:
+    """List all mistakes of all configuration files."""
+    with told():
+        from mlplatform.config import check_all
+
+        listing = check_all()
+        show.line(listing.to_json() if json else listing.to_text())
+        if listing.mistakes:
+            raise typer.Exit(Status.REFUSED)

@@ -1,0 +1,109 @@
+"""Predictions as the table takes them: of a day of the log, of a run in batch, or of a piece whose log is gone."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mlplatform.config import ENTITY
+from mlplatform.forecasts import StoredRun
+from mlplatform.monitoring.forecast_errors.pieces import BATCH, SERVED, Source
+from mlplatform.monitoring.prediction_log import PRODUCTION_ARM, log_schema, prediction_batches
+from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OF_LOG = (
+    "served_at", "request_id", "version", "pair_id", "entity_id", "origin", "target", "step", "event_timestamp",
+    "value", "label", "lower", "upper", "coverage", "observed", "is_fallback", "arm",
+)  # fmt: skip
+BATCH_ROWS = 65_536
+
+
+def prediction_schema() -> pa.Schema:
+    """Return the columns that predictions have in the table.
+
+    `known_at` is the moment by whose knowledge they were made, `request_row` the place in a request for rows of a
+    table, which may have no other name there.
+    """
+    import pyarrow as pa
+
+    fields = [log_schema().field(name) for name in OF_LOG]
+    extra = [("source", pa.string()), ("known_at", pa.timestamp("ns", tz="UTC")), ("request_row", pa.int32())]
+    return pa.schema([*fields, *(pa.field(name, kind) for name, kind in extra)])
+
+
+def served_on(settings: Settings, experiment: str, day: dt.date, *, has_rows: bool) -> Iterator[pa.RecordBatch]:
+    """Yield the logged predictions of a day in UTC.
+
+    Parameters:
+        has_rows: whether they are of rows of a table, which are numbered within their requests.
+    """
+    import pyarrow as pa
+
+    start = dt.datetime.combine(day, dt.time(), dt.UTC)
+    numbers = _RowNumbers()
+    for batch in prediction_batches(settings, experiment, start, start + dt.timedelta(days=1), OF_LOG):
+        places = pa.array(numbers.of(batch)) if has_rows else pa.nulls(batch.num_rows, pa.int32())
+        yield _completed(dict(zip(batch.schema.names, batch.columns, strict=True)), SERVED, batch["served_at"], places)
+
+
+def of_run(run: StoredRun) -> Iterator[pa.RecordBatch]:
+    """Yield the forecasts of a run in batch; the run's name is their request."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = {"entity_id": ENTITY, "origin": "window_end", "event_timestamp": "timestamp", "is_fallback": "fallback"}
+    of_run = {"served_at": run.made_at, "request_id": run.name, "arm": PRODUCTION_ARM}
+    for path in run.files:
+        for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS):
+            columns = {name: batch[names.get(name, name)] for name in OF_LOG if name not in of_run}
+            columns |= {
+                name: pa.repeat(pa.scalar(value, log_schema().field(name).type), batch.num_rows)
+                for name, value in of_run.items()
+            }
+            known_at = pa.repeat(pa.scalar(run.known_at, pa.timestamp("ns", tz="UTC")), batch.num_rows)
+            yield _completed(columns, BATCH, known_at, pa.nulls(batch.num_rows, pa.int32()))
+
+
+def of_piece(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the predictions of a piece of the table."""
+    import pyarrow.parquet as pq
+
+    schema = prediction_schema()
+    for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=schema.names):
+        yield batch.select(schema.names).cast(schema)
+
+
+def _completed(
+    columns: dict[str, pa.Array], source: Source, known_at: pa.Array, request_row: pa.Array
+) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    schema = prediction_schema()
+    columns |= {"source": pa.repeat(source, len(known_at)), "known_at": known_at, "request_row": request_row}
+    arrays = [columns[field.name].cast(field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+class _RowNumbers:
+    """Counts the rows of each request, which follow each other, also from one batch to the next."""
+
+    def __init__(self) -> None:
+        self._request: tuple[str | None, object] = (None, None)
+        self._count = 0
+
+    def of(self, batch: pa.RecordBatch) -> npt.NDArray[np.int32]:
+        """Return the place of every row in its request, from 0."""
+        found = np.empty(batch.num_rows, dtype=np.int32)
+        requests, moments = batch["request_id"].to_pylist(), batch["served_at"].cast("int64").to_pylist()
+        for row, request in enumerate(zip(requests, moments, strict=True)):
+            self._count = self._count + 1 if request == self._request else 0
+            self._request, found[row] = request, self._count
+        return found

@@ -1,0 +1,142 @@
+"""Bringing the table up to date: the pieces whose predictions, truth or labels have changed are made again."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.forecasts import stored_runs
+from mlplatform.locks import FileLock
+from mlplatform.monitoring.feedback import labels_text
+from mlplatform.monitoring.forecast_errors.join import labels_of_piece, rules_of, write_piece
+from mlplatform.monitoring.forecast_errors.pieces import BATCH, SERVED, MadeFrom, errors_folder, piece_path, pieces
+from mlplatform.monitoring.forecast_errors.predictions import of_piece, of_run, served_on
+from mlplatform.monitoring.forecast_errors.truth import Truth
+from mlplatform.monitoring.prediction_log import prediction_days
+from mlplatform.settings import Settings
+from mlplatform.storage import atomic_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+logger = logging.getLogger(__name__)
+
+LABELS_SEEN = "labels_seen.json"
+
+
+@dataclass(frozen=True)
+class ErrorsUpdate:
+    """What an update did.
+
+    Attributes:
+        written: pieces that were made again.
+        pieces: pieces of the table.
+        rows: rows of the table.
+        waiting: rows whose truth is not known yet.
+    """
+
+    written: int
+    pieces: int
+    rows: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the predictions of a piece come from; `text` changes whenever they do."""
+
+    text: str
+    read: Callable[[], Iterator[pa.RecordBatch]]
+
+
+def update_errors(config: ExperimentConfig, settings: Settings) -> ErrorsUpdate:
+    """Make the pieces again whose predictions, truth or labels are others than those they were made from.
+
+    Late truth and corrections are found by the digests of the feature table's periods, so that only pieces whose
+    moments lie in a changed period are looked at. Memory does not depend on the length of the logs: one piece is made
+    at a time, and its join spills to the disk. May be killed at any moment, and run beside itself.
+
+    Raises:
+        FeatureStoreError: if there is no feature table.
+        OSError: if the disk refuses; the pieces made by then count.
+    """
+    folder = errors_folder(settings, config.name)
+    with FileLock(folder / ".lock"):
+        sources = _sources(config, settings)
+        made = dict(pieces(settings, config.name))
+        labels_now = labels_text(settings, config.name) if config.task != "forecast" else ""
+        has_new_labels = labels_now != _labels_seen(folder)
+        written = 0
+        for path in sorted({*sources, *made}):
+            # Where the log is gone, the piece has what it said.
+            source = sources.get(path) or _Source(made[path].predictions, partial(of_piece, path))
+            truth = Truth.now(config, settings)
+            if _is_current(path, made.get(path), source, config, truth, has_new_labels):
+                continue
+            write_piece(path, source.read(), source.text, config, truth)
+            written += 1
+        if has_new_labels:
+            _note_labels(folder, labels_now)
+        return ErrorsUpdate(written, *_counts(sorted({*sources, *made})))
+
+
+def _sources(config: ExperimentConfig, settings: Settings) -> dict[Path, _Source]:
+    """Return the predictions that are there, by the piece they make."""
+
+    read = partial(served_on, settings, config.name, has_rows=config.task != "forecast")
+    found = {
+        piece_path(settings, config.name, SERVED, day.isoformat()): _Source(log_text, partial(read, day))
+        for day, log_text in prediction_days(settings, config.name).items()
+    }
+    for run in stored_runs(settings, config.name):
+        found[piece_path(settings, config.name, BATCH, run.name)] = _Source(run.text, partial(of_run, run))
+    return found
+
+
+def _is_current(
+    path: Path,
+    made: MadeFrom | None,
+    source: _Source,
+    config: ExperimentConfig,
+    truth: Truth,
+    has_new_labels: bool,
+) -> bool:
+    if made is None or made.predictions != source.text or made.rules != rules_of(config):
+        return False
+    if made.truth != truth.text(made.first_ns, made.last_ns):
+        return False
+    return not has_new_labels or made.labels == labels_of_piece(path, config, truth.settings)
+
+
+def _counts(paths: Sequence[Path]) -> tuple[int, int, int]:
+    """Return how many pieces and rows there are, and how many of these have no truth, from the files' footers."""
+    import pyarrow.parquet as pq
+
+    rows = waiting = 0
+    for path in paths:
+        metadata = pq.read_metadata(path)
+        place = metadata.schema.to_arrow_schema().get_field_index("absolute_error")
+        rows += metadata.num_rows
+        groups = [metadata.row_group(number).column(place) for number in range(metadata.num_row_groups)]
+        waiting += sum(group.statistics.null_count for group in groups if group.statistics is not None)
+    return len(paths), rows, waiting
+
+
+def _labels_seen(folder: Path) -> str:
+    """Return which labels every piece has been compared with; it only saves work."""
+    try:
+        seen: str = json.loads((folder / LABELS_SEEN).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return ""
+    return seen
+
+
+def _note_labels(folder: Path, labels: str) -> None:
+    with atomic_file(folder / LABELS_SEEN) as temporary:
+        temporary.write_text(json.dumps(labels))

@@ -1,0 +1,151 @@
+"""From files as they come to experiments that the configuration takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlplatform.api import propose
+from mlplatform.config import ConfigError, ExperimentConfig, load_experiment
+from mlplatform.data import DataError, ingest
+from mlplatform.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "conf").mkdir()
+    return Settings.from_env({"MLPLATFORM_HOME": str(tmp_path / "home"), "MLPLATFORM_CONF_DIR": str(tmp_path / "conf")})
+
+
+def hours(count: int = 600, start: str = "2024-01-01") -> pd.DataFrame:
+    times = pd.date_range(start, periods=count, freq="h")
+    load = 50 + 20 * np.sin(np.arange(count) / 24 * 2 * np.pi)
+    return pd.DataFrame({"time": times.strftime("%Y-%m-%d %H:%M"), "load": load.round(2), "temperature": load / 2})
+
+
+def written(rows: pd.DataFrame, folder: Path, name: str = "plant.csv", **options: Any) -> Path:
+    path = folder / name
+    rows.to_csv(path, index=False, **options)
+    return path
+
+
+def accepted(path: Path, settings: Settings, **options: Any) -> ExperimentConfig:
+    """Propose, write, load, and read the file through the source: what a user does next."""
+    proposal = propose(path, settings=settings, **options)
+    assert proposal.mistakes == ()
+    proposal.write(settings)
+    config = load_experiment(proposal.name, settings=settings)
+    report = ingest(config.dataset, settings)
+    assert report.quarantined == 0
+    return config
+
+
+def test_series_of_several_lines(tmp_path: Path, settings: Settings) -> None:
+    rows = pd.concat([hours().assign(line=line, state="on") for line in ("A", "B")])
+    config = accepted(written(rows, tmp_path), settings)
+    assert (config.name, config.dataset.name) == ("plant_xgboost", "plant")
+    assert (config.dataset.time_column, config.dataset.entity_column) == ("time", "line")
+    assert config.dataset.frequency == "1h"
+    assert config.targets == ("temperature",)
+    assert config.dataset.category_columns == ("state",)
+
+
+def test_semicolons_decimal_commas_german_dates_and_ids_with_zeros(tmp_path: Path, settings: Settings) -> None:
+    days = pd.date_range("2022-01-01", periods=800).strftime("%d.%m.%Y")
+    rows = pd.concat(
+        [
+            pd.DataFrame({"Datum": days, "Filiale": shop, "Umsatz (€)": np.linspace(1.5, 99.5, 800)})
+            for shop in ("007", "7")
+        ]
+    )
+    path = written(rows, tmp_path, sep=";", decimal=",", encoding="cp1252")
+    config = accepted(path, settings)
+    assert config.dataset.source.options == {
+        "delimiter": ";", "decimal": ",", "encoding": "cp1252", "time_format": "%d.%m.%Y",
+    }  # fmt: skip
+    assert config.dataset.frequency == "1D"
+    stored = propose(path, settings=settings)
+    assert any("2 entities" in note for note in stored.notes)
+
+
+def test_a_table_with_text_classes(tmp_path: Path, settings: Settings) -> None:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"length": rng.normal(size=200), "colour": rng.choice(["red", "white"], 200)})
+    rows["kind"] = np.where(rows["length"] > 0, "rosa", "lilium")
+    config = accepted(written(rows, tmp_path, "flowers.csv"), settings)
+    assert (config.task, config.metric, config.targets) == ("classification", "log_loss", ("kind",))
+
+
+def test_a_table_with_a_number_to_predict(tmp_path: Path, settings: Settings) -> None:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"rooms": rng.integers(1, 9, 200), "price": rng.normal(size=200)})
+    config = accepted(written(rows, tmp_path, "houses.csv"), settings)
+    assert (config.task, config.metric, config.targets) == ("regression", "rmse", ("price",))
+
+
+def test_named_columns_win(tmp_path: Path, settings: Settings) -> None:
+    config = accepted(written(hours(), tmp_path), settings, targets=["load"], name="my_plant")
+    assert (config.name, config.targets, config.dataset.entity_column) == ("my_plant", ("load",), None)
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path, settings: Settings) -> None:
+    proposal = propose(written(hours(), tmp_path), settings=settings)
+    path = proposal.write(settings)
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="is there already"):
+        proposal.write(settings)
+    assert path.read_text() == "mine"
+    proposal.write(settings, overwrite=True)
+    assert path.read_text() == proposal.yaml
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"PK\x03\x04\x00\x00\x00", "it is binary"),
+        (b"time,load\n", "a header and no rows"),
+        (b"a,b\n1,2,3\n4,5,6,7\n", "not a readable CSV"),
+        (b"note\nsame\nsame\n", "no column that could be predicted"),
+    ],
+)
+def test_what_is_no_csv_is_named(content: bytes, message: str, tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "file.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        propose(path, settings=settings)
+
+
+def test_unknown_columns_and_impossible_names(tmp_path: Path, settings: Settings) -> None:
+    path = written(hours(), tmp_path)
+    with pytest.raises(DataError, match="no column 'pressure'; it has time, load, temperature"):
+        propose(path, targets=["pressure"], settings=settings)
+    with pytest.raises(ConfigError, match="cannot be a name"):
+        propose(path, name="My Plant", settings=settings)
+    with pytest.raises(DataError, match="does not hold times"):
+        propose(path, time="load", settings=settings)
+    with pytest.raises(DataError, match="is not a file"):
+        propose(tmp_path / "nowhere.csv", settings=settings)
+
+
+@pytest.mark.parametrize("day_first", [True, False])
+def test_day_and_month_are_told_apart_where_the_file_shows_it(
+    day_first: bool, tmp_path: Path, settings: Settings
+) -> None:
+    spelled = "%d/%m/%Y" if day_first else "%m/%d/%Y"
+    days = pd.date_range("2023-01-01", periods=900)
+    rows = pd.DataFrame({"date": days.strftime(spelled), "sales": np.arange(900.0)})
+    proposal = propose(written(rows, tmp_path, "shop.csv"), settings=settings)
+    assert f"time_format: '{spelled}'" in proposal.yaml
+    assert "frequency: 1D" in proposal.yaml
+
+
+def test_what_could_be_exchanged_is_said(tmp_path: Path, settings: Settings) -> None:
+    days = ["01/02/2024", "02/02/2024", "03/02/2024", "04/02/2024"]
+    rows = pd.DataFrame({"date": days, "sales": [1.0, 2.0, 3.0, 4.0]})
+    proposal = propose(written(rows, tmp_path, "shop.csv"), settings=settings)
+    assert any("could be exchanged" in note for note in proposal.notes)

@@ -1,0 +1,97 @@
+"""The command as a shell sees it: exit status, standard output, standard error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from mlplatform.cli.app import app
+from mlplatform.testing.yard import EXPERIMENT, Yard
+
+
+@pytest.fixture
+def run(trained_yard: Yard, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command in the trained installation, which it must not change."""
+    for name, value in trained_yard.environ.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, list(words))
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["status", "history", "compare", "doctor", "check", "forecast"])
+def test_every_command_that_looks_has_json(run: Any, command: str) -> None:
+    words = [command] if command in ("status", "doctor", "check") else [command, EXPERIMENT]
+    result = run(*words, "--json")
+    assert result.exit_code in (0, 1), result.output
+    assert json.loads(result.stdout)
+
+
+def test_status_is_a_table(run: Any) -> None:
+    result = run("status")
+    assert result.exit_code == 0
+    assert EXPERIMENT in result.stdout
+    assert "never trained:" in result.stdout
+
+
+def test_an_error_is_one_line_with_the_reason(run: Any) -> None:
+    result = run("history", "nothing")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("mlplatform: unknown experiment 'nothing'; known: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_wrong_usage_is_2(run: Any) -> None:
+    assert run("histery").exit_code == 2
+    assert run("forecast", EXPERIMENT, "--out", "x.xlsx").exit_code == 2
+
+
+def test_a_forecast_goes_to_a_file(run: Any, tmp_path: Path) -> None:
+    for suffix, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
+        path = tmp_path / f"rows{suffix}"
+        assert run("forecast", EXPERIMENT, "--out", str(path)).exit_code == 0
+        assert len(read(path)) == 12
+
+
+def test_deletion_asks_first(run: Any, trained_yard: Yard) -> None:
+    result = run("delete", EXPERIMENT)
+    assert result.exit_code == 3
+    assert "IS IN PRODUCTION" in result.stdout
+    assert trained_yard.pairs.find(EXPERIMENT, "production") is not None
+
+
+def test_new_writes_an_experiment(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPLATFORM_CONF_DIR", str(tmp_path / "conf"))
+    (tmp_path / "conf").mkdir()
+    times = pd.date_range("2024-01-01", periods=500, freq="h")
+    pd.DataFrame({"time": times, "load": range(500)}).to_csv(tmp_path / "plant.csv", index=False)
+    result = run("new", str(tmp_path / "plant.csv"))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "conf" / "experiment" / "plant_xgboost.yaml").read_text() == result.stdout
+    assert run("new", str(tmp_path / "plant.csv")).exit_code == 1
+    assert run("check").exit_code == 0
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = """
+import sys
+sys.argv = ["mlplatform", "--help"]
+from mlplatform.cli.app import main
+try:
+    main()
+finally:
+    print(*(set(sys.modules) & {"pandas", "mlflow", "dagster", "pydantic", "numpy", "rich"}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "Commands:" in done.stdout
+    assert done.stdout.splitlines()[-1] == ""

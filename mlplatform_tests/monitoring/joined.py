@@ -1,0 +1,42 @@
+"""Logged predictions joined with rows as if these stood in the feature table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlplatform.config import TIMESTAMP, ExperimentConfig
+from mlplatform.features.tables import TableFiles
+from mlplatform.monitoring.error_drift import judge_errors
+from mlplatform.monitoring.forecast_errors.join import write_piece
+from mlplatform.monitoring.forecast_errors.pieces import SERVED, piece_path
+from mlplatform.monitoring.forecast_errors.predictions import served_on
+from mlplatform.monitoring.forecast_errors.truth import Truth
+from mlplatform.monitoring.prediction_log import prediction_days
+from mlplatform.monitoring.report import ErrorDrift
+from mlplatform.settings import Settings
+
+
+def table_of(rows: pd.DataFrame, folder: Path) -> TableFiles:
+    """Write rows of the year 2024 as a feature table does."""
+    path = folder / "2024.parquet"
+    pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), path, coerce_timestamps="us")
+    return TableFiles(rows={"2024": path}, digests={"2024": "rows"}, replaced=())
+
+
+def join_log(config: ExperimentConfig, settings: Settings, rows: pd.DataFrame) -> None:
+    """Make the pieces of all days of the log anew."""
+    truth = Truth(config, settings, table_of(rows, settings.home))
+    for day, text in prediction_days(settings, config.name).items():
+        path = piece_path(settings, config.name, SERVED, day.isoformat())
+        write_piece(path, served_on(settings, config.name, day, has_rows=False), text, config, truth)
+
+
+def errors_in(config: ExperimentConfig, settings: Settings, rows: pd.DataFrame, reference: float | None) -> ErrorDrift:
+    """Return what a report on version 1 says of the errors, without the sequential test."""
+    join_log(config, settings, rows)
+    errors, _ = judge_errors(config, settings, 1, rows[TIMESTAMP].max(), reference, None)
+    return ErrorDrift(errors.predictions, errors.recent, errors.reference, errors.ratio_limit)

@@ -1,0 +1,180 @@
+"""Labels that come after the answers: by request and row or entity, corrected, and each once whatever is sent again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from starlette.testclient import TestClient
+
+from mlplatform.config import load_experiment
+from mlplatform.monitoring import maintain_feedback, update_errors
+from mlplatform.monitoring.error_drift import judge_errors
+from mlplatform.monitoring.forecast_errors.pieces import pieces
+from mlplatform.settings import Settings
+from mlplatform_tests.serving.conftest import TOKEN, Platform, table
+from mlplatform_tests.serving.servers import wait_until_loaded
+from serving.api import build_app
+from serving.local import LocalBackend
+
+REGRESSION, CLASSES, FORECAST = "tiny_regression", "tiny_classification", "tiny_forecast"
+ROWS = [{"width": 1.0, "colour": "red"}, {"width": 5.0, "colour": "blue"}, {"width": 9.0, "colour": "red"}]
+Labels = Sequence[Mapping[str, Any]]
+
+
+@pytest.fixture
+def own_logs(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    """The installation, with empty logs."""
+    for name in ("predictions_dir", "feedback_dir", "forecast_errors_dir"):
+        monkeypatch.setattr(Settings, name, property(lambda _, name=name: tmp_path / name))
+    return platform
+
+
+def server(platform: Platform, model: str) -> AbstractContextManager[TestClient]:
+    settings = platform.serving(model)
+    return TestClient(build_app({model: LocalBackend(settings)}, settings))
+
+
+def ask(client: TestClient, request: str, rows: Any = ROWS) -> list[dict[str, Any]]:
+    wait_until_loaded(client)
+    answer = client.post("/predict", json={"rows": rows}, headers={"x-request-id": request})
+    assert answer.status_code == 200, answer.text
+    predictions: list[dict[str, Any]] = answer.json()["predictions"]
+    return predictions
+
+
+def tell(client: TestClient, labels: Labels, **rest: Any) -> dict[str, Any]:
+    answer = client.post("/feedback", json={"labels": list(labels), **rest})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def errors_of(platform: Platform, model: str) -> pd.DataFrame:
+    """Return the table after an update, by request and row."""
+    settings = platform.serving(model)
+    update_errors(load_experiment(model, settings=settings), settings)
+    frame = pd.concat([pd.read_parquet(path) for path, _ in pieces(settings, model)])
+    return frame.set_index(["request_id", "request_row"]).sort_index()
+
+
+def test_labels_find_their_predictions_and_count_once(own_logs: Platform) -> None:
+    labels = [{"request_id": "one", "row": 2, "value": 30.0}, {"request_id": "two", "entity": 71, "value": 12.0}]
+    with server(own_logs, REGRESSION) as client:
+        first = ask(client, "one")
+        second = ask(client, "two", [{**row, "entity_id": 70 + number} for number, row in enumerate(ROWS)])
+        told = tell(client, labels)
+        assert told | {"feedback_id": ""} == {"model": REGRESSION, "feedback_id": "", "labels": 2, "new": True}
+        assert tell(client, labels) == told | {"new": False}
+        tell(client, [{"request_id": "nobody's", "row": 0, "value": 1.0}])
+    found = errors_of(own_logs, REGRESSION)
+    assert found["truth"].dropna().to_dict() == {("one", 2): 30.0, ("two", 1): 12.0}
+    assert found.loc[("one", 2), "error"] == pytest.approx(first[2]["value"] - 30.0)
+    assert found.loc[("two", 1), "value"] == pytest.approx(second[1]["value"])
+    assert set(found["truth_from"].dropna()) == {"feedback"}
+
+
+def test_of_several_labels_the_one_known_last_counts_however_they_arrive(own_logs: Platform) -> None:
+    label = {"request_id": "one", "row": 0}
+    with server(own_logs, REGRESSION) as client:
+        ask(client, "one")
+        tell(client, [{**label, "value": 1.0}])
+        # Established before it arrived, and before the one that is there: too late to count.
+        tell(client, [{**label, "value": 2.0, "known_at": "2020-01-01T00:00:00Z"}])
+        tell(client, [{**label, "value": 3.0}], id="a correction")
+        assert not tell(client, [{**label, "value": 99.0}], id="a correction")["new"]
+    assert errors_of(own_logs, REGRESSION)["truth"].dropna().to_dict() == {("one", 0): 3.0}
+    # Joined into few files, and sent once more after that, they say the same.
+    settings = own_logs.serving(REGRESSION)
+    maintain_feedback(settings, REGRESSION, dt.datetime.now(dt.UTC))
+    assert len(list((settings.feedback_dir / REGRESSION).rglob("*.parquet"))) == 1
+    with server(own_logs, REGRESSION) as client:
+        wait_until_loaded(client)
+        tell(client, [{**label, "value": 1.0}])
+    assert errors_of(own_logs, REGRESSION)["truth"].dropna().to_dict() == {("one", 0): 3.0}
+
+
+def test_classes_are_right_or_wrong_and_the_live_error_is_the_share_of_wrong_ones(own_logs: Platform) -> None:
+    with server(own_logs, CLASSES) as client:
+        answers = ask(client, "one", ROWS * 10)
+        truths = [answer["label"] if number % 3 else "unheard of" for number, answer in enumerate(answers)]
+        tell(client, [{"request_id": "one", "row": row, "label": label} for row, label in enumerate(truths)])
+    found = errors_of(own_logs, CLASSES)
+    assert found["absolute_error"].tolist() == [0.0 if number % 3 else 1.0 for number in range(30)]
+    settings = own_logs.serving(CLASSES)
+    config = load_experiment(CLASSES, settings=settings)
+    errors, test = judge_errors(config, settings, 1, pd.Timestamp.now(tz="UTC"), 0.1, None)
+    assert (errors.predictions, errors.recent) == (30, pytest.approx(1 / 3))
+    assert errors.is_drifted
+    assert test is not None
+
+
+def test_rows_of_the_dataset_are_labels_where_the_experiment_says_so(own_logs: Platform) -> None:
+    with server(own_logs, REGRESSION) as client:
+        ask(client, "one", [{**row, "entity_id": number} for number, row in enumerate(ROWS)])
+    settings = own_logs.serving(REGRESSION)
+    config = load_experiment(REGRESSION, settings=settings)
+    dataset = config.dataset.model_copy(update={"entity_column": "id"})
+    truth = config.truth.model_copy(update={"labels_from_dataset": True})
+    update_errors(config.model_copy(update={"truth": truth, "dataset": dataset}), settings)
+    (path,) = [path for path, _ in pieces(settings, REGRESSION)]
+    found = pd.read_parquet(path).sort_values("request_row")
+
+    assert found["truth"].tolist() == table()["weight"].tolist()[:3]
+    assert set(found["truth_from"]) == {"dataset"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "field"),
+    [
+        ([{"request_id": "a", "row": 0, "label": "large"}], "labels[0].value"),
+        ([{"request_id": "a", "row": 0, "value": 1.0, "label": "large"}], "labels[0].value"),
+        ([{"entity": 1, "value": 1.0, "time": "2026-01-01T00:00:00Z"}], "labels[0].time"),
+        ([{"request_id": "a", "row": 0, "value": 1.0}] * 2, "labels[1].row"),
+        ([{"value": 1.0}], "labels.0"),
+        ([{"request_id": "a", "value": 1.0}], "labels.0"),
+        ([{"request_id": "a", "row": 0, "entity": 1, "value": 1.0}], "labels.0"),
+        ([{"request_id": "a", "row": -1, "value": 1.0}], "labels.0.row"),
+        ([], "labels"),
+    ],
+)
+def test_labels_that_can_be_of_no_prediction_are_refused_and_none_is_kept(
+    own_logs: Platform, labels: Labels, field: str
+) -> None:
+    with server(own_logs, REGRESSION) as client:
+        answer = client.post("/feedback", json={"labels": list(labels)})
+    assert answer.status_code == 422, answer.text
+    assert field in [each["field"] for each in answer.json()["error"]["details"]]
+    assert not list(own_logs.settings.feedback_dir.rglob("*.parquet"))
+
+
+def test_models_that_forecast_take_no_labels_and_tokens_protect_the_route(own_logs: Platform) -> None:
+    settings = own_logs.serving(FORECAST, api_tokens=("secret",))
+    body = {"labels": [{"request_id": "a", "row": 0, "value": 1.0}]}
+    with TestClient(build_app({FORECAST: LocalBackend(settings)}, settings)) as client:
+        assert client.post("/feedback", json=body).status_code == 401
+        answer = client.post("/feedback", json=body, headers={"authorization": f"Bearer {TOKEN}"})
+    assert answer.status_code == 409
+    assert "ingest these instead" in answer.json()["error"]["message"]
+
+
+def test_a_full_disk_is_said_and_loses_nothing_that_is_there(
+    own_logs: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet as pq
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with server(own_logs, REGRESSION) as client:
+        tell(client, [{"request_id": "one", "row": 0, "value": 1.0}])
+        monkeypatch.setattr(pq, "write_table", refuse)
+        answer = client.post("/feedback", json={"labels": [{"request_id": "one", "row": 1, "value": 1.0}]})
+        assert answer.status_code == 503
+        assert "No space left" in answer.json()["error"]["message"]
+    assert len(list((own_logs.settings.feedback_dir / REGRESSION).rglob("*.parquet"))) == 1
