@@ -349,7 +349,7 @@ class BundleHolder:
         now, before = (config.staleness, rules, config.serving), (loaded.staleness, loaded.rules, loaded.answering)
         if (now, scale) == (before, known):
             return loaded
-        forecaster = replace(loaded.forecaster, interval_scale=scale)
+        forecaster = loaded.forecaster if scale == known else replace(loaded.forecaster, interval_scale=scale)
         return replace(loaded, staleness=config.staleness, rules=rules, answering=config.serving, forecaster=forecaster)
 
 
