@@ -123,6 +123,14 @@ class DatasetConfig(Frozen):
                     raise ValueError(f"{key} is missing; a dataset of kind timeseries needs it")
             if self.window_steps < 1:
                 raise ValueError(f"window_steps must be at least 1 for kind timeseries, but is {self.window_steps}")
+        self._check_calendar()
+        for key in ("future_tolerance", "max_gap"):
+            time_step(getattr(self, key), key)
+        self._check_columns()
+        return self
+
+    def _check_calendar(self) -> None:
+        """Refuse a frequency, a zone or holidays that no calendar has."""
         is_said = self.kind == "timeseries" and self.frequency not in (None, AUTO)
         if is_said:
             _ = self.calendar
@@ -132,8 +140,9 @@ class DatasetConfig(Frozen):
             raise ValueError(
                 f"holidays and weekmask are for frequency C, custom business days, but frequency is {self.frequency!r}"
             )
-        for key in ("future_tolerance", "max_gap"):
-            time_step(getattr(self, key), key)
+
+    def _check_columns(self) -> None:
+        """Refuse columns of one name, or of names that the platform uses itself."""
         reserved = {name for name in self.columns if name.lower() in RESERVED}
         if reserved:
             raise ValueError(f"columns must not use the reserved names {sorted(reserved)}; rename them in the source")
@@ -147,7 +156,6 @@ class DatasetConfig(Frozen):
         for key in keys:
             if getattr(self, key) in self.columns:
                 raise ValueError(f"columns must not repeat the {key} {getattr(self, key)!r}")
-        return self
 
     def _refuse_case_twins(self) -> None:
         """Refuse columns that stores which do not look at the case of names, such as DuckDB, take for one."""
