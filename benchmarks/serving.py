@@ -3,6 +3,7 @@
 rates     requests per second and CPU per request, beside `mlflow models serve` and a bare handler on the same model
 overload  four hundred clients, idle connections and slow bodies: who is refused, how fast probes answer, recovery
 swaps     an alias that moves all the time and is found by polling alone
+ray       Ray Serve in both modes, beside chains that do nothing, with its defaults and its throughput-optimised flags
 hang      a Redis server that is stopped: requests with rows of their own, requests for the store, recovery
 
 `MLPLATFORM_HOME` must name an installation in which `fleet_xgboost` and `diabetes_xgboost` were trained and promoted
@@ -14,7 +15,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("rates", "overload", "swaps", "hang")
+PARTS = ("rates", "overload", "swaps", "ray", "hang")
 
 
 def main(parts: list[str]) -> int:

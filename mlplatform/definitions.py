@@ -19,6 +19,7 @@ from mlplatform.defs import (
     MlflowResource,
     PlatformResource,
     TrainingResource,
+    alerts_sensor,
     as_reader,
     configuration_asset,
     console_logger,
@@ -38,6 +39,7 @@ from mlplatform.defs import (
     nested_cv_job,
     new_data_sensor,
     print_runs,
+    run_failure_alerts,
     train_job,
 )
 from mlplatform.defs.assets import (
@@ -128,6 +130,8 @@ def build_defs(
         sensors=[
             *(drift_sensor(experiment) for experiment in experiments),
             *(new_data_sensor(dataset, *dataset_jobs[name][:2]) for name, dataset in datasets.items()),
+            alerts_sensor(experiments),
+            run_failure_alerts(),
         ],
         # Of all jobs: their steps share heavy imports, and a process for each would pay them again.
         executor=in_process_executor,

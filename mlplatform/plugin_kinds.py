@@ -102,6 +102,11 @@ class ModelFamily(Parametrised, Protocol):
         ...
 
     @property
+    def explains(self) -> str | None:
+        """What its explanations are, if it has any."""
+        ...
+
+    @property
     def has_quantiles(self) -> bool:
         """Whether it can be fitted to quantiles."""
         ...

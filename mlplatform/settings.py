@@ -42,6 +42,8 @@ class ServerLimits:
         store_deadline_s: the same for a read of the online store.
         body_deadline_s: for a request's head, and for its body, to arrive.
         poll_s: between two looks at the production alias; 0 leaves reloads to those who ask for them.
+        rate: requests per second that each token, or without tokens each address, may send; 0 for any number.
+        burst: how many of them may come at once; by default those of a second.
         drain_s: between the moment the server says that it is not ready and its end, for load balancers to notice.
     """
 
@@ -51,6 +53,8 @@ class ServerLimits:
     body_deadline_s: float = 15.0
     poll_s: float = 15.0
     drain_s: float = 0.0
+    rate: float = 0.0
+    burst: int | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> ServerLimits:
@@ -62,6 +66,8 @@ class ServerLimits:
             body_deadline_s=_seconds(env, "MLPLATFORM_BODY_DEADLINE_S", cls.body_deadline_s),
             poll_s=_seconds(env, "MLPLATFORM_POLL_S", cls.poll_s, can_be_zero=True),
             drain_s=_seconds(env, "MLPLATFORM_DRAIN_S", cls.drain_s, can_be_zero=True),
+            rate=_rate(env, "MLPLATFORM_RATE_LIMIT", cls.rate),
+            burst=_optional_positive_int(env, "MLPLATFORM_RATE_BURST"),
         )
 
 
@@ -73,6 +79,7 @@ class Settings:
         home: folder of all local state.
         data_dir: folder against which relative `source.uri` paths are resolved, if set.
         conf_dir: folder of user configuration, searched before the packaged one, if set.
+        has_examples: whether the packaged experiments and datasets are shown; the packaged groups always are.
         mlflow_tracking_uri: MLflow tracking and registry server, or a local SQLite file.
         mlflow_artifact_root: where MLflow stores the artifacts of new experiments.
         serving_url: address that promotion tells to reload, or several separated by commas.
@@ -80,6 +87,8 @@ class Settings:
         experiment: experiment that the prediction server answers for where a request names none.
         experiments: further ones that it serves; `*` stands for all there are.
         serving_config: option of the configuration group `serving`: the deployments on Ray Serve.
+        alerts_config: option of the configuration group `alerts`: who is told of what.
+        dagster_url: address of the Dagster page, which alerts link to and the platform API launches runs through.
         limits: what bounds its work.
         admin_token: bearer token of the admin routes; admin routes are closed while it is unset.
         api_tokens: bearer tokens, one of which every other request has to have; none is asked for while there are none.
@@ -91,6 +100,7 @@ class Settings:
         prediction_log_retention_days: days that the prediction log is kept; for ever while it is unset.
         dvc_remote: folder or address (s3://...) that split files are pushed to; nowhere while it is unset.
         max_body_bytes: largest request body the prediction server accepts.
+        workers: processes of a prediction server without Ray.
         access_log: share of its requests that get a line in its log, 0 to 1.
         signing_key: PEM file of the private key that signs the pairs that are registered here; unsigned while unset.
         signing_key_password: its password.
@@ -117,13 +127,17 @@ class Settings:
     prediction_log_retention_days: int | None = None
     experiments: tuple[str, ...] = ()
     serving_config: str = "default"
+    alerts_config: str = "default"
+    dagster_url: str = "http://127.0.0.1:3000"
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
     access_log: float = 0.0
+    workers: int = 1
     signing_key: Path | None = field(default=None, repr=False)
     signing_key_password: str | None = field(default=None, repr=False)
     verify_keys: tuple[Path, ...] = ()
+    has_examples: bool = True
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -154,11 +168,15 @@ class Settings:
             prediction_log_retention_days=_optional_positive_int(env, "MLPLATFORM_PREDICTION_LOG_RETENTION_DAYS"),
             experiments=experiments,
             serving_config=env.get("MLPLATFORM_SERVING_CONFIG") or "default",
+            alerts_config=env.get("MLPLATFORM_ALERTS_CONFIG") or "default",
+            dagster_url=(env.get("MLPLATFORM_DAGSTER_URL") or cls.dagster_url).rstrip("/"),
             limits=ServerLimits.from_env(env),
+            workers=_positive_int(env, "MLPLATFORM_WORKERS", cls.workers),
             access_log=_share(env, "MLPLATFORM_ACCESS_LOG", cls.access_log),
             signing_key=next(iter(_key_paths(env, SIGNING_KEY)), None),
             signing_key_password=env.get(SIGNING_KEY_PASSWORD) or None,
             verify_keys=_key_paths(env, VERIFY_KEY),
+            has_examples=_switch(env, "MLPLATFORM_EXAMPLES", default=True),
         )
 
     def without_signing_key(self) -> Settings:
@@ -234,6 +252,11 @@ class Settings:
     def served_pairs_dir(self) -> Path:
         """The pairs that a server loaded last, one folder per experiment, for a start without the registry."""
         return self.home / "serving" / "pairs"
+
+    @property
+    def served_challengers_dir(self) -> Path:
+        """The same for the pairs that challenge those in production."""
+        return self.home / "serving" / "challengers"
 
     @property
     def conf_dirs(self) -> tuple[Path, ...]:
@@ -331,6 +354,19 @@ def _seconds(env: Mapping[str, str], name: str, default: float, *, can_be_zero: 
     return seconds
 
 
+def _rate(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 <= rate < math.inf:
+        raise ValueError(f"{name} must be a number of requests per second, 0 or more, but is {text!r}")
+    return rate
+
+
 def _share(env: Mapping[str, str], name: str, default: float) -> float:
     text = env.get(name)
     if not text:
@@ -342,6 +378,15 @@ def _share(env: Mapping[str, str], name: str, default: float) -> float:
     if not 0 <= share <= 1:
         raise ValueError(f"{name} must be a share from 0 to 1, but is {text!r}")
     return share
+
+
+def _switch(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = env.get(name)
+    if not text:
+        return default
+    if text not in ("0", "1"):
+        raise ValueError(f"{name} must be 0 or 1, but is {text!r}")
+    return text == "1"
 
 
 def _optional_positive_int(env: Mapping[str, str], name: str) -> int | None:

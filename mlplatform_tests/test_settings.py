@@ -150,3 +150,19 @@ def test_a_dagster_home_that_dagster_would_miss_is_refused(name: str) -> None:
 @pytest.mark.parametrize("environ", [{}, {"DAGSTER_HOME": ""}, {"DAGSTER_HOME": "/state/50% of #1/Öl"}])
 def test_other_dagster_homes_are_taken(environ: dict[str, str]) -> None:
     check_dagster_home(environ)
+
+
+def test_examples_can_be_hidden_and_what_they_are_made_of_stays(tmp_path: Path) -> None:
+    from mlplatform.config import ConfigError, experiment_names, load_all_datasets, load_experiment, options
+
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    environ = {"MLPLATFORM_HOME": str(tmp_path), "MLPLATFORM_CONF_DIR": str(tmp_path / "conf")}
+    assert "fleet_xgboost" in experiment_names(Settings.from_env(environ))
+    hidden = Settings.from_env({**environ, "MLPLATFORM_EXAMPLES": "0"})
+    assert experiment_names(hidden) == ()
+    assert load_all_datasets(hidden) == ({}, {})
+    assert "xgboost_v1" in options("model", hidden)
+    with pytest.raises(ConfigError, match="unknown experiment 'fleet_xgboost'"):
+        load_experiment("fleet_xgboost", settings=hidden)
+    with pytest.raises(ValueError, match="MLPLATFORM_EXAMPLES must be 0 or 1, but is 'no'"):
+        Settings.from_env({**environ, "MLPLATFORM_EXAMPLES": "no"})

@@ -63,6 +63,7 @@ def answer(prediction: Prediction) -> dict[str, Any]:
         "experiment": pair.contract.experiment,
         "version": pair.version,
         "pair_id": pair.pair_id,
+        "arm": prediction.arm,
     }
     build = {"forecast": _forecasts, "regression": _values, "classification": _classes}[pair.contract.task]
     return {**head, **build(prediction)}
@@ -107,6 +108,7 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
         coverage=coverage,
         observed=prediction.observed if contract.task == "forecast" else None,
         is_fallback=prediction.is_fallback,
+        arm=prediction.arm,
         age_seconds=prediction.ages / np.timedelta64(1, "s"),
     )
 
@@ -129,12 +131,24 @@ def _entities(prediction: Prediction) -> list[dict[str, Any]]:
         ages_seconds(prediction),
         prediction.is_stale.tolist(),
         prediction.marks,
+        prediction.told_by,
         strict=True,
     )
-    return [
-        {"entity": entity, "event_time": event_time, "age_seconds": age, "stale": stale, "marks": marks}
-        for entity, event_time, age, stale, marks in rows
+    entities = [
+        {
+            "entity": entity,
+            "event_time": event_time,
+            "age_seconds": age,
+            "stale": stale,
+            "marks": marks,
+            "arm": arm,
+            "version": version,
+        }
+        for entity, event_time, age, stale, marks, (arm, version) in rows
     ]
+    for entity, explanation in zip(entities, prediction.explanations, strict=False):
+        entity["explanation"] = explanation
+    return entities
 
 
 def _forecasts(prediction: Prediction) -> dict[str, Any]:
@@ -146,16 +160,17 @@ def _forecasts(prediction: Prediction) -> dict[str, Any]:
         {
             **entity,
             "observed": share,
-            "fallback": is_fallback,
+            "fallback": reason is not None,
+            "fallback_reason": reason,
             "window_end": origin,
             "timestamps": moments,
             "values": dict(zip(targets, series, strict=True)),
             "interval": interval,
         }
-        for entity, share, is_fallback, origin, moments, series, interval in zip(
+        for entity, share, reason, origin, moments, series, interval in zip(
             _entities(prediction),
             prediction.observed.tolist(),
-            prediction.is_fallback.tolist(),
+            prediction.fallback_reasons,
             prediction.origins,
             times,
             values,
@@ -214,6 +229,4 @@ def _classes(prediction: Prediction) -> dict[str, Any]:
 
 def forecast_times(prediction: Prediction) -> npt.NDArray[np.datetime64]:
     """Return the moments that are predicted, of shape (n, horizon)."""
-    contract = prediction.pair.contract
-    steps = np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")
-    return prediction.origins[:, None] + steps[None, :]
+    return prediction.pair.contract.moments_ahead(prediction.origins)

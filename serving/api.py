@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, FastAPI, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -25,17 +28,21 @@ from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
 from serving.admission import Admission
 from serving.answers import answer, to_json
+from serving.arms import served_pairs
 from serving.backend import Backend, Prediction
 from serving.bodies import JSON, PROBLEM, BodyReader
+from serving.cockpit import Cockpit, add_cockpit
 from serving.connections import CLIENT_LEFT
 from serving.description import describe
 from serving.entrance import Application
-from serving.errors import ErrorResponse, ServingError
+from serving.errors import ErrorDetail, ErrorResponse, ServingError, invalid, shown
+from serving.exposition import CONTENT_TYPE, merged
 from serving.fast_path import Answers, FastPath
-from serving.metrics import CONTENT_TYPE, ServingMetrics
-from serving.observation import ObservationMiddleware
+from serving.metrics import ServingMetrics
+from serving.observation import ObservationMiddleware, ServerState
 from serving.pages import add_pages
 from serving.protocols import protocol_routers
+from serving.rate_limit import Buckets, RateLimitMiddleware
 from serving.schemas import (
     EntitiesRequest,
     LiveAnswer,
@@ -48,6 +55,7 @@ from serving.schemas import (
 )
 from serving.security import BodyLimitMiddleware, TokenMiddleware, require_admin
 from serving.service import Missing, PredictionService, ServedModel
+from serving.siblings import ONE, Siblings
 from serving.stages import Stage
 
 logger = logging.getLogger(__name__)
@@ -56,7 +64,13 @@ logger = logging.getLogger(__name__)
 _REFUSALS = (408, 409, 413, 415, 422, 429, 500, 503)
 
 
-def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request_id_answered: bool = True) -> FastAPI:
+def build_app(
+    backends: Mapping[str, Backend],
+    settings: Settings,
+    *,
+    is_request_id_answered: bool = True,
+    siblings: Siblings | None = None,
+) -> FastAPI:
     """Return the application.
 
     Parameters:
@@ -64,6 +78,7 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
             application.
         settings: the admin token, the limits and the place of the prediction log.
         is_request_id_answered: whether answers carry `x-request-id`; `False` behind a proxy that adds it.
+        siblings: the other processes of the same server, if there are any.
     """
     models = {name: ServedModel(name, backend, PredictionLog(settings, name)) for name, backend in backends.items()}
     metrics = ServingMetrics({name: model.log for name, model in models.items()})
@@ -73,6 +88,7 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
     reader = BodyReader(bodies, settings.max_body_bytes, limits.body_deadline_s)
     admission = Admission(limits.max_requests, limits.deadline_s)
     service = PredictionService(models, admission, reader, metrics)
+    cockpit = Cockpit(service, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -81,10 +97,12 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
         try:
             yield
         finally:
+            await service.close()
             for model in models.values():
                 await model.backend.close()
                 await asyncio.to_thread(model.log.close)
             bodies.close()
+            cockpit.close()
 
     app = Application(
         title="mlplatform predictions",
@@ -99,12 +117,14 @@ def build_app(backends: Mapping[str, Backend], settings: Settings, *, is_request
     predictions = Predictions(service)
     app.include_router(_prediction_routes(predictions))
     app.include_router(_model_routes(service))
-    app.include_router(_operation_routes(service, settings, app.state.server))
+    app.include_router(_operation_routes(service, settings, app.state.server, siblings))
     for router in protocol_routers(service, settings):
         app.include_router(router)
+    add_cockpit(app, cockpit)
     add_pages(app, service)
-    _add_entrance(app, predictions, settings, metrics, is_request_id_answered)
+    _add_entrance(app, predictions, settings, is_request_id_answered, siblings.table if siblings else None)
     app.add_exception_handler(ServingError, _answer_serving_error)
+    app.add_exception_handler(RequestValidationError, _answer_wrong_query)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(ClientDisconnect, _note_departure)
     app.add_exception_handler(Exception, _answer_unexpected_error)
@@ -115,13 +135,17 @@ def _add_entrance(
     app: Application,
     predictions: Predictions,
     settings: Settings,
-    metrics: ServingMetrics,
     is_request_id_answered: bool,
+    table: Path | None,
 ) -> None:
     """Have requests pass, before the framework sees them, what notes them, what refuses them, and the short road."""
     handlers = {"/predict": predictions.from_rows, "/predict/feast/batch": predictions.from_entities}
     answers = Answers(_answer_serving_error, _note_departure, _answer_unexpected_error)
     app.enter_by(lambda inner: FastPath(inner, handlers, answers))
+    if settings.limits.rate:
+        buckets = Buckets(settings.limits.rate, settings.limits.burst or math.ceil(settings.limits.rate), table)
+        by_token = bool(settings.api_tokens)
+        app.enter_by(lambda inner: RateLimitMiddleware(inner, buckets, by_token=by_token, refuse=_answer_serving_error))
     if settings.api_tokens:
         tokens = [*settings.api_tokens, *([settings.admin_token] if settings.admin_token else [])]
         app.enter_by(lambda inner: TokenMiddleware(inner, tokens, _answer_serving_error))
@@ -129,7 +153,11 @@ def _add_entrance(
     app.enter_by(lambda inner: BodyLimitMiddleware(inner, settings.max_body_bytes))
     app.enter_by(
         lambda inner: ObservationMiddleware(
-            inner, metrics, is_request_id_answered=is_request_id_answered, logged_share=settings.access_log
+            inner,
+            predictions.service.metrics,
+            app.state.server,
+            is_request_id_answered=is_request_id_answered,
+            logged_share=settings.access_log,
         )
     )
 
@@ -138,14 +166,14 @@ class Predictions:
     """Answers requests for predictions; `name` is that of the model, `None` for the default one."""
 
     def __init__(self, service: PredictionService) -> None:
-        self._service = service
+        self.service = service
 
     async def from_entities(self, request: Request, name: str | None) -> Response:
         """Predict for entities of the feature store."""
-        model = self._service.model(name)
+        model = self.service.model(name)
         request.state.experiment = model.name
-        asked = await self._service.read(request, EntitiesRequest)
-        prediction, missing = await self._service.from_entities(
+        asked = await self.service.read(request, EntitiesRequest)
+        prediction, missing = await self.service.from_entities(
             request,
             model,
             asked.entities,
@@ -153,19 +181,20 @@ class Predictions:
             future=asked.future,
             choice=asked.choice,
             reports_missing=asked.on_error == "report",
+            explain=asked.explain,
         )
         write = partial(_written, missing=missing)
         # What was never asked of the present says nothing about how the present is served.
         is_logged = asked.time_point == NOW
-        return _json(await self._service.written(request, model, prediction, write, is_logged=is_logged))
+        return _json(await self.service.written(request, model, prediction, write, is_logged=is_logged))
 
     async def from_rows(self, request: Request, name: str | None) -> Response:
         """Predict from raw rows."""
-        model = self._service.model(name)
+        model = self.service.model(name)
         request.state.experiment = model.name
-        asked = await self._service.read(request, RowsRequest)
-        prediction = await self._service.from_rows(request, model, asked.rows, asked.choice)
-        return _json(await self._service.written(request, model, prediction, _written))
+        asked = await self.service.read(request, RowsRequest)
+        prediction = await self.service.from_rows(request, model, asked.rows, asked.choice, explain=asked.explain)
+        return _json(await self.service.written(request, model, prediction, _written))
 
 
 def _prediction_routes(predictions: Predictions) -> APIRouter:
@@ -226,18 +255,9 @@ def _json(content: bytes) -> Response:
     return Response(content, media_type=JSON)
 
 
-@dataclass
-class ServerState:
-    """What the process that serves an application tells it.
-
-    Attributes:
-        is_draining: whether the server is about to end, so that nobody should send it anything more.
-    """
-
-    is_draining: bool = False
-
-
-def _operation_routes(service: PredictionService, settings: Settings, state: ServerState) -> APIRouter:
+def _operation_routes(
+    service: PredictionService, settings: Settings, state: ServerState, siblings: Siblings | None
+) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     # HEAD is what many load balancers ask with; the answer's body is left out by the server.
@@ -267,13 +287,16 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
 
     @router.head("/metrics", include_in_schema=False)
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def prometheus() -> Response:
+    async def prometheus(request: Request) -> Response:
         """Report counters in Prometheus' text format."""
-        served = {name: model.backend.served() for name, model in service.models.items()}
-        looks = {name: model.backend.looks() for name, model in service.models.items()}
-        pairs = {name: now.pair if now else None for name, now in served.items()}
-        times = {name: model.backend.times for name, model in service.models.items()}
-        page = service.metrics.render(pairs, looks, times, service.default.backend.queues())
+        backends = {name: model.backend for name, model in service.models.items()}
+        looks = {name: backend.looks() for name, backend in backends.items()}
+        pairs = {name: served_pairs(backend) for name, backend in backends.items()}
+        times = {name: backend.times for name, backend in backends.items()}
+        arms = service.arm_counts.families({name: each.challenger_looks() for name, each in backends.items()})
+        page = service.metrics.render(pairs, looks, times, service.default.backend.queues(), arms)
+        if siblings is not None and request.url.query != ONE:
+            page = merged([page, *await siblings.pages()], siblings.ended())
         return Response(page, headers={"content-type": CONTENT_TYPE})
 
     async def reload_model(request: Request, name: str | None) -> Response:
@@ -281,6 +304,8 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
         model = service.model(name)
         try:
             report = await model.backend.reload()
+            if siblings is not None and request.url.query != ONE:
+                await _have_reloaded(siblings, request)
         except ServingError:
             service.metrics.observe_reload(model.name, "failed")
             raise
@@ -312,6 +337,18 @@ def _operation_routes(service: PredictionService, settings: Settings, state: Ser
     return router
 
 
+async def _have_reloaded(siblings: Siblings, request: Request) -> None:
+    """Have the other processes of the server reload too.
+
+    Raises:
+        ServingError: what kept one of them from it.
+    """
+    for told in await siblings.reload(request.url.path, request.headers["authorization"]):
+        if told.status != 200:
+            error = orjson.loads(told.body)["error"]
+            raise ServingError(told.status, error["code"], f"of another worker: {error['message']}")
+
+
 def _described_body(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
     """Return what OpenAPI should say about a route that reads its own body."""
     content = {JSON: {"schema": model.model_json_schema()}}
@@ -335,6 +372,21 @@ async def _answer_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
     request.state.rejection = error.code
     return _problem(error)
+
+
+async def _answer_wrong_query(request: Request, error: Exception) -> Response:
+    """Answer a request whose query FastAPI has read, and refuses, in the form of all errors."""
+    assert isinstance(error, RequestValidationError)
+    details = [
+        ErrorDetail(
+            field=".".join(map(str, found["loc"])),
+            found=shown(found.get("input")),
+            expected=found["msg"],
+            action="correct it",
+        )
+        for found in error.errors()
+    ]
+    return await _answer_serving_error(request, invalid("invalid_request", details))
 
 
 async def _note_departure(_: Request, __: Exception) -> Response:

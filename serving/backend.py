@@ -7,34 +7,45 @@ Serve.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.datamodule import Float32
+from mlplatform.config import ChallengerConfig
+from mlplatform.datamodule import Float32, Int64
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry import Answers, observed_shares, with_fallback
+from mlplatform.registry import Answers, Completed, Contract, Judged, Reasons
 from mlplatform.registry.pairs import PRODUCTION, PairInfo
 from serving.batching import Slice
+from serving.names import KeyNames
 from serving.rules import Mark, RowRules
 from serving.timing import StageTimes
 
 EntityId = int | str
+# One per entity, as `registry.explain` returns them; `None` for what has none.
+Explanations = tuple[dict[str, Any] | None, ...]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which pair of an experiment is to answer: the one behind an alias, or a version."""
+    """Which pair of an experiment is to answer: the one behind an alias, or a version.
+
+    Attributes:
+        is_named: whether the request says so itself; then no other pair shares the work.
+        is_challenger: whether it is the challenger that is loaded beside production.
+    """
 
     alias: str = PRODUCTION
     version: int | None = None
+    is_named: bool = False
+    is_challenger: bool = False
 
     @property
     def is_default(self) -> bool:
         """Whether that is the pair in production."""
-        return self.version is None and self.alias == PRODUCTION
+        return self.version is None and self.alias == PRODUCTION and not self.is_challenger
 
     @property
     def ref(self) -> str:
@@ -43,6 +54,16 @@ class Choice:
 
 
 DEFAULT = Choice()
+CHALLENGER = Choice(is_challenger=True)
+# The arm of answers that a request has chosen a pair for, and of answers that several arms share.
+REQUESTED, MIXED = "requested", "mixed"
+
+
+class ToldBy(NamedTuple):
+    """Which arm, and which version in it, one answer is of."""
+
+    arm: str
+    version: int
 
 
 @dataclass(frozen=True)
@@ -61,8 +82,12 @@ class Prediction:
         ages: of shape (n,), timedelta64[ns]: how old that row was when it was read; NaT if it has no time.
         marks: of shape (n,): what is unusual in the rows that each answer was made from.
         observed: of shape (n,): the share of each forecast's lookback that was measured; 1 for tabular answers.
-        is_fallback: of shape (n,): whether the last measured value stands in for the model's forecast.
+        fallback_reasons: of shape (n,): why something stands in for the model's forecast; `None` where nothing does.
         is_stale: of shape (n,): whether that is beyond the experiment's limit. Never so for rows of the request itself.
+        arm: which of the pairs that share the traffic answered.
+        parts: of an answer that several arms share, what each of them answered and for which entities; `pair` is that
+            of the first. Empty if one pair answered all.
+        explanations: of shape (n,); empty if nobody asked for them.
     """
 
     pair: PairInfo
@@ -74,13 +99,40 @@ class Prediction:
     is_stale: npt.NDArray[np.bool_]
     marks: tuple[tuple[Mark, ...], ...]
     observed: npt.NDArray[np.float64]
-    is_fallback: npt.NDArray[np.bool_]
+    fallback_reasons: Reasons
+    arm: str = PRODUCTION
+    parts: tuple[Part, ...] = ()
+    explanations: Explanations = ()
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """As `Served.form`."""
+        return form_of(self.pair.contract, self.answers.coverage)
+
+    @property
+    def is_fallback(self) -> npt.NDArray[np.bool_]:
+        """Whether something stands in for the model's forecast, of shape (n,)."""
+        return np.array([why is not None for why in self.fallback_reasons], dtype=bool)
+
+    @property
+    def by_pair(self) -> Sequence[Prediction]:
+        """What each pair answered, one prediction per pair."""
+        return [part.prediction for part in self.parts] or [self]
+
+    @property
+    def told_by(self) -> list[ToldBy]:
+        """Which arm and version answered for each entity."""
+        told = [ToldBy(self.arm, self.pair.version)] * len(self.entity_ids)
+        for prediction, places in self.parts:
+            for place in places.tolist():
+                told[place] = ToldBy(prediction.arm, prediction.pair.version)
+        return told
 
     def part(self, where: Slice) -> Prediction:
         """Return the answers of the entities of a slice."""
         chosen = slice(where.start, where.stop)
-        return Prediction(
-            pair=self.pair,
+        return replace(
+            self,
             entity_ids=self.entity_ids[chosen],
             origins=self.origins[chosen],
             answers=where.of(self.answers),
@@ -89,7 +141,7 @@ class Prediction:
             is_stale=self.is_stale[chosen],
             marks=self.marks[chosen],
             observed=self.observed[chosen],
-            is_fallback=self.is_fallback[chosen],
+            fallback_reasons=self.fallback_reasons[chosen],
         )
 
     @property
@@ -102,30 +154,36 @@ class Prediction:
         cls,
         pair: PairInfo,
         panel: FeaturePanel,
-        answers: Answers,
+        completed: Completed,
+        judged: Judged,
         rules: RowRules,
-        falls_back: npt.NDArray[np.bool_],
     ) -> Prediction:
-        """Return the prediction made from the last row of the past of every entity of `panel`.
-
-        Parameters:
-            falls_back: of shape (n,), which forecasts the last measured value replaces.
-        """
+        """Return the prediction made from the last row of the past of every entity of `panel`."""
         is_forecast = pair.contract.task == "forecast"
-        whole = np.ones(len(panel.entity_ids))
-        last = panel.timestamps[panel.offsets[1:] - 1 - pair.contract.future_rows]
         return cls(
             pair=pair,
             entity_ids=panel.entity_ids,
-            origins=last if is_forecast else panel.event_times,
-            answers=with_fallback(panel, pair.contract, answers, falls_back),
+            origins=completed.origins if is_forecast else panel.event_times,
+            answers=completed.answers,
             event_times=panel.event_times,
             ages=panel.ages,
             is_stale=panel.is_stale,
             marks=rules.marks(panel, pair.contract),
-            observed=observed_shares(panel, pair.contract) if is_forecast else whole,
-            is_fallback=falls_back,
+            observed=judged.shares,
+            fallback_reasons=completed.replaced,
         )
+
+
+def form_of(contract: Contract, coverage: float | None) -> tuple[Any, ...]:
+    """Return what the form of answers depends on."""
+    return contract.task, contract.targets, contract.horizon, contract.step_seconds, contract.classes, coverage
+
+
+class Part(NamedTuple):
+    """What one pair answered of a request, and where in the request its entities stand."""
+
+    prediction: Prediction
+    places: Int64
 
 
 @dataclass(frozen=True)
@@ -139,6 +197,7 @@ class Served:
         example: raw rows that the pair answers, as a client would send them: enough for one prediction each of a few
             entities, or a few rows of a table.
         inference: how the model answers, in words: as fitted, or in a faster form with the same bits.
+        names: what clients may call entity and time.
     """
 
     pair: PairInfo
@@ -147,6 +206,26 @@ class Served:
     coverage: float | None
     example: tuple[dict[str, Any], ...] = ()
     inference: str = "as fitted"
+    names: KeyNames = field(default_factory=KeyNames)
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """What the form of its answers depends on: two pairs can share a request only if theirs is the same."""
+        return form_of(self.pair.contract, self.coverage)
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """The second pair of an experiment.
+
+    Attributes:
+        served: what answers for it; `None` while production answers everything.
+        reason: why that is so.
+    """
+
+    config: ChallengerConfig
+    served: Served | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -190,15 +269,19 @@ class Backend(Protocol):
         time_point: str,
         future: Sequence[dict[str, Any]] = (),
         choice: Choice = DEFAULT,
+        explain: bool = False,
     ) -> Prediction:
         """Predict for entities of the feature store.
 
         Parameters:
             time_point: `now`, or a moment of the past.
             future: rows over the horizon, of a model that reads columns known beforehand.
+            explain: whether every answer comes with its explanation.
         """
 
-    async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
+    async def predict_rows(
+        self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT, explain: bool = False
+    ) -> Prediction:
         """Predict from raw rows."""
 
     async def reload(self) -> ReloadReport:
@@ -219,3 +302,9 @@ class Backend(Protocol):
 
     def served(self) -> Served | None:
         """Return what would answer now."""
+
+    def challenger(self) -> Challenger | None:
+        """Return what shares the work with it; `None` if the experiment has no challenger."""
+
+    def challenger_looks(self) -> Mapping[str, int]:
+        """Return how the looks for the challenger ended, by outcome."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from mlplatform.datamodule import Panel
 from mlplatform.registry import Answers, Forecaster
+from serving.errors import overloaded
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -33,6 +34,7 @@ class Batcher(Generic[Q, A]):
         answer: blocking; returns for every question its answer, or the exception to raise.
         limit: most questions in one batch.
         waited: told of every question how long it waited for its batch, in seconds.
+        places: questions that may wait; what comes beyond is refused. `None` leaves that to who asks.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class Batcher(Generic[Q, A]):
         answer: Callable[[Sequence[Q]], Sequence[A | Exception]],
         limit: int,
         waited: Callable[[Q, float], None] = lambda _, __: None,
+        places: int | None = None,
     ) -> None:
-        self._answer, self._limit, self._waited = answer, limit, waited
+        self._answer, self._limit, self._waited, self._places = answer, limit, waited, places
         self._waiting: deque[tuple[Q, asyncio.Future[A], float]] = deque()
         self._is_running = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
@@ -52,7 +55,16 @@ class Batcher(Generic[Q, A]):
         return len(self._waiting)
 
     async def ask(self, question: Q) -> A:
-        """Return the answer; a question whose asker is cancelled while it waits is dropped."""
+        """Return the answer; a question whose asker is cancelled while it waits is dropped.
+
+        Raises:
+            ServingError: 503 if there is no place to wait.
+        """
+        if self._places is not None and len(self._waiting) >= self._places:
+            # Behind a batch that hangs, those stay that nobody waits for any more.
+            self._waiting = deque(item for item in self._waiting if not item[1].done())
+            if len(self._waiting) >= self._places:
+                raise overloaded("model", self._places)
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future, time.perf_counter()))
         if not self._is_running:

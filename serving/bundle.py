@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import numpy as np
 
-from mlplatform.config import DatasetConfig, ExperimentConfig, StalenessConfig, load_experiment
+from mlplatform.config import AnsweringConfig, DatasetConfig, ExperimentConfig, StalenessConfig, load_experiment
 from mlplatform.datamodule import Float32
-from mlplatform.registry import Forecaster, Scale, input_panel, scale_of_pair
+from mlplatform.registry import FallbackPolicy, Forecaster, Scale, input_panel, scale_of_pair
 from mlplatform.registry.pairs import (
     Fetch,
     KeptPairs,
@@ -59,6 +60,7 @@ class Bundle:
         rules: what rows of requests may hold; their policy comes from the configuration as well.
         is_batchable: whether answers have the same bits in company as alone, so that requests may share a call.
         example: the pair's stored example, as a client would send it.
+        answering: what is done beside answering; from the configuration as well.
     """
 
     pair: PairInfo
@@ -68,22 +70,44 @@ class Bundle:
     rules: RowRules
     is_batchable: bool = False
     example: tuple[dict[str, Any], ...] = ()
+    answering: AnsweringConfig = field(default_factory=AnsweringConfig)
+
+    def with_policies_for(self, other: Bundle) -> Bundle:
+        """Return another bundle of the experiment under the policies of this one."""
+        rules = RowRules.of(other.forecaster, self.dataset, self.rules.policy, self.rules.fallback)
+        return replace(other, staleness=self.staleness, rules=rules, answering=self.answering)
+
+    @property
+    def read_staleness(self) -> StalenessConfig:
+        """How old features may be when they are read: of any age, where something may stand in for a forecast."""
+        return readable(self.staleness, self.answering)
 
     def served(self) -> Served:
         """Return what clients are told about it."""
         calibration = self.forecaster.model.calibration
         coverage = None if calibration is None else calibration.coverage
         types, max_age = self.forecaster.preprocessor.columns, self.staleness.max_age
-        return Served(self.pair, types, max_age, coverage, self.example, self.forecaster.model.inference)
+        return Served(
+            self.pair, types, max_age, coverage, self.example, self.forecaster.model.inference, self.rules.names
+        )
+
+
+def readable(staleness: StalenessConfig, answering: AnsweringConfig) -> StalenessConfig:
+    """Return the policy under which features are read: with a fallback, old ones are judged behind the read."""
+    return staleness if answering.fallback == "none" else staleness.model_copy(update={"action": "flag"})
 
 
 class BundleLoader:
-    """Finds and loads pairs of one experiment. All methods block; call them from a worker thread."""
+    """Finds and loads pairs of one experiment. All methods block; call them from a worker thread.
 
-    def __init__(self, settings: Settings) -> None:
+    Parameters:
+        kept_dir: where pairs are kept; default: that of pairs in production.
+    """
+
+    def __init__(self, settings: Settings, kept_dir: Path | None = None) -> None:
         self._settings = settings
         self.experiment = settings.experiment
-        self._kept = KeptPairs(settings.served_pairs_dir, settings.verify_keys)
+        self._kept = KeptPairs(kept_dir or settings.served_pairs_dir, settings.verify_keys)
 
     @cached_property
     def _store(self) -> PairStore:
@@ -152,6 +176,26 @@ class BundleLoader:
             logger.warning("a start without the registry would fail: pair %s is not kept: %s", pair.pair_id, error)
         return bundle
 
+    def challenger(self, alias: str, may_be_kept: bool) -> PairInfo:
+        """Return the pair behind an alias.
+
+        Parameters:
+            may_be_kept: whether, while the registry is away, the pair that was kept last will do.
+
+        Raises:
+            PairNotFoundError: if no pair has the alias.
+        """
+        try:
+            return self._store.resolve(self.experiment, alias)
+        except (PairNotFoundError, PairIntegrityError):
+            raise
+        except Exception as error:
+            kept = self.kept() if may_be_kept else None
+            if kept is None:
+                raise
+            logger.warning("the registry is away, version %d is taken for %r: %s", kept.version, alias, error)
+            return kept
+
     def load_aside(self, pair: PairInfo) -> Bundle:
         """Verify and load a pair that is not in production; raises as `load`."""
         return self._bundle(pair, self._store.fetch)
@@ -173,11 +217,10 @@ class BundleLoader:
         forecaster, rows, answer = load_with_example(fetch, pair)
         _check_example(pair, forecaster, rows, answer)
         forecaster = replace(forecaster, interval_scale=self.scale(pair))
-        rules = RowRules.of(forecaster, config.dataset, config.requests, config.observation)
+        rules = RowRules.of(forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
         batchable = is_batchable(forecaster, input_panel(pair.contract, rows))
-        return Bundle(
-            pair, forecaster, config.dataset, config.staleness, rules, batchable, example_of(rows, config.dataset)
-        )
+        example = example_of(rows, config.dataset)
+        return Bundle(pair, forecaster, config.dataset, config.staleness, rules, batchable, example, config.serving)
 
 
 def _check_example(pair: PairInfo, forecaster: Forecaster, rows: pd.DataFrame, answer: Float32) -> None:
@@ -301,12 +344,13 @@ class BundleHolder:
     def _with_policies(self, loaded: Bundle) -> Bundle:
         """Return a bundle under the policies that the configuration has now."""
         config = self._loader.config()
-        rules = RowRules.of(loaded.forecaster, config.dataset, config.requests, config.observation)
+        rules = RowRules.of(loaded.forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
         scale = self._loader.scale(loaded.pair)
-        if (config.staleness, rules, scale) == (loaded.staleness, loaded.rules, loaded.forecaster.interval_scale):
+        policies = config.staleness, rules, config.serving, scale
+        if policies == (loaded.staleness, loaded.rules, loaded.answering, loaded.forecaster.interval_scale):
             return loaded
         forecaster = replace(loaded.forecaster, interval_scale=scale)
-        return replace(loaded, staleness=config.staleness, rules=rules, forecaster=forecaster)
+        return replace(loaded, forecaster=forecaster, staleness=config.staleness, rules=rules, answering=config.serving)
 
 
 def no_production_pair(experiment: str, refusal: str | None) -> ServingError:

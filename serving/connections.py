@@ -18,6 +18,8 @@ from weakref import WeakSet
 CLIENT_LEFT = 499
 HEAD_DEADLINE_S = 15.0
 PROTOCOL = "PatientHTTPProtocol"
+# How long a connection without a request stays open when the server ends: one may be on its way.
+LAST_REQUEST_S = 0.2
 
 
 def http_protocol(head_deadline_s: float = HEAD_DEADLINE_S) -> type[asyncio.Protocol]:
@@ -74,6 +76,7 @@ class _PatientProtocol:
     cycle: Any
     transport: asyncio.Transport
     _deadline: asyncio.TimerHandle | None = None
+    _is_ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)  # type: ignore[misc] # of uvicorn's class beside this one
@@ -87,6 +90,8 @@ class _PatientProtocol:
         super().data_received(data)  # type: ignore[misc]
         if self.cycle is not None and not self.cycle.response_complete:
             self._forget_deadline()
+            if self._is_ending:
+                self.cycle.keep_alive = False
         elif self._deadline is None:
             self._expect_head()
 
@@ -102,6 +107,14 @@ class _PatientProtocol:
             return False
         request.keep_alive = False
         return True
+
+    def shutdown(self) -> None:
+        """Close once what is asked, or just being asked, is answered; called when the server ends."""
+        if self._is_ending or (self.cycle is not None and not self.cycle.response_complete):
+            super().shutdown()  # type: ignore[misc]
+            return
+        self._is_ending = True
+        asyncio.get_running_loop().call_later(LAST_REQUEST_S, self.shutdown)
 
     def _expect_head(self) -> None:
         self._deadline = asyncio.get_running_loop().call_later(self.head_deadline_s, self.transport.close)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.schemas import ModelAnswer, ModelInput
+from serving.schemas import ChallengerAnswer, ModelAnswer, ModelInput
 from serving.service import ServedModel
 
 
@@ -37,4 +37,20 @@ async def describe(model: ServedModel) -> ModelAnswer:
         max_age=served.max_age,
         intervals=served.coverage,
         inference=served.inference,
+        challenger=_challenger(model),
+    )
+
+
+def _challenger(model: ServedModel) -> ChallengerAnswer | None:
+    challenger = model.backend.challenger()
+    if challenger is None:
+        return None
+    config, pair = challenger.config, challenger.served.pair if challenger.served else None
+    return ChallengerAnswer(
+        alias=config.alias,
+        mode=config.mode,
+        share=config.share,
+        version=pair.version if pair else None,
+        pair_id=pair.pair_id if pair else None,
+        reason=challenger.reason,
     )

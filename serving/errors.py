@@ -9,9 +9,13 @@ Ray processes unchanged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from mlplatform.features.retrieval import FeaturePanel
 
 MAX_DETAILS = 20
 _SHOWN_CHARACTERS = 80
@@ -158,6 +162,25 @@ def too_little_observed(entities: Sequence[tuple[Any, float]], least: float, loo
         f"asks for {least:.1%} of the lookback; leave them out, bring in what is missing, or change the policy"
     )
     return ServingError(409, "too_little_observed", message, details, entities=[entity for entity, _ in entities])
+
+
+def too_old(panel: FeaturePanel, places: Sequence[int], limit: str, dataset: str) -> StaleFeaturesRefusedError:
+    """Return the refusal of entities, given by their places, whose features are too old and nothing stands in."""
+    ids, ages = panel.entity_ids.tolist(), panel.ages / np.timedelta64(1, "s")
+    details = [
+        ErrorDetail(
+            field="entities",
+            found=f"{shown(ids[place])}: newest row {np.datetime_as_string(panel.event_times[place], 's')}Z",
+            expected=f"features of dataset {dataset} at most {limit} old, or something to fall back on",
+            action="leave it out, or bring its features up to date",
+        )
+        for place in places[:MAX_DETAILS]
+    ]
+    blamed = [ids[place] for place in places]
+    named = ", ".join(map(shown, blamed[:5]))
+    message = f"features of {len(blamed)} entities ({named}) are more than {limit} old, and nothing stands in for them"
+    known = [float(ages[place]) for place in places if not np.isnan(ages[place])]
+    return StaleFeaturesRefusedError(message, details, blamed, max(known, default=None))
 
 
 def too_many_requests(limit: int) -> ServingError:

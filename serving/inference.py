@@ -7,7 +7,8 @@ steps are the same functions is what makes the answers equal bit for bit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from mlplatform.config import DatasetConfig, StalenessConfig
 from mlplatform.features import (
@@ -49,8 +50,19 @@ def read_panel(
         ServingError: 404 for unknown entities, 409 for features older than the policy allows or too few of them, 422
             for ids of the wrong type, 503 if the store does not answer.
     """
-    try:
+    with store_errors(dataset):
         return read_features(contract, dataset, staleness, entities, time_point, settings)
+
+
+@contextmanager
+def store_errors(dataset: DatasetConfig) -> Iterator[None]:
+    """Turn what a read of the feature store raises into what clients are told.
+
+    Raises:
+        ServingError: as `read_panel` does.
+    """
+    try:
+        yield
     except UnknownEntityError as error:
         details = [
             ErrorDetail(

@@ -22,6 +22,7 @@ class Keeper:
     Parameters:
         experiment: what log lines call it.
         reload: serves the pair that is in production now.
+        on_failure: told of every failure that is not the one before; returns at once.
         poll_s: between two looks once a pair is loaded, in seconds, give or take a fifth so that many servers do not
             ask in the same moment; 0 stops after the first success.
 
@@ -29,8 +30,14 @@ class Keeper:
         outcomes: how often a look ended as `swapped`, `unchanged` or `failed`.
     """
 
-    def __init__(self, experiment: str, reload: Callable[[], Awaitable[ReloadReport]], poll_s: float) -> None:
-        self._experiment, self._reload, self._poll_s = experiment, reload, poll_s
+    def __init__(
+        self,
+        experiment: str,
+        reload: Callable[[], Awaitable[ReloadReport]],
+        poll_s: float,
+        on_failure: Callable[[ServingError], None],
+    ) -> None:
+        self._experiment, self._reload, self._poll_s, self._on_failure = experiment, reload, poll_s, on_failure
         self._task: asyncio.Task[None] | None = None
         self.outcomes: Counter[str] = Counter()
 
@@ -53,6 +60,7 @@ class Keeper:
                 self.outcomes["failed"] += 1
                 if error.message != told:
                     logger.warning("%s: %s", self._experiment, error.message)
+                    self._on_failure(error)
                 told, wait, pause = error.message, pause, min(pause * 2, self._poll_s or LONGEST_PAUSE_S)
             else:
                 self.outcomes["swapped" if report.swapped else "unchanged"] += 1

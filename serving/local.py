@@ -20,14 +20,20 @@ from typing import Any
 from mlplatform.config import ConfigError, experiment_names
 from mlplatform.features import NOW
 from mlplatform.settings import EVERY, ServerLimits, Settings
-from serving.backend import DEFAULT, Choice, EntityId, Prediction, ReloadReport, Served, Status
+from serving.alerting import tell_failed_load
+from serving.backend import DEFAULT, Challenger, Choice, EntityId, Prediction, ReloadReport, Served, Status
 from serving.batching import Batcher
 from serving.breaker import CircuitBreaker
 from serving.bundle import Bundle, BundleHolder, BundleLoader
+from serving.challenger import CHALLENGER_PATIENCE_S, ChallengerHolder
+from serving.concurrency import Workers
 from serving.errors import ServingError
+from serving.explain import DEADLINE_S as EXPLANATION_DEADLINE_S
+from serving.explain import answer_explained, require_explainable
 from serving.health import StoreHealth
 from serving.inference import read_panel, store_problem
 from serving.keeper import Keeper
+from serving.last_forecasts import LastForecasts
 from serving.questions import Question, answer_all, answer_late
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.stages import Stage
@@ -55,7 +61,10 @@ class Stages:
         self.store = Stage("read of the feature store", waiting=waiting, deadline_s=limits.store_deadline_s, threads=4)
         self.probe = Stage("probe of the feature store", waiting=4, deadline_s=limits.store_deadline_s, threads=2)
         self.bulk = Stage("model", waiting=limits.max_requests)
-        self.batch: Batcher[Question, Prediction] = Batcher(answer_all, LARGEST_BATCH, Question.note_wait)
+        self.explanation = Stage("explanation", waiting=8, deadline_s=EXPLANATION_DEADLINE_S, threads=1)
+        self.batch: Batcher[Question, Prediction] = Batcher(
+            answer_all, LARGEST_BATCH, Question.note_wait, limits.max_requests
+        )
 
     def queues(self) -> Mapping[str, int]:
         """Return how many requests wait for which of them."""
@@ -63,9 +72,21 @@ class Stages:
 
     def close(self) -> None:
         """Let the threads end."""
-        for stage in (self.store, self.probe, self.bulk):
+        for stage in (self.store, self.probe, self.bulk, self.explanation):
             stage.close()
         self.batch.close()
+
+
+class Lane:
+    """The stages that one pair's requests go through, and the breaker around the store they read.
+
+    Parameters:
+        stages: their threads.
+    """
+
+    def __init__(self, stages: Stages) -> None:
+        self.stages = stages
+        self.breaker = CircuitBreaker()
 
 
 class LocalBackend:
@@ -83,10 +104,16 @@ class LocalBackend:
         self._settings = settings
         self._stages = stages or Stages(settings.limits)
         self._holder = BundleHolder(BundleLoader(settings))
-        self._breaker = CircuitBreaker()
         self.times = StageTimes()
-        self._keeper = Keeper(settings.experiment, self._refresh, settings.limits.poll_s)
+        self._lane = Lane(self._stages)
+        # Threads of its own, so that a challenger that hangs, hangs alone.
+        self._challenger_lane = Lane(Stages(settings.limits))
+        self._challenger_loading = Workers(1)
+        self._challenger = self._challenger_holder()
+        told = tell_failed_load(settings, lambda: bundle.pair.version if (bundle := self._holder.current) else None)
+        self._keeper = Keeper(settings.experiment, self._refresh, settings.limits.poll_s, told)
         self._health = StoreHealth(self._probe)
+        self._last = LastForecasts()
         self._is_open = False
 
     async def start(self) -> None:
@@ -96,6 +123,9 @@ class LocalBackend:
     async def close(self) -> None:
         """Let the threads end."""
         await self._keeper.close()
+        await self._challenger.close()
+        self._challenger_loading.close()
+        self._challenger_lane.stages.close()
         self._stages.close()
         self._holder.close()
 
@@ -105,39 +135,57 @@ class LocalBackend:
         time_point: str,
         future: Sequence[dict[str, Any]] = (),
         choice: Choice = DEFAULT,
+        explain: bool = False,
     ) -> Prediction:
         """Predict for entities of the feature store."""
         bundle = await self._chosen(choice)
+        if explain:
+            require_explainable(bundle)
         contract, types = bundle.pair.contract, bundle.forecaster.preprocessor.columns
+        lane = self._lane_of(choice)
         # The past is read from files, which takes its time and does not hang.
-        stage = self._stages.store if time_point == NOW else self._stages.bulk
+        stage = lane.stages.store if time_point == NOW else lane.stages.bulk
         read = partial(
             stage.run,
             read_panel,
             contract,
             bundle.dataset,
-            bundle.staleness,
+            bundle.read_staleness,
             entities,
             time_point,
             self._settings,
         )
         with self.times.timed("features", bundle.pair.version):
-            panel = await (self._breaker.call(read) if time_point == NOW else read())
+            panel = await (lane.breaker.call(read) if time_point == NOW else read())
         whole = partial(with_future_of_request, panel, future, contract, types, bundle.rules)
-        return await self._answer(Question(bundle, whole, times=self.times), len(entities))
+        recall = self._last.recall if choice.is_default and time_point == NOW else None
+        question, stages = Question(bundle, whole, times=self.times, recall=recall), lane.stages
+        if explain:
+            return await self._explain(question, stages)
+        prediction = await self._answer(question, len(entities), stages)
+        if recall is not None and bundle.answering.fallback == "last_forecast":
+            self._last.remember(prediction)
+        return prediction
 
-    async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
+    async def predict_rows(
+        self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT, explain: bool = False
+    ) -> Prediction:
         """Predict from raw rows."""
         bundle = await self._chosen(choice)
         types = bundle.forecaster.preprocessor.columns
         panel = partial(panel_from_rows, rows, bundle.pair.contract, types, bundle.rules)
-        return await self._answer(
-            Question(bundle, panel, rows, self.times), len(rows) // bundle.pair.contract.input_rows
-        )
+        question, stages = Question(bundle, panel, rows, self.times), self._lane_of(choice).stages
+        if explain:
+            require_explainable(bundle)
+            return await self._explain(question, stages)
+        return await self._answer(question, len(rows) // bundle.pair.contract.input_rows, stages)
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""
-        return await self._holder.reload()
+        report = await self._holder.reload()
+        self._look_for_challenger()
+        await self._challenger.settled(CHALLENGER_PATIENCE_S)
+        return report
 
     async def status(self) -> Status:
         """Say whether a pair is loaded and the feature store answers; does not wait for a store that hangs."""
@@ -161,11 +209,42 @@ class LocalBackend:
         bundle = self._holder.current
         return None if bundle is None else bundle.served()
 
+    def challenger(self) -> Challenger | None:
+        """Return what shares the work with it."""
+        bundle = self._holder.current
+        return self._challenger.state(bundle.pair if bundle else None)
+
+    def challenger_looks(self) -> Mapping[str, int]:
+        """Return how the looks for the challenger ended."""
+        return self._challenger.outcomes
+
     async def _chosen(self, choice: Choice) -> Bundle:
+        if choice.is_challenger:
+            return self._challenger.require()
         return self._holder.require() if choice.is_default else await self._holder.chosen(choice)
+
+    def _lane_of(self, choice: Choice) -> Lane:
+        return self._challenger_lane if choice.is_challenger else self._lane
+
+    def _challenger_holder(self) -> ChallengerHolder[Bundle]:
+        run = self._challenger_loading.run
+        loader = BundleLoader(self._settings, self._settings.served_challengers_dir)
+        return ChallengerHolder(
+            self._settings.experiment,
+            lambda alias, may_be_kept: run(loader.challenger, alias, may_be_kept),
+            lambda pair: run(loader.load, pair),
+            Bundle.served,
+        )
+
+    def _look_for_challenger(self) -> None:
+        bundle = self._holder.current
+        if bundle is not None:
+            self._challenger.changed(bundle.with_policies_for)
+            self._challenger.look(bundle.answering.challenger, bundle.served())
 
     async def _refresh(self) -> ReloadReport:
         report = await self._holder.reload()
+        self._look_for_challenger()
         if not self._is_open:
             bundle = self._holder.require()
             # The first look imports Feast and opens its store, which would otherwise cost the first requests seconds.
@@ -176,10 +255,13 @@ class LocalBackend:
             gc.freeze()
         return report
 
-    async def _answer(self, question: Question, entities: int) -> Prediction:
+    async def _answer(self, question: Question, entities: int, stages: Stages) -> Prediction:
         if question.bundle.is_batchable and entities <= LARGEST_BATCH:
-            return await self._stages.batch.ask(question)
-        return await self._stages.bulk.run(answer_late, question, time.perf_counter())
+            return await stages.batch.ask(question)
+        return await stages.bulk.run(answer_late, question, time.perf_counter())
+
+    async def _explain(self, question: Question, stages: Stages) -> Prediction:
+        return await stages.explanation.run(answer_explained, question)
 
     async def _probe(self) -> str | None:
         bundle = self._holder.require()
@@ -189,10 +271,15 @@ class LocalBackend:
             return f"the online feature store does not answer for dataset {bundle.dataset.name!r}: {error.message}"
 
 
-def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tuple[Settings, str, int]:
+def parse_arguments(
+    description: str, argv: Sequence[str] | None = None, *, has_workers: bool = False
+) -> tuple[Settings, str, int]:
     """Return settings, host and port from the command line and the environment; shared by both servers.
 
     `experiments` of the settings are the names to serve, `experiment` the default one among them.
+
+    Parameters:
+        has_workers: whether the server may be several processes.
 
     Raises:
         SystemExit: with status 2 and the known names, if there is no such experiment.
@@ -206,7 +293,14 @@ def parse_arguments(description: str, argv: Sequence[str] | None = None) -> tupl
         help="experiment to serve, or several separated by commas, the default one first, or * for all; default: "
         "MLPLATFORM_EXPERIMENTS, else MLPLATFORM_EXPERIMENT",
     )
+    if has_workers:
+        text = "processes that answer on the port; default: MLPLATFORM_WORKERS or 1"
+        parser.add_argument("--workers", type=int, default=settings.workers, help=text)
     arguments = parser.parse_args(argv)
+    if has_workers:
+        if arguments.workers < 1:
+            parser.error(f"--workers must be at least 1, but is {arguments.workers}")
+        settings = dataclasses.replace(settings, workers=arguments.workers)
     try:
         settings = served_settings(settings, arguments.experiment)
     except ConfigError as error:
@@ -242,23 +336,35 @@ def served_settings(settings: Settings, experiments: str | None = None) -> Setti
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight are answered and the prediction log is written."""
-    settings, host, port = parse_arguments("Serve predictions from one process.", argv)
-    _one_thread_per_request()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    settings, host, port = parse_arguments("Serve predictions without Ray.", argv, has_workers=True)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    if settings.workers > 1:
+        from serving.supervisor import Supervisor, worker_command
 
-    # uvicorn raises the signal that stopped it once more when it is done; a clean stop should not look like a crash.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    _fail_fast_without_registry()
+        command = worker_command(",".join(settings.experiments))
+        Supervisor(command, settings.workers, host, port, settings.limits.drain_s).run()
+        return
+    prepare_process()
 
     from serving.api import build_app
     from serving.process import run
 
+    run(build_app(local_backends(settings), settings), host, port, settings)
+
+
+def local_backends(settings: Settings) -> dict[str, LocalBackend]:
+    """Return the backend of every experiment, the default one first; they share their threads."""
     stages = Stages(settings.limits)
-    backends = {
-        name: LocalBackend(dataclasses.replace(settings, experiment=name), stages) for name in settings.experiments
-    }
-    run(build_app(backends, settings), host, port, settings)
+    return {name: LocalBackend(dataclasses.replace(settings, experiment=name), stages) for name in settings.experiments}
+
+
+def prepare_process() -> None:
+    """Have this process serve: its threads, its signals, its patience with a registry that is away."""
+    _one_thread_per_request()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # uvicorn raises the signal that stopped it once more when it is done; a clean stop should not look like a crash.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _fail_fast_without_registry()
 
 
 def _fail_fast_without_registry() -> None:

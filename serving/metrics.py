@@ -13,16 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from mlplatform.monitoring import PredictionLog
 from mlplatform.registry.pairs import PRODUCTION, PairInfo
+from serving.exposition import page_of
 from serving.histograms import Histogram
 from serving.timing import VERSIONS_KEPT, StageFamilies, StageTimes
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
@@ -39,9 +36,10 @@ class ServingMetrics:
         self._lock = threading.Lock()
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._latencies: dict[str, Histogram] = {}
-        self._predictions: Counter[tuple[str, str]] = Counter()
+        self._predictions: Counter[tuple[str, str, str]] = Counter()
         self._reloads: Counter[tuple[str, str]] = Counter()
         self._feature_age_seconds: dict[str, float] = {}
+        self._fallbacks: Counter[tuple[str, str]] = Counter()
         self._stale: Counter[tuple[str, str]] = Counter()
         self._rejections: Counter[tuple[str, str]] = Counter()
         self._in_flight: Counter[str] = Counter()
@@ -52,15 +50,15 @@ class ServingMetrics:
             self._requests[method, route, str(status)] += 1
             self._latencies.setdefault(route, Histogram()).observe(seconds)
 
-    def observe_predictions(self, experiment: str, version: int, count: int) -> None:
+    def observe_predictions(self, experiment: str, arm: str, version: int, count: int) -> None:
         """Count predictions."""
         with self._lock:
             # The version used last stands last.
-            seen = self._predictions.pop((experiment, str(version)), 0)
-            self._predictions[experiment, str(version)] = seen + count
-            versions = [key for key in self._predictions if key[0] == experiment]
-            for key in versions[:-VERSIONS_KEPT]:
-                del self._predictions[key]
+            key = experiment, arm, str(version)
+            self._predictions[key] = self._predictions.pop(key, 0) + count
+            mine = [other for other in self._predictions if other[:2] == key[:2]]
+            for other in mine[:-VERSIONS_KEPT]:
+                del self._predictions[other]
 
     def observe_feature_age(self, experiment: str, seconds: float | None) -> None:
         """Remember the age of the oldest features of a request; `None`, of features without a time, changes nothing."""
@@ -72,6 +70,13 @@ class ServingMetrics:
         if entities:
             with self._lock:
                 self._stale[experiment, outcome] += entities
+
+    def observe_fallbacks(self, experiment: str, reasons: Iterable[str | None]) -> None:
+        """Count forecasts that something stands in for, by why it does."""
+        counted = Counter((experiment, reason) for reason in reasons if reason is not None)
+        if counted:
+            with self._lock:
+                self._fallbacks.update(counted)
 
     def observe_reload(self, experiment: str, outcome: str) -> None:
         """Count one reload."""
@@ -99,28 +104,29 @@ class ServingMetrics:
 
     def render(
         self,
-        pairs: Mapping[str, PairInfo | None],
+        pairs: Mapping[str, Mapping[str, PairInfo]],
         looks: Mapping[str, Mapping[str, int]],
         times: Mapping[str, StageTimes],
         queues: Mapping[str, int],
+        further: Iterable[Metric] = (),
     ) -> bytes:
         """Return the text page.
 
         Parameters:
-            pairs: what every experiment serves now.
+            pairs: what every experiment serves now, by arm.
             looks: by experiment, how its looks for another pair ended.
             times: by experiment, how long its stages took.
             queues: by stage, how many requests wait for it.
+            further: families that others count.
         """
-        registry = CollectorRegistry(auto_describe=False)
         stages = StageFamilies()
         for name, each in times.items():
-            pair = pairs.get(name)
-            each.add_to(stages, name, {pair.version: PRODUCTION} if pair else {})
+            # Where both arms have one version for a moment, it is production's.
+            arms = sorted(pairs.get(name, {}).items(), key=lambda item: item[0] == PRODUCTION)
+            each.add_to(stages, name, {pair.version: arm for arm, pair in arms})
         with self._lock:
             own = [*self._request_families(), *self._model_families(pairs), _looks(looks)]
-            registry.register(_Families([*own, *stages, *self._load_families(queues)]))
-        return generate_latest(registry)
+            return page_of([*own, *stages, *self._load_families(queues), *further])
 
     def _request_families(self) -> Iterator[Metric]:
         labels = ("method", "route", "status")
@@ -140,21 +146,27 @@ class ServingMetrics:
         yield _gauge("mlplatform_requests_in_flight", "Predictions being worked for.", ("experiment",), flying)
         waiting = [((stage,), count) for stage, count in queues.items()]
         yield _gauge("mlplatform_queue_depth", "Requests that wait for a stage.", ("stage",), waiting)
+        yield _gauge("mlplatform_workers", "Processes that answer.", (), [((), 1)])
 
-    def _model_families(self, pairs: Mapping[str, PairInfo | None]) -> Iterator[Metric]:
+    def _model_families(self, pairs: Mapping[str, Mapping[str, PairInfo]]) -> Iterator[Metric]:
         one = ("experiment",)
-        predictions = ("experiment", "version")
+        predictions = ("experiment", "arm", "version")
         yield _counter("mlplatform_predictions", "Rows predicted.", predictions, self._predictions.items())
         outcome = ("experiment", "outcome")
         yield _counter("mlplatform_reloads", "Reloads by outcome.", outcome, self._reloads.items())
-        served = [((name, str(pair.version), pair.pair_id), 1) for name, pair in pairs.items() if pair]
-        yield _gauge(
-            "mlplatform_served_pair_info", "The pair that is served.", ("experiment", "version", "pair_id"), served
-        )
+        served = [
+            ((name, arm, str(pair.version), pair.pair_id), 1)
+            for name, arms in pairs.items()
+            for arm, pair in arms.items()
+        ]
+        labels = ("experiment", "arm", "version", "pair_id")
+        yield _gauge("mlplatform_served_pair_info", "The pairs that are served.", labels, served)
         ages = [((name,), age) for name, age in self._feature_age_seconds.items()]
         yield _gauge("mlplatform_feature_age_seconds", "Age of the latest request's oldest features.", one, ages)
         text = "Entities asked for whose features were older than staleness.max_age."
         yield _counter("mlplatform_stale_features", text, outcome, self._stale.items())
+        text = "Forecasts that something stands in for."
+        yield _counter("mlplatform_fallback_forecasts", text, ("experiment", "reason"), self._fallbacks.items())
         rows, logs = "mlplatform_prediction_log_rows", self._logs.items()
         written = [((name,), log.written_rows) for name, log in logs]
         yield _counter(f"{rows}_written", "Rows of the prediction log written.", one, written)
@@ -168,16 +180,6 @@ def _looks(looks: Mapping[str, Mapping[str, int]]) -> Metric:
     found = [((name, outcome), count) for name, counts in looks.items() for outcome, count in counts.items()]
     text = "Looks of the server itself whether another pair is in production, by outcome."
     return _counter("mlplatform_alias_polls", text, ("experiment", "outcome"), found)
-
-
-class _Families(Collector):
-    """Families that are already made."""
-
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], samples: Samples) -> Metric:

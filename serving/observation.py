@@ -9,6 +9,7 @@ import random
 import re
 import secrets
 import time
+from dataclasses import dataclass
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,20 +26,39 @@ _PROCESS_ID = secrets.token_hex(10)
 _numbers = itertools.count()
 
 
+@dataclass
+class ServerState:
+    """What the process that serves an application tells it.
+
+    Attributes:
+        is_draining: whether the server is about to end, so that nobody should send it anything more.
+    """
+
+    is_draining: bool = False
+
+
 class ObservationMiddleware:
     """Gives every request an id, counts and times it.
 
     Parameters:
+        state: says whether the server is about to end; answers then say that their connection closes.
         is_request_id_answered: whether answers carry `x-request-id`.
         logged_share: share of requests that get a line in the access log, without bodies, queries or headers; requests
             that the server failed all get one.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: ServingMetrics, *, is_request_id_answered: bool, logged_share: float
+        self,
+        app: ASGIApp,
+        metrics: ServingMetrics,
+        state: ServerState,
+        *,
+        is_request_id_answered: bool,
+        logged_share: float,
     ) -> None:
         self.app = app
         self.metrics = metrics
+        self.state = state
         self.is_request_id_answered = is_request_id_answered
         self.logged_share = logged_share
 
@@ -67,6 +87,8 @@ class ObservationMiddleware:
                 headers = [*message.get("headers", []), *SECURITY_HEADERS]
                 if self.is_request_id_answered:
                     headers.append((b"x-request-id", request_id.encode()))
+                if self.state.is_draining:
+                    headers.append((b"connection", b"close"))
                 message["headers"] = headers
             elif message["type"] == "http.response.body" and not message.get("more_body") and status is not None:
                 # Before the last byte leaves, so that a client that has its answer also finds it counted.

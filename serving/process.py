@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from types import FrameType
 
@@ -19,26 +20,32 @@ logger = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 75
 _LONGEST_STOP_S = 20
 _CONNECTIONS = 4096
+# Without a drain delay: long enough for clients that ask again and again to learn that their connection ends.
+_LAST_ANSWERS_S = 0.3
 
 
 def run(app: FastAPI, host: str, port: int, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, by HTTPS if there is a certificate; requests in flight are answered first."""
-    limits = settings.limits
-    config = uvicorn.Config(
+    config = configured(app, settings)
+    config.host, config.port = host, port
+    DrainingServer(config, app, settings.limits.drain_s).run()
+
+
+def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Return what uvicorn is told, but for where to listen."""
+    return uvicorn.Config(
         app,
-        host=host,
-        port=port,
         access_log=False,
         log_config=None,
-        http=http_protocol(limits.body_deadline_s),
+        http=http_protocol(settings.limits.body_deadline_s),
         limit_concurrency=_CONNECTIONS,
-        # Whoever stands in front is believed only if uvicorn's own FORWARDED_ALLOW_IPS names it.
+        # Nobody is believed to stand in front unless uvicorn's own variable names who does.
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_LONGEST_STOP_S,
     )
-    DrainingServer(config, app, limits.drain_s).run()
 
 
 class DrainingServer(uvicorn.Server):
@@ -54,11 +61,12 @@ class DrainingServer(uvicorn.Server):
         self._drain_s = drain_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end."""
-        if self._state.is_draining or not self._drain_s or sig == signal.SIGINT:
+        """Begin to end: answers say that their connection closes, so that clients go elsewhere meanwhile."""
+        if self._state.is_draining or sig == signal.SIGINT:
             super().handle_exit(sig, frame)
             return
         self._state.is_draining = True
-        logger.info("not ready any more, stopping in %g s", self._drain_s)
+        wait = max(self._drain_s, _LAST_ANSWERS_S)
+        logger.info("not ready any more, stopping in %g s", wait)
         loop = asyncio.get_running_loop()
-        loop.call_later(self._drain_s, super().handle_exit, sig, frame)
+        loop.call_later(wait, super().handle_exit, sig, frame)

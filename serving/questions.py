@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.datamodule import Panel, Samples
 from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.registry import Answers, FallbackPolicy, Forecaster, Recall, complete
 from serving.backend import Prediction
 from serving.batching import Slice, stacked
 from serving.bundle import Bundle
@@ -33,12 +35,14 @@ class Question:
         panel: reads its rows; raises `ServingError`.
         rows: those that it brought itself, if it did.
         times: takes down how long its stages took.
+        recall: knows the last good forecasts of the feature store's entities.
     """
 
     bundle: Bundle
     panel: Callable[[], FeaturePanel]
     rows: Rows | None = None
     times: StageTimes = field(default_factory=StageTimes)
+    recall: Recall | None = None
 
     def note_wait(self, seconds: float) -> None:
         """Take down how long it has waited for the model."""
@@ -47,7 +51,7 @@ class Question:
 
 def answer_alone(question: Question) -> Prediction:
     """Return the answer of one question; raises what keeps it from having one."""
-    return _answered(question, question.panel)
+    return answer_panel(question, question.panel)
 
 
 def answer_late(question: Question, asked: float) -> Prediction:
@@ -92,7 +96,7 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
         return panel
 
     try:
-        whole = _answered(group[0], read)
+        whole = answer_panel(group[0], read)
     except Exception:
         # Whatever it is: alone, the one to blame says it and the others have their answers.
         return None
@@ -100,20 +104,36 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     return [_renumbered(part) for part in parts] if is_one_table else parts
 
 
-def _answered(question: Question, read: Callable[[], FeaturePanel]) -> Prediction:
+def answer_panel(question: Question, read: Callable[[], FeaturePanel]) -> Prediction:
     """Return what the bundle of a question answers to a panel, and take down how long that takes."""
     bundle, version = question.bundle, question.bundle.pair.version
-    forecaster, timed = bundle.forecaster, question.times.timed
+    forecaster, rules, timed = bundle.forecaster, bundle.rules, question.times.timed
+    contract = bundle.pair.contract
     with timed("preprocess", version):
         panel = read()
         # Before the model is asked, because a refusal needs no forecast.
-        falls_back = bundle.rules.fallbacks(panel, bundle.pair.contract)
-        samples = forecaster.preprocess(panel)
-    with timed("predict", version):
-        outputs = forecaster.infer_answers(samples)
-    with timed("postprocess", version):
-        answers = forecaster.postprocess_answers(outputs)
-        return Prediction.of(bundle.pair, panel, answers, bundle.rules, falls_back)
+        judged = rules.judge(panel, contract, question.recall)
+        prepared = prepare(forecaster, panel, rules.fallback)
+
+    def answer(some: Panel) -> Answers:
+        samples = prepared if some is panel and prepared is not None else forecaster.preprocess(some)
+        with timed("predict", version):
+            outputs = forecaster.infer_answers(samples)
+        with timed("postprocess", version):
+            return forecaster.finish(outputs)
+
+    completed = complete(panel, contract, rules.fallback, judged.replaced, answer, question.recall)
+    return Prediction.of(bundle.pair, panel, completed, judged, rules)
+
+
+def prepare(forecaster: Forecaster, panel: Panel, policy: FallbackPolicy) -> Samples | None:
+    """Return the samples of a panel; `None` if they cannot be made, and something may stand in for their answers."""
+    try:
+        return forecaster.preprocess(panel)
+    except Exception:
+        if policy.kind == "none":
+            raise
+        return None
 
 
 def _are_plain_tables(group: Sequence[Question]) -> bool:

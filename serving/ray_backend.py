@@ -7,20 +7,28 @@ so no request waits or fails.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlplatform.config import StalenessConfig
-from mlplatform.registry import Answers, Scale
+from mlplatform.config import AnsweringConfig, StalenessConfig
+from mlplatform.datamodule import Panel, Samples
+from mlplatform.features import NOW
+from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.registry import Answers, FallbackPolicy, Recall, Scale, complete
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
-from serving.backend import DEFAULT, Choice, EntityId, Prediction, ReloadReport, Served, Status
-from serving.bundle import BundleLoader, reload_failure
+from serving.alerting import tell_failed_load
+from serving.backend import DEFAULT, Challenger, Choice, EntityId, Prediction, ReloadReport, Served, Status
+from serving.bundle import BundleLoader, readable, reload_failure
+from serving.challenger import CHALLENGER_PATIENCE_S, ChallengerHolder
 from serving.concurrency import Coalescer, Workers
-from serving.errors import ServingError
+from serving.errors import ServingError, overdue
+from serving.explain import DEADLINE_S as EXPLANATION_DEADLINE_S
+from serving.explain import with_explanations
 from serving.health import StoreHealth
 from serving.keeper import Keeper
+from serving.last_forecasts import LastForecasts
 from serving.ray_calls import repeated
 from serving.ray_peers import Peers
 from serving.ray_services import Prepared
@@ -47,12 +55,18 @@ class Policies:
     served: Served
     staleness: StalenessConfig
     rules: RowRules
+    answering: AnsweringConfig = field(default_factory=AnsweringConfig)
     scale: Scale | None = None
 
     @property
     def pair(self) -> PairInfo:
         """The pair."""
         return self.served.pair
+
+    def with_policies_for(self, other: Policies) -> Policies:
+        """Return what answers for another pair of the experiment, under the policies of this one."""
+        rules = replace(other.rules, policy=self.rules.policy, fallback=self.rules.fallback)
+        return replace(other, staleness=self.staleness, rules=rules, answering=self.answering)
 
 
 class RayBackend:
@@ -70,10 +84,14 @@ class RayBackend:
         self._feast, self._preprocessing, self._model = feast, preprocessing, model
         self._loader = BundleLoader(settings)
         self._workers = Workers(1)
+        self._finding = Workers(1)
+        self._challenger = ChallengerHolder(settings.experiment, self._found, self._loaded, _told_of)
+        self._last = LastForecasts()
         self._current: Policies | None = None
         self._reason = f"the production pair of {settings.experiment!r} is being loaded"
         self._coalesced_reload = Coalescer(self._swap)
-        self._keeper = Keeper(settings.experiment, self.reload_here, settings.limits.poll_s)
+        told = tell_failed_load(settings, lambda: current.pair.version if (current := self._current) else None)
+        self._keeper = Keeper(settings.experiment, self._coalesced_reload, settings.limits.poll_s, told)
         self._health = StoreHealth(self._probe)
         self.times = StageTimes()
 
@@ -84,6 +102,7 @@ class RayBackend:
     async def close(self) -> None:
         """Stop looking for another pair; the services end with their replicas."""
         await self._keeper.close()
+        await self._challenger.close()
 
     async def forecast_entities(
         self,
@@ -91,28 +110,36 @@ class RayBackend:
         time_point: str,
         future: Sequence[dict[str, Any]] = (),
         choice: Choice = DEFAULT,
+        explain: bool = False,
     ) -> Prediction:
         """Predict for entities of the feature store."""
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
+        staleness = readable(chosen.staleness, chosen.answering)
         # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
         with self.times.timed("features", ref.version):
             panel = _unless_refused(
-                await repeated(lambda: self._feast.read.remote(ref, chosen.staleness, entities, time_point))
+                await repeated(lambda: self._feast.read.remote(ref, staleness, entities, time_point))
             )
         with self.times.timed("preprocess", ref.version):
             prepared = await repeated(
                 lambda: self._preprocessing.prepare_panel.remote(ref, panel, future, chosen.rules)
             )
-        return await self._predict(chosen, _unless_refused(prepared))
+        recall = self._last.recall if choice.is_default and time_point == NOW else None
+        prediction = await self._predict(chosen, _unless_refused(prepared), explain, recall)
+        if recall is not None and chosen.answering.fallback == "last_forecast":
+            self._last.remember(prediction)
+        return prediction
 
-    async def predict_rows(self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT) -> Prediction:
+    async def predict_rows(
+        self, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT, explain: bool = False
+    ) -> Prediction:
         """Predict from raw rows."""
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
         with self.times.timed("preprocess", ref.version):
             prepared = await repeated(lambda: self._preprocessing.prepare_rows.remote(ref, rows, chosen.rules))
-        return await self._predict(chosen, _unless_refused(prepared))
+        return await self._predict(chosen, _unless_refused(prepared), explain)
 
     async def reload(self) -> ReloadReport:
         """Have all replicas of the ingress serve the pair that is in production now."""
@@ -120,7 +147,9 @@ class RayBackend:
 
     async def reload_here(self) -> ReloadReport:
         """Have this one serve it."""
-        return await self._coalesced_reload()
+        report = await self._coalesced_reload()
+        await self._challenger.settled(CHALLENGER_PATIENCE_S)
+        return report
 
     async def status(self) -> Status:
         """Say whether a pair is loaded and the feature store answers."""
@@ -141,12 +170,22 @@ class RayBackend:
         """Return what would answer now."""
         return self._current.served if self._current else None
 
+    def challenger(self) -> Challenger | None:
+        """Return what shares the work with it."""
+        return self._challenger.state(self._current.pair if self._current else None)
+
+    def challenger_looks(self) -> Mapping[str, int]:
+        """Return how the looks for the challenger ended."""
+        return self._challenger.outcomes
+
     def _require(self) -> Policies:
         if self._current is None:
             raise ServingError(503, "no_production_pair", self._reason)
         return self._current
 
     async def _chosen(self, choice: Choice) -> Policies:
+        if choice.is_challenger:
+            return self._challenger.require()
         if choice.is_default:
             return self._require()
         return await self._policies(await self._workers.run(self._loader.find, choice))
@@ -154,40 +193,86 @@ class RayBackend:
     async def _policies(self, pair: PairInfo) -> Policies:
         """Return the policies that hold for a pair, having the services load it if they did not."""
         config = await self._workers.run(self._loader.config)
-        policies = config.dataset, config.requests, config.observation
+        policies = config.dataset, config.requests, FallbackPolicy.of(config)
         ref = PairRef.of(pair)
         served, rules = await repeated(lambda: self._preprocessing.described.remote(ref, config.staleness, *policies))
-        return Policies(served, config.staleness, rules, await self._workers.run(self._loader.scale, pair))
+        scale = await self._workers.run(self._loader.scale, pair)
+        return Policies(served, config.staleness, rules, config.serving, scale)
 
     async def _probe(self) -> str | None:
         ref = PairRef.of(self._require().pair)
         problem: str | None = await repeated(lambda: self._feast.problem.remote(ref))
         return problem
 
-    async def _predict(self, chosen: Policies, prepared: Prepared) -> Prediction:
+    async def _predict(
+        self, chosen: Policies, prepared: Prepared, explain: bool, recall: Recall | None = None
+    ) -> Prediction:
+        panel, contract, rules = prepared.panel, chosen.pair.contract, chosen.rules
+        # Before the model is asked, because a refusal needs no forecast.
+        judged = rules.judge(panel, contract, recall)
+        answer = await self._tried(chosen, prepared)
+        completed = complete(panel, contract, rules.fallback, judged.replaced, answer, recall)
+        prediction = Prediction.of(chosen.pair, panel, completed, judged, rules)
+        return await self._explained(prediction, panel) if explain else prediction
+
+    async def _explained(self, prediction: Prediction, panel: FeaturePanel) -> Prediction:
+        ref = PairRef.of(prediction.pair)
+        try:
+            async with asyncio.timeout(EXPLANATION_DEADLINE_S):
+                found = await repeated(lambda: self._model.explain.remote(ref, panel))
+        except TimeoutError as error:
+            raise overdue("explanation", EXPLANATION_DEADLINE_S) from error
+        return with_explanations(prediction, _unless_refused(found))
+
+    async def _tried(self, chosen: Policies, prepared: Prepared) -> Callable[[Panel], Answers]:
+        """Return what gives the model's answers for a panel, or raises what the model raised."""
+        try:
+            if prepared.samples is None:
+                raise ValueError("the rows cannot be preprocessed")
+            whole = await self._computed(PairRef.of(chosen.pair), prepared.samples, chosen.scale)
+        except ServingError:
+            raise
+        except Exception as error:
+            failure = error
+
+            def fail(_: Panel) -> Answers:
+                raise failure
+
+            return fail
+        return lambda _: whole
+
+    async def _computed(self, ref: PairRef, samples: Samples, scale: Scale | None) -> Answers:
         # Every response is awaited here. Passed on unawaited, one whose replica died would have the call that waits for
         # it ask for it again and again until the request's deadline, and nobody could repeat what was lost.
-        ref = PairRef.of(chosen.pair)
         with self.times.timed("predict", ref.version):
-            inferred: Answers = await repeated(lambda: self._model.infer.remote(ref, prepared.samples))
+            inferred: Answers = await repeated(lambda: self._model.infer.remote(ref, samples))
         with self.times.timed("postprocess", ref.version):
-            scaled = inferred.scaled(chosen.scale)
-        answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, scaled))
-        return Prediction.of(chosen.pair, prepared.panel, answers, chosen.rules, prepared.falls_back)
+            scaled = inferred.scaled(scale)
+            answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, scaled))
+        return answers
 
     async def _swap(self) -> ReloadReport:
         previous = self._current.pair if self._current else None
         try:
             pair = await self._workers.run(self._loader.production)
-            if previous is None or previous.pair_id != pair.pair_id:
-                await asyncio.gather(*(_prepare(service, PairRef.of(pair)) for service in self._services))
-            policies = await self._policies(pair)
+            is_new = previous is None or previous.pair_id != pair.pair_id
+            policies = await (self._loaded(pair) if is_new else self._policies(pair))
         except Exception as error:
             failure = reload_failure(_raised_by_service(error), previous)
             self._reason = failure.message
             raise failure from error
         self._current = policies
+        self._challenger.changed(policies.with_policies_for)
+        self._challenger.look(policies.answering.challenger, policies.served)
         return ReloadReport(pair, previous.version if previous else None)
+
+    async def _found(self, alias: str, may_be_kept: bool) -> PairInfo:
+        return await self._finding.run(self._loader.challenger, alias, may_be_kept)
+
+    async def _loaded(self, pair: PairInfo) -> Policies:
+        """Return the policies that hold for a pair, once all replicas have loaded it."""
+        await asyncio.gather(*(_prepare(service, PairRef.of(pair)) for service in self._services))
+        return await self._policies(pair)
 
     @property
     def _services(self) -> tuple[Handle, ...]:
@@ -199,6 +284,10 @@ async def _prepare(service: Handle, ref: PairRef) -> None:
     # A plain call waits until there is a replica at all; a broadcast reaches those that are up.
     await repeated(lambda: service.prepare.remote(ref))
     await repeated(lambda: service.broadcast("prepare", ref).results_async())
+
+
+def _told_of(policies: Policies) -> Served:
+    return policies.served
 
 
 def _unless_refused(given: T | ServingError) -> T:

@@ -20,8 +20,8 @@ from mlplatform.settings import Settings
 from serving.api import build_app
 from serving.backend import Backend, ReloadReport
 from serving.errors import ServingError
+from serving.exposition import CONTENT_TYPE
 from serving.local import LOG_FORMAT, Stages
-from serving.metrics import CONTENT_TYPE
 from serving.ray_backend import RayBackend
 from serving.ray_fused import FusedBackend
 from serving.ray_peers import Peers, merged

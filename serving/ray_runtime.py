@@ -14,14 +14,18 @@ import signal
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlplatform.config import INGRESS, load_serving
 from mlplatform.settings import Settings
 from serving.ray_build import APPLICATION, application
 from serving.ray_proxy import IDLE_S, PROXY_ENVIRONMENT
+
+if TYPE_CHECKING:
+    from ray.serve import Application
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +38,15 @@ _ANSWER_S = 5.0
 
 
 @contextmanager
-def running(settings: Settings, host: str, port: int) -> Iterator[None]:
+def running(
+    settings: Settings, host: str, port: int, build: Callable[[Settings], Application] = application
+) -> Iterator[None]:
     """Serve from a Ray instance of its own while the context is open, and leave no process behind.
 
     What is in flight when the context is left is answered first.
+
+    Parameters:
+        build: returns what is served.
     """
     config = load_serving(settings.serving_config, settings)
     _check_haproxy(host)
@@ -60,7 +69,7 @@ def running(settings: Settings, host: str, port: int) -> Iterator[None]:
                 logger.info("dashboard on http://%s, for those who have %s", context.dashboard_url, hint)
             _stop_on_sigterm()
             serve.start(proxy_location="HeadOnly", http_options=_http_options(settings, host, port))
-            serve.run(application(settings), name=APPLICATION, route_prefix="/")
+            serve.run(build(settings), name=APPLICATION, route_prefix="/")
             try:
                 yield
             finally:

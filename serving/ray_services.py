@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from mlplatform.config import DatasetConfig, ObservationConfig, RequestsConfig, StalenessConfig
+from mlplatform.config import DatasetConfig, RequestsConfig, StalenessConfig
 from mlplatform.datamodule import Samples
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry import Answers
+from mlplatform.registry import Answers, FallbackPolicy
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
-from serving.backend import EntityId, Served
+from serving.backend import EntityId, Explanations, Served
 from serving.batching import Batcher
 from serving.bundle import Bundle
 from serving.concurrency import Workers
 from serving.errors import ServingError
+from serving.explain import explanations, require_explainable
 from serving.inference import read_panel, store_problem
+from serving.questions import prepare
 from serving.ray_batches import SamplesOfBundle, infer_all
 from serving.ray_versions import Loaders, PairRef, VersionCache
 from serving.rows import panel_from_rows, with_future_of_request
@@ -41,13 +40,19 @@ class Prepared:
 
     Attributes:
         panel: what was read, in original units.
-        falls_back: of shape (n,), which forecasts the last measured value replaces.
-        samples: what the model reads.
+        samples: what the model reads; `None` if it cannot be made, and something may stand in for the answers.
     """
 
     panel: FeaturePanel
-    falls_back: npt.NDArray[np.bool_]
-    samples: Samples
+    samples: Samples | None
+
+
+class Held(NamedTuple):
+    """What a replica has of a version: its pair, and threads of its own, so that one that hangs, hangs alone."""
+
+    bundle: Bundle
+    workers: Workers
+    batch: Batcher[SamplesOfBundle, Answers]
 
 
 class FeastService:
@@ -96,17 +101,17 @@ class PairService:
 
     def __init__(self, settings: Settings) -> None:
         self._loaders = Loaders(settings)
-        self._workers = Workers()
-        self._bundles: VersionCache[Bundle] = VersionCache(self._load)
+        self._bundles: VersionCache[Held] = VersionCache(self._load)
         self._loaders.preload(self._bundles.preload)
 
     async def prepare(self, ref: PairRef) -> None:
         """Load what requests for a version will need."""
         await self._bundles.get(ref)
 
-    def _load(self, ref: PairRef) -> Bundle:
+    def _load(self, ref: PairRef) -> Held:
         loader = self._loaders.of(ref)
-        return loader.load(loader.version(ref.version, ref.pair_id))
+        bundle = loader.load(loader.version(ref.version, ref.pair_id))
+        return Held(bundle, Workers(), Batcher(infer_all, LARGEST_BATCH))
 
 
 class PreprocessingService(PairService):
@@ -118,60 +123,61 @@ class PreprocessingService(PairService):
         staleness: StalenessConfig,
         dataset: DatasetConfig,
         policy: RequestsConfig,
-        observation: ObservationConfig,
+        fallback: FallbackPolicy,
     ) -> tuple[Served, RowRules]:
         """Return what clients are told about a pair, and what rows of requests may hold."""
-        bundle = await self._bundles.get(ref)
-        rules = RowRules.of(bundle.forecaster, dataset, policy, observation)
+        bundle = (await self._bundles.get(ref)).bundle
+        rules = RowRules.of(bundle.forecaster, dataset, policy, fallback)
         return replace(bundle, staleness=staleness).served(), rules
 
     async def prepare_rows(
         self, ref: PairRef, rows: Sequence[dict[str, Any]], rules: RowRules
     ) -> Prepared | ServingError:
         """Return checked raw rows of a request as the model reads them, or what to tell the client."""
-        bundle = await self._bundles.get(ref)
-        types = bundle.forecaster.preprocessor.columns
-        return await self._prepared(bundle, rules, partial(panel_from_rows, rows, bundle.pair.contract, types, rules))
+        held = await self._bundles.get(ref)
+        contract, types = held.bundle.pair.contract, held.bundle.forecaster.preprocessor.columns
+        return await _prepared(held, rules, partial(panel_from_rows, rows, contract, types, rules))
 
     async def prepare_panel(
         self, ref: PairRef, panel: FeaturePanel, future: Sequence[dict[str, Any]], rules: RowRules
     ) -> Prepared | ServingError:
         """Return a panel, with the future that a request brings, as the model reads it, or what to tell the client."""
-        bundle = await self._bundles.get(ref)
-        types = bundle.forecaster.preprocessor.columns
-        whole = partial(with_future_of_request, panel, future, bundle.pair.contract, types, rules)
-        return await self._prepared(bundle, rules, whole)
+        held = await self._bundles.get(ref)
+        contract, types = held.bundle.pair.contract, held.bundle.forecaster.preprocessor.columns
+        return await _prepared(held, rules, partial(with_future_of_request, panel, future, contract, types, rules))
 
     async def postprocess(self, ref: PairRef, answers: Answers) -> Answers:
         """Return the model's answers in original units."""
-        bundle = await self._bundles.get(ref)
-        return await self._workers.run(bundle.forecaster.postprocess_answers, answers)
+        bundle, workers, _ = await self._bundles.get(ref)
+        return await workers.run(bundle.forecaster.postprocess_answers, answers)
 
-    async def _prepared(
-        self, bundle: Bundle, rules: RowRules, read: Callable[[], FeaturePanel]
-    ) -> Prepared | ServingError:
-        def prepare() -> Prepared:
-            panel = read()
-            # Before the model is asked, because a refusal needs no forecast.
-            falls_back = rules.fallbacks(panel, bundle.pair.contract)
-            return Prepared(panel, falls_back, bundle.forecaster.preprocess(panel))
 
-        try:
-            return await self._workers.run(prepare)
-        except ServingError as error:
-            return error
+async def _prepared(held: Held, rules: RowRules, read: Callable[[], FeaturePanel]) -> Prepared | ServingError:
+    def prepare_read() -> Prepared:
+        panel = read()
+        return Prepared(panel, prepare(held.bundle.forecaster, panel, rules.fallback))
+
+    try:
+        return await held.workers.run(prepare_read)
+    except ServingError as error:
+        return error
 
 
 class ModelService(PairService):
     """Applies the model."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._batch: Batcher[SamplesOfBundle, Answers] = Batcher(infer_all, LARGEST_BATCH)
-
     async def infer(self, ref: PairRef, samples: Samples) -> Answers:
         """Return the model's answers in preprocessed space; calls that wait at the same time share a predict."""
-        bundle = await self._bundles.get(ref)
+        bundle, workers, batch = await self._bundles.get(ref)
         if bundle.is_batchable and len(samples) <= LARGEST_BATCH:
-            return await self._batch.ask(SamplesOfBundle(bundle, samples))
-        return await self._workers.run(bundle.forecaster.infer_answers, samples)
+            return await batch.ask(SamplesOfBundle(bundle, samples))
+        return await workers.run(bundle.forecaster.infer_answers, samples)
+
+    async def explain(self, ref: PairRef, panel: FeaturePanel) -> Explanations | ServingError:
+        """Return an explanation for every entity, or what to tell the client."""
+        bundle, workers, _ = await self._bundles.get(ref)
+        try:
+            require_explainable(bundle)
+            return await workers.run(explanations, bundle, panel)
+        except ServingError as error:
+            return error

@@ -1,7 +1,7 @@
 """What replicas hold per version of a pair: the reference that travels with calls, and what was loaded for it.
 
 The version to use travels with every call, so replicas can never mix two pairs: one that does not hold that version
-loads it aside, and keeps the last two.
+loads it aside, and keeps the last few.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-VERSIONS_KEPT = 2
+# Those of champion and challenger, and the ones before them.
+VERSIONS_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class PairRef:
 
 
 class VersionCache(Generic[T]):
-    """What a replica holds per version: loaded on demand, once, in a thread; an experiment's last two used are kept."""
+    """What a replica holds per version: loaded on demand, once, in a thread; the last few of an experiment are kept."""
 
     def __init__(self, load: Callable[[PairRef], T]) -> None:
         self._load = load

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.calendars import Calendar, ns_of
 from mlplatform.config import ENTITY, TIMESTAMP, StalenessConfig
 from mlplatform.datamodule import Int64, Panel
 from mlplatform.features import NOW
@@ -116,19 +117,21 @@ def with_future(
     _refuse(chain(_known_findings(rows, contract, types), _policy_findings(values, contract.known, rules, numbers)))
     entities = panel.entity_ids.tolist()
     places = {entity: position for position, entity in enumerate(entities)}
-    last = panel.timestamps[panel.offsets[1:] - 1]
-    step = np.timedelta64(contract.step_seconds, "s")
+    last = ns_of(panel.timestamps[panel.offsets[1:] - 1])
     found: dict[tuple[int, int], dict[str, Any]] = {}
     findings = []
-    for (number, row), moment in zip(rows.items(), _times(values), strict=True):
-        place = places.get(row[ENTITY])
-        ahead = 0.0 if place is None else float((moment - last[place]) / step)
-        if place is None or ahead not in range(1, contract.horizon + 1) or (place, int(ahead)) in found:
+    moments = _times(values)
+    owners = np.array([places.get(row[ENTITY], -1) for row in values], dtype=np.int64)
+    steps_ahead, is_on = contract.calendar.between(last[owners], ns_of(moments))
+    for position, (number, row) in enumerate(rows.items()):
+        place, ahead, moment = int(owners[position]), int(steps_ahead[position]), moments[position]
+        is_wanted = place >= 0 and bool(is_on[position]) and 1 <= ahead <= contract.horizon
+        if not is_wanted or (place, ahead) in found:
             expected = f"each of the {contract.horizon} steps after the entity's last row of the past, once"
             shown_moment = f"{np.datetime_as_string(moment, unit='s')}Z for entity {shown(row[ENTITY])}"
             findings.append(_finding(number, TIMESTAMP, shown_moment, expected, "send the future of what is asked for"))
         else:
-            found[place, int(ahead)] = row
+            found[place, ahead] = row
     _refuse(findings)
     steps = range(1, contract.horizon + 1)
     _refuse_unknown(
@@ -210,7 +213,7 @@ def _forecast_panel(rows: Rows, contract: Contract, types: Types, rules: RowRule
     codes, entity_ids = _entities(rows)
     times = _times(rows)
     order = np.lexsort((times, codes))
-    _refuse(_grid_findings(times, codes, entity_ids, order, contract.step_seconds))
+    _refuse(_grid_findings(times, codes, entity_ids, order, contract.calendar))
     _refuse(_length_findings(codes, entity_ids, contract))
     ends = np.cumsum(np.bincount(codes))
     chosen = order[(ends[:, None] - needed + np.arange(needed)[None, :]).reshape(-1)]
@@ -379,21 +382,22 @@ def _grid_findings(
     codes: Int64,
     entity_ids: npt.NDArray[np.generic],
     order: Int64,
-    step_seconds: int,
+    calendar: Calendar,
 ) -> Iterator[ErrorDetail]:
     """Find two rows of one entity and time, and neighbours that are not exactly one step apart."""
-    gaps = np.diff(times[order])
-    wrong = (np.diff(codes[order]) == 0) & (gaps != np.timedelta64(step_seconds, "s"))
+    moments = ns_of(times[order])
+    gaps, is_on = calendar.between(moments[:-1], moments[1:])
+    wrong = (np.diff(codes[order]) == 0) & ~((gaps == 1) & is_on)
     for position in np.flatnonzero(wrong):
         before, after = int(order[position]), int(order[position + 1])
         here, previous = (f"{np.datetime_as_string(times[row], unit='s')}Z" for row in (after, before))
         entity = shown(entity_ids.tolist()[codes[after]])
-        if gaps[position] == np.timedelta64(0, "ns"):
+        if moments[position] == moments[position + 1]:
             found, action = f"{here} twice for entity {entity} (also in row {before})", "send every time once"
         else:
             found = f"{here} next after {previous} (row {before}) for entity {entity}"
             action = "send every step of the time grid"
-        yield _finding(after, TIMESTAMP, found, f"a time step of {step_seconds} s", action)
+        yield _finding(after, TIMESTAMP, found, f"a time step of {calendar.length}", action)
 
 
 def _length_findings(codes: Int64, entity_ids: npt.NDArray[np.generic], contract: Contract) -> Iterator[ErrorDetail]:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
-from mlplatform.config import DatasetConfig, ObservationConfig, RequestsConfig
-from mlplatform.datamodule import Panel
-from mlplatform.registry import Contract, Forecaster, InputRules, Mark, judge_observed
-from serving.errors import too_little_observed
+from mlplatform.config import DatasetConfig, RequestsConfig
+from mlplatform.features.retrieval import FeaturePanel
+from mlplatform.registry import Contract, FallbackPolicy, Forecaster, InputRules, Judged, Mark, Recall, judge
+from serving.errors import too_little_observed, too_old
 from serving.names import KeyNames
 
 __all__ = ["Mark", "RowRules"]
@@ -27,12 +24,12 @@ class RowRules(InputRules):
     Attributes:
         names: what clients may call entity and time.
         policy: what becomes of what is read, but unusual.
-        observation: how much of a forecast's lookback must have been measured.
+        fallback: when a forecast is refused, or something stands in for it.
     """
 
     names: KeyNames = field(default_factory=KeyNames)
     policy: RequestsConfig = field(default_factory=RequestsConfig)
-    observation: ObservationConfig = field(default_factory=ObservationConfig)
+    fallback: FallbackPolicy = field(default_factory=FallbackPolicy)
 
     @classmethod
     def of(
@@ -40,27 +37,33 @@ class RowRules(InputRules):
         forecaster: Forecaster,
         dataset: DatasetConfig,
         policy: RequestsConfig,
-        observation: ObservationConfig,
+        fallback: FallbackPolicy,
     ) -> RowRules:
         """Return the rules of a pair, its dataset and its experiment's policies."""
         own = vars(InputRules.of_pair(forecaster, dataset))
-        return cls(**own, names=KeyNames.of(dataset), policy=policy, observation=observation)
+        return cls(**own, names=KeyNames.of(dataset), policy=policy, fallback=fallback)
 
     def allows_null(self, name: str) -> bool:
         """Return whether a null in a column is answered."""
         return self.policy.missing == "mark" and name in self.nullable
 
-    def fallbacks(self, panel: Panel, contract: Contract) -> npt.NDArray[np.bool_]:
-        """Return for which forecasts the last measured value stands in, of shape (entities,).
+    def judge(self, panel: FeaturePanel, contract: Contract, recall: Recall | None) -> Judged:
+        """Return for which forecasts something stands in before the model is asked.
+
+        Parameters:
+            recall: knows the last good forecasts.
 
         Raises:
-            ServingError: 409 that names the entities of which too little was measured, if the policy refuses them or
-                there is nothing to fall back on.
+            ServingError: 409 that names the entities whose features are too old or hardly measured, if the policy
+                refuses them or there is nothing to fall back on.
         """
-        least = self.observation.min_observed
-        judged = judge_observed(panel, contract, least, self.observation.action)
-        if judged.is_refused.any():
-            ids = panel.entity_ids.tolist()
-            found = [(ids[entity], judged.shares[entity]) for entity in np.flatnonzero(judged.is_refused)]
-            raise too_little_observed(found, least, contract.lookback)
-        return judged.falls_back
+        judged = judge(panel, contract, self.fallback, panel.is_stale, recall)
+        ids = panel.entity_ids.tolist()
+        old = [place for place, why in enumerate(judged.refused) if why == "stale"]
+        if old:
+            raise too_old(panel, old, self.fallback.max_age or "", contract.dataset)
+        low = [place for place, why in enumerate(judged.refused) if why is not None]
+        if low:
+            found = [(ids[place], judged.shares[place]) for place in low]
+            raise too_little_observed(found, self.fallback.min_observed, contract.lookback)
+        return judged

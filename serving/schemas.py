@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    StrictBool,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
@@ -72,6 +73,9 @@ class PredictionRequest(StrictRequest):
         default=None, min_length=1, max_length=_LONGEST_ID, description="production, staging, previous, latest, ..."
     )
     version: int | None = Field(default=None, ge=1, le=LARGEST_VERSION, description="Instead of an alias.")
+    explain: StrictBool = Field(
+        default=False, description="Whether every answer says why it is so; few entities at a time."
+    )
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> Self:
@@ -82,7 +86,8 @@ class PredictionRequest(StrictRequest):
     @property
     def choice(self) -> Choice:
         """Which pair is to answer."""
-        return Choice(self.alias or PRODUCTION, self.version)
+        is_named = self.alias is not None or self.version is not None
+        return Choice(self.alias or PRODUCTION, self.version, is_named=is_named)
 
 
 class EntitiesRequest(PredictionRequest):
@@ -136,6 +141,11 @@ class Answer(BaseModel):
     experiment: str
     version: int
     pair_id: str
+    arm: str = Field(
+        description="Which of the experiment's pairs answered: `production`, the challenger's alias, or `requested` "
+        "for a pair that the request chose. `mixed` if two of them did: version and pair id are those of production "
+        "then, and every entity says which one answered it."
+    )
     errors: list[ItemError] = Field(
         default=[], description="The entities without an answer; left out if there are none."
     )
@@ -150,6 +160,43 @@ class MarkAnswer(BaseModel):
     )
     column: str
     rows: int = Field(description="How many of the rows behind the answer are concerned.")
+
+
+class ShareOf(BaseModel):
+    """What one contribution is of."""
+
+    input: str = Field(description="The column; of the calendar, `event_timestamp`.")
+    kind: Literal["value", "level", "change", "mean", "known", "calendar", "step"] = Field(
+        description="`value` of a row; `level`, the last value; `change`, an earlier value less the last one; `mean`, "
+        "a trailing average less the last value; `known` at a step of the horizon; `calendar`; number of the `step`."
+    )
+    lag: int | None = Field(default=None, description="Steps before the last value.")
+    length: int | None = Field(default=None, description="Steps that are averaged.")
+    step: int | None = Field(default=None, description="Of the horizon, from 1.")
+    part: str | None = Field(default=None, description="Which part of the calendar.")
+
+
+class Shares(BaseModel):
+    """Exact Shapley values: with `base` the contributions add up to the answer, per target and step, or per class."""
+
+    method: Literal["shap"]
+    space: Literal["original", "preprocessed", "log_odds", "scores", "probability"] = Field(
+        description="In what they add up. Of classes: `log_odds` (of the logistic function), `scores` (of softmax)."
+    )
+    features: list[ShareOf]
+    base: float | dict[str, float | list[float]] = Field(
+        description="What the answer would be without features; of a forecast the last observed value is in it."
+    )
+    contributions: list[float] | dict[str, list[float] | list[list[float]]] = Field(
+        description="In the order of `features`; of a forecast one list per step."
+    )
+
+
+class Weights(BaseModel):
+    """How much of each variable a network let through."""
+
+    method: Literal["variable_selection"]
+    weights: dict[str, dict[str, float] | list[float]]
 
 
 class EntityAnswer(BaseModel):
@@ -168,6 +215,11 @@ class EntityAnswer(BaseModel):
         "without a limit, and for rows that the request itself brings."
     )
     marks: list[MarkAnswer] = Field(description="What is unusual in these rows; see `requests` of the experiment.")
+    arm: str = Field(description="Which of the experiment's pairs answered.")
+    version: int = Field(description="The version of that pair.")
+    explanation: Shares | Weights | None = Field(
+        default=None, description="Left out unless asked for; null where something stands in for the model's answer."
+    )
 
 
 class ItemError(BaseModel):
@@ -202,8 +254,12 @@ class Forecast(EntityAnswer):
         "the rest was filled or read as missing."
     )
     fallback: bool = Field(
-        description="Whether the last measured values stand in for the model's forecast, because less was measured "
-        "than `observation.min_observed` of the experiment asks for."
+        description="Whether something stands in for the model's forecast: what `serving.fallback` of the experiment "
+        "names, or the last measured values."
+    )
+    fallback_reason: Literal["stale", "too_little_observed", "model_failed", "not_finite"] | None = Field(
+        description="Why: features older than `staleness.max_age`, less measured than `observation.min_observed` asks "
+        "for, a model that failed, or one that answered NaN or infinity."
     )
     window_end: dt.datetime = Field(description="Time of the last step the forecast looked at.")
     timestamps: list[dt.datetime] = Field(description="The forecast moments, one per horizon step.")
@@ -254,6 +310,17 @@ class ModelInput(BaseModel):
     known_ahead: bool = Field(description="Whether a request brings its values over the horizon.")
 
 
+class ChallengerAnswer(BaseModel):
+    """The pair beside the one in production."""
+
+    alias: str
+    mode: Literal["split", "shadow"]
+    share: float = Field(description="Of all entities, those that it works on.")
+    version: int | None = Field(description="Null while it takes no part.")
+    pair_id: str | None
+    reason: str | None = Field(description="Why it takes no part.")
+
+
 class ModelAnswer(BaseModel):
     """What a server tells about an experiment; without a pair in production only why there is none."""
 
@@ -278,6 +345,7 @@ class ModelAnswer(BaseModel):
     inference: str | None = Field(
         default=None, description="How it answers: as fitted, or in a faster form that has the same bits."
     )
+    challenger: ChallengerAnswer | None = Field(default=None, description="Null if the experiment has none.")
 
 
 class ModelsAnswer(BaseModel):

@@ -12,9 +12,21 @@ from serving.errors import ServingError, body_too_large
 
 # What probes and scrapers ask, which seldom can bring a token, and what says nothing about the data.
 _OPEN_PATHS = frozenset(
-    {"/health/live", "/health/ready", "/health", "/ping", "/version", "/metrics", "/v2/health/live", "/v2/health/ready"}
+    {
+        "/",
+        "/health/live",
+        "/health/ready",
+        "/health",
+        "/ping",
+        "/version",
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }
 )
 _ADMIN = "/admin/"
+# The script and the style of the server's page, which asks for the token itself.
+_PAGE = "/page/"
 # On every answer: it is data for the one who asked, and nothing that a browser should guess the type of, or show in a
 # page of another site.
 SECURITY_HEADERS = (
@@ -23,6 +35,11 @@ SECURITY_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
+
+
+def is_open(path: str) -> bool:
+    """Return whether a path is answered without a token, or asks for the admin token by itself."""
+    return path in _OPEN_PATHS or path.startswith((_ADMIN, _PAGE))
 
 
 def require_admin(authorization: str | None, token: str | None) -> None:
@@ -67,7 +84,7 @@ class TokenMiddleware:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._is_open(scope["path"]) or self._has_token(scope):
+        if scope["type"] != "http" or is_open(scope["path"]) or self._has_token(scope):
             await self.app(scope, receive, send)
             return
         error = ServingError(
@@ -78,10 +95,6 @@ class TokenMiddleware:
         )
         response = await self._refuse(Request(scope, receive), error)
         await response(scope, receive, send)
-
-    @staticmethod
-    def _is_open(path: str) -> bool:
-        return path in _OPEN_PATHS or path.startswith(_ADMIN)
 
     def _has_token(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

@@ -18,6 +18,7 @@ from mlplatform.features import NOW
 from mlplatform.monitoring import PredictionLog
 from serving.admission import Admission
 from serving.answers import ages_seconds, refuse_missing_numbers, served_predictions
+from serving.arms import ArmCounts, Arms
 from serving.backend import DEFAULT, Backend, Choice, EntityId, Prediction
 from serving.bodies import BodyReader
 from serving.errors import ErrorDetail, ServingError, StaleFeaturesRefusedError, invalid, shown, unknown_model
@@ -64,6 +65,8 @@ class PredictionService:
     ) -> None:
         self.models = models
         self.admission, self.reader, self.metrics = admission, reader, metrics
+        self.arm_counts = ArmCounts()
+        self._arms = {name: self._arms_of(model) for name, model in models.items()}
 
     @property
     def default(self) -> ServedModel:
@@ -103,7 +106,13 @@ class PredictionService:
         return await self.reader.parsed(request, parse)
 
     async def from_rows(
-        self, request: Request, model: ServedModel, rows: Sequence[dict[str, Any]], choice: Choice = DEFAULT
+        self,
+        request: Request,
+        model: ServedModel,
+        rows: Sequence[dict[str, Any]],
+        choice: Choice = DEFAULT,
+        *,
+        explain: bool = False,
     ) -> Prediction:
         """Return the prediction for raw rows; it is finite.
 
@@ -111,7 +120,9 @@ class PredictionService:
             ServingError: what keeps the request from having an answer.
             ClientDisconnect: if the client left first.
         """
-        prediction = await self._admitted(request, model, partial(model.backend.predict_rows, rows, choice))
+        arms, request_id = self._arms[model.name], request.state.request_id
+        work = partial(arms.from_rows, rows, choice, request_id, explain)
+        prediction = await self._admitted(request, model, work)
         refuse_missing_numbers(prediction)
         return prediction
 
@@ -125,6 +136,7 @@ class PredictionService:
         future: Sequence[dict[str, Any]] = (),
         choice: Choice = DEFAULT,
         reports_missing: bool = False,
+        explain: bool = False,
     ) -> tuple[Prediction, list[Missing]]:
         """Return the prediction for entities of the feature store, and which of them have none.
 
@@ -139,7 +151,8 @@ class PredictionService:
         missing: list[Missing] = []
         left = list(entities)
         while True:
-            work = partial(model.backend.forecast_entities, left, time_point, future, choice)
+            arms, request_id = self._arms[model.name], request.state.request_id
+            work = partial(arms.from_entities, left, time_point, future, choice, request_id, explain)
             try:
                 prediction = await self._admitted(request, model, work)
                 refuse_missing_numbers(prediction)
@@ -181,13 +194,30 @@ class PredictionService:
         def finish() -> bytes:
             content = write(prediction)
             if is_logged:
-                model.log.append(served_predictions(prediction, request_id, now))
+                _log(model, prediction, request_id, now)
             return content
 
         small = prediction.outputs.size <= _SMALL_ANSWER_VALUES
         content = finish() if small else await self.reader.stage.run(finish)
-        self.metrics.observe_predictions(model.name, prediction.pair.version, len(prediction.outputs))
+        for part in prediction.by_pair:
+            self.metrics.observe_fallbacks(model.name, part.fallback_reasons)
+            self.metrics.observe_predictions(model.name, part.arm, part.pair.version, len(part.outputs))
         return content
+
+    async def close(self) -> None:
+        """Stop what works in the background."""
+        for arms in self._arms.values():
+            await arms.close()
+
+    def _arms_of(self, model: ServedModel) -> Arms:
+        # Half of the places: a shadow is the first to go.
+        return Arms(
+            model.name,
+            model.backend,
+            self.arm_counts,
+            partial(_log, model),
+            lambda: 2 * self.admission.in_flight > self.admission.limit,
+        )
 
     def _count(self, model: ServedModel, prediction: Prediction) -> None:
         oldest = max((age for age in ages_seconds(prediction) if age is not None), default=None)
@@ -198,6 +228,11 @@ class PredictionService:
         if isinstance(error, StaleFeaturesRefusedError):
             self.metrics.observe_feature_age(model.name, error.oldest_seconds)
             self.metrics.observe_stale(model.name, "refused", len(error.entities))
+
+
+def _log(model: ServedModel, prediction: Prediction, request_id: str, now: dt.datetime) -> None:
+    for part in prediction.by_pair:
+        model.log.append(served_predictions(part, request_id, now))
 
 
 def _check_entities(entities: Sequence[EntityId]) -> None:

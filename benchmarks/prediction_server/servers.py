@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,11 @@ def serving(command: list[str], ready: str, environ: Mapping[str, str] | None = 
             _wait(f"{server.url}{ready}")
             yield server
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            process.terminate()
             process.wait(60)
+            # Those that do not end with who started them.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def ours(experiments: str, **environ: str) -> list[str]:

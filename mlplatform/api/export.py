@@ -80,8 +80,9 @@ def answer_rows(folder: str | Path, rows: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from mlplatform.calendars import UTC, zone_of
     from mlplatform.config import ENTITY, TIMESTAMP
-    from mlplatform.data import parse_times
+    from mlplatform.data import parse_local_times
     from mlplatform.registry import Forecaster, answer_batch, checked_folder
 
     stored = {path.name: str(path) for path in Path(folder, MODEL).iterdir()}
@@ -92,5 +93,8 @@ def answer_rows(folder: str | Path, rows: str | Path) -> pd.DataFrame:
     if ENTITY in table and table[ENTITY].astype(str).str.fullmatch("0|-?[1-9][0-9]{0,17}").all():
         table[ENTITY] = table[ENTITY].astype("int64")
     if TIMESTAMP in table:
-        table[TIMESTAMP] = pd.to_datetime(parse_times(table[TIMESTAMP])[0], utc=True)
+        contract = forecaster.contract
+        zone = contract.calendar.zone if contract.task == "forecast" else zone_of(UTC)
+        times = parse_local_times(table[TIMESTAMP], table.get(ENTITY), zone).times
+        table[TIMESTAMP] = pd.to_datetime(times, utc=True)
     return answer_batch(forecaster, table)

@@ -142,10 +142,18 @@ def promote(
         ConfigError, PairNotFoundError: if there is no such experiment or version.
         PairIntegrityError, PromotionRefusedError: if something about the pair is not as it must be.
     """
+    from mlplatform.alerts import promoted, send_alert
+    from mlplatform.monitoring.retraining import hold_of
     from mlplatform.promotion import promote_version
 
     settings, store, config = _opened(experiment, settings)
-    promotion = promote_version(config, store, version, who=who or _user(), why=why, dry_run=dry_run)
+    # A reason is a person's word that the data are known to be broken.
+    hold = "" if why else hold_of(config, settings)
+    promotion = promote_version(config, store, version, who=who or _user(), why=why, dry_run=dry_run, hold=hold)
+    if promotion.promoted:
+        champion = promotion.report.champion
+        replaced = champion.version if champion else None
+        send_alert(settings, promoted(settings, experiment, promotion.candidate.version, replaced, promotion.reason))
     servers = _tell(settings) if promotion.promoted else ()
     return Change(experiment, promotion.promoted, promotion.reason, promotion.production, servers)
 
@@ -159,6 +167,7 @@ def rollback(
         ConfigError, PairNotFoundError: if there is no such experiment or version.
         PairIntegrityError: if the pair does not answer as it did when it was registered.
     """
+    from mlplatform.alerts import rolled_back, send_alert
     from mlplatform.promotion import roll_back
 
     settings, store, config = _opened(experiment, settings)
@@ -166,6 +175,7 @@ def rollback(
     done = roll_back(
         store, experiment, config.registered_name, to=version, who=asked_by, why=why or f"asked for by {asked_by}"
     )
+    send_alert(settings, rolled_back(settings, experiment, done.pair.version, done.replaced))
     replaced = f"in the place of version {done.replaced}" if done.replaced else "where none was"
     reason = f"{done.pair.name} version {done.pair.version} is in production again, {replaced}"
     return Change(experiment, True, reason, done.pair.version, _tell(settings))

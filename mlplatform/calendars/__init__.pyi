@@ -1,6 +1,6 @@
 from .base import Calendar, ns_of, times_of
 from .errors import CalendarError
-from .frequency import calendar_from_text, make_calendar
+from .frequency import calendar_from_text, calendar_of, make_calendar
 from .inference import Inferred, infer_frequency
 from .zones import UTC, Zone, zone_of
 
@@ -11,6 +11,7 @@ __all__ = [
     "Inferred",
     "Zone",
     "calendar_from_text",
+    "calendar_of",
     "infer_frequency",
     "make_calendar",
     "ns_of",

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.calendars.units import DAY_NS, Unit
-from mlplatform.calendars.zones import Zone
+from mlplatform.calendars.zones import SECOND_NS, Zone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,11 +42,20 @@ class Calendar(ABC):
     nominal_ns: int
     # Whether every step has the same length in nanoseconds, and no zone is told: as all calendars were once.
     is_plain: bool = False
+    # Whether every step has the same length in nanoseconds.
+    is_even: bool = False
 
     @property
     @abstractmethod
     def text(self) -> str:
         """All that makes the calendar, in a form that `calendar_from_text` reads."""
+
+    @property
+    def length(self) -> str:
+        """How long a step is, for people: `3600 s`, or `1 month (first day)`."""
+        if self.is_plain:
+            return f"{self.nominal_ns / SECOND_NS:g} s"
+        return self.name if self.name[0].isdigit() else f"1 {self.name}"
 
     @property
     @abstractmethod
@@ -113,9 +122,14 @@ class Calendar(ABC):
         floor = self.floor(moments)
         return np.where(floor == moments, moments, self.shift(floor, 1))
 
-    def wall(self, moments: Int64) -> Int64:
-        """Return what the clocks of the zone show at moments, in nanoseconds."""
-        return self.zone.wall(moments)
+    @property
+    def stored_text(self) -> str:
+        """The text as it is stored beside the seconds of a step, which tell all about plain steps."""
+        return "" if self.is_plain else self.text
+
+    def local(self, times: Times) -> Times:
+        """Return what the clocks of the zone show at times, as datetime64."""
+        return times if self.zone.is_utc else times_of(self.zone.wall(ns_of(times)))
 
     def window(self, ends: Int64, steps: int, after: int = 0) -> Int64:
         """Return the moments of windows by their ends, of shape (ends, steps + after), oldest first.
@@ -129,6 +143,8 @@ class Calendar(ABC):
 
 class EqualSteps(Calendar):
     """Steps of one length in nanoseconds, which are counted by a division."""
+
+    is_even = True
 
     def __init__(self, frequency: str, step: int, zone: Zone, name: str) -> None:
         self.frequency, self.zone, self.name = frequency, zone, name
@@ -149,6 +165,10 @@ class EqualSteps(Calendar):
     def shift(self, moments: Int64, steps: Int64 | int) -> Int64:
         """See `Calendar`."""
         return moments + steps * self.nominal_ns
+
+    def ahead(self, times: Times, steps: Int64 | int) -> Times:
+        """See `Calendar`."""
+        return np.asarray(times + steps * np.timedelta64(self.nominal_ns, "ns"))
 
     def between(self, anchors: Int64 | int, moments: Int64 | int) -> tuple[Int64, Bool]:
         """See `Calendar`."""

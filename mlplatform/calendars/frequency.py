@@ -21,8 +21,6 @@ from mlplatform.calendars.zones import SECOND_NS, UTC, Zone, zone_of
 
 LENGTHS = {"s": SECOND_NS, "min": 60 * SECOND_NS, "h": 3_600 * SECOND_NS, "D": DAY_NS, "W": DAYS_PER_WEEK * DAY_NS}
 NAMES = {"s": "second", "min": "minute", "h": "hour", "D": "day", "W": "week"}
-# What pandas called them before version 2.2.
-OLD_NAMES = {"S": "s", "T": "min", "H": "h", "M": "ME", "Q": "QE", "A": "YE", "Y": "YE", "AS": "YS"}
 WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 MONTHS_PER = {"M": 1, "Q": 3, "Y": 12}
@@ -80,11 +78,16 @@ def calendar_from_text(text: str) -> Calendar:
     return make_calendar(frequency, found.get("tz", UTC), found.get("weekmask", WORKING_DAYS), holidays)
 
 
+@functools.lru_cache(maxsize=256)
+def calendar_of(text: str, step_seconds: int) -> Calendar:
+    """Return the calendar of a stored text, or without one that of steps of so many seconds in UTC."""
+    return calendar_from_text(text) if text else make_calendar(f"{step_seconds}s")
+
+
 def _parts(frequency: str) -> tuple[int, str, str | None]:
     """Return number, unit and anchor of a frequency."""
     match = PATTERN.fullmatch(frequency or "")
     number, unit, anchor = match.groups() if match else ("", "", None)
-    unit = OLD_NAMES.get(unit, unit)
     is_months = unit[:-1] in MONTHS_PER and unit[-1:] in ("S", "E")
     anchors = WEEKDAYS if unit == "W" else MONTHS if is_months and unit[0] != "M" else ()
     is_known = unit in LENGTHS or unit in ("B", "C") or is_months

@@ -204,7 +204,7 @@ def train_candidate(
     """
     log = log or logging.getLogger(__name__)
     tuning = tune(config, folds, journal, log, checkpoints)
-    log.info(f"pruning saved {tuning.saved_share:.0%} of the study's compute")
+    log.info(f"{tuning.counts}; pruning saved {tuning.saved_share:.0%} of the study's compute")
     manager = fit_preprocessor(train, np.arange(train.panel.rows))
     # Transformed and cut once, for the candidate and every baseline.
     samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
@@ -270,7 +270,10 @@ def calibrate(
         return
     held_out = [(fold.validation, bounds) for fold, bounds in zip(folds, trial.bounds, strict=True)]
     try:
-        model.calibration = Calibration.fit(held_out, config.uncertainty.coverage)
+        if config.uncertainty.calibration == "auto":
+            model.calibration = Calibration.chosen(held_out, config.uncertainty.coverage, config.season)
+        else:
+            model.calibration = Calibration.fit(held_out, config.uncertainty.coverage)
     except ValueError as error:
         log.warning(f"no prediction intervals: {error}")
 

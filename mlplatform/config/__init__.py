@@ -6,6 +6,8 @@ Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths an
 """
 
 from mlplatform.config.adaptation import AdaptationConfig
+from mlplatform.config.alerts import ALERT_EVENTS, AlertChannel, AlertEvent, AlertsConfig, QuietHours
+from mlplatform.config.answering import AnsweringConfig, ChallengerConfig
 from mlplatform.config.automation import DatasetAutomation, ExperimentAutomation
 from mlplatform.config.base import (
     ENTITY,
@@ -33,6 +35,7 @@ from mlplatform.config.features import FeaturesConfig
 from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
 from mlplatform.config.loading import (
     experiment_names,
+    load_alerts,
     load_all_datasets,
     load_all_experiments,
     load_dataset,
@@ -47,6 +50,7 @@ from mlplatform.config.observation import ObservationConfig
 from mlplatform.config.preprocessing import PreprocessingConfig, StepConfig, preprocessing_context
 from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
+from mlplatform.config.retraining import RetrainConfig
 from mlplatform.config.serving import DEPLOYMENTS, INGRESS, AutoscalingConfig, DeploymentConfig, ServingConfig
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
@@ -54,6 +58,7 @@ from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
 from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
+    "ALERT_EVENTS",
     "DEPLOYMENTS",
     "ENTITY",
     "INGRESS",
@@ -62,8 +67,13 @@ __all__ = [
     "TIMESTAMP",
     "VERSION_GROUPS",
     "AdaptationConfig",
+    "AlertChannel",
+    "AlertEvent",
+    "AlertsConfig",
     "AllowedVersions",
+    "AnsweringConfig",
     "AutoscalingConfig",
+    "ChallengerConfig",
     "ColumnConfig",
     "ConfigError",
     "DatasetAutomation",
@@ -85,7 +95,9 @@ __all__ = [
     "PluginConfig",
     "PreprocessingConfig",
     "PromotionConfig",
+    "QuietHours",
     "RequestsConfig",
+    "RetrainConfig",
     "SearchDimension",
     "ServingConfig",
     "SourceConfig",
@@ -102,6 +114,7 @@ __all__ = [
     "check_conditions",
     "check_source",
     "experiment_names",
+    "load_alerts",
     "load_all_datasets",
     "load_all_experiments",
     "load_dataset",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -18,19 +18,25 @@ IntervalSeconds = Annotated[int, Field(ge=5)]
 
 
 class DatasetAutomation(Frozen):
-    """When the schedule and the sensor of a dataset run, once they are turned on. Crons are in UTC."""
+    """When the schedule and the sensor of a dataset run, once they are turned on. Crons are in UTC.
+
+    `running` names those that are on from the start, until someone turns them off in the Dagster page.
+    """
 
     materialize_cron: Cron = "5 * * * *"
     new_data_interval_s: IntervalSeconds = 60
+    running: tuple[Literal["materialize", "new_data"], ...] = ()
 
 
 class ExperimentAutomation(Frozen):
     """When the schedules and the sensor of an experiment run, once they are turned on. Crons are in UTC.
 
+    `running` names those that are on from the start, until someone turns them off in the Dagster page;
     `first_report_day` is the first day that a drift report can be asked for.
     """
 
     monitor_cron: Cron = "15 4 * * *"
     forecast_cron: Cron = "30 5 * * *"
     drift_interval_s: IntervalSeconds = 60
+    running: tuple[Literal["monitor", "forecast", "drift"], ...] = ()
     first_report_day: dt.date = dt.date(2024, 1, 1)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from mlplatform.calendars import UTC, Calendar, make_calendar, zone_of
 from mlplatform.config.automation import DatasetAutomation, Owners, Tags
 from mlplatform.config.base import ENTITY, NAME_PATTERN, TIMESTAMP, ConfigError, Frozen, Period, time_step
 from mlplatform.config.rules import params_mistakes, plugin_mistakes
@@ -21,6 +22,12 @@ CREDENTIALS_IN_URI = re.compile(
 )
 
 EntityType = Literal["auto", "string", "integer"]
+
+WORKING_DAYS = "1111100"
+# Steps at least as long lie in files of a year, or of a month.
+LONG_STEP, MIDDLE_STEP = dt.timedelta(hours=6), dt.timedelta(minutes=5)
+# Rows of one step less may have nothing between them, however long steps are.
+STEPS_WITHOUT_A_ROW = 4
 
 
 class ColumnConfig(Frozen):
@@ -70,6 +77,10 @@ class SourceConfig(Frozen):
 class DatasetConfig(Frozen):
     """A dataset: its source, its columns, and for time series its grid.
 
+    `frequency` is the time step: `15min`, `h`, `D`, `B`, `W-MON`, `MS`, `QE`, `YS`, or several of them, such as `2W`;
+    `C` are the working days of `weekmask` (seven characters, Monday first) that are not `holidays`. `timezone` is the
+    zone of times that tell none, and whose days, weeks and months count.
+
     `window_steps` is the length of the window kept in the online store, in steps of `frequency`; it bounds the lookback
     that an experiment on this dataset can ask for. `partition` is the stretch of time that one file of the raw and the
     feature table holds: what an increment rewrites; by default it follows from the frequency. Rows more than
@@ -83,6 +94,9 @@ class DatasetConfig(Frozen):
     entity_column: str | None = None
     entity_type: EntityType = "auto"
     frequency: str | None = None
+    timezone: str = Field(default=UTC, exclude_if=lambda zone: zone == UTC)
+    weekmask: str = Field(default=WORKING_DAYS, exclude_if=lambda mask: mask == WORKING_DAYS)
+    holidays: tuple[dt.date, ...] = Field(default=(), exclude_if=lambda days: not days)
     window_steps: int = Field(default=720, ge=0)
     partition: Period | None = None
     future_tolerance: str = "1D"
@@ -102,7 +116,7 @@ class DatasetConfig(Frozen):
                     raise ValueError(f"{key} is missing; a dataset of kind timeseries needs it")
             if self.window_steps < 1:
                 raise ValueError(f"window_steps must be at least 1 for kind timeseries, but is {self.window_steps}")
-            time_step(self.frequency)
+        _ = self.calendar if self.kind == "timeseries" else zone_of(self.timezone)
         for key in ("future_tolerance", "max_gap"):
             time_step(getattr(self, key), key)
         reserved = {name for name in self.columns if name.lower() in (ENTITY, TIMESTAMP)}
@@ -131,27 +145,29 @@ class DatasetConfig(Frozen):
 
     @property
     def longest_gap(self) -> dt.timedelta:
-        """How long nothing may be between the rows of a dataset."""
-        return time_step(self.max_gap, "max_gap")
+        """How long nothing may be between the rows of a dataset: `max_gap`, or a few steps if they are longer."""
+        longest = time_step(self.max_gap, "max_gap")
+        return longest if self.kind != "timeseries" else max(longest, STEPS_WITHOUT_A_ROW * self.nominal_step)
 
     @property
-    def step(self) -> dt.timedelta:
-        """Length of one time step."""
-        return time_step(self.frequency)
+    def calendar(self) -> Calendar:
+        """What counts the steps of a time series."""
+        days = tuple(day.isoformat() for day in self.holidays)
+        return make_calendar(self.frequency or "", self.timezone, self.weekmask, days)
 
     @property
-    def step_ns(self) -> int:
-        """Length of one time step in nanoseconds, the unit that times are calculated in."""
-        return self.step // dt.timedelta(microseconds=1) * 1000
+    def nominal_step(self) -> dt.timedelta:
+        """How long a time step is in the mean: for bounds and descriptions, never to count with."""
+        return dt.timedelta(microseconds=self.calendar.nominal_ns // 1000)
 
     @property
     def period(self) -> Period:
         """The stretch of time that one file of the raw and the feature table holds."""
         if self.partition is not None:
             return self.partition
-        if self.kind != "timeseries" or self.step >= dt.timedelta(hours=6):
+        if self.kind != "timeseries" or self.nominal_step >= LONG_STEP:
             return "year"
-        return "month" if self.step >= dt.timedelta(minutes=5) else "day"
+        return "month" if self.nominal_step >= MIDDLE_STEP else "day"
 
     @property
     def float_columns(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from mlplatform.config.adaptation import AdaptationConfig
+from mlplatform.config.answering import AnsweringConfig
 from mlplatform.config.automation import ExperimentAutomation, Owners, Tags
 from mlplatform.config.base import NAME_PATTERN, ConfigError, Frozen, PluginConfig, Task
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
@@ -56,6 +57,7 @@ class ExperimentConfig(Frozen):
     staleness: StalenessConfig = StalenessConfig()
     requests: RequestsConfig = RequestsConfig()
     observation: ObservationConfig = ObservationConfig()
+    serving: AnsweringConfig = AnsweringConfig()
     forecasts: ForecastsConfig = ForecastsConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
@@ -125,6 +127,8 @@ class ExperimentConfig(Frozen):
         if self.dataset.entity_type == "auto":
             # As ids were made before there was the setting; folds and studies of then stay valid.
             del values["dataset"]["entity_type"]
+        if self.preprocessing.scaling == "none":
+            del values["preprocessing"]["scaling"]
         # Digests of folds that were stored before there was a choice are those of today's default.
         if self.split.membership == "identity":
             del values["split"]["membership"]
@@ -219,6 +223,8 @@ def _tabular_mistakes(config: ExperimentConfig) -> Iterator[str]:
             f"truth.labels_from_dataset is set, but dataset {dataset.name!r} has no entity_column by which its rows "
             "could belong to predictions; send labels to POST /feedback instead"
         )
+    if config.serving.fallback != "none":
+        yield f"serving.fallback is {config.serving.fallback!r}, but only a forecast can fall back; leave it out"
     if dataset.kind != "tabular":
         yield f"task {config.task!r} needs a dataset of kind tabular, but {dataset.name!r} is timeseries"
     if len(config.targets) != 1:

@@ -7,16 +7,20 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from mlplatform.config.alerts import AlertsConfig
 from mlplatform.config.base import ConfigError
 from mlplatform.config.composition import compose, require_folders, state_of_files
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
 from mlplatform.config.experiment import ExperimentConfig, parse_experiment
 from mlplatform.config.messages import lines_of
 from mlplatform.config.serving import ServingConfig
-from mlplatform.settings import Settings
+from mlplatform.settings import PACKAGED_CONF, Settings
+
+# The packaged options of these groups are examples; those of the others are what experiments are made of.
+EXAMPLES = ("experiment", "dataset")
 
 Loaded = TypeVar("Loaded", ExperimentConfig, DatasetConfig)
-Single = TypeVar("Single", DatasetConfig, ServingConfig)
+Single = TypeVar("Single", DatasetConfig, ServingConfig, AlertsConfig)
 
 
 def experiment_names(settings: Settings | None = None) -> tuple[str, ...]:
@@ -25,8 +29,11 @@ def experiment_names(settings: Settings | None = None) -> tuple[str, ...]:
 
 
 def options(group: str, settings: Settings | None = None) -> tuple[str, ...]:
-    """Return the options of a configuration group, sorted."""
-    folders = (settings or Settings.from_env()).conf_dirs
+    """Return the options of a configuration group, sorted; without the packaged examples if those are not wanted."""
+    settings = settings or Settings.from_env()
+    folders = settings.conf_dirs
+    if group in EXAMPLES and not settings.has_examples:
+        folders = tuple(folder for folder in folders if folder != PACKAGED_CONF)
     paths = (path for folder in folders for path in (folder / group).glob("*.yaml"))
     # Editors leave hidden files beside the one they have open.
     return tuple(sorted({path.stem for path in paths if not path.name.startswith(".")}))
@@ -133,6 +140,15 @@ def load_serving(name: str = "default", settings: Settings | None = None) -> Ser
         ConfigError: if there is no such option or its file cannot be used.
     """
     return _file("serving", name, ServingConfig, settings or Settings.from_env())
+
+
+def load_alerts(name: str = "default", settings: Settings | None = None) -> AlertsConfig:
+    """Read and validate the option `name` of the group `alerts`: who is told of what.
+
+    Raises:
+        ConfigError: if there is no such option or its file cannot be used.
+    """
+    return _file("alerts", name, AlertsConfig, settings or Settings.from_env())
 
 
 def _file(group: str, name: str, model: type[Single], settings: Settings) -> Single:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mlplatform.config.base import Frozen, time_step
+from mlplatform.config.retraining import RetrainConfig
 
 
 class DriftConfig(Frozen):
@@ -17,6 +18,7 @@ class DriftConfig(Frozen):
     suspect anything while nothing changed. `min_effect` is the least change of level that matters, in standard
     deviations of the training rows, `min_missing` the least rise of the share of missing values. `test` compares
     shapes; its distance and the `quantile` of those between training stretches stand in the report for information.
+    `cooldown_hours` is the least time between two training runs that drift asks for; the rest of that is in `retrain`.
     """
 
     test: str = "wasserstein"
@@ -28,6 +30,22 @@ class DriftConfig(Frozen):
     error_ratio: float = Field(default=1.5, gt=1)
     min_predictions: int = Field(default=24, ge=1)
     cooldown_hours: float = Field(default=24.0, ge=0)
+    retrain: RetrainConfig = RetrainConfig()
+
+    @model_validator(mode="after")
+    def _thresholds(self) -> DriftConfig:
+        if self.clear_error_ratio > self.error_ratio:
+            raise ValueError(
+                f"retrain.clear_error_ratio is {self.clear_error_ratio:g}, above error_ratio, {self.error_ratio:g}: "
+                "errors would be on and off at once; lower it"
+            )
+        return self
+
+    @property
+    def clear_error_ratio(self) -> float:
+        """The ratio to the reference error up to which served errors count as ordinary again."""
+        given = self.retrain.clear_error_ratio
+        return (1.0 + self.error_ratio) / 2.0 if given is None else given
 
 
 class StalenessConfig(Frozen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -21,9 +21,16 @@ class StepConfig(Frozen):
 
 
 class PreprocessingConfig(Frozen):
-    """The steps of the TransformManager, in order."""
+    """The steps of the TransformManager, in order, and how series of different level are made alike.
+
+    `scaling: window` lets the model of a forecast scale every window by itself: measured numbers come to it in their
+    own units, steps that know one level for all series (scales, clips, imputed constants) are left out for them, and
+    what is missing counts as unchanged. `auto` does so where more than one series is trained on. `none` scales all
+    series alike.
+    """
 
     steps: tuple[StepConfig, ...] = ()
+    scaling: Literal["none", "auto", "window"] = "none"
 
 
 def preprocessing_context(preprocessing: PreprocessingConfig) -> int:

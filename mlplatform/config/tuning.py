@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from mlplatform.config.base import Frozen
@@ -17,8 +19,10 @@ class TuningConfig(Frozen):
     `executor` names what runs the trials; by default one after another, each on all cores. Of an executor that runs
     several at a time, `workers` is their number, by default one per core.
 
-    A trial reports after every epoch (networks) or booster (direct multi-horizon XGBoost) and after every fold.
-    `pruner_startup_trials` run to the end before any is pruned, and none is pruned in its first `warmup_steps` reports.
+    A trial reports after every fold, and with `prune_at: step` also after every epoch (networks) or booster (direct
+    multi-horizon XGBoost). It is compared with what other trials reported at the same point: at the end of a fold all
+    have spent what their parameters take, while after equally many epochs slow learners, which often end best, are
+    behind. `pruner_startup_trials` run to the end before any is pruned, and none in its first `warmup_steps` reports.
 
     The configuration itself is kept unless the best trial gains more than `standard_errors` standard errors of the gain
     over the folds; with 0 the best trial is always chosen.
@@ -30,6 +34,7 @@ class TuningConfig(Frozen):
     min_improvement: float = Field(default=0.0, ge=0, lt=1)
     executor: str = "inline"
     workers: int | None = Field(default=None, ge=1)
+    prune_at: Literal["fold", "step"] = "step"
     pruner_startup_trials: int = Field(default=3, ge=0)
     warmup_steps: int = Field(default=0, ge=0)
     standard_errors: float = Field(default=0.0, ge=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,10 +15,14 @@ class UncertaintyConfig(Frozen):
     `coverage` is the share of truths that the intervals are meant to cover; `null` makes none. They are calibrated on
     the held-out folds for every family. With `quantiles`, ascending and in pairs around 0.5, a family that can is
     fitted to these quantiles instead of the mean; its point prediction is the median.
+
+    `calibration: auto` chooses on the folds whether the bounds have margins of their own and what windows are measured
+    by, and weighs later folds more; `symmetric` has one margin for both bounds.
     """
 
     coverage: float | None = Field(default=0.8, gt=0, lt=1)
     quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    calibration: Literal["symmetric", "auto"] = "symmetric"
 
     @model_validator(mode="after")
     def _pairs_around_the_median(self) -> UncertaintyConfig:

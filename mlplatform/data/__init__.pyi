@@ -1,5 +1,6 @@
 from .errors import DataError, SourceUnavailableError
-from .parsing import parse_times
+from .news import source_news
+from .parsing import parse_local_times, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
 from .validation import REASON, SINGLE_ENTITY, TIMELESS, Basis, Validated, off_grid_reason, validate
@@ -19,8 +20,10 @@ __all__ = [
     "ingest",
     "off_grid_reason",
     "open_raw",
+    "parse_local_times",
     "parse_times",
     "read_raw",
     "require_raw",
+    "source_news",
     "validate",
 ]

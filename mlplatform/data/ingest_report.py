@@ -82,7 +82,8 @@ def describe(
 def _missing_steps(spans: pd.DataFrame, rows: int, dataset: DatasetConfig) -> int:
     if dataset.kind != "timeseries":
         return 0
-    return int(((spans[LAST] - spans[FIRST]) // dataset.step_ns + 1).sum()) - rows
+    first, last = (spans[name].to_numpy(dtype=np.int64) for name in (FIRST, LAST))
+    return int((dataset.calendar.steps(first, last) + 1).sum()) - rows
 
 
 def _ranges(state: RawState, rows: int, dataset: DatasetConfig) -> dict[str, dict[str, float | None]]:

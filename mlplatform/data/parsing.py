@@ -10,14 +10,16 @@ import numbers
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pandas.api import types
 
+from mlplatform.calendars import Zone, ns_of, times_of
 from mlplatform.config import EntityType
+from mlplatform.data.local_times import Seen, localise
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
@@ -48,6 +50,59 @@ def parse_numbers(values: pd.Series) -> tuple[Float64, Bool]:
         parsed[~readable] = np.nan
         return parsed, present & np.isnan(parsed)
     return np.full(len(values), np.nan), present
+
+
+class ParsedTimes(NamedTuple):
+    """Times of cells.
+
+    Attributes:
+        times: of shape (rows,), datetime64[ns] in UTC; NaT where missing or unreadable.
+        faulty: cells that are not times.
+        doubtful: times that no clock of the zone shows, whose place another row of the entity has.
+        seen: for the batch that follows, see `local_times`.
+    """
+
+    times: Times
+    faulty: Bool
+    doubtful: Bool
+    seen: Seen
+
+
+def parse_local_times(values: pd.Series, entities: pd.Series | None, zone: Zone, seen: Seen = ()) -> ParsedTimes:
+    """Return times as `parse_times` does, but those that tell no zone in local time.
+
+    Parameters:
+        entities: of shape (rows,), whose each row is; `None` if there is but one.
+        seen: what the batch before returned.
+    """
+    times, faulty = parse_times(values)
+    doubtful = np.zeros(len(values), dtype=bool)
+    naive = np.zeros(len(values), dtype=bool) if zone.is_utc else _are_naive(values) & ~np.isnat(times)
+    if not naive.any():
+        return ParsedTimes(times, faulty, doubtful, seen)
+    codes = np.zeros(len(values), dtype=object) if entities is None else entities.astype(object).to_numpy()
+    found = localise(ns_of(times[naive]), codes[naive], zone, seen)
+    times = times.copy()
+    times[naive] = times_of(found.moments)
+    doubtful[naive] = found.skipped
+    if doubtful.any():
+        keys = pd.DataFrame({"entity": codes, "time": times})
+        taken = keys[~doubtful & ~np.isnat(times)]
+        doubtful &= pd.MultiIndex.from_frame(keys).isin(pd.MultiIndex.from_frame(taken))
+    return ParsedTimes(times, faulty, doubtful, found.seen)
+
+
+def _are_naive(values: pd.Series) -> Bool:
+    """Return which times tell no zone."""
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        return np.zeros(len(values), dtype=bool)
+    if types.is_datetime64_dtype(values):
+        return np.ones(len(values), dtype=bool)
+    return ~np.fromiter((_tells_zone(cell) for cell in values.astype(object)), dtype=bool, count=len(values))
+
+
+def _tells_zone(cell: object) -> bool:
+    return _has_zone(cell) or (isinstance(cell, dt.datetime) and cell.tzinfo is not None)
 
 
 def parse_times(values: pd.Series) -> tuple[Times, Bool]:

@@ -21,6 +21,7 @@ from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.data.errors import DataError
 from mlplatform.data.ingest_report import IngestReport, describe
 from mlplatform.data.intake import Intake
+from mlplatform.data.news import note_fingerprint, take_fingerprint
 from mlplatform.data.raw_table import (
     QUARANTINE_FOLDER,
     SPANS_FILE,
@@ -76,10 +77,14 @@ def ingest(
     link = raw_link(dataset, settings)
     with table_lock(link), _own_folder(link.parent / f"{link.name}.intake") as folder:
         writer = _Writer(dataset, settings, folder)
+        # Taken before reading, so that whatever arrives meanwhile is news.
+        fingerprint = take_fingerprint(source, dataset, settings)
         if isinstance(source, IncrementalSource) and source.is_incremental(dataset, settings):
             writer.add_new(source, full, on_rows or _ignore, should_stop or _never)
         else:
             writer.replace_all(source, on_rows or _ignore)
+        if not (should_stop or _never)():
+            note_fingerprint(fingerprint, dataset, settings)
         report = writer.report()
     logger.info("Dataset %s: %d rows stored, %d quarantined", dataset.name, report.rows, report.quarantined)
     return report

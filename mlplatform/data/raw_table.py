@@ -164,6 +164,8 @@ def raw_shape(dataset: DatasetConfig) -> dict[str, Any]:
         "period": dataset.period,
         "columns": columns,
     }
+    # What came later stands there only if it says something, so that tables of before agree.
+    shape |= dataset.model_dump(mode="json", include={"timezone", "weekmask", "holidays"})
     # Tables stored before there was the setting were made as `auto` makes them.
     return shape if dataset.entity_type == "auto" else {**shape, "entity_type": dataset.entity_type}
 

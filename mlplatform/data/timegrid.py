@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlplatform.calendars import Calendar, ns_of
 from mlplatform.config import ENTITY, TIMESTAMP
 
 Bool = npt.NDArray[np.bool_]
@@ -52,26 +52,22 @@ def find_duplicates(frame: pd.DataFrame, values: list[str]) -> Duplicates:
     return Duplicates(rows[is_equal], rows[~is_equal], first[later][~is_equal])
 
 
-def grid_phase(times: npt.NDArray[np.datetime64], step: dt.timedelta) -> int | None:
-    """Return the phase of the frequency grid, in nanoseconds from a multiple of the step; `None` without any time.
+def grid_phase(times: npt.NDArray[np.datetime64], calendar: Calendar) -> int | None:
+    """Return the phase of the frequency grid, as the calendar counts phases; `None` if no time is on any grid.
 
     It is the phase that most rows have, so hourly data taken at half past are on a grid as well.
     """
-    known, counts = np.unique(_phases(times[~np.isnat(times)], step), return_counts=True)
+    phases = calendar.phases(ns_of(times[~np.isnat(times)]))
+    known, counts = np.unique(phases[phases >= 0], return_counts=True)
     return int(known[np.argmax(counts)]) if len(known) else None
 
 
-def off_grid(times: npt.NDArray[np.datetime64], step: dt.timedelta, phase: int) -> Bool:
-    """Return where a time is not on the grid of a step and phase, of shape (rows,); missing times are not off it."""
+def off_grid(times: npt.NDArray[np.datetime64], calendar: Calendar, phase: int | None) -> Bool:
+    """Return where a time is not on the grid of a phase, of shape (rows,); missing times are not off it."""
     is_time = ~np.isnat(times)
     result = np.zeros(len(times), dtype=bool)
-    result[is_time] = _phases(times[is_time], step) != phase
+    result[is_time] = True if phase is None else ~calendar.is_on(ns_of(times[is_time]), phase)
     return result
-
-
-def _phases(times: npt.NDArray[np.datetime64], step: dt.timedelta) -> Int64:
-    # numpy's remainder takes the sign of the step, so times before 1970 have a phase of zero or more as well.
-    return times.astype("datetime64[ns]").astype(np.int64) % np.timedelta64(step, "ns").astype(np.int64)
 
 
 def count_out_of_order(frame: pd.DataFrame) -> int:

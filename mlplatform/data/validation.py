@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlplatform.calendars import zone_of
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.data.columns import require_columns
 from mlplatform.data.errors import DataError
 from mlplatform.data.faults import Faults
-from mlplatform.data.parsing import parse_categories, parse_entities, parse_numbers, parse_times
+from mlplatform.data.local_times import Seen
+from mlplatform.data.parsing import parse_categories, parse_entities, parse_local_times, parse_numbers
 from mlplatform.data.plausible_times import judge_times
 from mlplatform.data.schema import check_values
 from mlplatform.data.timegrid import count_out_of_order, find_duplicates, grid_phase, off_grid
@@ -40,13 +42,15 @@ class Basis:
 
     Attributes:
         text_ids: whether entity ids are text; otherwise they are whole numbers.
-        phase_ns: phase of the frequency grid, in nanoseconds from a multiple of the step.
+        phase_ns: phase of the frequency grid, as the dataset's calendar counts phases.
         span_ns: first and last time, in nanoseconds since 1970 UTC.
+        seen: entities and local times of the newest hour that came twice, where times tell no zone.
     """
 
     text_ids: bool | None = None
     phase_ns: int | None = None
     span_ns: tuple[int, int] | None = None
+    seen: Seen = ()
 
 
 @dataclass(frozen=True)
@@ -213,13 +217,11 @@ def _parse(
     frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults, basis: Basis, first_row: int
 ) -> tuple[pd.DataFrame, Basis]:
     """Return the canonical columns of all rows, numbers still as float64, and note the cells that are bad."""
-    times = _timestamps(frame, dataset, faults)
+    times, seen = _timestamps(frame, dataset, faults, basis)
     phase, span = basis.phase_ns, _note_implausible(times, dataset, faults, basis)
     if dataset.kind == "timeseries":
-        phase = grid_phase(times, dataset.step) if phase is None else phase
-        if phase is not None:
-            is_off = off_grid(times, dataset.step, phase)
-            faults.add(off_grid_reason(dataset), is_off)
+        phase = grid_phase(times, dataset.calendar) if phase is None else phase
+        faults.add(off_grid_reason(dataset), off_grid(times, dataset.calendar, phase))
     ids = _entities(frame, dataset, faults, basis, first_row)
     columns: dict[str, npt.NDArray[Any]] = {ENTITY: ids, TIMESTAMP: times}
     is_unparsed = {}
@@ -233,7 +235,7 @@ def _parse(
     canonical = pd.DataFrame(columns)
     check_values(canonical, dataset, is_unparsed, faults)
     text_ids = ids.dtype == object if len(frame) else basis.text_ids
-    return canonical, Basis(text_ids=text_ids, phase_ns=phase, span_ns=span)
+    return canonical, Basis(text_ids=text_ids, phase_ns=phase, span_ns=span, seen=seen)
 
 
 def _entities(
@@ -252,14 +254,18 @@ def _entities(
     return ids.values
 
 
-def _timestamps(frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults) -> npt.NDArray[np.datetime64]:
+def _timestamps(
+    frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults, basis: Basis
+) -> tuple[npt.NDArray[np.datetime64], Seen]:
     if dataset.time_column is None:
-        return np.full(len(frame), TIMELESS)
+        return np.full(len(frame), TIMELESS), basis.seen
     values = frame[dataset.time_column]
-    times, is_faulty = parse_times(values)
+    entities = None if dataset.entity_column is None else frame[dataset.entity_column]
+    parsed = parse_local_times(values, entities, zone_of(dataset.timezone), basis.seen)
     faults.add(f"{dataset.time_column}: missing", values.isna().to_numpy())
-    faults.add(f"{dataset.time_column}: not an ISO 8601 time of the years 1678 to 2261", is_faulty)
-    return times
+    faults.add(f"{dataset.time_column}: not an ISO 8601 time of the years 1678 to 2261", parsed.faulty)
+    faults.add(f"{dataset.time_column}: a time that the clocks of {dataset.timezone} skipped", parsed.doubtful)
+    return parsed.times, parsed.seen
 
 
 def _note_implausible(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from mlplatform.calendars import Calendar, ns_of
 from mlplatform.config import ENTITY, ExperimentConfig, PluginConfig
 from mlplatform.datamodule.identity import Digests
 from mlplatform.datamodule.panel import Int64
@@ -40,12 +41,13 @@ class SampleIndex:
     Attributes:
         samples: row of every sample (for forecasts: its origin), of shape (samples,).
         timestamps: time of every row, of shape (rows,).
-        step: length of a time step.
+        step: length of a time step, in the mean.
         horizon: output steps of a forecast, 0 for tabular data.
         labels: class of every row, of shape (rows,), or None.
         groups: group of every row, of shape (rows,), or None; a splitter by groups keeps each on one side of a fold.
         identities: digest of every row, of shape (rows,), which is what a fold depends on, and not on the row's number;
             equal digests are copies of a row. None where rows have no identity but their number.
+        calendar: what counts the steps; None if all have the length `step`.
     """
 
     samples: Int64
@@ -55,6 +57,19 @@ class SampleIndex:
     labels: npt.NDArray[np.generic] | None = None
     groups: npt.NDArray[np.generic] | None = None
     identities: Digests | None = None
+    calendar: Calendar | None = None
+
+    def ahead(self, times: npt.NDArray[np.datetime64], steps: int) -> npt.NDArray[np.datetime64]:
+        """Return the times so many steps after times of the index; before them, if the number is negative."""
+        return times + steps * self.step if self.calendar is None else self.calendar.ahead(times, steps)
+
+    @property
+    def span(self) -> int:
+        """Steps from the first to the last time, both counted."""
+        first, last = self.timestamps.min(keepdims=True), self.timestamps.max(keepdims=True)
+        if self.calendar is None:
+            return int(np.round((last - first) / self.step)[0]) + 1
+        return int(self.calendar.steps(ns_of(first), ns_of(last))[0]) + 1
 
 
 @dataclass(frozen=True)

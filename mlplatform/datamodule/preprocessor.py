@@ -13,5 +13,9 @@ class Preprocessor(Protocol):
     def classes(self, column: str) -> tuple[str, ...]:
         """Return the categories of a label-encoded column in code order."""
 
+    @property
+    def windowed(self) -> tuple[str, ...]:
+        """The columns that come as they are, because models scale them window by window."""
+
     def invert(self, values: Float32, column: str) -> Float32:
         """Map preprocessed values of a column, of any shape, back to original units."""

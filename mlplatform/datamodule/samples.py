@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.calendars import Calendar, calendar_of
 from mlplatform.datamodule.panel import Float32, Int64, Panel
 
 
@@ -30,7 +31,8 @@ class WindowSamples:
         horizon: output steps.
         known: positions in `channels` of the columns whose values over the horizon may be read.
         static: positions in `channels` of the columns that are constant per entity.
-        step_seconds: length of a time step, for the times of the horizon.
+        step_seconds: length of a time step, in the mean, for the times of the horizon.
+        calendar_text: what counts the steps, if it is not their seconds.
         cache: derived data a model wants to keep for as long as these samples live (for example a quantised matrix).
     """
 
@@ -45,9 +47,15 @@ class WindowSamples:
     static: tuple[int, ...] = ()
     step_seconds: int = 0
     cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    calendar_text: str = ""
 
     def __len__(self) -> int:
         return len(self.origins)
+
+    @property
+    def calendar(self) -> Calendar:
+        """What counts the steps."""
+        return calendar_of(self.calendar_text, self.step_seconds)
 
     def select(self, chosen: npt.NDArray[Any]) -> WindowSamples:
         """Return the samples at the given positions (or where the mask is true)."""

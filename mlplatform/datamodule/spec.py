@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlplatform.calendars import Calendar, calendar_of
 from mlplatform.config import Task
 
 
@@ -19,12 +20,16 @@ class ModelSpec:
         targets: positions of the targets in `channels` (forecast only).
         lookback, horizon: window lengths in steps (forecast only).
         classes: number of classes (classification only).
-        step_seconds: length of a time step (forecast only).
+        step_seconds: length of a time step, in the mean (forecast only).
+        calendar_text: what counts the steps, if it is not their seconds (see `mlplatform.calendars`).
         known: positions in `channels` of the columns whose values over the horizon are known (forecast only).
         static: positions in `channels` of the columns that are constant per entity (forecast only).
         cardinalities: number of categories of every channel, 0 for a number; codes run from 0, and -1 stands for a
             category that training did not see. Empty if all channels are numbers.
         quantiles: levels that the model is fitted to, ascending; empty for a point prediction.
+        scaling: `window` if measured numbers come as they are and every window is scaled by itself; empty if they were
+            scaled beforehand.
+        season: length of the season in steps (forecast only); 0 where it is not told.
     """
 
     task: Task
@@ -38,6 +43,14 @@ class ModelSpec:
     static: tuple[int, ...] = ()
     cardinalities: tuple[int, ...] = ()
     quantiles: tuple[float, ...] = ()
+    scaling: str = ""
+    season: int = 0
+    calendar_text: str = ""
+
+    @property
+    def calendar(self) -> Calendar:
+        """What counts the steps."""
+        return calendar_of(self.calendar_text, self.step_seconds)
 
     def quantile_position(self, level: float) -> int:
         """Return the position of a level in `quantiles`.
@@ -49,6 +62,14 @@ class ModelSpec:
             if abs(known - level) < 1e-6:
                 return position
         raise ValueError(f"quantile {level} is not among {self.quantiles}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as JSON values; what came later stands there only if it says something, so digests stay."""
+        values = dict(vars(self))
+        for key in ("scaling", "season", "calendar_text"):
+            if not values[key]:
+                del values[key]
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:

@@ -294,22 +294,25 @@ def _borders(
     """Return [first time stamp, time stamp after the last) of every part."""
     if history.empty:
         raise SplitError(f"dataset {dataset.name!r} has no rows up to {split.as_of}; nothing can be split")
-    step = pd.Timedelta(dataset.step)
-    begin, end = history[TIMESTAMP].min(), history[TIMESTAMP].max() + step
+    calendar = dataset.calendar
+    begin, newest = history[TIMESTAMP].min(), history[TIMESTAMP].max()
     assert split.reference_steps is not None
     sizes = {REFERENCE: split.reference_steps, **{f"test_{name}": n for name, n in split.test_steps.items()}}
-    held_out = sum(sizes.values()) * step
-    cursor = begin + split.train_steps * step if split.train_steps is not None else end - held_out
-    if cursor <= begin or cursor + held_out > end:
-        needed = (split.train_steps or 1) + sum(sizes.values())
+    held_out = sum(sizes.values())
+    if split.train_steps is not None:
+        cursor = calendar.moment(begin, split.train_steps)
+    else:
+        cursor = calendar.moment(newest, 1 - held_out)
+    if cursor <= begin or calendar.moment(cursor, held_out - 1) > newest:
+        needed = (split.train_steps or 1) + held_out
         raise SplitError(
             f"split version {split.version_id!r} needs {needed} steps, but dataset {dataset.name!r} has "
-            f"{(end - begin) // step} from {begin} to {end - step}"
+            f"{calendar.count(begin, newest) + 1} from {begin} to {newest}"
         )
     borders = {TRAIN: (begin, cursor)}
     for part, size in sizes.items():
-        borders[part] = (cursor, cursor + size * step)
-        cursor += size * step
+        borders[part] = (cursor, calendar.moment(cursor, size))
+        cursor = borders[part][1]
     return borders
 
 
@@ -322,9 +325,9 @@ def _time_part(
 ) -> pd.DataFrame:
     """Return the rows of a part; held-out parts start with the context a first window needs."""
     first, after = border
-    context = pd.Timedelta(0) if part == TRAIN else split.context_steps * pd.Timedelta(dataset.step)
+    start = first if part == TRAIN else dataset.calendar.moment(first, -split.context_steps)
     times = history[TIMESTAMP]
-    rows = history[(times >= first - context) & (times < after)]
+    rows = history[(times >= start) & (times < after)]
     return rows.assign(**{CONTEXT_COLUMN: rows[TIMESTAMP] < first})
 
 

@@ -54,9 +54,15 @@ class TimeSeriesDataModule(DataModule):
 
     def index(self) -> SampleIndex:
         """Return origins, times and groups."""
-        step = np.timedelta64(self.config.dataset.step)
+        dataset = self.config.dataset
         return SampleIndex(
-            self.rows, self.panel.timestamps, step, self.config.horizon, None, self.groups, self.identities
+            self.rows,
+            self.panel.timestamps,
+            np.timedelta64(dataset.nominal_step),
+            self.config.horizon,
+            groups=self.groups,
+            identities=self.identities,
+            calendar=dataset.calendar,
         )
 
     def samples(self, manager: Preprocessor, transformed: Panel, rows: Int64) -> WindowSamples:
@@ -86,11 +92,14 @@ class TimeSeriesDataModule(DataModule):
             targets=tuple(config.features.columns.index(target) for target in config.targets),
             lookback=config.lookback,
             horizon=config.horizon,
-            step_seconds=int(config.dataset.step.total_seconds()),
+            step_seconds=int(config.dataset.nominal_step.total_seconds()),
             known=features.positions(features.known_future),
             static=features.positions(features.static),
             cardinalities=tuple(sizes) if any(sizes) else (),
             quantiles=config.uncertainty.quantiles,
+            scaling="window" if manager.windowed else "",
+            season=config.season if manager.windowed else 0,
+            calendar_text=config.dataset.calendar.stored_text,
         )
 
 
@@ -107,6 +116,7 @@ def window_samples(transformed: Panel, spec: ModelSpec, origins: Int64) -> Windo
         known=spec.known,
         static=spec.static,
         step_seconds=spec.step_seconds,
+        calendar_text=spec.calendar_text,
     )
 
 

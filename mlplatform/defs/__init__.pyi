@@ -1,3 +1,4 @@
+from .alerting import alerts_sensor, run_failure_alerts
 from .broken import Broken, configuration_asset, failing_jobs, is_valid_check, list_broken
 from .checks import experiment_checks
 from .console import CONSOLE, console_logger, print_runs
@@ -15,6 +16,7 @@ __all__ = [
     "MlflowResource",
     "PlatformResource",
     "TrainingResource",
+    "alerts_sensor",
     "as_reader",
     "configuration_asset",
     "console_logger",
@@ -34,5 +36,6 @@ __all__ = [
     "nested_cv_job",
     "new_data_sensor",
     "print_runs",
+    "run_failure_alerts",
     "train_job",
 ]

@@ -12,7 +12,7 @@ from dagster import AssetMaterialization, Config, JobDefinition, OpExecutionCont
 from pydantic import Field
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.defs.assets import production_version, promotion_metadata
+from mlplatform.defs.assets import production_version, promotion_metadata, tell_promotion
 from mlplatform.defs.keys import PRODUCTION_ALIAS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource
@@ -79,8 +79,10 @@ class Asked:
 
 def promote(asked: Asked, config: PromoteConfig) -> dict[str, Any]:
     """Promote a given version through the gate."""
+    from mlplatform.monitoring.retraining import hold_of
     from mlplatform.promotion import promote_version
 
+    settings = asked.store.settings
     promotion = promote_version(
         asked.experiment,
         asked.store,
@@ -88,14 +90,19 @@ def promote(asked: Asked, config: PromoteConfig) -> dict[str, Any]:
         who=asked.who(config),
         why=config.why,
         dry_run=config.dry_run,
+        # A reason is a person's word that the data are known to be broken.
+        hold="" if config.why else hold_of(asked.experiment, settings),
     )
     asked.context.log.info(f"{'promoted' if promotion.promoted else 'not promoted'}: {promotion.reason}")
+    version = promotion.candidate.version
+    tell_promotion(settings, asked.experiment, version, promotion, asked.context.run_id)
     metadata = promotion_metadata(promotion)
     return asked.announce(promotion.production, metadata) if promotion.promoted else metadata
 
 
 def rollback(asked: Asked, config: RollbackConfig) -> dict[str, Any]:
     """Put an earlier pair back into production."""
+    from mlplatform.alerts import rolled_back, send_alert
     from mlplatform.promotion import roll_back
 
     done = roll_back(
@@ -107,6 +114,8 @@ def rollback(asked: Asked, config: RollbackConfig) -> dict[str, Any]:
         why=config.why or f"the job {asked.context.job_name}",
     )
     asked.context.log.info(f"{done.pair.name} version {done.pair.version} is in production again")
+    settings, run_id = asked.store.settings, asked.context.run_id
+    send_alert(settings, rolled_back(settings, asked.experiment.name, done.pair.version, done.replaced, run_id))
     metadata = {
         "production": done.pair.version,
         "replaced": done.replaced or "none",

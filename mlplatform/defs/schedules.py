@@ -1,11 +1,15 @@
-"""Schedules: monitoring and forecasts once a day and materialisation once an hour, by default; all off at first."""
+"""Schedules: monitoring and forecasts once a day and materialisation once an hour, by default.
+
+All are off at first, unless `automation.running` of their experiment or dataset names them.
+"""
 
 from __future__ import annotations
 
-from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, ScheduleEvaluationContext
+from dagster import RunRequest, ScheduleDefinition, ScheduleEvaluationContext
 
 from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.partitions import day_tags
+from mlplatform.defs.switches import schedule_status
 
 
 def monitor_schedule(experiment: ExperimentConfig) -> ScheduleDefinition:
@@ -19,8 +23,8 @@ def monitor_schedule(experiment: ExperimentConfig) -> ScheduleDefinition:
         job_name=f"monitor_{experiment.name}",
         cron_schedule=experiment.automation.monitor_cron,
         execution_fn=today,
-        default_status=DefaultScheduleStatus.STOPPED,
-        description="Off by default; turn it on in the Dagster page once the experiment is served.",
+        default_status=schedule_status("monitor", experiment.automation.running),
+        description="Worth turning on once the experiment is served.",
     )
 
 
@@ -30,8 +34,8 @@ def forecast_schedule(experiment: ExperimentConfig) -> ScheduleDefinition:
         name=f"forecast_{experiment.name}_daily",
         job_name=f"forecast_{experiment.name}",
         cron_schedule=experiment.automation.forecast_cron,
-        default_status=DefaultScheduleStatus.STOPPED,
-        description="Off by default; turn it on where the table of forecasts is read.",
+        default_status=schedule_status("forecast", experiment.automation.running),
+        description="Worth turning on where the table of forecasts is read.",
     )
 
 
@@ -41,6 +45,6 @@ def materialize_schedule(dataset: DatasetConfig) -> ScheduleDefinition:
         name=f"materialize_{dataset.name}_hourly",
         job_name=f"materialize_{dataset.name}",
         cron_schedule=dataset.automation.materialize_cron,
-        default_status=DefaultScheduleStatus.STOPPED,
-        description="Off by default; turn it on where rows arrive that no sensor sees.",
+        default_status=schedule_status("materialize", dataset.automation.running),
+        description="Worth turning on where rows arrive that no sensor sees.",
     )

@@ -20,14 +20,16 @@ from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.forecasts.scenario import apply_scenario
 from mlplatform.registry import (
     Answers,
+    FallbackPolicy,
     Forecaster,
     InputRules,
+    Judged,
     Mark,
-    judge_observed,
+    complete,
+    judge,
     read_features,
     unknown_ahead,
     with_ahead,
-    with_fallback,
 )
 from mlplatform.settings import Settings
 
@@ -50,7 +52,7 @@ class Answered:
 
     Attributes:
         panel: what was read, the known future included.
-        answers: points and bounds, the last measured value where `is_fallback`.
+        answers: points and bounds, something that stands in for them where `is_fallback`.
         origins: of shape (n,), datetime64[ns] in UTC: the last moment each answer looked at; NaT of rows without time.
         observed: of shape (n,): the share of the lookback that was measured.
         is_fallback: of shape (n,).
@@ -83,8 +85,8 @@ class Answering:
         """Return the answers of the entities that have one, in their order, and the others."""
         left_out: list[LeftOut] = []
         panel = self._read(entities, left_out)
-        for judge in (self._without_stale, self._with_future):
-            panel = judge(panel, left_out) if panel is not None else None
+        for sort_out in (self._without_stale, self._with_future):
+            panel = sort_out(panel, left_out) if panel is not None else None
         return (None, left_out) if panel is None else self._answered(panel, left_out)
 
     def _read(self, entities: Sequence[Any], left_out: list[LeftOut]) -> FeaturePanel | None:
@@ -112,14 +114,17 @@ class Answering:
 
     def _without_stale(self, panel: FeaturePanel, left_out: list[LeftOut]) -> FeaturePanel | None:
         policy = self.config.staleness
-        if policy.action != "refuse" or not panel.is_stale.any():
+        if policy.action != "refuse" or not panel.is_stale.any() or self.config.serving.fallback != "none":
             return panel
+        return _kept(panel, panel.is_stale, "stale", self._ages(panel), left_out)
+
+    def _ages(self, panel: FeaturePanel) -> list[str]:
+        """Return what is wrong with the age of every entity's features."""
         found = [
             "features of unknown age" if np.isnat(age) else f"features of {time}Z, {pd.Timedelta(age)} old"
             for time, age in zip(panel.event_times.astype("datetime64[s]"), panel.ages, strict=True)
         ]
-        texts = [f"{text}; at most {policy.max_age} is allowed" for text in found]
-        return _kept(panel, panel.is_stale, "stale", texts, left_out)
+        return [f"{text}; at most {self.config.staleness.max_age} is allowed" for text in found]
 
     def _with_future(self, panel: FeaturePanel, left_out: list[LeftOut]) -> FeaturePanel | None:
         """Return the panel with the known future behind the past."""
@@ -136,18 +141,24 @@ class Answering:
         return None if kept is None else with_ahead(kept, kept.known_ahead, contract)
 
     def _answered(self, panel: FeaturePanel, left_out: list[LeftOut]) -> tuple[Answered | None, list[LeftOut]]:
-        contract, policy = self.forecaster.contract, self.config.observation
-        judged = judge_observed(panel, contract, policy.min_observed, policy.action)
-        texts = [
-            f"{share:.1%} of the lookback was measured, and min_observed is {policy.min_observed:.1%}"
-            for share in judged.shares
-        ]
-        kept = _kept(panel, judged.is_refused, "too_little_observed", texts, left_out)
-        if kept is None:
-            return None, left_out
-        observed, falls_back = judged.shares[~judged.is_refused], judged.falls_back[~judged.is_refused]
-        answers = with_fallback(kept, contract, self.forecaster.answer(kept), falls_back)
-        is_broken = _not_finite(answers, falls_back)
+        contract, policy = self.forecaster.contract, FallbackPolicy.of(self.config)
+        judged = judge(panel, contract, policy, panel.is_stale)
+        is_refused: Bools = np.array([why is not None for why in judged.refused], dtype=bool)
+        kept = panel
+        refusals: tuple[tuple[Reason, list[str]], ...] = (
+            ("stale", self._ages(panel)),
+            ("too_little_observed", _shares(judged, policy)),
+        )
+        for why, texts in refusals:
+            is_out: Bools = np.array([found == why for found in judged.refused], dtype=bool)
+            _note(panel, is_out, why, texts, left_out)
+        if is_refused.any():
+            if is_refused.all():
+                return None, left_out
+            kept = _without(panel, is_refused)
+        replaced = tuple(why for why, is_out in zip(judged.replaced, is_refused, strict=True) if not is_out)
+        completed = complete(kept, contract, policy, replaced, self.forecaster.answer)
+        is_broken = _not_finite(completed.answers, completed.is_fallback)
         texts = ["the model answered NaN or infinity; check the entity's latest rows"] * len(is_broken)
         panel_left = _kept(kept, is_broken, "not_finite", texts, left_out)
         if panel_left is None:
@@ -155,16 +166,22 @@ class Answering:
         is_whole = ~is_broken
         rules = InputRules.of_pair(self.forecaster, self.config.dataset)
         is_forecast = contract.task == "forecast"
-        last = panel_left.timestamps[panel_left.offsets[1:] - 1 - contract.future_rows]
         answered = Answered(
             panel=panel_left,
-            answers=_chosen(answers, is_whole),
-            origins=last if is_forecast else panel_left.event_times,
-            observed=observed[is_whole],
-            is_fallback=falls_back[is_whole],
+            answers=_chosen(completed.answers, is_whole),
+            origins=completed.origins[is_whole] if is_forecast else panel_left.event_times,
+            observed=judged.shares[~is_refused][is_whole],
+            is_fallback=completed.is_fallback[is_whole],
             marks=rules.marks(panel_left, contract),
         )
         return answered, left_out
+
+
+def _shares(judged: Judged, policy: FallbackPolicy) -> list[str]:
+    return [
+        f"{share:.1%} of the lookback was measured, and min_observed is {policy.min_observed:.1%}"
+        for share in judged.shares
+    ]
 
 
 def chunks(entities: npt.NDArray[np.generic], size: int) -> Iterator[list[Any]]:
@@ -179,11 +196,17 @@ def _kept(
     """Return the panel without some entities, which are noted as left out; `None` if no other is there."""
     if not is_out.any():
         return panel
+    _note(panel, is_out, reason, found, left_out)
+    return None if is_out.all() else _without(panel, is_out)
+
+
+def _note(panel: FeaturePanel, is_out: Bools, reason: Reason, found: Sequence[str], left_out: list[LeftOut]) -> None:
     ids = panel.entity_ids.tolist()
     left_out += [LeftOut(ids[place], reason, found[place]) for place in np.flatnonzero(is_out).tolist()]
+
+
+def _without(panel: FeaturePanel, is_out: Bools) -> FeaturePanel:
     kept = ~is_out
-    if not kept.any():
-        return None
     part = panel.take(np.repeat(kept, np.diff(panel.offsets)))
     return replace(
         panel,

@@ -42,7 +42,6 @@ class Sample:
             return None
         panel, target = answered.panel, contract.targets[0]
         past = slice(0, int(panel.offsets[1]) - contract.future_rows)
-        steps = np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")
         has_interval = answered.answers.lower is not None and not answered.is_fallback[0]
         sides: Sequence[Float32 | None] = answered.answers[1:3] if has_interval else (None, None)
         lower, upper = (None if side is None else side[0, :, 0] for side in sides)
@@ -51,7 +50,7 @@ class Sample:
             target=target,
             past_times=panel.timestamps[past],
             past=panel.columns[target][past].astype(np.float32),
-            times=answered.origins[0] + steps,
+            times=contract.moments_ahead(answered.origins[:1])[0],
             point=answered.answers.point[0, :, 0],
             lower=lower,
             upper=upper,

@@ -105,7 +105,7 @@ def _moments(contract: Contract, origins: npt.NDArray[np.datetime64]) -> tuple[I
     if contract.task != "forecast":
         return np.zeros(1, dtype=np.int64), origins[:, None]
     steps = np.arange(1, contract.horizon + 1, dtype=np.int64)
-    return steps, origins[:, None] + steps * np.timedelta64(contract.step_seconds, "s")
+    return steps, contract.moments_ahead(origins)
 
 
 def _numbers(contract: Contract, answered: Answered, is_fallback: npt.NDArray[np.bool_]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlplatform.calendars import zone_of
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data import SINGLE_ENTITY, DataError, parse_times
+from mlplatform.data import SINGLE_ENTITY, DataError, parse_local_times
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Contract
 
@@ -39,7 +40,7 @@ def read_scenario(rows: pd.DataFrame, dataset: DatasetConfig, contract: Contract
         if dataset.entity_column is not None:
             raise DataError(f"rows of the future need the column {dataset.entity_column!r}, since there are entities")
         rows = rows.assign(**{ENTITY: SINGLE_ENTITY})
-    times, faulty = parse_times(rows[TIMESTAMP])
+    times, faulty, *_ = parse_local_times(rows[TIMESTAMP], rows[ENTITY], zone_of(dataset.timezone))
     if faulty.any() or np.isnat(times).any():
         place = int(np.flatnonzero(faulty | np.isnat(times))[0])
         raise DataError(f"row {place} of the future has the time {rows[TIMESTAMP].iloc[place]!r}, which is none")
@@ -59,8 +60,7 @@ def apply_scenario(panel: FeaturePanel, scenario: pd.DataFrame, contract: Contra
     """
     # As text, because what a caller has read from a file need not have the type that the store keeps.
     entities = pd.Index(panel.entity_ids).astype(str).repeat(contract.horizon)
-    last = panel.timestamps[panel.offsets[1:] - 1].astype("datetime64[ns]")
-    ahead = last[:, None] + np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")
+    ahead = contract.moments_ahead(panel.timestamps[panel.offsets[1:] - 1])
     wanted = pd.MultiIndex.from_arrays([entities, ahead.ravel()], names=[ENTITY, TIMESTAMP])
     given = scenario.assign(**{ENTITY: scenario[ENTITY].astype(str)}).set_index([ENTITY, TIMESTAMP])
     places = given.index.get_indexer(wanted).reshape(ahead.shape)

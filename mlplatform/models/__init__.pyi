@@ -11,17 +11,24 @@ from .base import (
     save_model,
 )
 from .calibration import Calibration, Intervals
+from .explanation import CannotExplainError, Contributions, Explanation, Feature, Float64, VariableWeights
 
 __all__ = [
     "DEFAULT_OPTIONS",
     "Calibration",
+    "CannotExplainError",
+    "Contributions",
     "DirectFitModel",
+    "Explanation",
+    "Feature",
     "FitOptions",
     "FitResult",
+    "Float64",
     "Intervals",
     "Iterations",
     "Model",
     "ModelParams",
+    "VariableWeights",
     "create_model",
     "load_model",
     "save_model",

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +22,8 @@ from mlplatform.config import ExperimentConfig, SearchDimension, bound_levels
 from mlplatform.cores import usable_cores
 from mlplatform.datamodule import Float32, ModelSpec, Samples, TabularSamples, WindowSamples
 from mlplatform.models.calibration import Calibration, Intervals
+from mlplatform.models.explanation import CannotExplainError, Explanation
+from mlplatform.models.window_scale import scaled_channels
 from mlplatform.plugins import MODELS, PluginUse
 
 CALIBRATION_FILE = "calibration.json"
@@ -90,6 +92,7 @@ class Model(ABC, Generic[S]):
         has_quantiles: whether it can be fitted to the quantiles of the spec.
         reads_missing: whether it reads NaN as it is; a fit of the others refuses it.
         is_exact: whether the answer to a sample is the same to the last bit, whatever samples stand beside it.
+        explains: what its `explain` returns: `contributions`, `weights`, or nothing.
 
     Attributes:
         calibration: what turns its answers into prediction intervals; part of the stored model. `None` while there is
@@ -103,6 +106,7 @@ class Model(ABC, Generic[S]):
     has_quantiles: ClassVar[bool] = False
     reads_missing: ClassVar[bool] = False
     is_exact: ClassVar[bool] = False
+    explains: ClassVar[Literal["contributions", "weights"] | None] = None
 
     def __init__(self, params: ModelParams, spec: ModelSpec) -> None:
         self.params = params
@@ -167,7 +171,7 @@ class Model(ABC, Generic[S]):
         for part in (each for each in samples if each is not None):
             if not isinstance(part, kind):
                 raise TypeError(f"{type(self).__name__} is fitted to {kind.__name__}, but got {type(part).__name__}")
-            missing = "" if self.reads_missing or self.is_naive else _missing(part)
+            missing = "" if self.reads_missing or self.is_naive else _missing(part, scaled_channels(self.spec))
             if missing:
                 raise ValueError(
                     f"{type(self).__name__} cannot read missing values, found in {missing}; add an impute step to the "
@@ -229,6 +233,17 @@ class Model(ABC, Generic[S]):
             samples: preprocessed, for example those of a pair's stored example.
         """
 
+    def explain(self, samples: S) -> Explanation:  # noqa: ARG002 (for subclasses)
+        """Return why it answers the samples as it does, in preprocessed space.
+
+        Raises:
+            CannotExplainError: if the family, or this model of it, has no such explanation.
+        """
+        able = ", ".join(name for name, family in MODELS if family.explains and self.spec.task in family.tasks)
+        raise CannotExplainError(
+            f"models of this family have no exact explanation; families that have for task {self.spec.task}: {able}"
+        )
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the fitted state into an existing, empty folder, without pickle."""
@@ -270,7 +285,7 @@ def create_model(family: str, params: Mapping[str, Any], spec: ModelSpec) -> Mod
 def save_model(model: Model, family: str, folder: Path) -> None:
     """Write a fitted model and what is needed to rebuild it into `folder`, which must not exist."""
     folder.mkdir(parents=True)
-    header = {"family": family, "params": model.params.model_dump(mode="json"), "spec": vars(model.spec)}
+    header = {"family": family, "params": model.params.model_dump(mode="json"), "spec": model.spec.to_json()}
     (folder / "model.json").write_text(json.dumps(header, indent=1))
     if model.calibration is not None:
         (folder / CALIBRATION_FILE).write_text(model.calibration.to_json())
@@ -289,11 +304,15 @@ def load_model(folder: Path) -> Model:
     return model
 
 
-def _missing(samples: Samples) -> str:
-    """Return the names of the columns with missing values, joined; looked up once per samples."""
+def _missing(samples: Samples, filled: tuple[int, ...]) -> str:
+    """Return the names of the columns with missing values, joined; looked up once per samples.
+
+    Parameters:
+        filled: positions of columns whose missing values the scaling of windows fills.
+    """
     if MISSING not in samples.cache:
         columns = np.flatnonzero(np.isnan(samples.values).any(axis=0))
-        samples.cache[MISSING] = ", ".join(samples.channels[column] for column in columns)
+        samples.cache[MISSING] = ", ".join(samples.channels[column] for column in columns if column not in filled)
     return str(samples.cache[MISSING])
 
 

@@ -6,6 +6,11 @@ the absolute residual (Lei et al., Distribution-Free Predictive Inference for Re
 scores are divided by the difficulty of the window (the locally weighted variant of the same paper), so that intervals
 learnt in a restless season are narrower in a calm one.
 
+`Calibration.fit` has one margin for both bounds and one measure of difficulty. `Calibration.chosen` also tries a margin
+for each bound, and windows measured by their scale, and keeps what has the least interval score (Gneiting and Raftery,
+Strictly Proper Scoring Rules, JASA 2007) on folds that it did not learn from; later folds weigh more (Barber et al.,
+Conformal prediction beyond exchangeability, Annals of Statistics 2023).
+
 Held-out samples of a time series are not exchangeable with the future, so the guarantee of the theorem does not hold
 there; the coverage on the reference set is measured and reported.
 """
@@ -15,15 +20,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlplatform.datamodule import Float32, Samples, WindowSamples
+from mlplatform.models.window_scale import seasonal_scales
 
 # In preprocessed units: the difficulty of a window in which nothing moves.
 LEAST_DIFFICULTY = 1e-3
+# What the difficulty of a window is measured by: its changes over a horizon, its scale, or the mean of the two.
+Difficulty = Literal["changes", "scale", "both"]
+DIFFICULTIES: tuple[Difficulty, ...] = ("changes", "scale", "both")
+# Weight of a fold beside that of the one after it.
+FOLD_DECAY = 0.7
 # Windows per block of the difficulties: bounds memory, whatever the number of samples.
 BLOCK = 8192
 
@@ -45,11 +56,17 @@ class Calibration:
         margins: of shape (horizon, targets) for forecasts, in units of the window's difficulty; of shape () otherwise,
             in preprocessed units. A negative margin narrows.
         samples: number of held-out samples behind the margins.
+        lower_margins: those of the lower bounds, where the bounds have margins of their own.
+        difficulty: what a window's difficulty is measured by.
+        season: of the windows' scale, in steps.
     """
 
     coverage: float
     margins: npt.NDArray[np.float32]
     samples: int
+    lower_margins: npt.NDArray[np.float32] | None = None
+    difficulty: Difficulty = "changes"
+    season: int = 0
 
     @classmethod
     def fit(cls, held_out: Sequence[tuple[Samples, Intervals]], coverage: float) -> Calibration:
@@ -72,33 +89,78 @@ class Calibration:
         margins = np.partition(scores, rank - 1, axis=0)[rank - 1]
         return cls(coverage, np.asarray(margins, dtype=np.float32), len(scores))
 
+    @classmethod
+    def chosen(cls, held_out: Sequence[tuple[Samples, Intervals]], coverage: float, season: int) -> Calibration:
+        """Learn the margins in the way that had the least interval score on folds left out one after another.
+
+        With a single fold there is nothing to choose by: each bound has a margin where there are samples enough.
+
+        Parameters:
+            held_out: as for `fit`, the earliest fold first.
+            season: length of the season in steps.
+
+        Raises:
+            ValueError: if there are too few samples for the coverage.
+        """
+        is_forecast = isinstance(held_out[0][0], WindowSamples)
+        kinds = DIFFICULTIES if is_forecast else DIFFICULTIES[:1]
+        ways = [(kind, is_split) for is_split in (True, False) for kind in kinds]
+        losses = {way: _left_out_loss(held_out, coverage, season, *way) for way in ways} if len(held_out) > 1 else {}
+        # The first of equals; where no way could be tried, the first that has samples enough.
+        for kind, is_split in sorted(ways, key=lambda way: losses.get(way, 0.0)):
+            try:
+                return _learnt(held_out, coverage, season, kind, is_split)
+            except ValueError:
+                continue
+        return cls.fit(held_out, coverage)
+
     def apply(self, bounds: Intervals, samples: Samples) -> Intervals:
         """Return calibrated intervals; a bound never crosses the point prediction."""
-        margins = self.margins * difficulty(samples)
-        lower = np.minimum(bounds.lower - margins, bounds.point)
-        upper = np.maximum(bounds.upper + margins, bounds.point)
+        units = difficulty(samples, self.difficulty, self.season)
+        below = self.margins if self.lower_margins is None else self.lower_margins
+        lower = np.minimum(bounds.lower - below * units, bounds.point)
+        upper = np.maximum(bounds.upper + self.margins * units, bounds.point)
         return Intervals(bounds.point, lower, upper)
 
     def to_json(self) -> str:
-        """Return the calibration as JSON; its numbers keep every bit."""
+        """Return the calibration as JSON; its numbers keep every bit, and what came later stands only where it is."""
         values: dict[str, Any] = {"coverage": self.coverage, "margins": self.margins.tolist(), "samples": self.samples}
+        if self.lower_margins is not None:
+            values["lower_margins"] = self.lower_margins.tolist()
+        if self.difficulty != "changes":
+            values |= {"difficulty": self.difficulty, "season": self.season}
         return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
         """Rebuild what `to_json` wrote."""
         values = json.loads(text)
-        return cls(values["coverage"], np.asarray(values["margins"], dtype=np.float32), values["samples"])
+        for key in ("margins", "lower_margins"):
+            if key in values:
+                values[key] = np.asarray(values[key], dtype=np.float32)
+        return cls(**values)
 
 
-def difficulty(samples: Samples) -> Float32:
+def difficulty(samples: Samples, kind: Difficulty = "changes", season: int = 0) -> Float32:
     """Return how much each sample's window moves, in preprocessed units.
 
-    For a forecast: the mean absolute change over a horizon (at most half the window) inside the window, per target, of
-    shape (samples, 1, targets). For tabular data: 1, of shape ().
+    For a forecast, of shape (samples, 1, targets): the mean absolute change over a horizon (at most half the window)
+    inside the window, the window's scale, or the geometric mean of both. For tabular data: 1, of shape ().
     """
     if not isinstance(samples, WindowSamples) or samples.lookback < 2:
         return np.asarray(1.0, dtype=np.float32)
+    if kind == "changes":
+        return np.maximum(_changes(samples), np.float32(LEAST_DIFFICULTY))
+    scales = np.stack([seasonal_scales(samples, season, target) for target in samples.targets], axis=-1)[:, None, :]
+    if kind == "scale":
+        return scales
+    # A window in which nothing moves over a horizon keeps a share of its scale.
+    units: Float32 = np.sqrt(scales * np.maximum(_changes(samples), np.float32(LEAST_DIFFICULTY) * scales))
+    return units
+
+
+def _changes(samples: WindowSamples) -> Float32:
+    """Return the mean absolute change over a horizon inside every window, of shape (samples, 1, targets)."""
     span = min(samples.horizon, samples.lookback // 2)
     changes = np.empty((len(samples), 1, len(samples.targets)), dtype=np.float32)
     for position, target in enumerate(samples.targets):
@@ -112,7 +174,7 @@ def difficulty(samples: Samples) -> Float32:
             known = np.isfinite(block)
             sums = np.where(known, block, np.float32(0)).sum(axis=1)
             changes[start : start + BLOCK, 0, position] = sums / np.maximum(known.sum(axis=1), 1)
-    return np.maximum(changes, np.float32(LEAST_DIFFICULTY))
+    return changes
 
 
 def _scores(samples: Samples, bounds: Intervals) -> Float32:
@@ -120,3 +182,64 @@ def _scores(samples: Samples, bounds: Intervals) -> Float32:
     outside = np.maximum(bounds.lower - truth, truth - bounds.upper)
     scores: Float32 = outside / difficulty(samples)
     return scores
+
+
+def _truth(samples: Samples) -> Float32:
+    return samples.outputs() if isinstance(samples, WindowSamples) else samples.labels
+
+
+def _learnt(
+    held_out: Sequence[tuple[Samples, Intervals]], coverage: float, season: int, kind: Difficulty, is_split: bool
+) -> Calibration:
+    """Learn the margins in one way.
+
+    Raises:
+        ValueError: if there are too few samples for it.
+    """
+    below, above = [], []
+    for samples, bounds in held_out:
+        truth, units = _truth(samples), difficulty(samples, kind, season)
+        below.append((bounds.lower - truth) / units)
+        above.append((truth - bounds.upper) / units)
+    lengths = [len(samples) for samples, _ in held_out]
+    weights = np.repeat([FOLD_DECAY**age for age in range(len(lengths))][::-1], lengths)
+    low, high = np.concatenate(below), np.concatenate(above)
+    if not is_split:
+        margins = _quantile(np.maximum(low, high), weights, coverage)
+        return Calibration(coverage, margins, len(weights), None, kind, season)
+    level = (1 + coverage) / 2
+    lower, upper = _quantile(low, weights, level), _quantile(high, weights, level)
+    return Calibration(coverage, upper, len(weights), lower, kind, season)
+
+
+def _quantile(scores: Float32, weights: npt.NDArray[np.float64], level: float) -> npt.NDArray[np.float32]:
+    """Return the weighted quantile over the samples, with the weight of the sample to come among the largest scores.
+
+    Raises:
+        ValueError: if the samples do not reach the level.
+    """
+    order = np.argsort(scores, axis=0)
+    reached = np.cumsum(weights[order], axis=0) >= level * (weights.sum() + weights.max()) - 1e-9
+    if not reached[-1].all():
+        raise ValueError(f"{len(scores)} held-out samples are too few for the level {level:g}")
+    first = np.argmax(reached, axis=0)[None]
+    margins = np.take_along_axis(np.take_along_axis(scores, order, axis=0), first, axis=0)[0]
+    return np.asarray(margins, dtype=np.float32)
+
+
+def _left_out_loss(
+    held_out: Sequence[tuple[Samples, Intervals]], coverage: float, season: int, kind: Difficulty, is_split: bool
+) -> float:
+    """Return the mean interval score, in units of the windows' scales, of folds left out one after another."""
+    losses = []
+    for position, (samples, bounds) in enumerate(held_out):
+        others = [fold for place, fold in enumerate(held_out) if place != position]
+        try:
+            made = _learnt(others, coverage, season, kind, is_split).apply(bounds, samples)
+        except ValueError:
+            return float("inf")
+        truth = _truth(samples)
+        missed = np.maximum(made.lower - truth, 0) + np.maximum(truth - made.upper, 0)
+        score = made.upper - made.lower + 2 / (1 - coverage) * missed
+        losses.append(float(np.mean(score / difficulty(samples, "scale", season))))
+    return float(np.mean(losses))

@@ -11,7 +11,6 @@ from .prediction_log import (
     summarise_predictions,
 )
 from .report import DriftReport, ErrorDrift, FeatureDrift
-from .retrain import RetrainState, decide_retrain
 from .run import KeptReport, adapt_intervals, report_on
 
 __all__ = [
@@ -21,11 +20,9 @@ __all__ = [
     "KeptReport",
     "Label",
     "PredictionLog",
-    "RetrainState",
     "ServedPredictions",
     "adapt_intervals",
     "build_report",
-    "decide_retrain",
     "errors_folder",
     "keep_labels",
     "maintain_feedback",

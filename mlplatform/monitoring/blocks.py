@@ -14,12 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlplatform.calendars import Calendar
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
+from mlplatform.datamodule import to_utc_ns
 
 Floats = npt.NDArray[np.float64]
 
 DAY = dt.timedelta(days=1)
 DAYS_PER_WEEK = 7
+# A block of days, business days or months is a week or a year; a year of weeks would leave too few blocks.
+LONGEST_SEASON = 12
 # A block with fewer steps says little about spread.
 MIN_STEPS = 6
 # Training blocks beyond these are left out, oldest first: two years of days and a bit.
@@ -118,10 +122,11 @@ def cut_blocks(train: pd.DataFrame, history: pd.DataFrame, dataset: DatasetConfi
     newest, newest_trained = history[TIMESTAMP].max(), train[TIMESTAMP].max()
     later = history[history[TIMESTAMP] > newest_trained]
     frame = pd.concat([train, later], ignore_index=True)
-    steps, stride = _lengths(dataset.step, recent_steps)
-    behind = ((newest - frame[TIMESTAMP]) // dataset.step).to_numpy()
-    oldest_trained = int((newest - train[TIMESTAMP].min()) // dataset.step)
-    last_trained = int((newest - newest_trained) // dataset.step)
+    calendar = dataset.calendar
+    steps, stride = _lengths(calendar, recent_steps)
+    behind = calendar.steps(to_utc_ns(frame[TIMESTAMP]).astype(np.int64), newest.as_unit("ns").value)
+    oldest_trained = calendar.count(train[TIMESTAMP].min(), newest)
+    last_trained = calendar.count(newest_trained, newest)
     count = min(oldest_trained // stride + 1, last_trained // stride + MAX_BLOCKS)
     window = max(1, recent_steps // steps)
     back = np.arange(count)[::-1]
@@ -135,7 +140,7 @@ def cut_blocks(train: pd.DataFrame, history: pd.DataFrame, dataset: DatasetConfi
         steps=steps,
         window=min(window, count),
         is_training=is_training,
-        days=stride * (dataset.step / DAY),
+        days=stride * (dataset.nominal_step / DAY),
         newest=newest,
         step_of=np.where(is_inside, place, -1).astype(np.int64),
         entity_of=entity_of,
@@ -170,8 +175,9 @@ def cut_table(train: pd.DataFrame, history: pd.DataFrame, recent_rows: int) -> B
     )
 
 
-def _lengths(step: dt.timedelta, recent_steps: int) -> tuple[int, int]:
+def _lengths(calendar: Calendar, recent_steps: int) -> tuple[int, int]:
     """Return the length of a block and the distance between the starts of two, in steps."""
+    step = dt.timedelta(microseconds=calendar.nominal_ns // 1000)
     per_day = DAY // step if DAY % step == dt.timedelta() and step <= DAY else 0
     if per_day >= MIN_STEPS:
         # A window of a few hours is compared with the same hours of other days.
@@ -179,7 +185,7 @@ def _lengths(step: dt.timedelta, recent_steps: int) -> tuple[int, int]:
     length = max(per_day, 1)
     while length < MIN_STEPS:
         length += max(per_day, 1)
-    if per_day == 1:
-        length = DAYS_PER_WEEK
+    if step >= DAY and calendar.seasons and calendar.seasons[0] <= LONGEST_SEASON:
+        length = calendar.seasons[0]
     length = min(length, recent_steps)
     return length, length

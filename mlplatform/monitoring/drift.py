@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import TIMESTAMP, ExperimentConfig
+from mlplatform.datamodule import to_utc_ns
 from mlplatform.monitoring.blocks import Blocks, cut_blocks, cut_table
 from mlplatform.monitoring.evidence import Evidence, Judge
 from mlplatform.monitoring.quality import (
@@ -29,6 +30,7 @@ from mlplatform.monitoring.quality import (
 )
 from mlplatform.monitoring.questions import (
     ALL_FEATURES,
+    LEVEL,
     Finding,
     ask_category,
     ask_correlation,
@@ -51,6 +53,7 @@ from mlplatform.monitoring.report import (
 from mlplatform.monitoring.statistics import (
     category_distances,
     category_shares,
+    level,
     missing_share,
     standardise,
 )
@@ -118,9 +121,46 @@ def build_report(
     return replace(report, features=tuple(judged), quality=tuple(quality))
 
 
+@dataclass(frozen=True)
+class Course:
+    """The level of a numeric feature, block after block, without its season and in standard deviations of the training.
+
+    Attributes:
+        times: of shape (blocks,), datetime64[ns] in UTC: when a block ends; `None` for rows of tables.
+        levels, is_training, is_recent: of shape (blocks,).
+        low, high: between which the mean of the recent ones lies in 95 of 100 cases while nothing has changed; NaN
+            where the history is too short to say.
+    """
+
+    column: str
+    times: npt.NDArray[np.datetime64] | None
+    levels: Floats
+    is_training: npt.NDArray[np.bool_]
+    is_recent: npt.NDArray[np.bool_]
+    low: float
+    high: float
+
+
+def feature_courses(config: ExperimentConfig, train: pd.DataFrame, history: pd.DataFrame) -> list[Course]:
+    """Return the courses of the numeric features that a report on the same rows judges."""
+    look = _Look.at(config, train, history)
+    blocks, judge, courses = look.blocks, Judge(look.blocks), []
+    is_recent = np.zeros(blocks.count, dtype=bool)
+    is_recent[blocks.recent] = True
+    times = None
+    if blocks.newest is not None and blocks.days is not None:
+        back = np.arange(blocks.count)[::-1] * pd.Timedelta(days=blocks.days).to_timedelta64()
+        times = np.asarray(blocks.newest.tz_localize(None).to_datetime64() - back, dtype="datetime64[ns]")
+    for name, values in look.numbers.items():
+        levels = level(standardise(values, blocks))
+        found = judge.mean_of_blocks(name, LEVEL, levels, config.drift.min_effect)
+        low, high = found.expected - found.width, found.expected + found.width
+        courses.append(Course(name, times, levels, blocks.is_training, is_recent, low, high))
+    return courses
+
+
 def _recent_start(config: ExperimentConfig, history: pd.DataFrame) -> pd.Timestamp:
-    start: pd.Timestamp = history[TIMESTAMP].max() - config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    return start
+    return config.dataset.calendar.moment(history[TIMESTAMP].max(), -config.drift.recent_steps)
 
 
 def _recent(config: ExperimentConfig, history: pd.DataFrame) -> pd.DataFrame:
@@ -207,8 +247,10 @@ def _verdict(
         # A change that came slowly matters once the forecasts suffer.
         return replace(judged, status=DRIFT if report.errors.is_drifted else slow)
     since = _suspected_since(report, feature.column, previous)
-    waited = pd.Timestamp(report.data_until) - pd.Timestamp(since)
-    is_old = config.task == "forecast" and waited >= config.drift.recent_steps * pd.Timedelta(config.dataset.step)
+    is_old = False
+    if config.task == "forecast":
+        waited = config.dataset.calendar.count(pd.Timestamp(since), pd.Timestamp(report.data_until))
+        is_old = waited >= config.drift.recent_steps
     is_sure = finding.q <= AT_ONCE * config.drift.false_alarm_rate or report.errors.is_drifted
     return replace(judged, status=DRIFT if is_old or is_sure else SUSPECTED, suspected_since=since)
 
@@ -253,11 +295,12 @@ def _stretches(config: ExperimentConfig, column: str, train: pd.DataFrame) -> li
         size = config.drift.recent_steps
         parts = [train[column].to_numpy(dtype=np.float64)[i : i + size] for i in range(0, len(train) - size + 1, size)]
         return [_finite(part) for part in parts[-CALIBRATION_STRETCHES:] if len(_finite(part))]
-    length = config.drift.recent_steps * pd.Timedelta(config.dataset.step)
-    block = (train[TIMESTAMP].max() - train[TIMESTAMP]) // length
-    whole = int((train[TIMESTAMP].max() - train[TIMESTAMP].min()) // length)
-    grouped = train[column].astype(np.float64).groupby(block.to_numpy())
-    parts = [_finite(values.to_numpy()) for number, values in grouped if number < min(whole, CALIBRATION_STRETCHES)]
+    calendar, newest = config.dataset.calendar, train[TIMESTAMP].max()
+    behind = calendar.steps(to_utc_ns(train[TIMESTAMP]).astype(np.int64), newest.as_unit("ns").value)
+    block = behind // config.drift.recent_steps
+    whole = calendar.count(train[TIMESTAMP].min(), newest) // config.drift.recent_steps
+    values = train[column].to_numpy(dtype=np.float64)
+    parts = [_finite(values[block == number]) for number in range(min(whole, CALIBRATION_STRETCHES))]
     return [part for part in parts if len(part)]
 
 

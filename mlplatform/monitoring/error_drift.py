@@ -52,8 +52,10 @@ def judge_errors(
         state: the test so far; that of another pair is forgotten.
     """
     is_forecast = config.task == "forecast"
-    step = pd.Timedelta(config.dataset.step) if is_forecast else pd.Timedelta(hours=1)
+    step = pd.Timedelta(config.dataset.nominal_step) if is_forecast else pd.Timedelta(hours=1)
     since = newest - config.drift.recent_steps * step
+    if is_forecast:
+        since = config.dataset.calendar.moment(newest, -config.drift.recent_steps)
     count, recent = recent_error(config, settings, version, since, newest)
     judged = ErrorDrift(
         count, recent if count >= config.drift.min_predictions else None, reference, config.drift.error_ratio

@@ -66,6 +66,13 @@ class Transform(ABC):
                     f"allowed: {', '.join(config.dataset.category_columns) or 'none'}"
                 )
 
+    def without_level(self) -> Transform | None:
+        """Return what to apply to a column whose windows are scaled one by one; None for nothing.
+
+        A transform that learns a level or a width from the rows of all series together must not return itself.
+        """
+        return self
+
     @property
     def context(self) -> int:
         """Rows before a window that its first row depends on; 0 for elementwise transforms."""

@@ -26,14 +26,25 @@ class TransformManager:
     Parameters:
         steps: the configured steps.
         columns: type (`float` or `category`) of every column the steps may touch, in model order.
+        scaling: see `PreprocessingConfig`.
+        moving: the columns that models can scale window by window.
 
     Attributes:
         fitted_: (column, transform name, transform) in the order of application; set by `fit`.
+        windowed: the columns that come as they are, because models scale them window by window; set by `fit`.
     """
 
-    def __init__(self, steps: Sequence[StepConfig], columns: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        steps: Sequence[StepConfig],
+        columns: Mapping[str, str],
+        scaling: str = "none",
+        moving: Sequence[str] = (),
+    ) -> None:
         self.steps = tuple(steps)
         self.columns = dict(columns)
+        self.scaling, self.moving = scaling, tuple(moving)
+        self.windowed: tuple[str, ...] = ()
         self.fitted_: list[tuple[str, str, Transform]] = []
 
     @classmethod
@@ -50,7 +61,10 @@ class TransformManager:
         encoded = {name for step in encoding for name in step.columns or ()}
         rest = tuple(name for name in names if columns[name] == "category" and name not in encoded)
         steps.insert(0, StepConfig(transform=DEFAULT_ENCODING, columns=rest))
-        return cls([step for step in steps if step.columns], columns)
+        still = {*config.features.known_future, *config.features.static}
+        moving = [name for name in names if columns[name] == "float" and name not in still]
+        scaling = config.preprocessing.scaling if config.task == "forecast" else "none"
+        return cls([step for step in steps if step.columns], columns, scaling, moving)
 
     @property
     def context(self) -> int:
@@ -66,9 +80,14 @@ class TransformManager:
         values = dict(panel.columns)
         types = dict(self.columns)
         self.fitted_ = []
+        is_windowed = self.scaling == "window" or (self.scaling == "auto" and len(panel.entity_ids) > 1)
+        self.windowed = self.moving if is_windowed else ()
         for step in self.steps:
             for name in step.columns or ():
-                transform: Transform = TRANSFORMS.get(step.transform)(**step.params)
+                made: Transform = TRANSFORMS.get(step.transform)(**step.params)
+                transform = made.without_level() if name in self.windowed else made
+                if transform is None:
+                    continue
                 if transform.accepts != types[name]:
                     raise ValueError(
                         f"preprocessing step {step.transform!r} applies to {transform.accepts} columns, "
@@ -109,6 +128,8 @@ class TransformManager:
         ]
         steps = [step.model_dump(mode="json") for step in self.steps]
         document: dict[str, Any] = {"columns": self.columns, "steps": steps, "fitted": fitted}
+        if self.windowed:
+            document["windowed"] = self.windowed
         (folder / STATE_FILE).write_text(json.dumps(document, indent=1))
 
     @classmethod
@@ -116,6 +137,7 @@ class TransformManager:
         """Read what `save` wrote."""
         document = json.loads((folder / STATE_FILE).read_text())
         manager = cls([StepConfig.model_validate(step) for step in document["steps"]], document["columns"])
+        manager.windowed = tuple(document.get("windowed", ()))
         for entry in document["fitted"]:
             transform: Transform = TRANSFORMS.get(entry["transform"])(**entry["params"])
             transform.restore(entry["state"])

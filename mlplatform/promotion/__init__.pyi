@@ -1,4 +1,4 @@
-from .active_config import ADVICE, active_config_path, read_active_versions
+from .active_config import ADVICE, active_config_path, read_active_pair, read_active_versions
 from .by_hand import promote_version
 from .checks import check_pair_integrity, check_promotion_gate, check_serving_parity, compare_with_baselines
 from .evidence import LEAKAGE, TOO_GOOD, find_finding, keep_finding
@@ -33,6 +33,7 @@ __all__ = [
     "promote_pair",
     "promote_version",
     "promotion_lock",
+    "read_active_pair",
     "read_active_versions",
     "record_decision",
     "repair",

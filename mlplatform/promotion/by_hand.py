@@ -17,6 +17,7 @@ def promote_version(
     who: str,
     why: str = "",
     dry_run: bool = False,
+    hold: str = "",
 ) -> Promotion:
     """Check a registered version as its training run did, and promote it if the gate says so.
 
@@ -27,6 +28,7 @@ def promote_version(
     Parameters:
         experiment: the experiment as it is configured today.
         version: default: the newest complete pair.
+        hold: see `promote_pair`.
 
     Raises:
         PairNotFoundError: if there is no such version.
@@ -41,4 +43,4 @@ def promote_version(
         raise PromotionRefusedError(f"{info.name} version {info.version}: {integrity.summary}")
     check_serving_parity(config, info, store)
     check_promotion_gate(config, info, store, word=why)
-    return promote_pair(config, info, store, who=who, why=why, word=why, dry_run=dry_run)
+    return promote_pair(config, info, store, who=who, why=why, word=why, dry_run=dry_run, hold=hold)

@@ -31,6 +31,8 @@ from mlplatform.registry.pairs import (
 from mlplatform.settings import Settings
 
 REQUIRED_CHECKS = (LEAKAGE, PAIR_INTEGRITY, SERVING_PARITY)
+# Why the promoter does not act on the gate's word.
+Objection = Literal["unchecked", "gate_missing", "gate_failed", "gate_stale", "dry_run", "held"]
 
 
 class PromotionRefusedError(RuntimeError):
@@ -48,10 +50,11 @@ class Promotion:
     """
 
     promoted: bool
-    outcome: Outcome | Literal["unchecked", "gate_missing", "gate_failed", "gate_stale", "dry_run"]
+    outcome: Outcome | Objection
     reason: str
     report: GateReport
     production: int | None
+    candidate: PairInfo
 
     @property
     def decision(self) -> Decision:
@@ -68,6 +71,7 @@ def promote_pair(
     why: str = "",
     word: str = "",
     dry_run: bool = False,
+    hold: str = "",
     now: dt.datetime | None = None,
 ) -> Promotion:
     """Make a pair the production pair if every check about it passed and the gate still says so.
@@ -77,6 +81,7 @@ def promote_pair(
         who, why: for the alias history; `why` defaults to the gate's reason.
         word: a person's reason; see `decide_promotion`.
         dry_run: decide, but change nothing; the policy can ask for that too.
+        hold: a reason from outside of the registry to leave production as it is, such as broken data.
 
     Raises:
         PairIntegrityError: if the candidate's artifacts are not what was registered.
@@ -92,14 +97,15 @@ def promote_pair(
         report = run_gate(config, candidate, store, now, word)
         if report.decision.is_error:
             raise PromotionRefusedError(f"{candidate.name} version {candidate.version}: {report.decision.reason}")
-        outcome, reason = _objection(config, candidate, store, report, unchecked) or ("", report.decision.reason)
+        objection = _objection(config, candidate, store, report, unchecked) or (("held", hold) if hold else None)
+        outcome, reason = objection or ("", report.decision.reason)
         if not outcome:
             decided_against = report.champion.version if report.champion else None
             store.promote(candidate.name, candidate.version, who, why or reason, champion=decided_against)
             write_active_config(config.name, config.versions, candidate.version, store.settings)
         champion = store.find(config.registered_name, PRODUCTION)
         final = outcome or report.decision.outcome
-        return Promotion(not outcome, final, reason, report, champion.version if champion else None)
+        return Promotion(not outcome, final, reason, report, champion.version if champion else None, candidate)
 
 
 def gate_evidence(config: ExperimentConfig, candidate: PairInfo, report: GateReport) -> Evidence:
@@ -153,7 +159,7 @@ def _missing_checks(store: PairStore, candidate: PairInfo) -> list[str]:
 
 def _objection(
     config: ExperimentConfig, candidate: PairInfo, store: PairStore, report: GateReport, unchecked: list[str]
-) -> tuple[Outcome | Literal["unchecked", "gate_missing", "gate_failed", "gate_stale", "dry_run"], str] | None:
+) -> tuple[Outcome | Objection, str] | None:
     """Return why the alias must stay, or None."""
     decision, name = report.decision, f"{candidate.name} version {candidate.version}"
     again = f"run the check {PROMOTION_GATE} of {candidate.name}/registered_pair again"

@@ -1,5 +1,7 @@
 from .batch import answer_batch, with_observation
 from .digests import checked_folder
+from .explanation import explain
+from .fallback import Completed, FallbackPolicy, Judged, Reasons, Recall, StandIns, Why, complete, judge
 from .forecaster import Answers, Contract, Forecaster
 from .interval_scale import (
     IntervalScale,
@@ -10,28 +12,34 @@ from .interval_scale import (
     write_scale,
 )
 from .marks import InputRules, Mark
-from .observation import can_fall_back, judge_observed, observed_shares, with_fallback
 from .stored_features import read_features, unknown_ahead, with_ahead
 from .tables import input_panel, table_of_answers
 from .tracking import client_for, experiment_id, open_tracking
 
 __all__ = [
     "Answers",
+    "Completed",
     "Contract",
+    "FallbackPolicy",
     "Forecaster",
     "InputRules",
     "IntervalScale",
+    "Judged",
     "Mark",
+    "Reasons",
+    "Recall",
     "Scale",
+    "StandIns",
+    "Why",
     "answer_batch",
     "calibration_digest",
-    "can_fall_back",
     "checked_folder",
     "client_for",
+    "complete",
     "experiment_id",
+    "explain",
     "input_panel",
-    "judge_observed",
-    "observed_shares",
+    "judge",
     "open_tracking",
     "read_features",
     "read_scale",
@@ -39,7 +47,6 @@ __all__ = [
     "table_of_answers",
     "unknown_ahead",
     "with_ahead",
-    "with_fallback",
     "with_observation",
     "write_scale",
 ]

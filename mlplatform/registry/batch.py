@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlplatform.calendars import ns_of, times_of
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule import Panel, to_utc_ns
+from mlplatform.registry.fallback import FallbackPolicy, complete, judge
 from mlplatform.registry.forecaster import Contract, Forecaster
 from mlplatform.registry.interval_scale import scale_of_model
-from mlplatform.registry.observation import Bools, judge_observed, with_fallback
+from mlplatform.registry.observation import Bools
 from mlplatform.registry.tables import answer_table, input_panel
 from mlplatform.settings import Settings
 
@@ -34,7 +36,7 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
     those too short for the contract, with times that are missing, repeated or off the grid, without a step of the
     future that the pair reads, or measured less than the contract's `min_observed` asks for with nothing to fall back
     on. They are logged as a warning and stand in `attrs["skipped"]` of the table, reason by id as text. The column
-    `observed` has the share of the lookback that was measured, `is_fallback` whether the last measured value stands in
+    `observed` has the share of the lookback that was measured, `is_fallback` whether something else stands in
     for the model's forecast; a target with one of these names keeps its own column.
 
     Raises:
@@ -50,7 +52,9 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
     panel = input_panel(contract, rows[~rows[ENTITY].isin(skipped)] if skipped else rows)
     panel, missed = _on_grid(panel, contract)
     skipped |= missed
-    shares, falls_back, is_refused = judge_observed(panel, contract, contract.min_observed, contract.below_min_observed)
+    policy = FallbackPolicy.of_contract(contract)
+    shares, replaced, refused = judge(panel, contract, policy)
+    is_refused = np.array([why is not None for why in refused], dtype=bool)
     for entity in np.flatnonzero(is_refused):
         found = f"{shares[entity]:.1%} of the lookback was measured, and min_observed is {contract.min_observed:.1%}"
         skipped[panel.entity_ids.tolist()[entity]] = found
@@ -59,9 +63,10 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
     if skipped:
         logger.warning("%d series are not answered: %s", len(skipped), _named(skipped))
     panel = panel.take(np.repeat(~is_refused, np.diff(panel.offsets)))
-    shares, falls_back = shares[~is_refused], falls_back[~is_refused]
-    table = answer_table(contract, panel, with_fallback(panel, contract, forecaster.answer(panel), falls_back))
-    table = with_observation(table, contract, shares, falls_back)
+    kept = tuple(why for why, is_out in zip(replaced, is_refused, strict=True) if not is_out)
+    completed = complete(panel, contract, policy, kept, forecaster.answer)
+    table = answer_table(contract, panel, completed.answers)
+    table = with_observation(table, contract, shares[~is_refused], completed.is_fallback)
     table.attrs[SKIPPED] = {str(entity): reason for entity, reason in skipped.items()}
     return table
 
@@ -98,19 +103,20 @@ def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
 
     The others are returned with the reason.
     """
-    needed, step = contract.input_rows + contract.future_rows, np.timedelta64(contract.step_seconds, "s")
+    needed, calendar = contract.input_rows + contract.future_rows, contract.calendar
     taken: list[npt.NDArray[np.int64]] = []
     kept, ends = [], []
     skipped: Reasons = {}
     for number, entity in enumerate(panel.entity_ids.tolist()):
         rows = np.arange(panel.offsets[number], panel.offsets[number + 1])
-        before = panel.timestamps[rows[-1]] - panel.timestamps[rows]
-        back = (before // step).astype(np.int64)
+        moments = ns_of(panel.timestamps[rows])
+        before, is_on = calendar.between(moments[-1], moments)
+        back = -before
         places = np.full(needed, -1, dtype=np.int64)
         is_near = back < needed
         places[needed - 1 - back[is_near]] = rows[is_near]
-        if ((before % step) != np.timedelta64(0, "ns")).any():
-            skipped[entity] = f"times that are not whole steps of {contract.step_seconds} s apart"
+        if not is_on.all():
+            skipped[entity] = f"times that are not whole steps of {calendar.length} apart"
         elif back[0] + 1 < needed:
             skipped[entity] = f"{back[0] + 1} steps, but a forecast needs {needed}"
         elif (places[contract.input_rows :] < 0).any():
@@ -121,7 +127,7 @@ def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
             ends.append(panel.timestamps[rows[-1]])
     chosen = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
     last: npt.NDArray[np.datetime64] = np.array(ends, dtype="datetime64[ns]")
-    times = last[:, None] + np.arange(1 - needed, 1) * step
+    times = times_of(calendar.window(ns_of(last), needed))
     return (
         Panel(
             columns={name: _taken(values, chosen) for name, values in panel.columns.items()},

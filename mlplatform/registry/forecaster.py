@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from mlplatform.calendars import Calendar, calendar_of
 from mlplatform.config import ExperimentConfig, Task
 from mlplatform.datamodule import (
     Float32,
@@ -70,7 +72,7 @@ class Contract:
         lookback: input steps of a window; 0 for tabular tasks.
         context: rows before the window that preprocessing needs.
         horizon: output steps; 0 for tabular tasks.
-        step_seconds: length of a time step; 0 for tabular tasks.
+        step_seconds: length of a time step, in the mean; 0 for tabular tasks.
         classes: class labels in the order of the probabilities; empty unless the task is classification.
         known: input columns whose values over the horizon come with the request; empty for tabular tasks.
         min_observed: least share of the lookback that must have been measured, as the experiment said at registration;
@@ -78,6 +80,9 @@ class Contract:
         below_min_observed: what the pyfunc does below it: `refuse` or `fallback`.
         limits: per target, the least and the greatest value that it can have; `None` where there is none. Answers and
             their bounds are cut to them. Empty if no target has any.
+        calendar_text: what counts the steps, if it is not their seconds (see `mlplatform.calendars`).
+        fallback, season: what the pyfunc answers where the model cannot, as `FallbackPolicy` has it; it knows no last
+            forecasts.
     """
 
     experiment: str
@@ -94,6 +99,9 @@ class Contract:
     min_observed: float = 0.0
     below_min_observed: str = "refuse"
     limits: tuple[Limits, ...] = ()
+    calendar_text: str = ""
+    fallback: str = "none"
+    season: int = 1
 
     @classmethod
     def for_experiment(cls, config: ExperimentConfig, manager: TransformManager) -> Contract:
@@ -101,6 +109,7 @@ class Contract:
         forecast = config.task == "forecast"
         columns = [config.dataset.columns[target] for target in config.targets]
         limits = tuple((column.min, column.max) for column in columns)
+        has_season = config.serving.fallback == "seasonal_naive"
         return cls(
             experiment=config.name,
             task=config.task,
@@ -110,13 +119,25 @@ class Contract:
             lookback=config.lookback,
             context=manager.context if forecast else 0,
             horizon=config.horizon,
-            step_seconds=int(config.dataset.step.total_seconds()) if forecast else 0,
+            step_seconds=int(config.dataset.nominal_step.total_seconds()) if forecast else 0,
             classes=manager.classes(config.targets[0]) if config.task == "classification" else (),
             known=config.features.known_future,
             min_observed=config.observation.min_observed if forecast else 0.0,
             below_min_observed=config.observation.action if forecast else "refuse",
             limits=limits if any(limit != (None, None) for limit in limits) else (),
+            calendar_text=config.dataset.calendar.stored_text if forecast else "",
+            fallback=config.serving.fallback if has_season else "none",
+            season=config.season if has_season else 1,
         )
+
+    @property
+    def calendar(self) -> Calendar:
+        """What counts the steps of a forecast."""
+        return calendar_of(self.calendar_text, self.step_seconds)
+
+    def moments_ahead(self, last: npt.NDArray[np.datetime64]) -> npt.NDArray[np.datetime64]:
+        """Return the moments that are predicted from the last moments looked at: shape (n,) becomes (n, horizon)."""
+        return self.calendar.ahead(last[:, None], np.arange(1, self.horizon + 1, dtype=np.int64)[None, :])
 
     @property
     def input_rows(self) -> int:
@@ -135,6 +156,10 @@ class Contract:
             del values["min_observed"], values["below_min_observed"]
         if not self.limits:
             del values["limits"]
+        if not self.calendar_text:
+            del values["calendar_text"]
+        if self.fallback == "none":
+            del values["fallback"], values["season"]
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -164,7 +189,7 @@ class Forecaster:
     """A fitted preprocessor and model that belong together.
 
     Attributes:
-        interval_scale: what `answer` scales its intervals by (`registry.interval_scale`).
+        interval_scale: what `answer` and `finish` scale intervals by (`registry.interval_scale`).
     """
 
     contract: Contract
@@ -232,7 +257,11 @@ class Forecaster:
 
     def answer(self, panel: Panel) -> Answers:
         """Return answers in original units for raw rows, with prediction intervals if the model was calibrated."""
-        return self.postprocess_answers(self.infer_answers(self.preprocess(panel)).scaled(self.interval_scale))
+        return self.finish(self.infer_answers(self.preprocess(panel)))
+
+    def finish(self, answers: Answers) -> Answers:
+        """Return inferred answers in original units, their intervals scaled by `interval_scale`."""
+        return self.postprocess_answers(answers.scaled(self.interval_scale))
 
     def predict(self, panel: Panel) -> Float32:
         """Return answers in original units for raw rows."""

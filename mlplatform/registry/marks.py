@@ -54,7 +54,7 @@ class InputRules:
         """Return the rules of a pair and its dataset."""
         columns = {name: dataset.columns[name] for name in forecaster.contract.columns if name in dataset.columns}
         categories = {}
-        filled = set(columns) if forecaster.model.reads_missing else set()
+        filled = set(columns) if forecaster.model.reads_missing else set(forecaster.preprocessor.windowed)
         for name, _, transform in forecaster.preprocessor.fitted_:
             if hasattr(transform, "classes_"):
                 # A code of its own stands for what is missing or unknown.

@@ -55,8 +55,7 @@ def with_ahead(panel: FeaturePanel, known: Mapping[str, npt.NDArray[Any]], contr
     """
     count, past = len(panel.entity_ids), int(panel.offsets[1]) if len(panel.entity_ids) else 0
     last = panel.timestamps[panel.offsets[1:] - 1]
-    step = np.timedelta64(contract.step_seconds, "s")
-    times = last[:, None] + step * np.arange(1, contract.horizon + 1)
+    times = contract.moments_ahead(last)
 
     def joined(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.hstack([before.reshape(count, past), after.reshape(count, contract.horizon)]).reshape(-1)

@@ -104,11 +104,10 @@ def table_of_answers(
     values = np.hstack([array.reshape(-1, width) for array in arrays])
     if contract.task != "forecast":
         return pd.DataFrame(values, columns=list(names))
-    ahead = np.arange(1, contract.horizon + 1) * np.timedelta64(contract.step_seconds, "s")
     return pd.DataFrame(
         {
             ENTITY: np.repeat(entity_ids, contract.horizon),
-            TIMESTAMP: pd.DatetimeIndex((last[:, None] + ahead[None, :]).ravel(), tz="UTC"),
+            TIMESTAMP: pd.DatetimeIndex(contract.moments_ahead(last).ravel(), tz="UTC"),
             **{name: values[:, position] for position, name in enumerate(names)},
         }
     )

@@ -122,7 +122,8 @@ def fit_on_folds(
                 _report(trial, loss, base + min(step, FOLD_BUDGET - 2))
 
         model = create_model(family, params, fold.spec)
-        options = FitOptions(seed=config.seed, on_progress=progress if trial else None, workers=workers)
+        by_step = trial is not None and config.tuning.prune_at == "step"
+        options = FitOptions(seed=config.seed, on_progress=progress if by_step else None, workers=workers)
         if checkpoints is not None:
             options = checkpoints.of_fit(options, fold.name, family, params)
         with watch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     import optuna
 
 
+# How trials end beside completing, in words.
+ENDINGS = {"PRUNED": "pruned", "FAIL": "failed"}
+
+
 @dataclass(frozen=True)
 class TuningResult:
     """The chosen trial and the table of all trials.
@@ -38,6 +43,13 @@ class TuningResult:
     trials: tuple[dict[str, Any], ...]
     fit_seconds: float
     saved_share: float = 0.0
+
+    @property
+    def counts(self) -> str:
+        """How many trials really ran to their end, in words."""
+        states = Counter(trial["state"] for trial in self.trials)
+        others = "".join(f", {states[state]} {word}" for state, word in ENDINGS.items() if states[state])
+        return f"{states['COMPLETE']} of {len(self.trials)} trials completed{others}"
 
 
 def tune(

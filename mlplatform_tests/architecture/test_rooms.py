@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.definitions",),
     ("mlplatform.defs", "mlplatform.demo", "mlplatform.streaming", "mlplatform.cli", "serving"),
     ("mlplatform.api",),
-    ("mlplatform.promotion", "mlplatform.monitoring"),
+    ("mlplatform.promotion", "mlplatform.monitoring", "mlplatform.alerts"),
     ("mlplatform.forecasts",),
     ("mlplatform.registry",),
     ("mlplatform.candidates",),

@@ -188,7 +188,7 @@ class TestZones:
     def test_clocks_show_what_pandas_says(self, name: str, at: np.ndarray) -> None:
         at = np.minimum(at, pd.Timestamp("2037-01-01").value)
         expected = pd.DatetimeIndex(at.astype("datetime64[ns]")).tz_localize("UTC").tz_convert(name).tz_localize(None)
-        assert make_calendar("h", name).wall(at).tolist() == expected.asi8.tolist()
+        assert make_calendar("h", name).zone.wall(at).tolist() == expected.asi8.tolist()
 
 
 class TestRefusals:

@@ -76,7 +76,7 @@ def test_the_options_of_a_group_are_listed(settings: Settings) -> None:
 
 def test_values_are_composed_from_the_groups(settings: Settings) -> None:
     config = load_experiment(NAME, settings=settings)
-    assert config.dataset.step.total_seconds() == 3600
+    assert config.dataset.nominal_step.total_seconds() == 3600
     assert config.dataset.float_columns == ("flow", "heat")
     assert config.dataset.category_columns == ("state",)
     assert config.features.columns == tuple(FEATURES["columns"])

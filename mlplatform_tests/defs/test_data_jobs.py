@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +15,7 @@ import yaml
 from dagster import (
     AssetKey,
     DagsterInstance,
+    DagsterRunStatus,
     Definitions,
     ExecuteInProcessResult,
     RunRequest,
@@ -22,11 +23,14 @@ from dagster import (
     SkipReason,
     build_sensor_context,
 )
+from dagster._core.test_utils import create_run_for_test
 
 from mlplatform.config import load_all_experiments, load_dataset
 from mlplatform.data.errors import DataError
+from mlplatform.data.news import source_news
 from mlplatform.data.raw import ingest
 from mlplatform.definitions import build_defs
+from mlplatform.defs import sensors
 from mlplatform.defs.jobs import ingest_job, materialize_job
 from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.sensors import new_data_sensor
@@ -76,12 +80,11 @@ class Plant:
         facade = FeatureStoreFacade(self.dataset, "online", self.settings)
         return np.asarray(facade.load_features("now", ["p1"]).columns["flow"]).tolist()
 
-    def look(self, cursor: str | None = None) -> SensorResult | SkipReason:
+    def look(self, instance: DagsterInstance | None = None) -> SensorResult | SkipReason:
         sensor = new_data_sensor(self.dataset, ingest_job(self.dataset), materialize_job(self.dataset, full=False))
-        with DagsterInstance.ephemeral() as instance:
+        with DagsterInstance.ephemeral() if instance is None else contextlib.nullcontext(instance) as used:
             context = build_sensor_context(
-                instance=instance,
-                cursor=cursor,
+                instance=used,
                 sensor_name=sensor.name,
                 resources={"platform": PlatformResource(environment=self.environ)},
             )
@@ -163,37 +166,71 @@ def request_of(result: SensorResult | SkipReason) -> RunRequest:
     return request
 
 
-def test_the_sensor_asks_once_for_everything_new(plant: Plant, defs: Definitions) -> None:
+def skipped(result: SensorResult | SkipReason) -> str:
+    assert isinstance(result, SkipReason)
+    return result.skip_message or ""
+
+
+def test_the_sensor_asks_until_the_news_are_stored(plant: Plant, defs: Definitions) -> None:
     plant.arrive("a", [0, 1], 10.0)
-    first = plant.look()
-    assert request_of(first).job_name == "ingest_pumps"
-    assert isinstance(first, SensorResult)
-    assert isinstance(plant.look(first.cursor), SkipReason)
+    first = request_of(plant.look())
+    assert first.job_name == "ingest_pumps"
+    # Nothing hangs on a cursor: until a run took them, they are news.
+    assert request_of(plant.look()).run_key == first.run_key
     plant.run("ingest_pumps", defs)
-    assert isinstance(plant.look(first.cursor), SkipReason)
+    assert isinstance(plant.look(), SkipReason)
     plant.arrive("b", [2], 10.0)
-    second = plant.look(first.cursor)
-    assert request_of(second).job_name == "ingest_pumps"
-    assert request_of(second).run_key != request_of(first).run_key
+    second = request_of(plant.look())
+    assert second.job_name == "ingest_pumps"
+    assert second.run_key != first.run_key
 
 
-def test_the_sensor_asks_for_materialisation_of_rows_ingested_elsewhere(plant: Plant) -> None:
+def test_one_ingest_at_a_time_and_a_failed_one_is_asked_for_again(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant.arrive("a", [0, 1], 10.0)
-    first = plant.look()
-    assert isinstance(first, SensorResult)
+    with DagsterInstance.ephemeral() as instance:
+        first = request_of(plant.look(instance))
+
+        def run(status: DagsterRunStatus) -> str:
+            return create_run_for_test(instance, job_name="ingest_pumps", status=status, tags=first.tags).run_id
+
+        open_run = run(DagsterRunStatus.STARTED)
+        assert f"run {open_run} is not over yet" in skipped(plant.look(instance))
+        instance.delete_run(open_run)
+        failed = run(DagsterRunStatus.FAILURE)
+        assert f"run {failed} failed; it is tried again at" in skipped(plant.look(instance))
+        monkeypatch.setattr(sensors, "INGEST_PAUSE_S", 0.0)
+        again = request_of(plant.look(instance))
+        assert again.run_key != first.run_key
+
+
+def test_an_ingest_that_fails_or_is_stopped_leaves_its_news(plant: Plant) -> None:
+    plant.arrive("a", [0, 1], 10.0)
+    ingest(plant.dataset, plant.settings, should_stop=lambda: True)
+    assert source_news(plant.dataset, plant.settings)
     ingest(plant.dataset, plant.settings)
-    second = plant.look(first.cursor)
-    assert request_of(second).job_name == "materialize_pumps"
-    assert isinstance(second, SensorResult)
-    assert isinstance(plant.look(second.cursor), SkipReason)
+    assert source_news(plant.dataset, plant.settings) is None
+    (plant.files / "b.parquet").write_bytes(b"no parquet")
+    assert source_news(plant.dataset, plant.settings)
+    with pytest.raises(DataError):
+        ingest(plant.dataset, plant.settings)
+    assert source_news(plant.dataset, plant.settings)
 
 
-def test_a_source_that_came_back_to_an_old_state_is_asked_for_again(plant: Plant) -> None:
-    plant.arrive("a", [0], 10.0)
-    first = plant.look()
-    assert isinstance(first, SensorResult)
-    changed = json.loads(first.cursor or "") | {"source": "another"}
-    assert request_of(plant.look(json.dumps(changed))).run_key != request_of(first).run_key
+def test_a_lost_raw_table_makes_everything_news(plant: Plant) -> None:
+    plant.arrive("a", [0, 1], 10.0)
+    ingest(plant.dataset, plant.settings)
+    (plant.settings.raw_dir / "pumps").unlink()
+    assert source_news(plant.dataset, plant.settings)
+
+
+def test_the_sensor_asks_for_materialisation_of_rows_ingested_elsewhere(plant: Plant, defs: Definitions) -> None:
+    plant.arrive("a", [0, 1], 10.0)
+    ingest(plant.dataset, plant.settings)
+    assert request_of(plant.look()).job_name == "materialize_pumps"
+    plant.run("materialize_pumps", defs)
+    assert isinstance(plant.look(), SkipReason)
 
 
 def test_a_source_that_is_away_fails_the_look_with_its_reason(plant: Plant) -> None:

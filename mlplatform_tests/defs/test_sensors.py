@@ -1,47 +1,90 @@
-"""The drift sensor: one request per cause, for a run that the train job accepts."""
+"""The drift sensor: one request per cause, for a run that the train job accepts, however often its daemon dies."""
 
 from __future__ import annotations
 
+import datetime as dt
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dagster import (
     DagsterInstance,
+    DagsterRunStatus,
     RunRequest,
     SensorResult,
     SkipReason,
     build_sensor_context,
     validate_run_config,
 )
+from dagster._core.test_utils import create_run_for_test
 
-from mlplatform.config import load_experiment
+from mlplatform.config import ExperimentConfig, load_experiment
+from mlplatform.defs.keys import ATTEMPT_TAG, REQUEST_TAG
 from mlplatform.defs.resources import PlatformResource
+from mlplatform.defs.run_history import training_runs
 from mlplatform.defs.sensors import drift_sensor
+from mlplatform.defs.time_budget import LookTookTooLongError, within_budget
 from mlplatform.monitoring import DriftReport, ErrorDrift, FeatureDrift, write_report
 from mlplatform.monitoring.quality import QualityBreak
+from mlplatform.monitoring.retraining.journal import Journal
 from mlplatform.settings import Settings
-from mlplatform.testing.yard import EXPERIMENT, Yard, write_conf
+from mlplatform.testing.daemon import run_daemon
+from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard, write_conf
+
+# Values of the policy by which one report is enough, and either kind of drift trains.
+EAGER = {"retrain": {"triggers": ["errors", "features"], "confirm": 1, "retry_minutes": 30}}
 
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    write_conf(tmp_path / "conf")
+    write_conf(tmp_path / "conf", experiment={"drift": EAGER})
     return {"MLPLATFORM_HOME": str(tmp_path / "home"), "MLPLATFORM_CONF_DIR": str(tmp_path / "conf")}
 
 
-def evaluate(environ: dict[str, str], cursor: str | None = None) -> SensorResult | SkipReason:
-    sensor = drift_sensor(load_experiment(EXPERIMENT, settings=Settings.from_env(environ)))
-    with DagsterInstance.ephemeral() as instance:
+@pytest.fixture
+def config(environ: dict[str, str]) -> ExperimentConfig:
+    return load_experiment(EXPERIMENT, settings=Settings.from_env(environ))
+
+
+class Sensor:
+    """The drift sensor, looked at as often as a test likes, and the runs that follow."""
+
+    def __init__(self, environ: dict[str, str], instance: DagsterInstance) -> None:
+        self.environ, self.instance = environ, instance
+        self.sensor = drift_sensor(load_experiment(EXPERIMENT, settings=Settings.from_env(environ)))
+
+    def look(self) -> SensorResult | SkipReason:
         context = build_sensor_context(
-            instance=instance,
-            cursor=cursor,
-            sensor_name=sensor.name,
-            resources={"platform": PlatformResource(environment=environ)},
+            instance=self.instance,
+            sensor_name=self.sensor.name,
+            resources={"platform": PlatformResource(environment=self.environ)},
         )
-        result = sensor(context)
-    assert isinstance(result, SensorResult | SkipReason)
-    return result
+        result = self.sensor(context)
+        assert isinstance(result, SensorResult | SkipReason)
+        return result
+
+    def skipped(self) -> str:
+        result = self.look()
+        assert isinstance(result, SkipReason)
+        return result.skip_message or ""
+
+    def requested(self) -> RunRequest:
+        result = self.look()
+        assert isinstance(result, SensorResult), result
+        (request,) = result.run_requests or []
+        return request
+
+    def run(self, request: RunRequest, status: DagsterRunStatus) -> str:
+        """Let Dagster know of a run that came of a request."""
+        return create_run_for_test(self.instance, job_name=TRAIN, status=status, tags=request.tags).run_id
+
+
+@pytest.fixture
+def sensor(environ: dict[str, str]) -> Any:
+    with DagsterInstance.ephemeral() as instance:
+        yield Sensor(environ, instance)
 
 
 def report(environ: dict[str, str], **changes: Any) -> DriftReport:
@@ -53,83 +96,162 @@ def report(environ: dict[str, str], **changes: Any) -> DriftReport:
         "data_until": "2024-03-20T23:00:00+00:00",
         "features": (FeatureDrift("load_pu", 2.0, 1.0),),
         "errors": ErrorDrift(0, None, 1.0, 1.5),
-        "created_at": "2026-01-01T00:00:00+00:00",
+        "created_at": dt.datetime.now(dt.UTC).isoformat(),
     }
     drifted = DriftReport(**values | changes)
     write_report(drifted, Settings.from_env(environ))
     return drifted
 
 
-def requested(result: SensorResult | SkipReason) -> tuple[RunRequest, str]:
-    assert isinstance(result, SensorResult)
-    (request,) = result.run_requests or []
-    assert result.cursor is not None
-    return request, result.cursor
-
-
-def test_no_report_and_no_drift_are_skipped_with_a_reason(environ: dict[str, str]) -> None:
-    skipped = evaluate(environ)
-    assert isinstance(skipped, SkipReason)
-    assert "no drift report yet" in (skipped.skip_message or "")
+def test_no_report_and_no_drift_are_skipped_with_a_reason(environ: dict[str, str], sensor: Sensor) -> None:
+    assert "no drift report yet" in sensor.skipped()
     report(environ, features=(FeatureDrift("load_pu", 0.5, 1.0),))
-    skipped = evaluate(environ)
-    assert isinstance(skipped, SkipReason)
-    assert "no drift in the data up to 2024-03-20" in (skipped.skip_message or "")
+    assert "no drift in the data up to 2024-03-20" in sensor.skipped()
 
 
-def test_drift_requests_one_run_with_a_split_version_of_its_own(environ: dict[str, str]) -> None:
-    drifted = report(environ)
-    request, cursor = requested(evaluate(environ))
+def test_drift_requests_one_run_with_a_split_version_of_its_own(environ: dict[str, str], sensor: Sensor) -> None:
+    report(environ)
+    request = sensor.requested()
     assert request.run_config == {"resources": {"training": {"config": {"split_version": "yard@20240320T2300"}}}}
     assert request.tags["drift/cause"] == "feature:load_pu"
     assert request.tags["drift/pair_version"] == "1"
-    assert request.run_key == f"{EXPERIMENT}-{drifted.cause_id}"
-    # The same report again, and a later one about the same cause.
-    assert isinstance(evaluate(environ, cursor), SkipReason)
-    report(environ, data_until="2024-03-25T23:00:00+00:00")
-    assert isinstance(evaluate(environ, cursor), SkipReason)
+    # Until there is a run, the same look asks for the same one.
+    assert sensor.requested().run_key == request.run_key
+    run_id = sensor.run(request, DagsterRunStatus.STARTED)
+    assert f"run {run_id} is not over yet" in sensor.skipped()
+    # A later report about the same cause, half a week on.
+    report(environ, data_until="2024-03-24T23:00:00+00:00")
+    assert isinstance(sensor.look(), SkipReason)
 
 
-def test_a_lost_cursor_repeats_the_run_key_so_dagster_starts_no_second_run(environ: dict[str, str]) -> None:
+def test_a_cause_is_done_once_its_run_succeeded(environ: dict[str, str], sensor: Sensor) -> None:
     report(environ)
-    first, _ = requested(evaluate(environ))
-    report(environ, data_until="2024-03-25T23:00:00+00:00")
-    second, _ = requested(evaluate(environ))
-    assert first.run_key == second.run_key
+    run_id = sensor.run(sensor.requested(), DagsterRunStatus.SUCCESS)
+    assert f"run {run_id} has succeeded on feature:load_pu already" in sensor.skipped()
 
 
-def test_another_cause_within_the_cooldown_is_skipped(environ: dict[str, str]) -> None:
+def test_a_failed_run_is_asked_for_again_after_a_pause(environ: dict[str, str], sensor: Sensor) -> None:
     report(environ)
-    _, cursor = requested(evaluate(environ))
+    first = sensor.requested()
+    run_id = sensor.run(first, DagsterRunStatus.FAILURE)
+    assert f"run {run_id} failed; it is tried again at" in sensor.skipped()
+    now = dt.datetime.now(dt.UTC)
+    (failed,) = training_runs(sensor.instance, EXPERIMENT, now)
+    assert (failed.state, failed.request, failed.attempt) == ("failed", first.tags[REQUEST_TAG], 1)
+    assert failed.causes == ("feature:load_pu",)
+    write_conf(
+        Path(environ["MLPLATFORM_CONF_DIR"]),
+        experiment={"drift": {"retrain": {**EAGER["retrain"], "retry_minutes": 1e-6}}},
+    )
+    again = Sensor(environ, sensor.instance).requested()
+    assert again.tags[REQUEST_TAG] == first.tags[REQUEST_TAG]
+    assert again.tags[ATTEMPT_TAG] == "2"
+    assert again.run_key != first.run_key
+
+
+def test_another_cause_within_the_cooldown_is_skipped(environ: dict[str, str], sensor: Sensor) -> None:
+    report(environ)
+    sensor.run(sensor.requested(), DagsterRunStatus.SUCCESS)
     report(environ, pair_version=2)
-    skipped = evaluate(environ, cursor)
-    assert isinstance(skipped, SkipReason)
-    assert "the cool-down is 24 h" in (skipped.skip_message or "")
+    assert "the cool-down is 24 h" in sensor.skipped()
 
 
-def test_broken_data_request_nothing_whatever_has_drifted(environ: dict[str, str]) -> None:
+def test_broken_data_request_nothing_whatever_has_drifted(environ: dict[str, str], sensor: Sensor) -> None:
     report(environ, quality=(QualityBreak("stuck", "ambient_c", "one value for 30 steps"),))
-    skipped = evaluate(environ)
-    assert isinstance(skipped, SkipReason)
-    assert "stuck:ambient_c" in (skipped.skip_message or "")
+    assert "stuck:ambient_c" in sensor.skipped()
 
 
-def test_a_suspicion_and_a_novel_season_request_nothing(environ: dict[str, str]) -> None:
+def test_a_suspicion_and_a_novel_season_request_nothing(environ: dict[str, str], sensor: Sensor) -> None:
     for status in ("suspected", "trend", "novel season", "not enough history", "broken"):
         report(environ, features=(FeatureDrift("load_pu", 2.0, 1.0, status=status),))
-        assert isinstance(evaluate(environ), SkipReason)
+        assert isinstance(sensor.look(), SkipReason)
 
 
-def test_a_report_that_cannot_be_read_fails_the_tick_visibly(environ: dict[str, str]) -> None:
+def test_every_decision_is_kept_with_what_it_came_from(environ: dict[str, str], sensor: Sensor) -> None:
+    first = report(environ)
+    for _ in range(3):
+        request = sensor.requested()
+    sensor.run(request, DagsterRunStatus.SUCCESS)
+    sensor.skipped()
+    kept = list(Journal(Settings.from_env(environ), EXPERIMENT).read())
+    assert [each.decision.outcome for each in kept] == ["train", "done"]
+    assert [each.created_at for each in kept[0].inputs.reports] == [first.created_at]
+    assert kept[0].inputs.runs == ()
+    assert kept[1].inputs.runs[0].request == kept[0].decision.request
+
+
+def test_a_report_that_cannot_be_read_fails_the_tick_visibly(environ: dict[str, str], sensor: Sensor) -> None:
     report(environ)
     (path,) = (Path(environ["MLPLATFORM_HOME"]) / "monitoring").rglob("*.json")
     path.write_text("{}")
     with pytest.raises(KeyError):
-        evaluate(environ)
+        sensor.look()
 
 
-def test_the_train_job_accepts_the_request(yard: Yard) -> None:
-    report(yard.environ)
-    request, _ = requested(evaluate(yard.environ))
-    job = yard.definitions().resolve_job_def(f"train_{EXPERIMENT}")
-    assert validate_run_config(job, request.run_config)
+def test_the_train_job_accepts_the_request(yard: Yard, environ: dict[str, str], sensor: Sensor) -> None:
+    report(environ)
+    job = yard.definitions().resolve_job_def(TRAIN)
+    assert validate_run_config(job, sensor.requested().run_config)
+
+
+def test_a_run_that_was_never_launched_holds_nothing_up_for_ever(environ: dict[str, str], sensor: Sensor) -> None:
+    report(environ)
+    sensor.run(sensor.requested(), DagsterRunStatus.NOT_STARTED)
+    now = dt.datetime.now(dt.UTC)
+    states = [training_runs(sensor.instance, EXPERIMENT, now + dt.timedelta(hours=later))[0].state for later in (0, 2)]
+    assert states == ["open", "failed"]
+
+
+def test_a_run_that_dagster_repeats_by_itself_is_neither_failed_nor_counted_twice(
+    environ: dict[str, str], sensor: Sensor
+) -> None:
+    report(environ)
+    request = sensor.requested()
+    first = sensor.run(request, DagsterRunStatus.FAILURE)
+    sensor.instance.add_run_tags(first, {"dagster/will_retry": "true"})
+    assert training_runs(sensor.instance, EXPERIMENT, dt.datetime.now(dt.UTC))[0].state == "open"
+    second = sensor.run(request, DagsterRunStatus.SUCCESS)
+    sensor.instance.add_run_tags(first, {"dagster/auto_retry_run_id": second})
+    assert [each.run_id for each in training_runs(sensor.instance, EXPERIMENT, dt.datetime.now(dt.UTC))] == [second]
+
+
+def test_a_look_that_hangs_costs_one_thread_and_says_so() -> None:
+    release = threading.Event()
+    with pytest.raises(LookTookTooLongError, match=r"took longer than 0\.05 s"):
+        within_budget("hangs", lambda: release.wait(30), 0.05)
+    before = threading.active_count()
+    with pytest.raises(LookTookTooLongError, match="still going on"):
+        within_budget("hangs", lambda: release.wait(30), 0.05)
+    assert threading.active_count() == before
+    release.set()
+    while any(thread.name == "hangs" for thread in threading.enumerate()):
+        release.wait(0.01)
+    assert within_budget("hangs", lambda: 7, 5) == 7
+    with pytest.raises(ZeroDivisionError):
+        within_budget("hangs", lambda: 1 // 0, 5)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained yard whose drift sensor is on and has a reason to ask for a run."""
+    folder = tmp_path_factory.mktemp("watched")
+    automation = {"running": ["drift"], "drift_interval_s": 5}
+    write_conf(folder / "conf", experiment={"drift": EAGER, "automation": automation})
+    report(Yard.at(folder).environ)
+    return folder
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("moment", ["DECISION_KEPT", "RUN_IDS_RESERVED", "RUN_CREATED"])
+def test_a_daemon_that_dies_between_tick_request_and_run_leads_to_one_training(
+    watched: Path, tmp_path: Path, moment: str
+) -> None:
+    shutil.copytree(watched, tmp_path / "plant")
+    folder = tmp_path / "plant"
+    assert run_daemon(folder, 0, die_at=moment) == -9
+    # It comes back, and looks again, and again.
+    assert run_daemon(folder, 1, 2) == 0
+    with Yard.at(folder).instance as instance:
+        (run,) = instance.get_runs()
+    assert run.job_name == TRAIN
+    assert run.status == DagsterRunStatus.QUEUED

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from dagster import AssetKey, Definitions, TableColumn, TableSchema
+from dagster import (
+    AssetKey,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    Definitions,
+    TableColumn,
+    TableSchema,
+)
 
 from mlplatform.config import (
     ColumnConfig,
@@ -63,11 +70,13 @@ def said(plain: ExperimentConfig) -> ExperimentConfig:
         owners=("team:forecasting", "me@example.com"),
         tags={"tier": "gold"},
         staleness=StalenessConfig(max_age="6h"),
-        automation=ExperimentAutomation(monitor_cron="0 6 * * mon", forecast_cron="0 7 * * *", drift_interval_s=300),
+        automation=ExperimentAutomation(
+            monitor_cron="0 6 * * mon", forecast_cron="0 7 * * *", drift_interval_s=300, running=("drift", "monitor")
+        ),
         dataset_owners=("team:yard",),
         dataset_tags={"site": "north"},
         dataset_columns=columns,
-        dataset_automation=DatasetAutomation(materialize_cron="@daily", new_data_interval_s=45),
+        dataset_automation=DatasetAutomation(materialize_cron="@daily", new_data_interval_s=45, running=("new_data",)),
     )
 
 
@@ -162,6 +171,21 @@ def test_crons_and_intervals_are_those_of_the_configuration(defs: Definitions, p
         assert tuple(repository.get_sensor_def(name).minimum_interval_seconds for name in sensors) == intervals
 
 
+def test_what_runs_from_the_start_is_what_the_configuration_names(defs: Definitions, plain: ExperimentConfig) -> None:
+    names = (f"monitor_{EXPERIMENT}_daily", f"forecast_{EXPERIMENT}_daily", "materialize_yard_hourly")
+    for definitions, schedules, sensors in (
+        (defs, [True, False, False], [True, True]),
+        (build_defs(experiments=[plain]), [False] * 3, [False] * 2),
+    ):
+        repository = definitions.get_repository_def()
+        on = [repository.get_schedule_def(name).default_status == DefaultScheduleStatus.RUNNING for name in names]
+        assert on == schedules
+        looks = (f"drift_{EXPERIMENT}", "new_data_yard")
+        assert [repository.get_sensor_def(name).default_status == DefaultSensorStatus.RUNNING for name in looks] == (
+            sensors
+        )
+
+
 # One changed value of every key, and the assets whose code versions change with it.
 TRAINING = {"cv_folds", "fold_preprocessor", "tuned_model"}
 FEATURES = {"feature_table", "online_features"}
@@ -191,6 +215,7 @@ EXPERIMENT_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "staleness": ({"max_age": "6h"}, {"serving_reload", "forecasts"}),
     "requests": ({"missing": "refuse"}, {"serving_reload"}),
     "observation": ({"min_observed": 0.5}, {"serving_reload", "forecasts"}),
+    "serving": ({"challenger": {"share": 0.2}}, {"serving_reload"}),
     "forecasts": ({"chunk_entities": 100}, {"forecasts"}),
     "drift": ({"quantile": 0.9}, {"drift_report"}),
     "adaptation": ({"step_size": 0.02}, {"forecast_errors"}),

@@ -31,8 +31,8 @@ TOKEN = "a-token-for-tests"
 # The fans fail and the load grows on the day after the last training row; then it takes a while until someone looks.
 FAULT_START = pd.Timestamp("2024-03-01", tz="UTC")
 FAULTS = [
-    {"kind": "cooling_failure", "start": FAULT_START.isoformat(), "severity": 0.6},
-    {"kind": "load_regime", "start": FAULT_START.isoformat(), "severity": 0.3},
+    {"kind": "cooling_failure", "start": FAULT_START.isoformat(), "severity": 0.45},
+    {"kind": "load_regime", "start": FAULT_START.isoformat(), "severity": 0.25},
 ]
 HEALTHY_UNTIL = pd.Timestamp("2024-02-27", tz="UTC")
 SERVED_FROM = pd.Timestamp("2024-04-10", tz="UTC")
@@ -69,14 +69,13 @@ class Plant:
         assert report is not None
         return report
 
-    def tick(self, cursor: str | None) -> SensorExecutionData:
+    def tick(self) -> SensorExecutionData:
         """Evaluate the sensor as the daemon does, with the resources of the code location."""
         repository = self.yard.definitions().get_repository_def()
         sensor = repository.get_sensor_def(f"drift_{EXPERIMENT}")
         resources = repository.get_top_level_resources()
         with build_sensor_context(
             instance=self.yard.instance,
-            cursor=cursor,
             sensor_name=sensor.name,
             repository_def=repository,
             resources={key: resources[key] for key in sensor.required_resource_keys},
@@ -110,9 +109,13 @@ def test_an_injected_fault_leads_to_a_new_production_version(plant: Plant) -> No
     assert drifted.errors.predictions > 24
     assert pd.Timestamp(drifted.data_until) == SERVED_FROM + 5 * SIX_HOURS - pd.Timedelta(hours=1)
 
-    # The sensor asks once for a run that is judged on a reference set of the new time.
-    tick = plant.tick(None)
-    (request,) = tick.run_requests or []
+    # One report is not enough; the sensor asks for a run that is judged on a reference set of the new time.
+    assert "not yet in 2 of 3 reports" in (plant.tick().skip_message or "")
+    plant.live(SERVED_FROM + 6 * SIX_HOURS, rounds=1)
+    drifted = plant.report()
+    tick = plant.tick()
+    assert tick.run_requests, tick.skip_message
+    (request,) = tick.run_requests
     new_split = f"yard@{pd.Timestamp(drifted.data_until):%Y%m%dT%H%M}"
     assert request.run_config == {"resources": {"training": {"config": {"split_version": new_split}}}}
 
@@ -138,10 +141,10 @@ def test_an_injected_fault_leads_to_a_new_production_version(plant: Plant) -> No
     assert read_active_versions(EXPERIMENT, yard.settings)["split_version"] == new_split
     assert yard.pairs.resolve(EXPERIMENT, "previous").version == 1
 
-    # The same report is acted on once.
-    again = plant.tick(tick.cursor)
+    # The same report is acted on once, and is about a pair that is no longer in production.
+    again = plant.tick()
     assert not again.run_requests
-    assert "already requested" in (again.skip_message or "")
+    assert "is about version 1, but 2 is in production" in (again.skip_message or "")
 
     # The next report is about the new champion.
     newest = plant.report()
@@ -153,6 +156,10 @@ def test_an_injected_fault_leads_to_a_new_production_version(plant: Plant) -> No
     past = read_reports(yard.settings, EXPERIMENT, until=dt.date(2024, 4, 30))
     assert [(each.about, each.data_until[:10]) for each in past] == [(day, day) for day in days]
     assert read_report(yard.settings, EXPERIMENT) == newest
+    pages = {path.name for path in (yard.settings.home / "monitoring" / EXPERIMENT / "reports").rglob("*.html")}
+    artifacts = {Path(each.path).name for each in yard.pairs.client.list_artifacts(champion.run_id, "monitoring")}
+    assert artifacts <= pages
+    assert len(artifacts) == 1 + len(days)
     partitions = yard.instance.get_materialized_partitions(AssetKey([EXPERIMENT, "drift_report"]))
     assert partitions == {*days, newest.about}
 

@@ -12,7 +12,14 @@ from mlplatform.config import bound_levels
 from mlplatform.datamodule.samples import TabularSamples, WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import create_model, load_model, save_model
-from mlplatform.models.calibration import LEAST_DIFFICULTY, Calibration, Intervals, difficulty
+from mlplatform.models.calibration import (
+    DIFFICULTIES,
+    LEAST_DIFFICULTY,
+    Calibration,
+    Difficulty,
+    Intervals,
+    difficulty,
+)
 from mlplatform.testing.model_samples import spec_for, windows
 
 LOOKBACK, HORIZON = 24, 4
@@ -127,3 +134,54 @@ def test_bounds_of_a_coverage_are_the_quantiles_around_its_centre() -> None:
     assert [spec.quantile_position(level) for level in (0.5, *bound_levels(0.8))] == [1, 0, 2]
     with pytest.raises(ValueError, match=r"quantile 0\.25 is not among"):
         spec.quantile_position(0.25)
+
+
+def folds_of(*errors: np.ndarray) -> list[tuple[TabularSamples, Intervals]]:
+    return [(table(each), points(np.zeros(len(each)))) for each in errors]
+
+
+def test_errors_to_one_side_get_margins_of_their_own() -> None:
+    noise = np.random.default_rng(4)
+    skewed = folds_of(*(noise.exponential(size=600) for _ in range(3)))
+    chosen = Calibration.chosen(skewed, 0.8, season=1)
+    assert chosen.lower_margins is not None
+    # The quantiles .1 and .9 of an exponential distribution; the bound below is one above the point prediction.
+    assert -chosen.lower_margins == pytest.approx(-np.log(0.9), abs=0.05)
+    assert chosen.margins == pytest.approx(-np.log(0.1), abs=0.4)
+    assert Calibration.from_json(chosen.to_json()).to_json() == chosen.to_json()
+
+
+def test_later_folds_weigh_more_than_earlier_ones() -> None:
+    noise = np.random.default_rng(4)
+    widths = [
+        Calibration.chosen(folds_of(*(size * noise.normal(size=600) for size in sizes)), 0.8, season=1).margins
+        for sizes in ((1, 1, 3), (3, 1, 1))
+    ]
+    assert widths[0] > 1.3 * widths[1]
+
+
+def test_few_samples_have_one_margin_and_fewer_are_refused() -> None:
+    few = Calibration.chosen(folds_of(np.arange(6)), 0.8, season=1)
+    assert (few.lower_margins, few.samples) == (None, 6)
+    with pytest.raises(ValueError, match="3 held-out samples are too few to calibrate"):
+        Calibration.chosen(folds_of(np.arange(3)), 0.8, season=1)
+
+
+def test_chosen_intervals_scale_with_the_level_of_a_series_and_cover() -> None:
+    held_out = [(samples, repeated(samples)) for samples in (walk(seed, size=1.0) for seed in range(3))]
+    chosen = Calibration.chosen(held_out, 0.8, season=6)
+    small, large = walk(7, size=1.0), walk(7, size=1024.0)
+    of_small, of_large = (chosen.apply(repeated(samples), samples) for samples in (small, large))
+    np.testing.assert_allclose(of_large.upper - of_large.lower, 1024 * (of_small.upper - of_small.lower), rtol=1e-3)
+    assert covered(small, of_small) == pytest.approx(0.8, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", DIFFICULTIES)
+def test_every_difficulty_is_above_zero_in_a_window_in_which_nothing_moves(kind: Difficulty) -> None:
+    still = replace(walk(0, 1.0), values=np.full((1500, 1), 7.0, np.float32))
+    assert (difficulty(still, kind, season=6) > 0).all()
+
+
+def test_a_calibration_of_before_reads_and_writes_as_it_was() -> None:
+    text = '{"coverage": 0.8, "margins": [[0.5]], "samples": 12}'
+    assert Calibration.from_json(text).to_json() == text

@@ -15,7 +15,7 @@ from scipy.signal import lfilter
 from mlplatform.config import ENTITY, TIMESTAMP, DriftConfig, ExperimentConfig, StalenessConfig, load_experiment
 from mlplatform.monitoring.drift import build_report
 from mlplatform.monitoring.report import DriftReport, ErrorDrift
-from mlplatform.monitoring.retrain import RetrainState, decide_retrain
+from mlplatform.monitoring.retraining import Inputs, ReportFacts, decide_retrain
 from mlplatform.settings import Settings
 
 DAY, WEEK = 24, 168
@@ -118,8 +118,8 @@ def test_a_fault_is_named_on_its_first_day_and_is_no_drift(
     assert DriftReport.from_json(report.to_json()) == report
     # Wrong forecasts on broken data are no reason to train on them.
     wrong = replace(report, errors=ErrorDrift(100, 9.0, 1.0, 1.5))
-    decision = decide_retrain(wrong, RetrainState(), DriftConfig(), NOW)
-    assert not decision.retrain
+    decision = decide_retrain(Inputs("yard_xgboost", (ReportFacts.of(wrong),)), DriftConfig(), NOW)
+    assert decision.outcome == "blocked"
     assert name in decision.reason
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlplatform.config import ExperimentConfig, StepConfig
+from mlplatform.config.preprocessing import PreprocessingConfig
 from mlplatform.datamodule.panel import Panel
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.testing.experiments import pump_config, pump_frame, pump_settings, write_yaml
@@ -159,3 +160,35 @@ def test_an_empty_training_column_is_refused_by_name(config: ExperimentConfig, p
     broken = panel.with_columns({**panel.columns, "flow": np.full(panel.rows, np.nan, dtype=np.float32)})
     with pytest.raises(ValueError, match="column 'flow' has no observed value in the training rows"):
         TransformManager.for_experiment(config).fit(broken)
+
+
+def test_series_of_their_own_levels_come_as_they_are(config: ExperimentConfig, panel: Panel, tmp_path: Path) -> None:
+    steps = [
+        *(dict(step) for step in config.model_dump()["preprocessing"]["steps"]),
+        {"transform": "clip", "params": {}},
+    ]
+    scaled = config.model_copy(
+        update={"preprocessing": PreprocessingConfig.model_validate({"scaling": "auto", "steps": steps})}
+    )
+    manager = TransformManager.for_experiment(scaled).fit(panel)
+    assert manager.windowed == ("flow", "heat")
+    transformed = manager.transform(panel)
+    for name in manager.windowed:
+        raw, found = panel.columns[name], transformed.columns[name]
+        seen = np.isfinite(raw)
+        np.testing.assert_array_equal(found[seen], raw[seen])
+        assert manager.invert(found, name) is found
+    # Gaps are bridged for two steps, and stay open behind that: there is no constant for series of every level.
+    assert np.flatnonzero(np.isnan(transformed.columns["heat"])).tolist() == [42]
+    manager.save(tmp_path)
+    loaded = TransformManager.load(tmp_path)
+    assert loaded.windowed == manager.windowed
+    assert loaded.transform(panel).columns["heat"].tobytes() == transformed.columns["heat"].tobytes()
+
+
+def test_one_series_is_scaled_as_before(config: ExperimentConfig, panel: Panel) -> None:
+    scaled = config.model_copy(update={"preprocessing": config.preprocessing.model_copy(update={"scaling": "auto"})})
+    one = panel.take(np.arange(panel.rows) < panel.offsets[1])
+    manager, before = (TransformManager.for_experiment(each).fit(one) for each in (scaled, config))
+    assert manager.windowed == ()
+    assert manager.transform(one).columns["heat"].tobytes() == before.transform(one).columns["heat"].tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -125,3 +126,16 @@ def test_categories_are_coded_in_sorted_order_and_strangers_are_minus_one() -> N
     later = np.array(["air", "fan", "water", None], dtype=object)
     assert transform.apply(later, whole(later)).tolist() == [0, 1, -1, -1]
     assert transform.state() == {"classes": ["air", "fan"]}
+
+
+def test_without_a_level_values_are_carried_and_nothing_else_is_filled() -> None:
+    transform = make("impute", {"strategy": "median", "limit": 2})
+    column = np.array([np.nan, 5, np.nan, np.nan, np.nan, 7], dtype=np.float32)
+    carried = transform.without_level()
+    assert carried is not None
+    restored = make("impute", json.loads(json.dumps(carried.params.model_dump())))
+    restored.restore(json.loads(json.dumps(carried.fit(column, "x").state())))
+    np.testing.assert_array_equal(restored.apply(column, whole(column)), [np.nan, 5, 5, 5, np.nan, 7])
+    assert (restored.context, restored.fills_missing) == (2, False)
+    for name in ("scale", "clip"):
+        assert make(name, {}).without_level() is None

@@ -12,8 +12,9 @@ import pytest
 
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.registry.batch import answer_batch
+from mlplatform.registry.fallback import FallbackPolicy, Reasons, complete
 from mlplatform.registry.forecaster import Answers, Contract, Forecaster
-from mlplatform.registry.observation import observed_shares, with_fallback
+from mlplatform.registry.observation import observed_shares
 from mlplatform.registry.tables import input_panel
 from mlplatform.testing.tiny_pair import COLUMNS, CONTEXT, HORIZON, LOOKBACK, tiny_forecaster, tiny_rows
 
@@ -135,9 +136,9 @@ def test_or_falls_back_on_the_last_measured_value(forecaster: Forecaster, expect
 def test_what_stands_in_for_a_forecast_has_no_interval(forecaster: Forecaster) -> None:
     panel = input_panel(forecaster.contract, tiny_rows())
     point = np.ones((2, HORIZON, 1), np.float32)
-    found = with_fallback(
-        panel, forecaster.contract, Answers(point, point - 1, point + 1, 0.8), np.array([False, True])
-    )
+    answers = Answers(point, point - 1, point + 1, 0.8)
+    reasons: Reasons = (None, "too_little_observed")
+    found = complete(panel, forecaster.contract, FallbackPolicy(), reasons, lambda _: answers).answers
     assert found.lower is not None
     assert np.isnan(found.lower).all(axis=(1, 2)).tolist() == [False, True]
     assert (found.point[0] == 1).all()

@@ -19,13 +19,16 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from serving.connections import http_protocol
+from mlplatform.settings import Settings
+from serving.process import configured
 
 
 @contextmanager
 def in_thread(app: FastAPI) -> Iterator[httpx.Client]:
     """Serve an application on a free port while the context is open; yields a client of it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, http=http_protocol()))
+    config = configured(app, Settings.from_env({}))
+    config.port = 0
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
@@ -106,21 +109,58 @@ class LoadClient:
         host, _, port = url.removeprefix("http://").partition(":")
         self._address = host, int(port)
         head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-        self._request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+        self.request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
-    async def ask_until(self, stop: asyncio.Event) -> list[tuple[int, bytes]]:
-        """Return status and body of every answer until `stop` is set; at least one."""
+    async def ask_until(self, stop: asyncio.Event, statuses: list[int] | None = None) -> list[tuple[int, bytes]]:
+        """Return status and body of every answer until `stop` is set; at least one.
+
+        Parameters:
+            statuses: gets the statuses at once.
+        """
         reader, writer = await asyncio.open_connection(*self._address)
         answers = []
         try:
             while not (stop.is_set() and answers):
-                writer.write(self._request)
+                writer.write(self.request)
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 answers.append((int(head.split()[1]), await reader.readexactly(length)))
+                if statuses is not None:
+                    statuses.append(answers[-1][0])
         finally:
             writer.close()
         return answers
+
+
+async def until_told_to_leave(server: RunningServer, path: str, body: bytes, clients: int) -> tuple[list[int], int]:
+    """Have clients ask all the time, stop the server after a second, and let each leave as soon as an answer says so.
+
+    Returns:
+        The statuses of all answers, and how many requests had none.
+    """
+    statuses: list[int] = []
+    lost = 0
+
+    async def client() -> None:
+        nonlocal lost
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        head = b""
+        try:
+            while b"connection: close" not in head:
+                writer.write(LoadClient(server.url, path, body).request)
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+                statuses.append(int(head.split()[1]))
+        except (OSError, asyncio.IncompleteReadError):
+            lost += 1
+        finally:
+            writer.close()
+
+    asking = [asyncio.create_task(client()) for _ in range(clients)]
+    await asyncio.sleep(1)
+    server.process.send_signal(signal.SIGTERM)
+    await asyncio.gather(*asking)
+    return statuses, lost
 
 
 def _wait_until_live(server: RunningServer) -> None:

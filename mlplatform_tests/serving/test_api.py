@@ -103,7 +103,12 @@ def test_an_answer_can_be_traced_by_its_request_id(client: httpx.Client) -> None
         ({"entities": [None]}, "entities.0", "null", "a whole number"),
         ({"entities": [2**63]}, "entities.0", "9223372036854775808", "a whole number"),
         ({"entities": [""]}, "entities.0", "''", "text"),
-        ({"entities": [1], "when": "now"}, "when", "an unknown field", "only alias, version, entities, time_point"),
+        (
+            {"entities": [1], "when": "now"},
+            "when",
+            "an unknown field",
+            "only alias, version, explain, entities, time_point",
+        ),
         ({"entities": [1], "time_point": "yesterday"}, "time_point", "'yesterday'", "'now' or an ISO 8601 time"),
         ({"entities": [1, 2, 1]}, "entities", "1 more than once", "ids once"),
         ([1], "body", "[1]", "dictionary"),
@@ -336,7 +341,7 @@ def test_a_ready_server_says_what_it_serves(client: httpx.Client, platform: Plat
 def test_metrics_count_requests_predictions_and_show_what_is_served(client: httpx.Client, platform: Platform) -> None:
     good = f'mlplatform_http_requests_total{{method="POST",route="{ENTITIES}",status="200"}}'
     unknown = f'mlplatform_http_requests_total{{method="POST",route="{ENTITIES}",status="404"}}'
-    predicted = 'mlplatform_predictions_total{experiment="tiny_forecast",version="1"}'
+    predicted = 'mlplatform_predictions_total{arm="production",experiment="tiny_forecast",version="1"}'
     client.post(ENTITIES, json={"entities": [1]})
     client.post(ENTITIES, json={"entities": [99]})
     before = client.get("/metrics").text
@@ -351,8 +356,8 @@ def test_metrics_count_requests_predictions_and_show_what_is_served(client: http
     assert sample(after, predicted) - sample(before, predicted) == 3
     assert sample(after, f'mlplatform_http_request_seconds_count{{route="{ENTITIES}"}}') >= 4
     pair = PairStore(platform.settings).resolve("tiny_forecast", "1")
-    info = f'mlplatform_served_pair_info{{experiment="tiny_forecast",pair_id="{pair.pair_id}",version="1"}}'
-    assert sample(after, info) == 1
+    labels = f'arm="production",experiment="tiny_forecast",pair_id="{pair.pair_id}",version="1"'
+    assert sample(after, f"mlplatform_served_pair_info{{{labels}}}") == 1
     age = dt.datetime.now(dt.UTC) - platform.raw.event_timestamp.max().to_pydatetime()
     assert sample(after, "mlplatform_feature_age_seconds{") == pytest.approx(age.total_seconds(), abs=60)
     assert sample(after, "mlplatform_prediction_log_rows_dropped_total{") == 0

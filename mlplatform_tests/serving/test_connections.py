@@ -22,6 +22,7 @@ from mlplatform_tests.serving.servers import in_thread
 from mlplatform_tests.serving.test_answers import forecast
 from serving.api import build_app
 from serving.backend import Prediction, ReloadReport, Status
+from serving.timing import StageTimes
 
 BODY = b'{"entities": [0, 1]}'
 HEAD = b"POST /predict/feast/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -52,6 +53,13 @@ class SlowBackend:
 
     async def status(self) -> Status:
         return Status(forecast().pair, None)
+
+    @property
+    def times(self) -> StageTimes:
+        return StageTimes()
+
+    def queues(self) -> dict[str, int]:
+        return {}
 
     def looks(self) -> dict[str, int]:
         return {}

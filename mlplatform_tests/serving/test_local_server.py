@@ -16,7 +16,7 @@ import serving.ray_app
 from mlplatform.monitoring.prediction_log import read_predictions
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.conftest import TOKEN, Platform
-from mlplatform_tests.serving.servers import LoadClient, RunningServer, in_process
+from mlplatform_tests.serving.servers import LoadClient, RunningServer, in_process, until_told_to_leave
 from serving.rows import panel_from_rows
 
 ADMIN = {"authorization": f"Bearer {TOKEN}"}
@@ -122,7 +122,7 @@ def test_the_server_listens_on_the_loopback_interface_only(server: RunningServer
 
 
 @pytest.mark.integration
-def test_sigterm_ends_cleanly_and_writes_the_log(server: RunningServer, platform: Platform) -> None:
+def test_sigterm_loses_no_request_and_writes_the_log(server: RunningServer, platform: Platform) -> None:
     """Comes last, because it stops the server of the tests above."""
     answer = httpx.post(
         f"{server.url}/predict/feast/batch",
@@ -130,7 +130,10 @@ def test_sigterm_ends_cleanly_and_writes_the_log(server: RunningServer, platform
         headers={"x-request-id": "last-one"},
         timeout=30,
     ).json()
-    assert server.stop() == 0
+    body = json.dumps({"rows": platform.rows()}).encode()
+    statuses, lost = asyncio.run(until_told_to_leave(server, "/predict", body, 16))
+    assert (set(statuses), lost) == ({200}, 0)
+    assert server.process.wait(60) == 0
     logged = read_predictions(platform.settings, "tiny_forecast")
     assert len(logged[logged.request_id == "last-one"]) == 2 * len(answer["forecasts"][0]["timestamps"])
     output = server.log.read_text()

@@ -78,7 +78,7 @@ def test_series_of_versions_that_are_out_of_use_end() -> None:
     for version in range(1, 21):
         for used in (1, version):
             times.observe("predict", used, 0.2)
-            metrics.observe_predictions("one", used, 3)
+            metrics.observe_predictions("one", "production", used, 3)
         times.observe_batch(version, 5)
     families = StageFamilies()
     times.add_to(families, "one", {20: "production"})

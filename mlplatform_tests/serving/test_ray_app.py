@@ -19,6 +19,7 @@ from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.conftest import TOKEN, UNITS, Platform
 from mlplatform_tests.serving.installation import Installation
 from mlplatform_tests.serving.servers import LoadClient, in_process
+from serving.assignment import entity_key, place_of
 from serving.errors import ErrorDetail, ServingError
 from serving.ray_runtime import EVERYWHERE, LONGEST_RAY_FOLDER, _check_haproxy, _ray_folder
 from serving.ray_versions import PairRef, VersionCache
@@ -56,13 +57,13 @@ def test_a_version_is_loaded_once_however_many_ask() -> None:
     asyncio.run(scenario())
 
 
-def test_the_two_versions_used_last_are_kept() -> None:
+def test_the_four_versions_used_last_are_kept() -> None:
     async def scenario() -> None:
         versions = Versions()
         cache = VersionCache(versions.load)
-        for version in (1, 2, 1, 3, 1, 2):
+        for version in (1, 2, 3, 4, 1, 5, 1, 2):
             assert await cache.get(ref(version)) == f"pair {version}"
-        assert versions.loaded == [1, 2, 3, 2]
+        assert versions.loaded == [1, 2, 3, 4, 5, 2]
 
     asyncio.run(scenario())
 
@@ -147,6 +148,7 @@ def requests(platform: Platform) -> list[tuple[str, dict[str, Any]]]:
             "/v2/models/tiny_forecast/infer",
             {"inputs": [{"name": "entity_id", "shape": [2], "datatype": "INT64", "data": [3, 1]}]},
         ),
+        (ENTITIES, {"entities": [1, 3], "explain": True}),
     ]
 
 
@@ -180,7 +182,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
     assert [status for status, _ in expected[first.pair_id]] == [
         *[200] * 4,
         *[404, 422, 422, 422, 422],
-        *[200] * 4,
+        *[200] * 5,
     ]
 
     log = tmp_path / "ray.log"
@@ -196,6 +198,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
             assert client.post("/admin/reload").status_code == 401
             _stop_talking_early(server.port, client)
             _change_the_staleness_policy(installation, client)
+            _challenge(installation, client, first, second, store)
             assert "mlplatform_served_pair_info{" in client.get("/metrics").text
             last = client.post(ENTITIES, json={"entities": [1]}, headers={"x-request-id": "last-by-ray"})
             assert last.headers.get_list("x-request-id") == ["last-by-ray"]
@@ -253,6 +256,26 @@ def _change_the_staleness_policy(installation: Installation, client: httpx.Clien
     metrics = client.get("/metrics").text
     for outcome in ("refused", "flagged"):
         assert f',experiment="tiny_forecast",outcome="{outcome}"}} 2.0' in metrics
+
+
+def _challenge(
+    installation: Installation, client: httpx.Client, first: PairInfo, second: PairInfo, store: PairStore
+) -> None:
+    """Have a challenger answer its share; a promotion of it ends that."""
+    units = list(UNITS)
+    places = sorted(place_of("tiny_forecast", entity_key(unit)) for unit in units)
+    share = (places[0] + places[1]) / 2
+    expected = [2 if place_of("tiny_forecast", entity_key(unit)) < share else 1 for unit in units]
+    installation.set_policy({"challenger": {"share": share}}, key="serving")
+    store.promote(first.name, first.version, who="test", why="a test")
+    assert client.post("/admin/reload", headers=ADMIN).json()["version"] == first.version
+    assert client.get("/models/tiny_forecast").json()["challenger"]["version"] == second.version
+    mixed = client.post(ENTITIES, json={"entities": units}).json()
+    assert [item["version"] for item in mixed["forecasts"]] == expected
+    store.promote(second.name, second.version, who="test", why="a test")
+    assert client.post("/admin/reload", headers=ADMIN).json()["version"] == second.version
+    whole = client.post(ENTITIES, json={"entities": units}).json()
+    assert (whole["arm"], {item["version"] for item in whole["forecasts"]}) == ("production", {second.version})
 
 
 def _swap_under_load(url: str, client: httpx.Client, platform: Platform, pair: PairInfo, store: PairStore) -> None:

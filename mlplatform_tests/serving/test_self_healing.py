@@ -15,6 +15,7 @@ import pytest
 
 from mlplatform.registry.pairs import KeptPairs, PairInfo, PairIntegrityError, PairStore
 from mlplatform.settings import ServerLimits, Settings, sqlite_file
+from mlplatform_tests.alerts.receivers import hook
 from mlplatform_tests.serving.conftest import Platform
 from mlplatform_tests.serving.servers import in_thread
 from serving.api import build_app
@@ -171,3 +172,17 @@ def test_a_rollback_needs_nothing_loaded(settings: Settings) -> None:
 
     asyncio.run(scenario())
     assert loads == [1, 2]
+
+
+def test_people_are_told_once_that_a_server_cannot_load_its_pair(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry_of(settings).rename(registry_of(settings).with_suffix(".away"))
+    with hook() as receiver:
+        monkeypatch.setenv("MLPLATFORM_ALERT_URLS", receiver.url)
+        with serving(settings) as client:
+            eventually(lambda: len(receiver.received) > 0)
+            assert client.get("/health/ready").status_code == 503
+        (told,) = receiver.received
+    assert told["title"] == "tiny_forecast: a server cannot load the production pair"
+    assert "Nothing is served" in told["message"]

@@ -18,6 +18,7 @@ from mlplatform.training.cross_validation import FoldData
 from mlplatform.tuning.choice import is_beyond_noise
 from mlplatform.tuning.objective import FittedTrial, fit_on_folds
 from mlplatform.tuning.study.pruner import MedianAtStep
+from mlplatform.tuning.study.study import load_study
 from mlplatform.tuning.tuner import FOLD_BUDGET, tune
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -211,3 +212,26 @@ def test_nothing_is_pruned_before_enough_trials_and_steps() -> None:
     assert not MedianAtStep(startup_trials=3, warmup_steps=3).prune(study, running({3: 9.0}))
     assert not MedianAtStep(startup_trials=2, warmup_steps=4).prune(study, running({3: 9.0}))
     assert not MedianAtStep(startup_trials=0, warmup_steps=0).prune(study_with(), running({3: 9.0}))
+
+
+def test_pruning_at_folds_hears_of_folds_only(config: ExperimentConfig, folds: list[FoldData], tmp_path: Path) -> None:
+    tuned = searching(config, DEPTH, trials=3, pruner_startup_trials=3, prune_at="fold")
+    result = tune(tuned, folds, tmp_path / "journal")
+    steps = {step for trial in load_study(tuned, tmp_path / "journal").trials for step in trial.intermediate_values}
+    assert steps == {(position + 1) * FOLD_BUDGET - 1 for position in range(len(folds))}
+    assert result.counts == "3 of 3 trials completed"
+
+
+def test_a_search_says_how_many_trials_completed(
+    config: ExperimentConfig, folds: list[FoldData], tmp_path: Path
+) -> None:
+    poor = {"learning_rate": SearchDimension(type="float", low=1e-4, high=2e-4)}
+    result = tune(searching(config, poor, trials=3, pruner_startup_trials=1), folds, tmp_path / "journal")
+    assert result.counts == "1 of 3 trials completed, 2 pruned"
+
+
+@pytest.mark.parametrize("preset", ["quick", "standard", "parallel"])
+def test_presets_let_enough_trials_complete(preset: str, settings: Settings) -> None:
+    tuning = pump_config(settings, f"tuning={preset}").tuning
+    assert tuning.prune_at == "fold"
+    assert tuning.pruner_startup_trials >= 4

@@ -45,6 +45,8 @@ HEADER_LENGTH = "inference-header-content-length"
 # Of the request: that times are numbers, in both directions.
 TIME_UNIT = "timestamp_unit"
 NANOSECONDS = "ns"
+# Of the request: that every row of the answer is explained.
+EXPLAIN = "explain"
 TIMES, LABEL, PROBABILITIES, VALUE = "timestamps", "label", "probabilities", "value"
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -69,6 +71,11 @@ class InferRequest(BaseModel):
     def counts_time(self) -> bool:
         """Whether times are nanoseconds since 1970 instead of text."""
         return self.parameters.get(TIME_UNIT) == NANOSECONDS
+
+    @property
+    def explains(self) -> bool:
+        """Whether the answer says why it is so."""
+        return self.parameters.get(EXPLAIN) is True
 
 
 def routes(service: PredictionService) -> APIRouter:
@@ -113,9 +120,11 @@ def _add_models(router: APIRouter, service: PredictionService) -> None:
         header, served = _header_length(request), model.backend.served()
         question = await service.parsed(request, lambda body: _read(body, header, served))
         if question.entities is None:
-            prediction = await service.from_rows(request, model, question.rows, choice)
+            prediction = await service.from_rows(request, model, question.rows, choice, explain=question.asked.explains)
         else:
-            prediction, _ = await service.from_entities(request, model, question.entities, choice=choice)
+            prediction, _ = await service.from_entities(
+                request, model, question.entities, choice=choice, explain=question.asked.explains
+            )
         writer = Writer(model.name, question.asked)
         content = await service.written(request, model, prediction, writer)
         if writer.header_length is None:
@@ -157,7 +166,7 @@ def _add_models(router: APIRouter, service: PredictionService) -> None:
     @router.post("/v2/models/{name}/versions/{version}/infer", openapi_extra=body)
     async def infer_by_version(request: Request, name: str, version: str) -> Response:
         """Predict from tensors, by any registered version of a model."""
-        return await answer(request, name, Choice(version=_number(service.model(name), version)))
+        return await answer(request, name, Choice(version=_number(service.model(name), version), is_named=True))
 
 
 async def _require_ready(model: ServedModel) -> None:
@@ -413,7 +422,11 @@ class Writer:
             else:
                 output["data"] = written_json(arrays[name])
             outputs.append(output)
-        head: dict[str, Any] = {"model_name": self.model, "model_version": str(prediction.pair.version)}
+        head: dict[str, Any] = {
+            "model_name": self.model,
+            "model_version": str(prediction.pair.version),
+            "parameters": _told(prediction),
+        }
         if self.asked.id is not None:
             head["id"] = self.asked.id
         content = to_json({**head, "outputs": outputs})
@@ -439,6 +452,20 @@ class Writer:
         return [
             (output.name, output.parameters.get("binary_data", by_default) is True) for output in self.asked.outputs
         ]
+
+
+def _told(prediction: Prediction) -> dict[str, str]:
+    """Return which arm answered, where two did which one each row of the outputs is of, and explanations."""
+    told = {"arm": prediction.arm}
+    # As text, because parameters of the protocol hold no lists.
+    if prediction.parts:
+        arms, versions = zip(*prediction.told_by, strict=True)
+        told |= {"arms": json.dumps(arms), "versions": json.dumps(versions)}
+    if any(prediction.fallback_reasons):
+        told["fallback_reasons"] = json.dumps(prediction.fallback_reasons)
+    if prediction.explanations:
+        told["explanations"] = to_json(prediction.explanations).decode()
+    return told
 
 
 def _written_type(values: npt.NDArray[np.generic]) -> str:

@@ -11,12 +11,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version as installed_version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.registry import table_of_answers, with_observation
+from serving.answers import to_json
 from serving.backend import Prediction, Served
 from serving.bodies import JSON, content_type
 from serving.errors import ErrorDetail, ServingError, invalid, shown
@@ -34,6 +35,13 @@ FORMS = (SPLIT, RECORDS, INSTANCES, INPUTS)
 Rows = list[dict[str, Any]]
 
 
+class Asked(NamedTuple):
+    """The rows of a request, and whether their answers are to be explained (`params` of the body: `explain`)."""
+
+    rows: Rows
+    explains: bool = False
+
+
 def routes(service: PredictionService) -> APIRouter:
     """Return the protocol's routes."""
     router = APIRouter(tags=["MLflow scoring"], route_class=route_writing_errors(_error))
@@ -44,8 +52,8 @@ def routes(service: PredictionService) -> APIRouter:
         served = model.backend.served()
         if served is None:
             raise ServingError(503, "no_production_pair", f"model {model.name} has no pair in production")
-        rows = await service.parsed(request, partial(_reader(request), served=served))
-        prediction = await service.from_rows(request, model, rows)
+        asked = await service.parsed(request, partial(_reader(request), served=served))
+        prediction = await service.from_rows(request, model, asked.rows, explain=asked.explains)
         return Response(await service.written(request, model, prediction, _written), media_type=JSON)
 
     @router.post("/invocations", openapi_extra={"requestBody": body})
@@ -78,13 +86,13 @@ def _error(status: int, error: ServingError) -> dict[str, Any]:
     return {"error_code": code or error.code.upper(), "message": error.message}
 
 
-def _reader(request: Request) -> Callable[..., Rows]:
+def _reader(request: Request) -> Callable[..., Asked]:
     """Return what reads a body of the request's type.
 
     Raises:
         ServingError: 415 if nothing does.
     """
-    readers: Mapping[str, Callable[..., Rows]] = {JSON: _from_json, CSV: _from_csv}
+    readers: Mapping[str, Callable[..., Asked]] = {JSON: _from_json, CSV: _from_csv}
     reader = readers.get(content_type(request))
     if reader is None:
         given = shown(request.headers.get("content-type", ""))
@@ -94,7 +102,7 @@ def _reader(request: Request) -> Callable[..., Rows]:
     return reader
 
 
-def _from_json(body: bytes, served: Served) -> Rows:
+def _from_json(body: bytes, served: Served) -> Asked:
     try:
         # MLflow's client writes missing numbers as NaN, which is not JSON, but which Python's own parser reads.
         content = json.loads(body)
@@ -104,7 +112,9 @@ def _from_json(body: bytes, served: Served) -> Rows:
     if len(found) != 1:
         raise _refused("body", ", ".join(found) or "none of them", f"exactly one of {', '.join(FORMS)}", "send one")
     rows = _of_split(content[SPLIT]) if found == [SPLIT] else _of_records(content[found[0]], found[0])
-    return _known_columns([{name: _value(value) for name, value in row.items()} for row in rows], served)
+    known = _known_columns([{name: _value(value) for name, value in row.items()} for row in rows], served)
+    params = content.get("params")
+    return Asked(known, isinstance(params, dict) and params.get("explain") is True)
 
 
 def _of_split(given: Any) -> Rows:
@@ -140,7 +150,7 @@ def _value(value: Any) -> Any:
     return None if type(value) is float and value != value else value
 
 
-def _from_csv(body: bytes, served: Served) -> Rows:
+def _from_csv(body: bytes, served: Served) -> Asked:
     import pandas as pd
 
     try:
@@ -154,7 +164,8 @@ def _from_csv(body: bytes, served: Served) -> Rows:
         if is_number:
             frame[name] = _numbers(frame[name], is_id=name == ENTITY)
     values = frame.astype(object).where(frame.notna(), None)
-    return _known_columns([{str(k): v for k, v in row.items()} for row in values.to_dict(orient="records")], served)
+    rows = [{str(k): v for k, v in row.items()} for row in values.to_dict(orient="records")]
+    return Asked(_known_columns(rows, served))
 
 
 def _numbers(texts: pd.Series[str], *, is_id: bool) -> pd.Series[Any]:
@@ -194,7 +205,14 @@ def _written(prediction: Prediction) -> bytes:
         table = with_observation(table, contract, prediction.observed, prediction.is_fallback)
     records: Sequence[Any] = table.to_dict(orient="records")
     # Not by orjson: MLflow writes a missing bound as NaN, and times with their offset.
-    return json.dumps({"predictions": records}, default=lambda moment: moment.isoformat()).encode()
+    # Beside what MLflow writes, which its clients pass over.
+    told: dict[str, Any] = {"arm": prediction.arm, "version": prediction.pair.version}
+    if prediction.parts:
+        arms, versions = zip(*prediction.told_by, strict=True)
+        told |= {"arms": arms, "versions": versions}
+    if prediction.explanations:
+        told["explanations"] = json.loads(to_json(prediction.explanations))
+    return json.dumps({"predictions": records, **told}, default=lambda moment: moment.isoformat()).encode()
 
 
 def example(served: Served) -> dict[str, Any]:

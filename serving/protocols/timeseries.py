@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
+from pydantic import Field, StrictBool
 
-from mlplatform.config import ENTITY, TIMESTAMP, time_step
+from mlplatform.calendars import Calendar, CalendarError, make_calendar, ns_of, times_of
+from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.registry import Contract
 from serving.answers import forecast_times, to_json
 from serving.backend import Prediction, Served
@@ -31,13 +32,19 @@ from serving.schemas import MAX_ENTITIES, StrictRequest
 from serving.service import PredictionService
 
 UNIVARIATE, MULTIVARIATE = "univariate_time_series", "multivariate_time_series"
-# Steps whose length is always the same; months, quarters and years have none.
-SECONDS = {
-    **dict.fromkeys(("S", "second"), 1),
-    **dict.fromkeys(("T", "minute"), 60),
-    **dict.fromkeys(("H", "hour"), 3_600),
-    **dict.fromkeys(("D", "day"), 86_400),
-    **dict.fromkeys(("W", "week"), 604_800),
+# The protocol's words for steps of one unit; months, quarters and years are told by their first day or their last.
+UNITS = {
+    "s": ("S", "second"),
+    "min": ("T", "minute"),
+    "h": ("H", "hour"),
+    "D": ("D", "day"),
+    "W": ("W", "week"),
+    "MS": ("M", "month"),
+    "ME": ("M", "month"),
+    "QS": ("Q", "quarter"),
+    "QE": ("Q", "quarter"),
+    "YS": ("Y", "year"),
+    "YE": ("Y", "year"),
 }
 
 # Moments of a request beyond which laying them out as rows takes longer than handing that to a thread.
@@ -54,7 +61,7 @@ class SeriesInput(Extensible):
     type: Literal["univariate_time_series", "multivariate_time_series"]
     name: str = Field(min_length=1, max_length=256, description="Of the entity.")
     series: list[Any] = Field(min_length=1, description="Values, or per moment those of all of the model's columns.")
-    frequency: str = Field(description="S, T, H, D, W, or the dataset's own word, such as 15min.")
+    frequency: str = Field(description="S, T, H, D, W, M, Q, Y, or the dataset's own word, such as 15min.")
     start_timestamp: str | None = Field(default=None, description="Time of the first value; needed here.")
 
 
@@ -63,6 +70,7 @@ class Options(Extensible):
 
     horizon: int = Field(ge=1)
     quantiles: list[float] | None = None
+    explain: StrictBool = Field(default=False, description="Beyond the protocol: whether forecasts are explained.")
 
 
 class ForecastRequest(Extensible):
@@ -94,7 +102,7 @@ def routes(service: PredictionService) -> APIRouter:
             raise ServingError(503, "no_production_pair", f"model {model.name} has no pair in production")
         is_small = sum(len(series.series) for series in asked.inputs) <= SMALL
         rows = _rows(asked, served) if is_small else await service.reader.stage.run(_rows, asked, served)
-        prediction = await service.from_rows(request, model, rows)
+        prediction = await service.from_rows(request, model, rows, explain=asked.options.explain)
         writer = Writer(asked, request.state.request_id)
         return Response(await service.written(request, model, prediction, writer), media_type=JSON)
 
@@ -131,9 +139,9 @@ def _rows(asked: ForecastRequest, served: Served) -> list[dict[str, Any]]:
 
 
 def _rows_of(series: SeriesInput, field: str, contract: Contract) -> list[dict[str, Any]]:
-    step = contract.step_seconds
-    if _seconds(series.frequency) != step:
-        expected = f"the model's step, {step} s"
+    calendar = contract.calendar
+    if not _is_step(series.frequency, calendar):
+        expected = f"the model's step, {calendar.length}"
         raise _refused(f"{field}.frequency", shown(series.frequency), expected, "send the series at that step")
     began = utc_moment(series.start_timestamp)
     if began is None:
@@ -142,13 +150,26 @@ def _rows_of(series: SeriesInput, field: str, contract: Contract) -> list[dict[s
     columns = contract.columns
     moments = _moments(series, field, columns)
     try:
-        times = [(began + dt.timedelta(seconds=step * number)).isoformat() + "Z" for number in range(len(moments))]
+        times = [f"{moment.isoformat()}Z" for moment in _times(began, len(moments), calendar)]
     except OverflowError as error:
         raise _refused(f"{field}.start_timestamp", shown(series.start_timestamp), "an earlier one", "fix it") from error
     return [
         {ENTITY: series.name, TIMESTAMP: moment, **dict(zip(columns, values, strict=True))}
         for moment, values in zip(times, moments, strict=True)
     ]
+
+
+def _times(began: dt.datetime, count: int, calendar: Calendar) -> list[dt.datetime]:
+    """Return the times of a series.
+
+    Raises:
+        OverflowError: if they reach further than nanoseconds do.
+    """
+    first = ns_of(np.array([began], dtype="datetime64[us]"))
+    if int(first[0]) + count * calendar.nominal_ns > np.iinfo(np.int64).max:
+        raise OverflowError
+    times: list[dt.datetime] = times_of(calendar.shift(first, np.arange(count))).astype("datetime64[us]").tolist()
+    return times
 
 
 def _moments(series: SeriesInput, field: str, columns: Sequence[str]) -> list[list[Any]]:
@@ -165,13 +186,24 @@ def _moments(series: SeriesInput, field: str, columns: Sequence[str]) -> list[li
     return series.series
 
 
-def _seconds(frequency: str) -> int | None:
-    if frequency in SECONDS:
-        return SECONDS[frequency]
+def _is_step(frequency: str, calendar: Calendar) -> bool:
+    """Return whether a frequency names the steps of a calendar, in the protocol's words or as datasets have it."""
+    for unit, words in UNITS.items():
+        if frequency in words and _means(unit, calendar):
+            return True
+    return _means(frequency, calendar)
+
+
+def _means(frequency: str, calendar: Calendar) -> bool:
+    if frequency == calendar.frequency:
+        return True
     try:
-        return int(time_step(frequency).total_seconds())
-    except (ValueError, OverflowError):
-        return None
+        other = make_calendar(frequency, calendar.zone.name)
+    except (CalendarError, OverflowError):
+        return False
+    return other.name == calendar.name or (
+        other.is_even and calendar.is_even and other.nominal_ns == calendar.nominal_ns
+    )
 
 
 def _levels(asked: Sequence[float], coverage: float | None) -> Mapping[str, int]:
@@ -245,7 +277,12 @@ class Writer:
             "frequency": series.frequency,
             "start_timestamp": forecast_times(prediction)[place, 0],
             "targets": targets,
+            **prediction.told_by[place]._asdict(),
+            "fallback": prediction.fallback_reasons[place] is not None,
+            "fallback_reason": prediction.fallback_reasons[place],
         }
+        if prediction.explanations:
+            content["explanation"] = prediction.explanations[place]
         # What stands in for a forecast has no bounds.
         if levels and not prediction.is_fallback[place]:
             sides = prediction.answers[:3]
@@ -258,10 +295,15 @@ class Writer:
         return np.ascontiguousarray(steps[:, 0] if steps.shape[1] == 1 else steps)
 
 
+def _word(contract: Contract) -> str:
+    """Return the protocol's word for the steps of a model, or the dataset's where it has none."""
+    words = (known[0] for unit, known in UNITS.items() if _means(unit, contract.calendar))
+    return next(words, contract.calendar.frequency)
+
+
 def example(name: str, served: Served) -> dict[str, Any] | None:
     """Return a request that the served pair answers; `None` if it forecasts nothing."""
     contract, rows = served.pair.contract, example_rows(served)
-    words = {seconds: word for word, seconds in reversed(SECONDS.items())}
     if contract.task != "forecast" or not rows:
         return None
     series: list[Any] = [[row[column] for column in contract.columns] for row in rows]
@@ -273,7 +315,7 @@ def example(name: str, served: Served) -> dict[str, Any] | None:
                 "type": UNIVARIATE if is_one else MULTIVARIATE,
                 "name": str(rows[0][ENTITY]),
                 "series": [values[0] for values in series] if is_one else series,
-                "frequency": words.get(contract.step_seconds, f"{contract.step_seconds}s"),
+                "frequency": _word(contract),
                 "start_timestamp": rows[0][TIMESTAMP],
             }
         ],

@@ -40,7 +40,7 @@ class SlidingSplitter(BlockSplitter):
         """
         params = self.params
         needed = params.train_steps + params.gap + self.folds * params.validation_steps
-        available = round((index.timestamps.max() - index.timestamps.min()) / index.step) + 1
+        available = index.span
         if needed > available:
             raise ValueError(
                 f"{self.folds} folds need {needed} steps ({params.train_steps} of training, {params.gap} of gap and "

@@ -63,17 +63,17 @@ def block_folds(index: SampleIndex, folds: int, params: BlockParams, train_steps
     Raises:
         ValueError: if a fold has no training or no validation sample.
     """
-    end = index.timestamps.max() + index.step
+    newest = index.timestamps.max(keepdims=True)
     origin_times = index.timestamps[index.samples]
-    first_target = origin_times + index.step
-    after_last_target = first_target + index.horizon * index.step
-    block = params.validation_steps * index.step
+    first_target = index.ahead(origin_times, 1)
+    after_last_target = index.ahead(origin_times, 1 + index.horizon)
+    block = params.validation_steps
     result = []
     for k in range(folds):
-        validation_end = end - (folds - 1 - k) * block
-        validation_start = validation_end - block
-        cutoff = validation_start - params.gap * index.step
-        start = index.timestamps.min() if train_steps is None else cutoff - train_steps * index.step
+        end = 1 - (folds - 1 - k) * block  # in steps from the newest row
+        validation_end, validation_start = index.ahead(newest, end), index.ahead(newest, end - block)
+        cutoff = index.ahead(newest, end - block - params.gap)
+        start = index.ahead(newest, end - block - params.gap - train_steps) if train_steps else index.timestamps.min()
         fold = Fold(
             fit_rows=np.flatnonzero((index.timestamps >= start) & (index.timestamps < cutoff)),
             train=index.samples[(origin_times >= start) & (after_last_target <= cutoff)],

@@ -10,6 +10,7 @@ from .promotion import (
     production_version,
     promotion_metadata,
     serving_reload_asset,
+    tell_promotion,
 )
 from .raw import raw_asset
 from .registration import registered_pair_asset
@@ -35,6 +36,7 @@ __all__ = [
     "registered_pair_asset",
     "serving_reload_asset",
     "splits_asset",
+    "tell_promotion",
     "too_good_evidence",
     "tuned_model_asset",
 ]

@@ -32,7 +32,10 @@ def forecasts_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             asset_key(experiment.dataset.name, ONLINE_FEATURES),
         ],
         kinds={"table", "parquet"},
-        decided_by=experiment.model_dump(mode="json", include={"staleness", "observation", "forecasts"}),
+        decided_by=[
+            experiment.model_dump(mode="json", include={"staleness", "observation", "forecasts"}),
+            experiment.serving.fallback,
+        ],
         description="Every entity's forecast from the production pair: points, intervals, ages, and who was left out.",
     )
     def forecasts(

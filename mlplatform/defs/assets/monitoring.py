@@ -119,7 +119,7 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         DRIFT_REPORT,
         after=[asset_key(experiment.name, FORECAST_ERRORS), asset_key(experiment.dataset.name, FEATURE_TABLE)],
         kinds={"report", "json"},
-        decided_by=experiment.drift.model_dump(mode="json"),
+        decided_by=experiment.drift.model_dump(mode="json", exclude={"retrain", "cooldown_hours"}),
         days_from=experiment.automation.first_report_day,
         description="Recent features and served errors against the training rows of the production pair, and what is "
         "broken in them, by the knowledge of each day. A run without a day is about the present one.",
@@ -164,6 +164,7 @@ def report_metadata(kept: "KeptReport") -> dict[str, Any]:
         "features": table(features),
         "errors": table([vars(report.errors)]),
         "path": MetadataValue.path(kept.path),
+        "page": MetadataValue.path(kept.page),
     }
 
 

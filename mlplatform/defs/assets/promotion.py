@@ -11,6 +11,7 @@ from mlplatform.defs.keys import PRODUCTION_ALIAS, REGISTERED_PAIR, SERVING_RELO
 from mlplatform.defs.metadata import picture, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 from mlplatform.defs.versions import data_version
+from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
     from mlplatform.promotion import GateReport, Promotion
@@ -36,6 +37,7 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         mlflow: MlflowResource,
         tuned_model: Candidate,
     ) -> MaterializeResult[None]:
+        from mlplatform.monitoring.retraining import hold_of
         from mlplatform.promotion import promote_pair, record_decision
         from mlplatform.registry.pairs import PairStore
 
@@ -43,7 +45,8 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         store = PairStore(settings)
         candidate = store.of_run(config.registered_name, tuned_model.run_id)
         # A blocking check holds only within its own Dagster run: the promoter checks again, for exactly this version.
-        promotion = promote_pair(config, candidate, store, who=f"Dagster run {context.run.run_id}")
+        who, hold = f"Dagster run {context.run.run_id}", hold_of(config, settings)
+        promotion = promote_pair(config, candidate, store, who=who, hold=hold)
         with mlflow.run(context, settings, config.name, tuned_model.run_id) as run:
             record_decision(promotion.decision, candidate.version)
             # What happened, which is not what the gate decided if a check is missing or in a dry run.
@@ -55,6 +58,7 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
                 }
             )
         context.log.info(f"{'promoted' if promotion.promoted else 'not promoted'}: {promotion.reason}")
+        tell_promotion(settings, config, candidate.version, promotion, context.run.run_id)
         return MaterializeResult(
             metadata={"candidate": candidate.version, **promotion_metadata(promotion)},
             data_version=production_version(config.registered_name, store),
@@ -69,6 +73,21 @@ def production_version(name: str, store: "PairStore") -> DataVersion:
 
     pair = store.find(name, PRODUCTION)
     return data_version(pair.pair_id if pair else None)
+
+
+def tell_promotion(
+    settings: Settings, config: ExperimentConfig, version: int, promotion: "Promotion", run_id: str
+) -> None:
+    """Tell people what became of a candidate; a dry run is nobody's news."""
+    from mlplatform.alerts import promoted, refused, send_alert
+
+    name = config.name
+    if promotion.promoted:
+        champion = promotion.report.champion
+        replaced = champion.version if champion else None
+        send_alert(settings, promoted(settings, name, version, replaced, promotion.reason, run_id))
+    elif promotion.outcome != "dry_run" and not promotion.decision.dry_run:
+        send_alert(settings, refused(settings, name, version, promotion.outcome, promotion.reason, run_id))
 
 
 def promotion_metadata(promotion: "Promotion") -> dict[str, Any]:
@@ -129,7 +148,7 @@ def serving_reload_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         after=[asset_key(experiment.name, PRODUCTION_ALIAS)],
         kinds={"task"},
         # Servers read the policies when they are told.
-        decided_by=experiment.model_dump(mode="json", include={"staleness", "requests", "observation"}),
+        decided_by=experiment.model_dump(mode="json", include={"staleness", "requests", "observation", "serving"}),
         description=(
             "Tells the servers about the production pair. Best effort: a server that is not running, or serves "
             "another experiment, is not an error."

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlplatform.calendars import zone_of
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data import REASON, Basis, Validated, off_grid_reason, parse_times, validate
+from mlplatform.data import REASON, Basis, Validated, off_grid_reason, parse_local_times, validate
 from mlplatform.datamodule import column_array, to_utc_ns
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.feast import Registered, online_server, registered
@@ -80,9 +81,9 @@ def push_rows(
     other, entity by entity in blocks; readers see the windows before or after, never half of one.
 
     Parameters:
-        rows: `entity_id`, `event_timestamp` (times, or text in ISO 8601; without a zone: UTC) and all columns of the
-            dataset, in any order; other columns are ignored. Of rows with the same entity and time the last wins, and
-            it wins over what is stored.
+        rows: `entity_id`, `event_timestamp` (times, or text in ISO 8601; without a zone: in the dataset's) and all
+            columns of the dataset, in any order; other columns are ignored. Of rows with the same entity and time the
+            last wins, and it wins over what is stored.
         now: the present (without a zone: UTC); default: the clock.
 
     Raises:
@@ -95,7 +96,7 @@ def push_rows(
     known = registered(dataset, settings)
     _check(dataset, rows, known)
     present = pd.to_datetime(now or dt.datetime.now(dt.UTC), utc=True)
-    times, _ = parse_times(rows[TIMESTAMP])
+    times = parse_local_times(rows[TIMESTAMP], rows[ENTITY], zone_of(dataset.timezone)).times
     is_future = times > np.datetime64(present.value, "ns")
     checked = _validated(dataset, rows[~is_future], known, settings)
     off_grid = int((checked.quarantine[REASON] == off_grid_reason(_in_canonical_names(dataset))).sum())
@@ -194,9 +195,11 @@ def _push_rows(
 
 def _are_far(rows: pd.DataFrame, stored: Windows, dataset: DatasetConfig) -> npt.NDArray[np.bool_]:
     """Return which rows, ordered by entity and time, are alone a window or more after all before them."""
-    ends = pd.Series(stored.ends, index=pd.Index(stored.entity_ids))
+    never = np.iinfo(np.int64).min
+    ends = pd.Series(stored.ends, index=pd.Index(stored.entity_ids)).reindex(rows[ENTITY], fill_value=never)
     times = pd.Series(to_utc_ns(rows[TIMESTAMP]).astype(np.int64), index=rows.index)
-    latest = np.fmax(times.groupby(rows[ENTITY]).shift().to_numpy(), rows[ENTITY].map(ends).to_numpy(np.float64))
-    is_last = ~rows[ENTITY].duplicated(keep="last").to_numpy()
-    far: npt.NDArray[np.bool_] = is_last & (times.to_numpy() - latest >= dataset.window_steps * dataset.step_ns)
-    return far
+    latest = np.maximum(times.groupby(rows[ENTITY]).shift(fill_value=never).to_numpy(), ends.to_numpy())
+    is_judged = ~rows[ENTITY].duplicated(keep="last").to_numpy() & (latest > never)
+    moments = times.to_numpy().astype(np.int64)
+    behind = dataset.calendar.steps(np.where(is_judged, latest, moments), moments)
+    return np.asarray(is_judged & (behind >= dataset.window_steps))

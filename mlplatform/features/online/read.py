@@ -64,7 +64,7 @@ def read_windows(
     ends = np.array([value.int64_val for value in stored.values[WINDOW_END]], dtype=np.int64)
     _check_moment(dataset, entities, ends, moment)
     arrays = {name: _stack(dataset, name, stored.values[f"{WINDOW_PREFIX}{name}"], steps) for name in columns}
-    times = ends[:, None] + np.arange(1 - steps, 1, dtype=np.int64)[None, :] * dataset.step_ns
+    times = dataset.calendar.window(ends, steps)
     return Panel(
         columns=arrays,
         timestamps=times.ravel().astype("datetime64[ns]"),

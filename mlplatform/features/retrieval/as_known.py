@@ -59,10 +59,10 @@ def windows_as_known(
     def read() -> Panel:
         ranges = _born(dataset, entities, moment, settings)
         first, last = (to_utc_ns(ranges[name]).astype(np.int64) for name in ("start", "end"))
-        step = dataset.step_ns
-        present = first + (moment.value - first) // step * step
-        ends: Int64 = np.minimum(last, present + known.ahead * step)
-        times = ends[:, None] + np.arange(1 - length, 1, dtype=np.int64)[None, :] * step
+        calendar = dataset.calendar
+        present = calendar.steps(first, moment.value)
+        ends: Int64 = np.minimum(last, calendar.shift(first, present + known.ahead))
+        times = calendar.window(ends, length)
         arrays = read_grid(dataset, ranges[ENTITY], ends, names, length, settings)
         for name in names:
             # What was added later in front of an entity's first row was not known, nor was anything after the moment.
@@ -154,7 +154,7 @@ def _put_back(
         rows = of_entity.get(entity, np.zeros(0, dtype=np.intp))
         # A row in front of the first one of then came later, and may have gone again since.
         rows = rows[(at[rows] >= max(times[window, 0], first[window])) & (at[rows] <= times[window, -1])]
-        cells = (at[rows] - times[window, 0]) // dataset.step_ns
+        cells = dataset.calendar.steps(times[window, 0], at[rows])
         for name, values in arrays.items():
             is_told = np.ones(len(rows), dtype=bool) if name in known_ahead else at[rows] <= moment.value
             values[window, cells[is_told]] = stood[name][rows[is_told]]

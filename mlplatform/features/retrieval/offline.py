@@ -227,9 +227,8 @@ def _window_ends(dataset: DatasetConfig, ranges: pd.DataFrame, cutoff: TimePoint
     unborn = ranges.loc[first > moment.value, ENTITY].tolist()
     if unborn:
         raise UnknownEntityError(dataset.name, unborn)
-    step = dataset.step_ns
-    ends: Int64 = np.minimum(last, first + (moment.value - first) // step * step)
-    return ends
+    calendar = dataset.calendar
+    return np.minimum(last, calendar.shift(first, calendar.steps(first, moment.value)))
 
 
 def _read_windows(
@@ -238,7 +237,7 @@ def _read_windows(
     """Return the windows with the given ends, of shape (cut-offs, entities), as arrays (cut-offs, entities x steps)."""
     arrays = {name: _missing(dataset, name, (ends.size, steps)) for name in columns}
     entities = np.tile(ids.to_numpy(), len(ends))
-    for group in _neighbours(ends.ravel(), steps * dataset.step_ns):
+    for group in _neighbours(ends.ravel(), steps * dataset.calendar.nominal_ns):
         found = _read_group(dataset, entities[group], ends.ravel()[group], columns, steps, settings)
         for name in columns:
             arrays[name][group] = found[name]
@@ -263,21 +262,21 @@ def _read_group(
 
     The rows are laid on the grid of their entities once, and every window is a part of that.
     """
-    step = dataset.step_ns
+    calendar = dataset.calendar
     codes, unique = pd.factorize(entities)
-    starts = ends - (steps - 1) * step
+    starts = calendar.shift(ends, 1 - steps)
     first = np.full(len(unique), np.iinfo(np.int64).max)
     np.minimum.at(first, codes, starts)
-    begin = (starts - first[codes]) // step
+    begin = calendar.steps(first[codes], starts)
     length = int(begin.max()) + steps
     grid = {name: _missing(dataset, name, (len(unique), length)) for name in columns}
     stretch = _Stretch(pd.Timestamp(int(starts.min()), tz="UTC"), pd.Timestamp(int(ends.max()), tz="UTC"))
     index = pd.Index(unique)
     for table in _pull_entities(dataset, pd.Series(unique), columns, stretch, settings):
         owners = index.get_indexer(pd.Index(table.column(ENTITY).to_pandas()))
-        places, off_grid = np.divmod(_nanoseconds(table) - first[owners], step)
+        places, is_on = calendar.between(first[owners], _nanoseconds(table))
         # Where all entities of the table are read, there may be others than those that were wanted.
-        inside = (owners >= 0) & (off_grid == 0) & (places >= 0) & (places < length)
+        inside = (owners >= 0) & is_on & (places >= 0) & (places < length)
         for name in columns:
             grid[name][owners[inside], places[inside]] = column_array(table.column(name).to_pandas())[inside]
     windows = begin[:, None] + np.arange(steps)[None, :]
@@ -291,7 +290,7 @@ def _window_panel(
     columns: dict[str, npt.NDArray[np.generic]],
     steps: int,
 ) -> Panel:
-    times = ends[:, None] + np.arange(1 - steps, 1, dtype=np.int64)[None, :] * dataset.step_ns
+    times = dataset.calendar.window(ends, steps)
     return Panel(
         columns=columns,
         timestamps=times.ravel().astype("datetime64[ns]"),
@@ -338,8 +337,9 @@ def _pull_entities(
     if len(ids) == known:
         yield _pull(dataset, columns, stretch, settings)
         return
-    step = pd.Timedelta(dataset.step)
-    length = max(1, ROWS_PER_READ // known) * step
+    step = pd.Timedelta(dataset.nominal_step)
+    # As many steps as there are at most: so many rows of months would last longer than time stamps can tell.
+    length = min(max(1, ROWS_PER_READ // known), (stretch.end - stretch.start) // step + 1) * step
     start = stretch.start
     wanted = pa.array(ids.to_numpy())
     while start <= stretch.end:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlplatform.calendars import Calendar
 from mlplatform.config import ENTITY, DatasetConfig, Frozen
 from mlplatform.data import FIRST, LAST, SPANS_FILE, open_raw
 from mlplatform.features.errors import FeatureStoreError
@@ -163,12 +164,12 @@ def entity_ranges(dataset: DatasetConfig, settings: Settings, known_at: pd.Times
 
 
 def table_phase(dataset: DatasetConfig, settings: Settings) -> int | None:
-    """Return the phase of the grid that all entities of the feature table are on, in ns from a multiple of the step.
+    """Return the phase of the grid that all entities of the feature table are on, as the calendar counts phases.
 
     `None` if there is no table, or its entities are on different grids.
     """
     spans = table_link(dataset, settings).resolve() / SPANS_FILE
-    return _phase_of(spans, dataset.step_ns) if spans.exists() else None
+    return _phase_of(spans, dataset.calendar) if spans.exists() else None
 
 
 def table_span(dataset: DatasetConfig, settings: Settings) -> tuple[int, int] | None:
@@ -185,9 +186,9 @@ def _span_of(spans: Path) -> tuple[int, int] | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _phase_of(spans: Path, step_ns: int) -> int | None:
+def _phase_of(spans: Path, calendar: Calendar) -> int | None:
     """Return the phase of a snapshot's spans; a snapshot never changes."""
-    phases = pd.read_parquet(spans, columns=[LAST])[LAST].to_numpy() % step_ns
+    phases = calendar.phases(pd.read_parquet(spans, columns=[LAST])[LAST].to_numpy())
     return int(phases[0]) if len(phases) and (phases == phases[0]).all() else None
 
 
@@ -234,6 +235,8 @@ def _shape(dataset: DatasetConfig) -> dict[str, Any]:
         "period": dataset.period,
         "window_steps": dataset.window_steps,
         "columns": {name: column.type for name, column in dataset.columns.items()},
+        # What came later stands there only if it says something, so that tables of before agree.
+        **dataset.model_dump(mode="json", include={"timezone", "weekmask", "holidays"}),
     }
 
 

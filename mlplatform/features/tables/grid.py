@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlplatform.calendars import Calendar, times_of
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.data import FIRST, LAST
 from mlplatform.datamodule import Int64, column_array, to_utc_ns
@@ -38,7 +39,7 @@ def affected_periods(
     """
     names = {name for name in {*raw, *raw_before} if raw.get(name) != raw_before.get(name)}
     if dataset.kind == "timeseries":
-        for first, last in _changed_stretches(spans, spans_before, dataset.step_ns):
+        for first, last in _changed_stretches(spans, spans_before, dataset.calendar):
             names.update(periods_between(first, last, dataset.period))
     return tuple(sorted(names))
 
@@ -60,19 +61,19 @@ def period_table(rows: pd.DataFrame | None, period: str, spans: pd.DataFrame, da
         return _table(rows, positions, ids, times, dataset)
     first, last = spans[FIRST].to_numpy(), spans[LAST].to_numpy()
     start, end = period_bounds(period)
-    step = dataset.step_ns
-    skipped = np.maximum(0, -((first - start) // step))  # grid steps of each entity before the period
-    sizes = np.maximum(0, (np.minimum(end - 1, last) - first) // step + 1 - skipped)
+    calendar = dataset.calendar
+    skipped = np.maximum(0, calendar.steps(first, start - 1) + 1)  # grid steps of each entity before the period
+    sizes = np.maximum(0, calendar.steps(first, np.minimum(end - 1, last)) + 1 - skipped)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     codes = np.repeat(np.arange(len(spans)), sizes)
-    times = first[codes] + (np.arange(offsets[-1]) - offsets[codes] + skipped[codes]) * step
+    moments = calendar.shift(first[codes], np.arange(offsets[-1]) - offsets[codes] + skipped[codes])
     positions = np.zeros(0, dtype=np.int64)
     if rows is not None:
         positions = _positions(rows, spans, offsets[:-1] - skipped, dataset)
-    return _table(rows, positions, spans[ENTITY].to_numpy()[codes], times.astype("datetime64[ns]"), dataset)
+    return _table(rows, positions, spans[ENTITY].to_numpy()[codes], times_of(moments), dataset)
 
 
-def _changed_stretches(spans: pd.DataFrame, before: pd.DataFrame, step: int) -> set[tuple[int, int]]:
+def _changed_stretches(spans: pd.DataFrame, before: pd.DataFrame, calendar: Calendar) -> set[tuple[int, int]]:
     """Return the stretches of time, in ns, that entities newly cover or no longer cover."""
     both = spans.merge(before, on=ENTITY, how="outer", suffixes=("", "_before"))
     is_one_sided = (both[FIRST].isna() | both[f"{FIRST}_before"].isna()).to_numpy()
@@ -80,9 +81,9 @@ def _changed_stretches(spans: pd.DataFrame, before: pd.DataFrame, step: int) -> 
     alone = alone[alone[ENTITY].isin(both.loc[is_one_sided, ENTITY])]
     stretches = set(zip(alone[FIRST].tolist(), alone[LAST].tolist(), strict=True))
     # The step that an end moved away from, or up to, is covered before and after.
-    for name, inner in ((FIRST, (0, -step)), (LAST, (step, 0))):
+    for name, inner in ((FIRST, (0, -1)), (LAST, (1, 0))):
         known = both.loc[~is_one_sided, [name, f"{name}_before"]].to_numpy(dtype=np.int64)
-        moved = np.unique(np.sort(known[known[:, 0] != known[:, 1]], axis=1), axis=0) + inner
+        moved = calendar.shift(np.unique(np.sort(known[known[:, 0] != known[:, 1]], axis=1), axis=0), np.array(inner))
         stretches.update((int(start), int(end)) for start, end in moved)
     return stretches
 
@@ -93,9 +94,9 @@ def _positions(rows: pd.DataFrame, spans: pd.DataFrame, origins: Int64, dataset:
     codes = np.searchsorted(ids, rows[ENTITY].to_numpy())
     times = to_utc_ns(rows[TIMESTAMP]).astype(np.int64)
     first = spans[FIRST].to_numpy()[codes]
-    steps, remainders = np.divmod(times - first, dataset.step_ns)
-    if remainders.any():
-        row = int(np.flatnonzero(remainders)[0])
+    steps, is_on = dataset.calendar.between(first, times)
+    if not is_on.all():
+        row = int(np.flatnonzero(~is_on)[0])
         raise FeatureStoreError(
             f"dataset {dataset.name!r}: entity {ids.tolist()[codes[row]]!r} has a row at "
             f"{np.datetime64(int(times[row]), 'ns')}, off its grid of {dataset.frequency} from "

@@ -94,7 +94,7 @@ def _window_rows(
     import pyarrow.parquet as pq
 
     ids, last = spans[ENTITY].to_numpy(), spans[LAST].to_numpy()
-    starts = last - (dataset.window_steps - 1) * dataset.step_ns
+    starts = dataset.calendar.shift(last, 1 - dataset.window_steps)
     is_anew = np.isin(ids, anew)
     needed = set(changed)
     if len(anew):

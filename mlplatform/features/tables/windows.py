@@ -174,12 +174,12 @@ def keep_later_steps(windows: Windows, stored: Windows, dataset: DatasetConfig) 
     Returns:
         The windows; `changed` tells where they differ from the stored ones, `added` counts the steps that were kept.
     """
-    step = dataset.step_ns
+    calendar = dataset.calendar
     rows = np.searchsorted(windows.entity_ids, stored.entity_ids)
-    ahead, remainder = np.divmod(stored.ends - windows.ends[rows], step)
-    ahead = np.where(remainder == 0, np.maximum(ahead, 0), 0)
+    ahead, is_on = calendar.between(windows.ends[rows], stored.ends)
+    ahead = np.where(is_on, np.maximum(ahead, 0), 0)
     ends = windows.ends.copy()
-    ends[rows] += ahead * step
+    ends[rows] = calendar.shift(ends[rows], ahead)
     differs = ends[rows] != stored.ends
     columns = {}
     for name, values in windows.columns.items():
@@ -297,13 +297,11 @@ def _place(
     """Return the new ends, by how many steps each window moves on, and where every row that counts belongs."""
     import pandas as pd
 
-    length = dataset.window_steps
-    step = dataset.step_ns
+    length, calendar = dataset.window_steps, dataset.calendar
     anchors = np.empty(len(all_ids), dtype=np.int64)
     anchors[entities[::-1]] = times[::-1]  # of repeated positions numpy keeps the last: the first row of each entity
     anchors[known] = windows.ends
-    offsets, remainders = np.divmod(times - anchors[entities], step)
-    on_grid = remainders == 0
+    offsets, on_grid = calendar.between(anchors[entities], times)
     shifts = np.zeros(len(all_ids), dtype=np.int64)
     np.maximum.at(shifts, entities[on_grid], offsets[on_grid])
     steps = length - 1 - shifts[entities] + offsets
@@ -318,7 +316,7 @@ def _place(
         too_old=int(on_grid.sum()) - len(kept),
         off_grid=len(times) - int(on_grid.sum()),
     )
-    return anchors + shifts * step, shifts, placed
+    return calendar.shift(anchors, shifts), shifts, placed
 
 
 def _moved(old: Values, known: Int64, shifts: Int64, entities: int) -> Values:

@@ -13,6 +13,7 @@ from typing_extensions import override
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import as_float32
+from mlplatform.models.explanation import Float64
 from mlplatform.models.forecasting import StrategyParams, Table
 from mlplatform.models.trees import (
     Boosted,
@@ -24,6 +25,7 @@ from mlplatform.models.trees import (
     raw_answers,
     regression_loss,
     save_catboost,
+    shares_of_catboost,
 )
 from mlplatform.plugins import MODELS
 
@@ -114,6 +116,10 @@ class CatBoostForecast(BoostedForecast):
             return as_float32(trees.answers(features))
 
         return answers
+
+    def shares(self, features: Float32) -> Float64:
+        """Return the shares of the features in the answers of the models."""
+        return shares_of_catboost(self.parts_, features)
 
     def save(self, folder: Path) -> None:
         """Write one file per model, in CatBoost's binary format."""

@@ -11,7 +11,16 @@ from typing_extensions import override
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, TabularSamples
 from mlplatform.models.base import FitOptions, ModelParams, as_float32
-from mlplatform.models.trees import Boosted, BoostedTabular, fit_catboost, load_catboost, regression_loss, save_catboost
+from mlplatform.models.explanation import Float64
+from mlplatform.models.trees import (
+    Boosted,
+    BoostedTabular,
+    fit_catboost,
+    load_catboost,
+    regression_loss,
+    save_catboost,
+    shares_of_catboost,
+)
 from mlplatform.plugins import MODELS
 
 MODEL_FILE = "model.cbm"
@@ -88,6 +97,10 @@ class CatBoostTabular(BoostedTabular):
         kind = "Probability" if self.spec.task == "classification" else "RawFormulaVal"
         answer = self.booster_.predict(samples.values, prediction_type=kind, thread_count=1)
         return as_float32(answer).reshape(len(samples), -1)
+
+    def shares(self, features: Float32) -> Float64:
+        """Return the shares of the features in the answers of the model."""
+        return shares_of_catboost([self.booster_], features)
 
     def save(self, folder: Path) -> None:
         """Write the model in CatBoost's binary format."""

@@ -20,4 +20,4 @@ class RepeatLast(RuleModel):
     def predict(self, samples: WindowSamples) -> Float32:
         """Return the last value of each target, repeated over the horizon."""
         last = samples.values[samples.origins][:, list(self.spec.targets)]
-        return np.repeat(last[:, None, :], self.spec.horizon, axis=1)
+        return self.filled(np.repeat(last[:, None, :], self.spec.horizon, axis=1), samples)

@@ -11,8 +11,10 @@ from pydantic import Field
 from typing_extensions import override
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule import Float32, WindowSamples
+from mlplatform.datamodule import Float32, ModelSpec, WindowSamples
 from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
+from mlplatform.models.forecasting import last_observed
+from mlplatform.models.window_scale import window_scales
 from mlplatform.plugins import MODELS
 
 Float64 = npt.NDArray[np.float64]
@@ -40,6 +42,9 @@ class Ridge(DirectFitModel[WindowSamples]):
     The last value is subtracted from window and target, one (lookback, horizon) matrix with intercept is shared by all
     targets, and the least-squares problem is solved exactly from its normal equations in double precision. These are
     summed and decomposed once per samples; every further penalty costs two products of small matrices.
+
+    Where windows are scaled one by one, window and target are divided by the window's scale, and what is missing in a
+    window counts as its last value.
     """
 
     tasks = frozenset({"forecast"})
@@ -58,7 +63,7 @@ class Ridge(DirectFitModel[WindowSamples]):
         Raises:
             ValueError: if `alpha` is to be chosen, but there are neither validation samples nor an earlier choice.
         """
-        equations = _equations(train)
+        equations = _equations(train, self.spec)
         if self.params.alpha is not None:
             self._keep(*equations.solve(self.params.alpha))
             return FitResult()
@@ -68,7 +73,7 @@ class Ridge(DirectFitModel[WindowSamples]):
             return FitResult(options.iterations)
         if validation is None:
             raise ValueError("ridge: alpha is null, which chooses it on validation samples, but there are none; set it")
-        held_out = _equations(validation)
+        held_out = _equations(validation, self.spec)
         losses = [held_out.mean_squared_error(*equations.solve(float(alpha))) for alpha in ALPHAS]
         best = int(np.argmin(losses))
         self._keep(*equations.solve(float(ALPHAS[best])))
@@ -86,6 +91,12 @@ class Ridge(DirectFitModel[WindowSamples]):
             for start in range(0, len(samples), BLOCK):
                 rows = samples.origins[start : start + BLOCK]
                 inputs = windows[rows - (self.spec.lookback - 1)]
+                if self.spec.scaling:
+                    block = samples.select(np.arange(start, start + len(rows)))
+                    changes, last, scale = _scaled(inputs, block, self.spec, target)
+                    forecast = changes.astype(np.float64) @ weights + intercept
+                    out[start : start + BLOCK, :, position] = forecast * scale + last
+                    continue
                 last = inputs[:, -1:].copy()
                 # In double precision, so that the order of BLAS's sums, which depends on the batch, does not show.
                 out[start : start + BLOCK, :, position] = (
@@ -138,22 +149,24 @@ class _NormalEquations:
         return float(total / (self.count * weights.shape[1]))
 
 
-def _equations(samples: WindowSamples) -> _NormalEquations:
+def _equations(samples: WindowSamples, spec: ModelSpec) -> _NormalEquations:
     """Return the normal equations of the samples, made once for all penalties."""
-    if "normal_equations" not in samples.cache:
-        samples.cache["normal_equations"] = _summed(samples)
-    equations: _NormalEquations = samples.cache["normal_equations"]
+    key = ("normal_equations", spec.scaling, spec.season)
+    if key not in samples.cache:
+        samples.cache[key] = _summed(samples, spec)
+    equations: _NormalEquations = samples.cache[key]
     return equations
 
 
-def _summed(samples: WindowSamples) -> _NormalEquations:
+def _summed(samples: WindowSamples, spec: ModelSpec) -> _NormalEquations:
     width = samples.lookback
     gram, moment = np.zeros((width, width)), np.zeros((width, samples.horizon))
     sum_x, sum_y = np.zeros(width), np.zeros(samples.horizon)
     square, count = 0.0, len(samples) * len(samples.targets)
     for target in samples.targets:
         for start in range(0, len(samples), BLOCK):
-            inputs, outputs = _normalised(samples, samples.origins[start : start + BLOCK], target)
+            block = samples.select(np.arange(start, min(start + BLOCK, len(samples))))
+            inputs, outputs = _normalised(block, spec, target)
             x, y = inputs.astype(np.float64), outputs.astype(np.float64)
             gram += x.T @ x
             moment += x.T @ y
@@ -183,9 +196,19 @@ def _windows(samples: WindowSamples, channel: int, start: int, length: int) -> F
     return np.lib.stride_tricks.sliding_window_view(column, length)
 
 
-def _normalised(samples: WindowSamples, origins: np.ndarray, channel: int) -> tuple[Float32, Float32]:
-    """Return inputs (n, lookback) and outputs (n, horizon) of one channel, less the last input value."""
-    inputs = _windows(samples, channel, 0, samples.lookback)[origins - (samples.lookback - 1)]
-    outputs = _windows(samples, channel, 1, samples.horizon)[origins]
+def _normalised(samples: WindowSamples, spec: ModelSpec, channel: int) -> tuple[Float32, Float32]:
+    """Return inputs (n, lookback) and outputs (n, horizon) of one target, less the last input value, and scaled."""
+    inputs = _windows(samples, channel, 0, samples.lookback)[samples.origins - (samples.lookback - 1)]
+    outputs = _windows(samples, channel, 1, samples.horizon)[samples.origins]
+    if spec.scaling:
+        changes, last, scale = _scaled(inputs, samples, spec, channel)
+        return changes, (outputs - last) / scale
     last = inputs[:, -1:].copy()
     return inputs - last, outputs - last
+
+
+def _scaled(inputs: Float32, samples: WindowSamples, spec: ModelSpec, channel: int) -> tuple[Float32, Float32, Float32]:
+    """Return scaled changes from the last observed value, (n, lookback), that value and the scale, both (n, 1)."""
+    last, scale = last_observed(samples, (channel,)), window_scales(samples, spec, (channel,))
+    changes = (inputs - last) / scale
+    return np.where(np.isfinite(changes), changes, np.float32(0)), last, scale

@@ -53,5 +53,4 @@ class SeasonalNaive(RuleModel):
             raise ValueError(f"season {season} is longer than the lookback {self.spec.lookback}")
         ahead = np.arange(self.spec.horizon)
         rows = samples.origins[:, None] - (season - 1) + (ahead % season)[None, :]
-        forecast: Float32 = samples.values[:, list(self.spec.targets)][rows]
-        return forecast
+        return self.filled(samples.values[:, list(self.spec.targets)][rows], samples)

@@ -14,6 +14,7 @@ from typing_extensions import override
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import as_float32
+from mlplatform.models.explanation import VariableWeights
 from mlplatform.models.networks import TorchModel, TorchParams
 from mlplatform.plugins import MODELS
 
@@ -72,6 +73,7 @@ class TFT(TorchModel):
     covariates = frozenset({"known", "static"})
     has_quantiles = True
     reads_calendar = True
+    explains = "weights"
     predict_batch = 256
 
     @classmethod
@@ -96,6 +98,14 @@ class TFT(TorchModel):
 
         params = self.params
         return TFTModule(self.spec, params.hidden, params.heads, params.dropout, params.normalisation)
+
+    @override
+    def explain(self, samples: WindowSamples) -> tuple[VariableWeights, ...]:
+        """Return the weights of the variables, sample by sample."""
+        found = (self.interpret(samples.select(np.array([place]))) for place in range(len(samples)))
+        return tuple(
+            VariableWeights(each.static, each.past, each.future, tuple(each.lag_attention.tolist())) for each in found
+        )
 
     def interpret(self, samples: WindowSamples) -> Interpretation:
         """Return the mean weights over all samples; only one batch is in memory at a time.

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, WindowSamples
+from mlplatform.models.explanation import Float64
 from mlplatform.models.forecasting import StrategyParams, Table
 from mlplatform.models.trees import (
     BOOSTING_SEARCH_SPACE,
@@ -25,6 +26,7 @@ from mlplatform.models.trees import (
     merge_boosters,
     quantile_matrix,
     save_boosters,
+    shares_of_boosters,
 )
 from mlplatform.plugins import MODELS
 
@@ -116,6 +118,10 @@ class XGBoostForecast(BoostedForecast):
             return merged.answers(features).reshape(len(features), self.models, -1)
 
         return answers
+
+    def shares(self, features: Float32) -> Float64:
+        """Return the shares of the features in the answers of the boosters."""
+        return shares_of_boosters(self.boosters_, features)
 
     def save(self, folder: Path) -> None:
         """Write the boosters."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, TabularSamples
 from mlplatform.models.base import FitOptions
+from mlplatform.models.explanation import Float64
 from mlplatform.models.trees import (
     Boosted,
     BoostedTabular,
@@ -19,6 +20,7 @@ from mlplatform.models.trees import (
     load_boosters,
     quantile_matrix,
     save_boosters,
+    shares_of_boosters,
 )
 from mlplatform.plugins import MODELS
 
@@ -104,6 +106,10 @@ class XGBoostTabular(BoostedTabular):
         raw: Float32 = self.booster_.inplace_predict(samples.values).reshape(len(samples), -1)
         is_binary = self.spec.task == "classification" and self.spec.classes == 2
         return np.hstack([1.0 - raw, raw]) if is_binary else raw
+
+    def shares(self, features: Float32) -> Float64:
+        """Return the shares of the features in the answers of the booster."""
+        return shares_of_boosters([self.booster_], features)
 
     def save(self, folder: Path) -> None:
         """Write the booster."""

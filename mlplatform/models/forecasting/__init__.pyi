@@ -1,6 +1,14 @@
 from .lag_features import CALENDAR_FEATURES, DAY_SECONDS, WEEK_SECONDS, last_observed
 from .rule import RuleModel
-from .strategies import StrategyForecast, StrategyParams, Table, forecast, learning_table
+from .strategies import (
+    StrategyForecast,
+    StrategyParams,
+    Table,
+    forecast,
+    learning_table,
+    strategy_features,
+    strategy_rows,
+)
 
 __all__ = [
     "CALENDAR_FEATURES",
@@ -13,4 +21,6 @@ __all__ = [
     "forecast",
     "last_observed",
     "learning_table",
+    "strategy_features",
+    "strategy_rows",
 ]

@@ -3,6 +3,9 @@
 Numbers enter as differences to their last value, which makes trees independent of the level; the last value itself is
 beside them. Static columns and categories (as codes) enter as they are at the origin. Missing values stay NaN. A
 window has the same bits alone as in a batch.
+
+Where windows are scaled one by one, differences and last values of measured numbers are divided by the window's scale,
+and what is missing counts as the last value that is there.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from pydantic import Field
 from mlplatform.datamodule import Float32, ModelSpec, WindowSamples
 from mlplatform.models.base import ModelParams, as_float32
 from mlplatform.models.sample_cache import keep_latest
+from mlplatform.models.window_scale import observed_means, scaled_channels, window_scales
 
 DAY_SECONDS = 86_400
 WEEK_SECONDS = 7 * DAY_SECONDS
@@ -51,28 +55,39 @@ def origin_features(samples: WindowSamples, spec: ModelSpec, params: LagFeatureP
         with_known: adds the known columns at every step of the horizon.
     """
     chosen = params.model_dump(include=set(LagFeatureParams.model_fields))
-    setting = (tuple(chosen.values()), with_known, spec.known, spec.static, spec.cardinalities, spec.targets)
+    problem = (spec.known, spec.static, spec.cardinalities, spec.targets, spec.scaling, spec.season)
+    setting = (tuple(chosen.values()), with_known, *problem)
     return keep_latest(samples.cache, "lag_features", setting, lambda: _fill(samples, spec, params, with_known))
 
 
 def _fill(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, with_known: bool) -> Float32:
-    plan = [(channel, *_steps(channel, spec, params)) for channel in _channels_read(spec, params)]
+    plan = feature_plan(spec, params)
     widths = [len(lags) + len(means) for _, lags, means in plan]
     calendar = CALENDAR_FEATURES if params.calendar else 0
     future = spec.horizon * len(spec.known) if with_known else 0
     matrix = np.empty((len(samples), sum(widths) + calendar + future), dtype=np.float32)
-    start = 0
+    start, scaled = 0, scaled_channels(spec)
     for (channel, lags, means), width in zip(plan, widths, strict=True):
-        _fill_channel(matrix[:, start : start + width], samples, channel, lags, means)
+        own = matrix[:, start : start + width]
+        if channel in scaled:
+            _fill_scaled_channel(own, samples, spec, channel, lags, means)
+        else:
+            _fill_channel(own, samples, channel, lags, means)
         start += width
     for first in range(0, len(samples), BLOCK):
         block = slice(first, first + BLOCK)
         if params.calendar:
-            matrix[block, start : start + calendar] = calendar_features(samples.timestamps[samples.origins[block]])
+            times = spec.calendar.local(samples.timestamps[samples.origins[block]])
+            matrix[block, start : start + calendar] = calendar_features(times)
         for step in range(1, spec.horizon + 1) if future else ():
             column = start + calendar + (step - 1) * len(spec.known)
             matrix[block, column : column + len(spec.known)] = _known_change(samples, spec, step, block)
     return matrix
+
+
+def feature_plan(spec: ModelSpec, params: LagFeatureParams) -> list[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """Return the channels that are read, in order, each with its lags (0 is the last value itself) and its means."""
+    return [(channel, *_steps(channel, spec, params)) for channel in _channels_read(spec, params)]
 
 
 def _channels_read(spec: ModelSpec, params: LagFeatureParams) -> list[int]:
@@ -117,6 +132,24 @@ def _fill_channel(
         block[:, changes] -= column[origins][:, None]
 
 
+def _fill_scaled_channel(
+    out: Float32, samples: WindowSamples, spec: ModelSpec, channel: int, lags: tuple[int, ...], means: tuple[int, ...]
+) -> None:
+    """Write the same in units of each window's scale; what is missing counts as the last observed value."""
+    column = np.ascontiguousarray(samples.values[:, channel])
+    last, scale = last_observed(samples, (channel,)), window_scales(samples, spec, (channel,))
+    back = np.array(lags, dtype=np.int64)
+    for start in range(0, len(samples), BLOCK):
+        block = slice(start, start + BLOCK)
+        origins = samples.origins[block]
+        out[block, : len(back)] = column[origins[:, None] - back]
+        for position, length in enumerate(means, len(back)):
+            out[block, position] = observed_means(_windows(column, length)[origins - (length - 1)])
+    np.copyto(out, last, where=np.isnan(out))
+    out[:, 1 if 0 in lags else 0 :] -= last
+    out /= scale
+
+
 def _windows(column: Float32, length: int) -> Float32:
     """Return a view of all windows of a contiguous column; NumPy's own takes three times as long to make it."""
     return np.ndarray((len(column) - length + 1, length), column.dtype, column, strides=column.strides * 2)
@@ -136,8 +169,8 @@ def step_features(samples: WindowSamples, spec: ModelSpec, params: LagFeaturePar
         blocks.append(_known_change(samples, spec, step, slice(None)))
     if params.calendar:
         # There may be no row, and so no timestamp, behind the origin.
-        ahead = np.timedelta64(step * spec.step_seconds, "s")
-        blocks.append(calendar_features(samples.origin_times + ahead))
+        ahead = spec.calendar.ahead(samples.origin_times, step)
+        blocks.append(calendar_features(spec.calendar.local(ahead)))
     return as_float32(np.hstack(blocks))
 
 
@@ -151,16 +184,19 @@ def _known_change(samples: WindowSamples, spec: ModelSpec, step: int, block: sli
     return ahead
 
 
-def last_observed(samples: WindowSamples) -> Float32:
-    """Return the newest value in the window of every target that is not NaN (0 if none), of shape (samples, targets).
+def last_observed(samples: WindowSamples, channels: tuple[int, ...] | None = None) -> Float32:
+    """Return the newest value in the window of every channel that is not NaN (0 if none), of shape (samples, channels).
 
     Forecasts are changes from it.
+
+    Parameters:
+        channels: by default the targets.
     """
-    targets = list(samples.targets)
-    last: Float32 = samples.values[samples.origins][:, targets]
+    chosen = list(samples.targets if channels is None else channels)
+    last: Float32 = samples.values[samples.origins][:, chosen]
     for row, position in np.argwhere(np.isnan(last)):
         origin = samples.origins[row]
-        window = samples.values[origin - (samples.lookback - 1) : origin + 1, targets[position]]
+        window = samples.values[origin - (samples.lookback - 1) : origin + 1, chosen[position]]
         observed = window[~np.isnan(window)]
         last[row, position] = observed[-1] if len(observed) else 0.0
     return last

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from typing_extensions import override
 
-from mlplatform.datamodule import WindowSamples
+from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import DirectFitModel, FitOptions, FitResult
+from mlplatform.models.forecasting.lag_features import last_observed
 
 
 class RuleModel(DirectFitModel[WindowSamples]):
@@ -20,6 +22,15 @@ class RuleModel(DirectFitModel[WindowSamples]):
     def _fit(self, train: WindowSamples, validation: WindowSamples | None, options: FitOptions) -> FitResult:
         """A rule learns nothing."""
         return FitResult()
+
+    def filled(self, forecast: Float32, samples: WindowSamples) -> Float32:
+        """Return a forecast, (samples, horizon, targets), with the last observed value where it repeats a missing one.
+
+        Where windows are not scaled one by one, preprocessing has filled what is missing as the experiment says.
+        """
+        if self.spec.scaling:
+            np.copyto(forecast, last_observed(samples)[:, None, :], where=np.isnan(forecast))
+        return forecast
 
     def save(self, folder: Path) -> None:
         """A rule has no state."""

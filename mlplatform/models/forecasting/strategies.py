@@ -1,7 +1,8 @@
 """How models of one number become a forecast of many steps: direct, with the step as a feature, or recursive.
 
 The strategies are those of Ben Taieb et al., A review and comparison of strategies for multi-step ahead time series
-forecasting (2012). All predict changes from the last observed value of their target.
+forecasting (2012). All predict changes from the last observed value of their target, in units of the window's scale
+where windows are scaled one by one.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from pydantic import Field
 
 from mlplatform.datamodule import Float32, Int64, ModelSpec, WindowSamples
 from mlplatform.models.base import DirectFitModel, as_float32
+from mlplatform.models.explanation import Feature
+from mlplatform.models.forecasting.feature_names import origin_feature_names, step_feature_names
 from mlplatform.models.forecasting.lag_features import LagFeatureParams, last_observed, origin_features, step_features
 from mlplatform.models.sample_cache import keep_latest
+from mlplatform.models.window_scale import window_scales
 
 # Windows per block of a forecast: bounds the memory of what is made of every window.
 BLOCK = 1024
@@ -44,7 +48,7 @@ class Table:
 
     Attributes:
         features: of shape (rows, features), read by all models.
-        labels: of shape (rows, models): changes from the last observed value; one contiguous column per model.
+        labels: of shape (rows, models): scaled changes from the last observed value; one contiguous column per model.
     """
 
     features: Float32
@@ -103,7 +107,8 @@ def learning_table(samples: WindowSamples, spec: ModelSpec, params: StrategyPara
     """
     if params.strategy == "direct":
         features = origin_features(samples, spec, params, with_known=True)
-        return Table(features, keep_latest(samples.cache, "changes", None, lambda: _all_changes(samples)))
+        scaled = (spec.scaling, spec.season)
+        return Table(features, keep_latest(samples.cache, "changes", scaled, lambda: _all_changes(samples, spec)))
     features = origin_features(samples, spec, params, with_known=False)
     # The features made of samples are cached by their settings, so their address stands for these.
     setting = (params.strategy, params.max_origins, id(features))
@@ -113,8 +118,10 @@ def learning_table(samples: WindowSamples, spec: ModelSpec, params: StrategyPara
     return table
 
 
-def _all_changes(samples: WindowSamples) -> Float32:
+def _all_changes(samples: WindowSamples, spec: ModelSpec) -> Float32:
     change = samples.outputs() - last_observed(samples)[:, None, :]
+    if spec.scaling:
+        change /= window_scales(samples, spec, spec.targets)[:, None, :]
     return np.asfortranarray(change.transpose(0, 2, 1).reshape(len(samples), -1))
 
 
@@ -129,10 +136,10 @@ def _step_table(samples: WindowSamples, spec: ModelSpec, params: StrategyParams,
     parts = samples.select(chosen)
     rows = _rows_of_steps(parts, spec, params, features[chosen], steps)
     targets = list(spec.targets)
-    last = last_observed(parts)
+    last, scales = last_observed(parts), window_scales(parts, spec, spec.targets)
     labels = np.empty((len(parts), len(steps), len(targets)), dtype=np.float32)
     for position, step in enumerate(steps):
-        labels[:, position] = samples.values[parts.origins + step][:, targets] - last
+        labels[:, position] = (samples.values[parts.origins + step][:, targets] - last) / scales
     return Table(rows, np.asfortranarray(labels.reshape(-1, len(targets))))
 
 
@@ -163,10 +170,29 @@ def forecast(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, an
     return np.concatenate([ways[params.strategy](block, spec, params, answer) for block in blocks])
 
 
+def strategy_rows(samples: WindowSamples, spec: ModelSpec, params: StrategyParams) -> Float32:
+    """Return the rows that the models of a strategy read for its forecast: one per sample, or per sample and step.
+
+    Those of `recursive` depend on its own forecasts; here are those of its first step.
+    """
+    if params.strategy == "direct":
+        return origin_features(samples, spec, params, with_known=True)
+    features = origin_features(samples, spec, params, with_known=False)
+    steps = [1] if params.strategy == "recursive" else list(range(1, spec.horizon + 1))
+    return _rows_of_steps(samples, spec, params, features, steps)
+
+
+def strategy_features(spec: ModelSpec, params: StrategyParams) -> tuple[Feature, ...]:
+    """Return what the columns of `strategy_rows` are."""
+    if params.strategy == "direct":
+        return origin_feature_names(spec, params, with_known=True)
+    return (*origin_feature_names(spec, params, with_known=False), *step_feature_names(spec, params))
+
+
 def _direct(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
     changes = answer(origin_features(samples, spec, params, with_known=True))
     changes = changes.reshape(len(samples), len(spec.targets), spec.horizon, changes.shape[-1])
-    return changes.transpose(0, 2, 1, 3) + last_observed(samples)[:, None, :, None]
+    return _from_last(changes.transpose(0, 2, 1, 3), samples, spec)
 
 
 def _by_step(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
@@ -174,7 +200,14 @@ def _by_step(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, an
     steps = list(range(1, spec.horizon + 1))
     changes = answer(_rows_of_steps(samples, spec, params, features, steps))
     changes = changes.reshape(len(samples), spec.horizon, len(spec.targets), changes.shape[-1])
-    return changes + last_observed(samples)[:, None, :, None]
+    return _from_last(changes, samples, spec)
+
+
+def _from_last(changes: Float32, samples: WindowSamples, spec: ModelSpec) -> Float32:
+    """Return the values that changes of shape (samples, horizon, targets, levels) lead to."""
+    scales = window_scales(samples, spec, spec.targets)
+    forecast: Float32 = changes * scales[:, None, :, None] + last_observed(samples)[:, None, :, None]
+    return forecast
 
 
 def _recursive(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
@@ -189,10 +222,11 @@ def _recursive(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, 
             unrolled[:, spec.lookback + step, list(spec.known)] = rows[:, list(spec.known)]
     times = samples.origin_times
     for step in range(spec.horizon):
-        moved = _moved(unrolled, times + np.timedelta64(step * spec.step_seconds, "s"), step, spec)
+        moved = _moved(unrolled, spec.calendar.ahead(times, step), step, spec)
         features = origin_features(moved, spec, params, with_known=False)
         changes = answer(_rows_of_steps(moved, spec, params, features, [1]))[..., 0]
-        unrolled[:, spec.lookback + step, list(spec.targets)] = last_observed(moved) + changes
+        scales = window_scales(moved, spec, spec.targets)
+        unrolled[:, spec.lookback + step, list(spec.targets)] = last_observed(moved) + changes * scales
     return unrolled[:, spec.lookback :, list(spec.targets), None]
 
 
@@ -213,4 +247,5 @@ def _moved(unrolled: Float32, times: np.ndarray, step: int, spec: ModelSpec) -> 
         known=spec.known,
         static=spec.static,
         step_seconds=spec.step_seconds,
+        calendar_text=spec.calendar_text,
     )

@@ -70,7 +70,7 @@ class TorchModel(Model[WindowSamples]):
 
     def tensors(self, samples: WindowSamples, device: str = "cpu") -> WindowTensors:
         """Return the batches of samples, with no more in them than the network asks for."""
-        return WindowTensors(samples, self.reads_calendar, device, self.reads_targets_only, self.covariates)
+        return WindowTensors(samples, self.reads_calendar, device, self.reads_targets_only, self.covariates, self.spec)
 
     def predict(self, samples: WindowSamples) -> Float32:
         """Return the forecast; with quantiles, their median."""
@@ -94,7 +94,8 @@ class TorchModel(Model[WindowSamples]):
         self.module.eval()
         with torch.inference_mode():
             for chosen in torch.split(torch.arange(len(samples)), self.predict_batch):
-                out[int(chosen[0]) : int(chosen[-1]) + 1] = self.module(tensors.batch(chosen)).float().numpy()
+                outputs = self.module(tensors.batch(chosen)).float()
+                out[int(chosen[0]) : int(chosen[-1]) + 1] = tensors.restored(outputs, chosen).numpy()
         return out
 
     def save(self, folder: Path) -> None:

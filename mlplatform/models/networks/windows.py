@@ -1,6 +1,8 @@
 """Batches of windows as tensors: what networks read.
 
-Windows are `unfold` views of one contiguous (channels, time) tensor; only a batch's own rows are ever copied.
+Windows are `unfold` views of one contiguous (channels, time) tensor; only a batch's own rows are ever copied. Where
+windows are scaled one by one, measured numbers of a batch are changes from the last observed value of their window in
+units of its scale, inputs and outputs alike, and what is missing is 0.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mlplatform.datamodule import WindowSamples
-from mlplatform.models.forecasting import DAY_SECONDS, WEEK_SECONDS
+from mlplatform.datamodule import ModelSpec, WindowSamples
+from mlplatform.models.forecasting import DAY_SECONDS, WEEK_SECONDS, last_observed
+from mlplatform.models.window_scale import scaled_channels, window_scales
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +55,7 @@ class WindowTensors:
         with_calendar: whether batches carry calendar features.
         targets_only: whether `past` holds the targets instead of all channels.
         covariates: which of `known` and `static` columns batches carry.
+        spec: says whether windows are scaled one by one; without it they are not.
     """
 
     def __init__(
@@ -61,9 +65,13 @@ class WindowTensors:
         device: str = "cpu",
         targets_only: bool = False,
         covariates: frozenset[str] = ALL_COVARIATES,
+        spec: ModelSpec | None = None,
     ) -> None:
         import torch
 
+        self.spec = spec if spec is not None and spec.scaling else None
+        self.levels: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+        self.past_channels = samples.targets if targets_only else tuple(range(samples.values.shape[1]))
         self.samples, self.with_calendar, self.device = samples, with_calendar, device
         self.targets = self._series(samples.targets)
         self.series = self.targets if targets_only else self._series(tuple(range(samples.values.shape[1])))
@@ -82,8 +90,9 @@ class WindowTensors:
         origins = self.origins[chosen]
         starts = origins - (self.samples.lookback - 1)
         past_calendar, future_calendar = self._calendars(origins, starts)
+        past = self.past.index_select(0, starts).transpose(1, 2)
         return Batch(
-            past=self.past.index_select(0, starts).transpose(1, 2),
+            past=past if self.spec is None else self._scaled(past, chosen),
             future=self._future(origins),
             static=self.static.index_select(1, origins).T,
             past_calendar=past_calendar,
@@ -93,7 +102,44 @@ class WindowTensors:
     def outputs(self, chosen: torch.Tensor) -> torch.Tensor:
         """Return the targets over the horizon, of shape (batch, horizon, targets)."""
         windows = self.targets.unfold(1, self.samples.horizon, 1).transpose(0, 1)
-        return windows.index_select(0, self.origins[chosen] + 1).transpose(1, 2)
+        outputs = windows.index_select(0, self.origins[chosen] + 1).transpose(1, 2)
+        if self.spec is None:
+            return outputs
+        levels, scales = self._levels(chosen, self.samples.targets)
+        return (outputs - levels) / scales
+
+    def restored(self, outputs: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Return a network's outputs, (batch, horizon, targets) or with quantiles, in the units of the samples."""
+        if self.spec is None:
+            return outputs
+        levels, scales = self._levels(chosen, self.samples.targets)
+        if outputs.dim() > levels.dim():
+            levels, scales = levels[..., None], scales[..., None]
+        return outputs * scales + levels
+
+    def _scaled(self, past: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        levels, scales = self._levels(chosen, self.past_channels)
+        return torch.nan_to_num((past - levels) / scales, nan=0.0)
+
+    def _levels(self, chosen: torch.Tensor, channels: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what is subtracted from channels and what they are divided by, each of shape (batch, 1, channels)."""
+        import torch
+
+        if channels not in self.levels:
+            assert self.spec is not None
+            scaled = scaled_channels(self.spec)
+            scales = window_scales(self.samples, self.spec, channels)
+            levels = np.zeros_like(scales)
+            moving = [position for position, channel in enumerate(channels) if channel in scaled]
+            levels[:, moving] = last_observed(self.samples, tuple(channels[position] for position in moving))
+            self.levels[channels] = (
+                torch.from_numpy(levels[:, None, :]).to(self.device),
+                torch.from_numpy(scales[:, None, :]).to(self.device),
+            )
+        levels_of, scales_of = self.levels[channels]
+        return levels_of.index_select(0, chosen), scales_of.index_select(0, chosen)
 
     def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[tuple[Batch, torch.Tensor]]:
         """Yield inputs and outputs of the samples at the positions `order`, in that order."""
@@ -130,15 +176,25 @@ class WindowTensors:
             past = self.past_calendar.index_select(0, starts).transpose(1, 2)
         else:
             past = calendar(self._seconds(starts[:, None] + torch.arange(lookback, device=self.device)))
-        times = self._seconds(origins)[:, None] + self.ahead * self.samples.step_seconds
-        return past, calendar(times)
+        return past, calendar(self._seconds_ahead(origins))
 
     def _seconds(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the times of rows in whole seconds."""
+        """Return the local times of rows in whole seconds."""
+        return self._as_seconds(self.samples.timestamps[rows.cpu().numpy()])
+
+    def _seconds_ahead(self, origins: torch.Tensor) -> torch.Tensor:
+        """Return the local times of the horizon in whole seconds, of shape (B, H)."""
+        steps = self.samples.calendar
+        if steps.is_plain:
+            return self._seconds(origins)[:, None] + self.ahead * self.samples.step_seconds
+        times = self.samples.timestamps[origins.cpu().numpy()]
+        return self._as_seconds(steps.ahead(times[:, None], np.arange(1, self.samples.horizon + 1)))
+
+    def _as_seconds(self, times: np.ndarray) -> torch.Tensor:
         import torch
 
-        times = self.samples.timestamps[rows.cpu().numpy()].astype("datetime64[s]").astype(np.int64)
-        return torch.from_numpy(times).to(self.device)
+        seconds = self.samples.calendar.local(times).astype("datetime64[s]").astype(np.int64)
+        return torch.from_numpy(seconds).to(self.device)
 
     def _cached_calendar(self) -> torch.Tensor:
         """Return the calendar features of all rows, of shape (4, rows), kept with the samples."""

@@ -1,4 +1,5 @@
 from .catboost import fit_catboost, load_catboost, regression_loss, save_catboost
+from .contributions import forecast_contributions, shares_of_boosters, shares_of_catboost, table_contributions
 from .fitted import Boosted, CannotMergeError
 from .forecast import BoostedForecast, Task
 from .merged import MergedBoosters, answers_of, differing_values, merge_boosters
@@ -24,6 +25,7 @@ __all__ = [
     "differing_values",
     "fit_booster",
     "fit_catboost",
+    "forecast_contributions",
     "load_boosters",
     "load_catboost",
     "merge_boosters",
@@ -32,4 +34,7 @@ __all__ = [
     "regression_loss",
     "save_boosters",
     "save_catboost",
+    "shares_of_boosters",
+    "shares_of_catboost",
+    "table_contributions",
 ]

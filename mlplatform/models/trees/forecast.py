@@ -15,7 +15,9 @@ from typing_extensions import override
 
 from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import FitOptions, FitResult, ProgressCallback
+from mlplatform.models.explanation import Contributions, Float64
 from mlplatform.models.forecasting import StrategyForecast, Table, forecast
+from mlplatform.models.trees.contributions import forecast_contributions
 from mlplatform.models.trees.fitted import Boosted, CannotMergeError
 from mlplatform.models.trees.merged import differing_values
 
@@ -57,6 +59,7 @@ class BoostedForecast(StrategyForecast):
 
     has_quantiles = True
     reads_missing = True
+    explains = "contributions"
     most_merged_rows: ClassVar[int | None] = None
     merged_: Answer | None = None
     apart_because_: str = "boosters are merged when they are loaded"
@@ -64,6 +67,19 @@ class BoostedForecast(StrategyForecast):
     @abstractmethod
     def separate_changes(self, features: Float32) -> Float32:
         """Return the answers of the boosters, asked one by one; see `changes`."""
+
+    @abstractmethod
+    def shares(self, features: Float32) -> Float64:
+        """Return the shares of the features, and the base behind them, in the answers of the boosters.
+
+        Returns:
+            of shape (rows, models * levels, features + 1).
+        """
+
+    @override
+    def explain(self, samples: WindowSamples) -> Contributions:
+        """Return the shares of the features in the forecast; merged or apart, the trees are the same."""
+        return forecast_contributions(samples, self.spec, self.params, self.changes, self.shares)
 
     @abstractmethod
     def merge(self) -> Answer:

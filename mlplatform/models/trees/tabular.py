@@ -6,9 +6,12 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from mlplatform.datamodule import Float32, TabularSamples
 from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, as_float32
+from mlplatform.models.explanation import Contributions, Float64
+from mlplatform.models.trees.contributions import table_contributions
 from mlplatform.models.trees.fitted import Boosted
 
 
@@ -21,6 +24,7 @@ class BoostedTabular(DirectFitModel[TabularSamples]):
     tasks = frozenset({"regression", "classification"})
     has_quantiles = True
     reads_missing = True
+    explains = "contributions"
 
     @abstractmethod
     def boost(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> Boosted:
@@ -33,6 +37,19 @@ class BoostedTabular(DirectFitModel[TabularSamples]):
         Returns:
             of shape (samples, outputs): the value or the quantiles, or the probability of every class.
         """
+
+    @abstractmethod
+    def shares(self, features: Float32) -> Float64:
+        """Return the shares of the columns, and the base behind them, in the booster's raw answers.
+
+        Returns:
+            of shape (rows, outputs, features + 1); one output for two classes.
+        """
+
+    @override
+    def explain(self, samples: TabularSamples) -> Contributions:
+        """Return the shares of the columns in the answers."""
+        return table_contributions(samples, self.spec, self._answers(samples), self.shares)
 
     def _fit(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> FitResult:
         """Fit one model, cut to its best number of trees unless `options.iterations` fixes it."""

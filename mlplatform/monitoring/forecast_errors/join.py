@@ -8,11 +8,12 @@ have known, as it was known then: not as it was corrected later. Of classes the 
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.monitoring.feedback import labels_text
@@ -33,12 +34,16 @@ _SAME = "source, request_id, request_row, served_at, version, arm, entity_id, or
 
 def rules_of(config: ExperimentConfig) -> dict[str, Any]:
     """Return what of the configuration decides how predictions and truth come together."""
-    return {
+    is_forecast = config.task == "forecast"
+    rules = {
         "targets": list(config.targets),
         "season": config.season,
-        "step_s": config.dataset.step.total_seconds() if config.task == "forecast" else 0.0,
+        "step_s": config.dataset.nominal_step.total_seconds() if is_forecast else 0.0,
         "labels_from_dataset": config.truth.labels_from_dataset,
     }
+    if is_forecast and not config.dataset.calendar.is_plain:
+        rules["calendar"] = config.dataset.calendar.text
+    return rules
 
 
 @contextlib.contextmanager
@@ -104,16 +109,33 @@ def _load(
     import pyarrow as pa
 
     connection.register("incoming", pa.RecordBatchReader.from_batches(prediction_schema(), iter(predictions)))
-    season_us = config.season * (config.dataset.step.total_seconds() if config.task == "forecast" else 0.0) * 1e6
-    back = f"CAST(ceil(step / {config.season}) * {math.floor(season_us)} AS BIGINT)"
-    connection.execute(
-        "CREATE TEMP TABLE predictions AS SELECT *, row_number() OVER () AS id, "
-        f"event_timestamp - to_microseconds({back}) AS naive_time FROM (SELECT DISTINCT ON ({_SAME}) * FROM incoming)"
-    )
+    connection.execute(f"CREATE TEMP TABLE given AS SELECT DISTINCT ON ({_SAME}) * FROM incoming")
     connection.unregister("incoming")
+    _load_seasons(connection, config)
+    connection.execute(
+        "CREATE TEMP TABLE predictions AS SELECT given.*, row_number() OVER () AS id, naive_time FROM given "
+        "LEFT JOIN seasons USING (event_timestamp, step)"
+    )
+    connection.execute("DROP TABLE given")
     moments = "epoch_ns(min(event_timestamp)), epoch_ns(max(event_timestamp)), epoch_ns(min(naive_time))"
     first, last, naive_first = connection.execute(f"SELECT {moments} FROM predictions").fetchone()
     return first, last, naive_first
+
+
+def _load_seasons(connection: Any, config: ExperimentConfig) -> None:
+    """Make the table `seasons`: of every moment and step the moment as many whole seasons before as the step needs."""
+    import pyarrow as pa
+
+    found = connection.execute("SELECT DISTINCT event_timestamp, step FROM given").to_arrow_table()
+    moments = found["event_timestamp"].cast(pa.timestamp("ns", tz="UTC"))
+    if config.task == "forecast":
+        steps = found["step"].to_numpy().astype(np.int64)
+        back = -(-steps // config.season) * config.season
+        naive = config.dataset.calendar.shift(moments.cast(pa.int64()).to_numpy(), -back)
+        moments = pa.chunked_array([pa.array(naive).cast(pa.timestamp("ns", tz="UTC"))])
+    connection.register("found", found.append_column("naive_time", moments))
+    connection.execute("CREATE TEMP TABLE seasons AS SELECT * FROM found")
+    connection.unregister("found")
 
 
 def _errors(config: ExperimentConfig) -> str:

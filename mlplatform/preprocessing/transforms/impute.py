@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.datamodule import Int64
 from mlplatform.plugins import TRANSFORMS
@@ -14,9 +15,12 @@ from mlplatform.preprocessing.base import Column, Transform, TransformParams, fi
 
 
 class ImputeParams(TransformParams):
-    """`limit` is the number of steps a last known value is carried forward before the constant takes over."""
+    """`limit` is the number of steps a last known value is carried forward before the constant takes over.
 
-    strategy: Literal["mean", "median", "constant"] = "median"
+    With the strategy `none` there is no constant: what is further from a known value stays missing.
+    """
+
+    strategy: Literal["mean", "median", "constant", "none"] = "median"
     fill_value: float = 0.0
     limit: int = Field(default=0, ge=0)
 
@@ -30,7 +34,11 @@ class Impute(Transform):
 
     Params = ImputeParams
     params: ImputeParams
-    fills_missing = True
+
+    @property
+    def fills_missing(self) -> bool:  # type: ignore[override]
+        """All but the strategy `none` do."""
+        return self.params.strategy != "none"
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
@@ -42,9 +50,17 @@ class Impute(Transform):
         """A fill may come from up to `limit` rows before the window."""
         return self.params.limit
 
+    @override
+    def without_level(self) -> Impute:
+        """A constant of all series together is no value of any of them."""
+        return Impute(strategy="none", limit=self.params.limit)
+
     def fit(self, column: Column, name: str) -> Impute:
         """Learn the constant."""
-        if self.params.strategy == "constant":
+        if self.params.strategy == "none":
+            finite(column, name, "carrying values forward")
+            self.fill_ = float("nan")
+        elif self.params.strategy == "constant":
             self.fill_ = self.params.fill_value
         else:
             values = finite(column, name, f"the {self.params.strategy} for imputation")
@@ -68,11 +84,11 @@ class Impute(Transform):
 
     def state(self) -> dict[str, Any]:
         """Return the constant."""
-        return {"fill": self.fill_}
+        return {} if self.params.strategy == "none" else {"fill": self.fill_}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Set the constant."""
-        self.fill_ = float(state["fill"])
+        self.fill_ = float(state.get("fill", "nan"))
 
 
 def _last_observed(missing: np.ndarray[Any, np.dtype[np.bool_]], offsets: Int64) -> Int64:

@@ -87,6 +87,10 @@ class Clip(Transform):
         """Every kind of parameter once."""
         return [{"lower": 0.1, "upper": 0.9}]
 
+    @override
+    def without_level(self) -> None:
+        """Quantiles of all series together would cut the tops of the large ones."""
+
     def fit(self, column: Column, name: str) -> Clip:
         """Learn the limits."""
         low, high = np.quantile(finite(column, name, "clipping"), [self.params.lower, self.params.upper])

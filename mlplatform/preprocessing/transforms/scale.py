@@ -33,6 +33,10 @@ class Scale(Transform):
         """Every kind of parameter once."""
         return [{"method": "standard"}, {"method": "robust"}, {"method": "minmax"}]
 
+    @override
+    def without_level(self) -> None:
+        """Windows that are scaled one by one need no other scale."""
+
     def fit(self, column: Column, name: str) -> Scale:
         """Learn centre and width."""
         values = finite(column, name, f"{self.params.method} scaling")

@@ -53,8 +53,12 @@ class KeptPairs:
                     with verified_copy(fetch, info, role) as artifacts:
                         shutil.copytree(artifacts.parent, whole / role)
                 (whole / DESCRIPTION).write_text(info.to_json())
-                if not place.exists():
+                try:
                     whole.rename(place)
+                except OSError:
+                    # Another process of the machine has kept it meanwhile.
+                    if not place.exists():
+                        raise
         self._describe(place / DESCRIPTION, info)
         self._forget_old(info.name)
 

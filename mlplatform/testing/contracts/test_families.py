@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from mlplatform.config import check_conditions
 from mlplatform.datamodule.panel import Float32
 from mlplatform.datamodule.spec import ModelSpec
-from mlplatform.models.base import Model, ModelParams, load_model, save_model
+from mlplatform.models.base import FitOptions, Model, ModelParams, create_model, load_model, save_model
 from mlplatform.plugins import MODELS
 from mlplatform.testing.model_samples import LOOKBACK, fitted, samples_for, shape_of, spec_for, table, windows
+from mlplatform.training.trainers import trainer_for
 
 REGISTRY = MODELS
 CASES = [(name, task) for name, family in MODELS for task in sorted(family.tasks)]
@@ -166,3 +167,51 @@ def test_a_forecast_looks_at_its_window_only(name: str) -> None:
     changed[origin + 1 :] = -1e6
     elsewhere = replace(one, values=changed, cache={})
     assert model.predict(elsewhere).tobytes() == model.predict(one).tobytes()
+
+
+FORECASTS = [name for name, task in CASES if task == "forecast"]
+WINDOWED = replace(spec_for("forecast"), scaling="window", season=6)
+
+
+@pytest.mark.parametrize("name", FORECASTS)
+def test_scaled_windows_of_any_level_are_answered_alike(name: str) -> None:
+    model, _ = fitted(name, WINDOWED)
+    samples = windows(2)
+    # A power of two, so that no rounding can move a value over the border of a tree's split.
+    for factor in (np.float32(2**20), np.float32(2**-20)):
+        elsewhere = replace(samples, values=samples.values * factor, cache={})
+        np.testing.assert_allclose(model.predict(elsewhere), model.predict(samples) * factor, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", FORECASTS)
+def test_a_scaled_forecast_looks_at_its_window_only_and_fills_what_is_missing(name: str, tmp_path: Path) -> None:
+    model, _ = fitted(name, WINDOWED)
+    save_model(model, name, tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    samples = windows(2)
+    values = samples.values.copy()
+    values[[36, 39, 40], 1] = np.nan
+    changed = values.copy()
+    changed[: 40 - LOOKBACK + 1] = 1e6
+    changed[41:] = -1e6
+    one = np.array([40])
+    together = model.predict(replace(samples, values=values, cache={}))
+    alone = loaded.predict(replace(samples, values=changed, origins=one, cache={}))
+    position = int(np.flatnonzero(samples.origins == 40)[0])
+    assert np.isfinite(together).all()
+    if model.is_exact:
+        assert alone[0].tobytes() == together[position].tobytes()
+    else:
+        np.testing.assert_allclose(alone[0], together[position], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FORECASTS)
+def test_a_family_is_fitted_to_scaled_windows_with_missing_values(name: str) -> None:
+    samples = windows(0)
+    values = samples.values.copy()
+    # Inputs only: what is forecast is always there.
+    values[[3, 4], 1] = np.nan
+    first = samples.select(samples.origins >= LOOKBACK + 2)
+    model = create_model(name, MODELS.get(name).example_params(), WINDOWED)
+    trainer_for(model).fit(model, replace(first, values=values, cache={}), None, FitOptions())
+    check_outputs(model.predict(windows(2)), WINDOWED, len(windows(2)))

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,15 +85,17 @@ def study_digest(config: ExperimentConfig, folds: Sequence[FoldData]) -> str:
 
     How many trials there are and where they run is not part of it: a study can be prolonged, and moved.
     """
-    document = {
+    document: dict[str, Any] = {
         "folds": config.fold_digest(),
         "model": config.model.model_dump(mode="json", include={"family", "params"}),
         "space": {name: dimension.model_dump(mode="json") for name, dimension in space_of(config).items()},
-        "uncertainty": config.uncertainty.model_dump(mode="json"),
+        "uncertainty": config.uncertainty.model_dump(mode="json", include={"coverage", "quantiles"}),
         "metrics": config.metrics,
         "seed": config.seed,
         "pruner": config.tuning.model_dump(mode="json", include={"pruner_startup_trials", "warmup_steps"}),
     }
+    if config.tuning.prune_at != "step":
+        document["pruner"]["prune_at"] = config.tuning.prune_at
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
     for fold in folds:
         digest.update(fold.name.encode())

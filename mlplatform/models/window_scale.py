@@ -1,0 +1,75 @@
+"""The scale of single windows: what makes series of any level alike to a model, those it has not met included.
+
+A window's scale is the mean absolute change over a season inside it, which is what MASE measures errors in, and a small
+share of its mean absolute value, so that a window in which nothing moves does not outweigh all others. Values divided
+by it are those that a model learns from and answers in; a window alone has the same bits as in a batch.
+
+Here: the scale, and which channels have one. Not here: levels, which every family subtracts in its own way.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mlplatform.datamodule import Float32, ModelSpec, WindowSamples
+
+Float64 = npt.NDArray[np.float64]
+
+# Share of the mean absolute value, chosen on ETTh1, ETTh2 and the quarterly and yearly series of M3.
+LEVEL_SHARE = 0.03
+# Windows per block: bounds memory, whatever the number of samples.
+BLOCK = 8192
+
+
+def scaled_channels(spec: ModelSpec) -> tuple[int, ...]:
+    """Return the channels that are scaled window by window: measured numbers, if the pair was fitted so."""
+    if not spec.scaling:
+        return ()
+    still = {*spec.known, *spec.static}
+    sizes = spec.cardinalities or (0,) * len(spec.channels)
+    return tuple(place for place in range(len(spec.channels)) if place not in still and not sizes[place])
+
+
+def window_scales(samples: WindowSamples, spec: ModelSpec, channels: tuple[int, ...]) -> Float32:
+    """Return the scale of every sample's window, of shape (samples, channels): above 0, and 1 where nothing scales it.
+
+    A season that is not shorter than the lookback counts as one step.
+    """
+    scales = np.ones((len(samples), len(channels)), dtype=np.float32)
+    scaled = scaled_channels(spec)
+    for position, channel in enumerate(channels):
+        if channel in scaled:
+            scales[:, position] = _cached(samples, spec, channel)
+    return scales
+
+
+def _cached(samples: WindowSamples, spec: ModelSpec, channel: int) -> Float32:
+    key = ("window_scales", spec.season, channel)
+    if key not in samples.cache:
+        samples.cache[key] = seasonal_scales(samples, spec.season, channel)
+    found: Float32 = samples.cache[key]
+    return found
+
+
+def seasonal_scales(samples: WindowSamples, season: int, channel: int) -> Float32:
+    """Return the scale of every window of a channel, of shape (samples,), whether the model scales windows or not."""
+    lag = season if 1 <= season < samples.lookback else 1
+    column = np.ascontiguousarray(samples.values[:, channel])
+    windows = np.lib.stride_tricks.sliding_window_view(column, samples.lookback)
+    out = np.empty(len(samples), dtype=np.float32)
+    for start in range(0, len(samples), BLOCK):
+        block = windows[samples.origins[start : start + BLOCK] - (samples.lookback - 1)]
+        changes = np.abs(block[:, lag:] - block[:, :-lag]) if samples.lookback > 1 else np.zeros_like(block)
+        scale = np.nan_to_num(observed_means(changes)) + LEVEL_SHARE * np.nan_to_num(observed_means(np.abs(block)))
+        out[start : start + BLOCK] = np.where(scale > np.finfo(np.float32).tiny, scale, 1)
+    return out
+
+
+def observed_means(values: Float32) -> Float64:
+    """Return the means of rows over what is there, of shape (rows,); NaN where nothing is."""
+    known = np.isfinite(values)
+    sums = np.where(known, values, 0).sum(axis=1, dtype=np.float64)
+    counts = known.sum(axis=1)
+    means: Float64 = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+    return means

@@ -1,0 +1,1 @@
+"""Alerts, received over HTTP and SMTP on this machine."""

@@ -1,0 +1,143 @@
+"""What sensors and runs tell people of, over a real web hook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import (
+    DagsterInstance,
+    SkipReason,
+    build_run_status_sensor_context,
+    build_sensor_context,
+    job,
+    op,
+)
+
+from mlplatform.config import load_experiment
+from mlplatform.defs.alerting import alerts_sensor, run_failure_alerts
+from mlplatform.defs.resources import PlatformResource
+from mlplatform.monitoring import DriftReport, ErrorDrift, write_report
+from mlplatform.monitoring.quality import QualityBreak
+from mlplatform.promotion import promote_version
+from mlplatform.registry.pairs import PRODUCTION
+from mlplatform.settings import Settings
+from mlplatform.testing.yard import EXPERIMENT, Yard, write_conf
+from mlplatform_tests.alerts.receivers import Hook, hook
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    with hook() as running:
+        monkeypatch.setenv("MLPLATFORM_ALERT_URLS", running.url)
+        yield running
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    write_conf(tmp_path / "conf")
+    return {"MLPLATFORM_HOME": str(tmp_path / "home"), "MLPLATFORM_CONF_DIR": str(tmp_path / "conf")}
+
+
+def report(settings: Settings, **values: Any) -> None:
+    sound = DriftReport(
+        experiment=EXPERIMENT,
+        pair_version=1,
+        split_version="yard",
+        data_until="2024-03-20T23:00:00+00:00",
+        features=(),
+        errors=ErrorDrift(100, 3.0, 1.0, 1.5),
+        created_at="2030-01-01T00:00:00+00:00",
+    )
+    write_report(replace(sound, **values), settings)
+
+
+def look(environ: dict[str, str]) -> str:
+    sensor = alerts_sensor([load_experiment(EXPERIMENT, settings=Settings.from_env(environ))])
+    with DagsterInstance.ephemeral() as instance:
+        result = sensor(build_sensor_context(instance, resources={"platform": PlatformResource(environment=environ)}))
+    assert isinstance(result, SkipReason)
+    return result.skip_message or ""
+
+
+BROKEN = (QualityBreak("stuck", "ambient_c", "21.7 for 30 steps"),)
+
+
+def test_reports_are_told_once_and_without_values(environ: dict[str, str], receiver: Hook) -> None:
+    settings = Settings.from_env(environ)
+    assert look(environ) == "0 messages delivered"
+    report(settings, quality=BROKEN)
+    assert look(environ) == "2 messages delivered"
+    assert look(environ) == "0 messages delivered"
+    assert set(receiver.titles) == {f"{EXPERIMENT}: the data are broken", f"{EXPERIMENT}: drift"}
+    assert "21.7" not in str(receiver.received)
+
+
+def test_without_channels_and_with_torn_reports_the_look_says_so(
+    environ: dict[str, str], receiver: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report(Settings.from_env(environ))
+    (path,) = (Path(environ["MLPLATFORM_HOME"]) / "monitoring").rglob("*.json")
+    path.write_text("{")
+    assert f"unreadable reports: {EXPERIMENT}: JSONDecodeError" in look(environ)
+    monkeypatch.delenv("MLPLATFORM_ALERT_URLS")
+    assert "no channel has an address" in look(environ)
+    assert receiver.received == []
+
+
+def test_a_failed_run_is_told_by_its_steps_and_the_class_of_the_error(environ: dict[str, str], receiver: Hook) -> None:
+    @op
+    def read() -> None:
+        raise ValueError("row 7: name=Ada, card=4111")
+
+    @job
+    def ingest_yard() -> None:
+        read()
+
+    with DagsterInstance.ephemeral() as instance:
+        result = ingest_yard.execute_in_process(instance=instance, raise_on_error=False)
+        sensor = run_failure_alerts()
+        context = build_run_status_sensor_context(
+            sensor_name=sensor.name,
+            dagster_event=result.get_run_failure_event(),
+            dagster_instance=instance,
+            dagster_run=result.dagster_run,
+            resources={"platform": PlatformResource(environment=environ)},
+        ).for_run_failure()
+        sensor(context)
+    assert look(environ) == "1 messages delivered"
+    (told,) = receiver.received
+    assert told["title"] == "ingest_yard failed"
+    assert "failed in read with ValueError" in told["message"]
+    assert f"runs/{result.run_id}" in told["message"]
+    assert "4111" not in str(told)
+
+
+class TestProduction:
+    """Broken data hold up promotions, and people hear what became of them."""
+
+    @pytest.fixture
+    def yard(self, trained_yard: Yard, tmp_path: Path) -> Yard:
+        return trained_yard.clone_to(tmp_path)
+
+    def test_broken_data_hold_a_promotion_until_a_person_gives_a_reason(self, yard: Yard, receiver: Hook) -> None:
+        yard.pairs.client.delete_registered_model_alias(f"{EXPERIMENT}_model", PRODUCTION)
+        report(yard.settings, quality=BROKEN)
+        job = f"promote_{EXPERIMENT}"
+        assert yard.run(job).success
+        assert yard.pairs.find(EXPERIMENT, PRODUCTION) is None
+        assert receiver.titles == [f"{EXPERIMENT}: version 1 was not promoted"]
+        assert "held" in receiver.received[0]["message"]
+        assert "stuck:ambient_c" in receiver.received[0]["message"]
+        assert yard.run(job, {"ops": {"promote": {"config": {"why": "the sensor is replaced"}}}}).success
+        assert yard.pairs.resolve(EXPERIMENT, PRODUCTION).version == 1
+        assert receiver.titles[1:] == [f"{EXPERIMENT}: version 1 is in production"]
+
+    def test_mended_data_hold_nothing(self, yard: Yard) -> None:
+        yard.pairs.client.delete_registered_model_alias(f"{EXPERIMENT}_model", PRODUCTION)
+        report(yard.settings)
+        promotion = promote_version(yard.config, yard.pairs, who="test")
+        assert promotion.promoted, promotion.reason

@@ -1,0 +1,124 @@
+"""Months, business days and local hours, with both changes of the clocks: from a CSV and a few lines of YAML on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dagster import DagsterInstance
+from fastapi.testclient import TestClient
+
+from mlplatform.config import load_experiment
+from mlplatform.data import open_raw
+from mlplatform.definitions import build_defs
+from mlplatform.defs.io_managers import ArtifactIOManager
+from mlplatform.promotion import parity  # noqa: F401 (the check that the job runs)
+from mlplatform.settings import Settings
+from mlplatform_tests.serving.servers import wait_until_loaded
+from serving.api import build_app
+from serving.local import LocalBackend
+
+pytestmark = pytest.mark.integration
+
+YAML = """\
+# @package _global_
+defaults: [/base/forecast, {{override /model: ridge_v1}}, {{override /tuning: none}}, _self_]
+name: sales_ridge
+dataset: {{name: sales, source: {{uri: {path}}}, time_column: time, frequency: {frequency}, {more}
+  window_steps: {window}, columns: {{sold: {{}}}}}}
+targets: [sold]
+lookback: {lookback}
+horizon: {horizon}
+split: {{reference_steps: {held_out}, context_steps: {window}, folds: 2,
+  cv: {{params: {{validation_steps: {held_out}}}}}}}
+baselines: [{{name: repeat_last}}]
+"""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series of the real world in small.
+
+    Attributes:
+        times: as the file has them.
+        ahead: the moments after the last one, in UTC.
+    """
+
+    frequency: str
+    more: str
+    times: list[str]
+    season: int
+    lookback: int
+    horizon: int
+    ahead: list[str]
+
+
+def months() -> Series:
+    times = pd.date_range("1990-01-01", "2019-12-01", freq="MS")
+    ahead = [f"2020-{month:02}-01T00:00:00Z" for month in range(1, 7)]
+    return Series("MS", "", times.strftime("%Y-%m-%d").tolist(), 12, 24, 6, ahead)
+
+
+def business_days() -> Series:
+    times = pd.date_range("2022-01-03", "2023-12-22", freq="B")
+    ahead = [f"2023-12-{day}T05:00:00Z" for day in (26, 27, 28, 29)] + ["2024-01-02T05:00:00Z"]
+    free = "holidays: [2023-12-25, 2024-01-01], timezone: America/New_York,"
+    return Series("C", free, times.strftime("%Y-%m-%d").tolist(), 5, 10, 5, ahead)
+
+
+def local_hours() -> Series:
+    moments = pd.date_range("2024-01-01", "2024-12-31 23:00", freq="h", tz="Europe/Berlin")
+    ahead = ["2024-12-31T23:00:00Z", "2025-01-01T00:00:00Z", "2025-01-01T01:00:00Z"]
+    return Series("h", "timezone: Europe/Berlin,", moments.strftime("%Y-%m-%d %H:%M").tolist(), 24, 48, 3, ahead)
+
+
+def install(series: Series, folder: Path) -> None:
+    """Write the data and the configuration, and train."""
+    steps = np.arange(len(series.times))
+    noise = np.random.default_rng(0).normal(size=len(steps))
+    sold = 100 + 0.01 * steps + 10 * np.sin(2 * np.pi * steps / series.season) + noise
+    data = folder / "sales.csv"
+    pd.DataFrame({"time": series.times, "sold": sold.round(2)}).to_csv(data, index=False)
+    conf = folder / "conf" / "experiment"
+    conf.mkdir(parents=True)
+    text = YAML.format(
+        path=data, frequency=series.frequency, more=series.more, lookback=series.lookback, window=2 * series.lookback,
+        horizon=series.horizon, held_out=max(40, 2 * series.horizon),
+    )  # fmt: skip
+    assert len(text.splitlines()) <= 12
+    (conf / "sales_ridge.yaml").write_text(text)
+
+
+def train(settings: Settings) -> None:
+    resources = {"io_manager": ArtifactIOManager(root=str(settings.assets_dir))}
+    defs = build_defs(experiments=[load_experiment("sales_ridge", settings=settings)], resources=resources)
+    with DagsterInstance.ephemeral() as instance:
+        assert defs.resolve_job_def("train_sales_ridge").execute_in_process(instance=instance).success
+
+
+@pytest.mark.parametrize("make", [months, business_days, local_hours])
+def test_a_calendar_is_kept_from_the_file_to_the_answer(
+    make: Callable[[], Series], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = make()
+    install(series, tmp_path)
+    monkeypatch.setenv("MLPLATFORM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLPLATFORM_CONF_DIR", str(tmp_path / "conf"))
+    settings = replace(Settings.from_env(), experiment="sales_ridge")
+    train(settings)
+    config = load_experiment("sales_ridge", settings=settings)
+    raw = open_raw(config.dataset, settings)
+    assert raw is not None
+    assert (raw.state.rows_read, raw.state.quarantined) == (len(series.times), 0)
+    steps = config.dataset.calendar
+    assert steps.steps(*raw.spans[["first", "last"]].to_numpy()[0]) == len(series.times) - 1
+    with TestClient(build_app({"sales_ridge": LocalBackend(settings)}, settings)) as client:
+        wait_until_loaded(client)
+        answer = client.post("/predict/feast/batch", json={"entities": [1], "time_point": "now"})
+        assert answer.status_code == 200, answer.text
+        (forecast,) = answer.json()["forecasts"]
+        assert forecast["timestamps"] == series.ahead

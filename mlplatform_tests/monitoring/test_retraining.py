@@ -1,0 +1,365 @@
+"""The retrain policy: k of n reports, once per cause, with pauses and limits; and the journal of its decisions."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from mlplatform.config import DriftConfig, RetrainConfig, apply_versions, load_experiment
+from mlplatform.monitoring.quality import QualityBreak
+from mlplatform.monitoring.report import DriftReport, ErrorDrift, FeatureDrift
+from mlplatform.monitoring.retraining.__main__ import main
+from mlplatform.monitoring.retraining.attempts import Attempts
+from mlplatform.monitoring.retraining.facts import ANY_FEATURE, Inputs, ReportFacts, RunFacts, named
+from mlplatform.monitoring.retraining.journal import Journal, Recorded
+from mlplatform.monitoring.retraining.policy import RetrainDecision, causes_on, decide_retrain
+from mlplatform.monitoring.retraining.replay import replay_policy
+from mlplatform.settings import Settings
+
+NOW = dt.datetime(2026, 3, 10, 12, tzinfo=dt.UTC)
+WEEK = 168.0
+ERRORS, LOAD, OIL = "errors", "feature:load_pu", "feature:top_oil_c"
+
+
+def policy(cooldown_hours: float = 24, **retrain: Any) -> DriftConfig:
+    return DriftConfig(cooldown_hours=cooldown_hours, retrain=RetrainConfig(**retrain))
+
+
+def day(number: float) -> dt.datetime:
+    return NOW + dt.timedelta(days=number)
+
+
+def report(number: float, *causes: str, **values: Any) -> ReportFacts:
+    """Return what the report of a day said; without anything in it, that all is well."""
+    facts: dict[str, Any] = {
+        "created_at": day(number).isoformat(),
+        "data_until": day(number).isoformat(),
+        "pair_version": 1,
+        "split_version": "fleet_v1",
+        "causes": causes,
+        "suspects": tuple(cause for cause in causes if cause != ERRORS),
+        "error_ratio": 2.0 if ERRORS in causes else 1.0,
+    }
+    return ReportFacts(**facts | values)
+
+
+def decide(
+    *reports: ReportFacts,
+    runs: tuple[RunFacts, ...] = (),
+    by: DriftConfig | None = None,
+    now: dt.datetime | None = None,
+    **values: Any,
+) -> RetrainDecision:
+    inputs = Inputs("fleet_xgboost", reports, runs, **{"window_hours": WEEK, **values})
+    last = dt.datetime.fromisoformat(reports[-1].created_at) if reports else NOW
+    return decide_retrain(inputs, by or policy(), now or last)
+
+
+def run_of(decision: RetrainDecision, about: ReportFacts, state: Any = "succeeded", **values: Any) -> RunFacts:
+    """Return the run that a decision asked for, made from a report."""
+    facts: dict[str, Any] = {
+        "run_id": f"run-{decision.request}-{decision.attempt}",
+        "state": state,
+        "created_at": about.created_at,
+        "ended_at": None if state == "open" else about.created_at,
+        "request": decision.request,
+        "attempt": decision.attempt,
+        "causes": decision.causes,
+        "pair_version": about.pair_version,
+        "data_until": about.data_until,
+    }
+    return RunFacts(**facts | values)
+
+
+CONFIRMED = (report(0, ERRORS), report(1, ERRORS))
+
+
+def test_without_a_report_or_drift_nothing_happens() -> None:
+    assert decide().outcome == "quiet"
+    assert decide(report(0)).outcome == "quiet"
+
+
+def test_k_of_n_reports_have_to_show_it() -> None:
+    assert decide(report(0, ERRORS)).outcome == "unconfirmed"
+    assert decide(report(0, ERRORS), report(1, error_ratio=1.3), report(2, ERRORS)).outcome == "train"
+    # The first of them has left the window of three.
+    blinks = (report(0, ERRORS), report(1, error_ratio=1.3), report(2, error_ratio=1.3), report(3, ERRORS))
+    assert decide(*blinks).outcome == "unconfirmed"
+    assert decide(report(0, ERRORS), by=policy(confirm=1, reports=1)).outcome == "train"
+
+
+def test_reports_on_the_same_rows_are_one_report() -> None:
+    again = replace(report(0, ERRORS), created_at=day(1).isoformat())
+    assert decide(report(0, ERRORS), again).outcome == "unconfirmed"
+    # Rows without times: those of one day.
+    assert decide(report(0, ERRORS), again, window_hours=None).outcome == "train"
+    soon = replace(report(0, ERRORS), created_at=day(0.1).isoformat())
+    assert decide(report(0, ERRORS), soon, window_hours=None).outcome == "unconfirmed"
+
+
+def test_a_cause_stays_on_between_the_thresholds_and_goes_off_below_the_lower_one() -> None:
+    def on(*ratios: float) -> tuple[str, ...]:
+        tail = [report(2 + number, error_ratio=ratio) for number, ratio in enumerate(ratios)]
+        return causes_on(Inputs("x", (*CONFIRMED, *tail), (), WEEK), policy())
+
+    assert on(1.4, 1.4, 1.4, 1.4) == (ERRORS,)
+    assert on(1.0) == (ERRORS,)
+    assert on(1.0, 1.0) == ()
+    assert on(1.0, 1.4, 1.0) == (ERRORS,)
+    assert on(1.0, 1.0, 1.4) == ()
+    # Too few predictions say nothing.
+    unknown = [report(2 + number, error_ratio=None) for number in range(4)]
+    assert causes_on(Inputs("x", (*CONFIRMED, *unknown), (), WEEK), policy()) == (ERRORS,)
+
+
+def test_a_feature_under_suspicion_is_not_clear() -> None:
+    shown = (report(0, LOAD), report(1, LOAD))
+    suspected = [report(2 + number, suspects=(LOAD,)) for number in range(3)]
+    clear = [report(2 + number) for number in range(2)]
+    assert causes_on(Inputs("x", (*shown, *suspected), (), WEEK), policy()) == (LOAD,)
+    assert causes_on(Inputs("x", (*shown, *clear), (), WEEK), policy()) == ()
+
+
+def test_drift_of_the_data_alone_warns_unless_configured() -> None:
+    shown = (report(0, LOAD, OIL), report(1, LOAD, OIL))
+    warned = decide(*shown)
+    assert (warned.outcome, warned.causes) == ("warned", (LOAD, OIL))
+    assert decide(*shown, by=policy(triggers=("errors", "features"))).outcome == "train"
+    both = decide(report(0, LOAD, ERRORS), report(1, LOAD, ERRORS))
+    assert (both.outcome, both.causes) == ("train", (LOAD, ERRORS))
+
+
+def test_broken_data_block_whatever_has_drifted_and_say_nothing_afterwards() -> None:
+    blocked = decide(*CONFIRMED, report(2, ERRORS, broken=("stuck:load_pu",)))
+    assert blocked.outcome == "blocked"
+    assert "stuck:load_pu" in blocked.reason
+    # The report on broken data neither confirms nor clears.
+    assert decide(report(0, ERRORS), report(1, ERRORS, broken=("unit:x",)), report(2)).outcome == "quiet"
+
+
+def test_a_report_about_another_pair_or_a_past_time_asks_for_nothing() -> None:
+    assert decide(*CONFIRMED, production=2).outcome == "outdated"
+    assert decide(*CONFIRMED, production=1).outcome == "train"
+    assert decide(*CONFIRMED, now=day(1 + 31)).outcome == "outdated"
+    assert decide(report(0, ERRORS), report(1, ERRORS, pair_version=2)).outcome == "unconfirmed"
+
+
+@pytest.mark.parametrize(
+    ("split_version", "data_until", "expected"),
+    [
+        ("fleet_v1", "2026-02-28T23:00:00+00:00", "fleet_v1@20260228T2300"),
+        ("fleet_v1@20250101T0000", "2026-02-28T23:00:00+00:00", "fleet_v1@20260228T2300"),
+        ("fleet_v1", "2026-03-01T01:30:00+02:00", "fleet_v1@20260228T2330"),
+    ],
+)
+def test_the_split_version_is_one_the_experiment_accepts(
+    tmp_path: Path, split_version: str, data_until: str, expected: str
+) -> None:
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    drifted = report(0, ERRORS, split_version=split_version, data_until=data_until)
+    version = decide(drifted, by=policy(confirm=1)).split_version
+    assert version == expected
+    overrides = apply_versions("fleet_xgboost", {"split_version": version}, settings)
+    assert load_experiment("fleet_xgboost", overrides, settings).split.version_id == expected
+
+
+def test_the_same_inputs_make_the_same_request_and_others_another() -> None:
+    first, again = decide(*CONFIRMED), decide(*CONFIRMED, now=day(1.5))
+    assert (first.request, first.attempt) == (again.request, again.attempt)
+    assert decide(*CONFIRMED, report(2, ERRORS)).request != first.request
+
+
+def test_one_run_at_a_time_whoever_launched_it() -> None:
+    by_hand = RunFacts("by-hand", "open", day(1).isoformat())
+    waits = decide(*CONFIRMED, runs=(by_hand,))
+    assert waits.outcome == "wait"
+    assert "by-hand" in waits.reason
+
+
+def test_a_cause_is_done_when_its_run_succeeded_until_the_data_are_new() -> None:
+    first = decide(*CONFIRMED)
+    done = run_of(first, CONFIRMED[-1])
+    later = [report(1 + number, ERRORS) for number in range(1, 7)]
+    again = decide(*CONFIRMED, *later, runs=(done,))
+    assert again.outcome == "done"
+    assert done.run_id in again.reason
+    # A week later no row of the window is one that the run had seen.
+    assert decide(*CONFIRMED, *later, report(8, ERRORS), runs=(done,)).outcome == "train"
+    assert decide(*CONFIRMED, report(5, ERRORS), runs=(done,), by=policy(new_data=0.5)).outcome == "train"
+    # Another champion's errors are another cause.
+    new_pair = [report(1 + number, ERRORS, pair_version=2) for number in range(1, 4)]
+    assert decide(*CONFIRMED, *new_pair, runs=(done,), by=policy(cooldown_hours=0)).outcome == "train"
+
+
+def test_a_cause_expires() -> None:
+    first = decide(*CONFIRMED, window_hours=9000.0)
+    done = run_of(first, CONFIRMED[-1])
+    later = [report(25 + number, ERRORS) for number in range(1, 3)]
+    assert decide(*CONFIRMED, *later, runs=(done,), window_hours=9000.0).outcome == "done"
+    later = [report(31 + number, ERRORS) for number in range(1, 3)]
+    assert decide(*CONFIRMED, *later, runs=(done,), window_hours=9000.0).outcome == "train"
+
+
+def test_another_feature_is_another_cause() -> None:
+    eager = policy(triggers=("errors", "features"))
+    shown = (report(0, LOAD), report(1, LOAD))
+    done = run_of(decide(*shown, by=eager), shown[-1])
+    assert decide(*shown, report(2, LOAD), report(3, LOAD), runs=(done,), by=eager).outcome == "done"
+    wider = decide(*shown, report(2, LOAD, OIL), report(3, LOAD, OIL), runs=(done,), by=eager)
+    assert (wider.outcome, wider.causes) == ("train", (LOAD, OIL))
+
+
+def test_a_canceled_run_is_a_persons_word() -> None:
+    canceled = run_of(decide(*CONFIRMED), CONFIRMED[-1], "canceled")
+    assert decide(*CONFIRMED, report(3, ERRORS), runs=(canceled,)).outcome == "done"
+
+
+def test_a_failed_run_does_not_burn_its_cause_it_is_tried_again_and_then_given_up() -> None:
+    first = decide(*CONFIRMED)
+    failed = [run_of(first, CONFIRMED[-1], "failed")]
+    for attempt, minutes in ((2, 30), (3, 60)):
+        ended = dt.datetime.fromisoformat(failed[0].ended_at or "")
+        early = decide(
+            *CONFIRMED, runs=tuple(failed), now=ended + dt.timedelta(minutes=minutes - 1), by=policy(max_per_day=9)
+        )
+        assert early.outcome == "wait"
+        ready = ended + dt.timedelta(minutes=minutes)
+        again = decide(*CONFIRMED, runs=tuple(failed), now=ready, by=policy(max_per_day=9))
+        assert (again.outcome, again.request, again.attempt) == ("retry", first.request, attempt)
+        values = {"created_at": ready.isoformat(), "ended_at": ready.isoformat()}
+        failed.insert(0, run_of(again, CONFIRMED[-1], "failed", **values))
+    over = decide(*CONFIRMED, runs=tuple(failed), now=day(1.9))
+    assert over.outcome == "gave_up"
+    assert "3 runs" in over.reason
+    # New data are a new reason.
+    assert decide(*CONFIRMED, report(9, ERRORS), runs=tuple(failed)).outcome == "train"
+
+
+def test_cooldown_and_daily_budget() -> None:
+    first = run_of(decide(*CONFIRMED), CONFIRMED[-1])
+    other = [report(1 + number / 10, ERRORS, pair_version=2) for number in range(1, 4)]
+    cool = decide(*other, runs=(first,))
+    assert cool.outcome == "wait"
+    assert "the cool-down is 24 h" in cool.reason
+    hot = policy(cooldown_hours=0, max_per_day=2)
+    assert decide(*other, runs=(first,), by=hot).outcome == "train"
+    second = replace(first, run_id="second")
+    spent = decide(*other, runs=(first, second), by=hot)
+    assert spent.outcome == "wait"
+    assert "2 are the limit" in spent.reason
+    # Runs that a person launched cost no budget.
+    by_hand = RunFacts("by-hand", "succeeded", day(1).isoformat(), day(1).isoformat())
+    assert decide(*other, runs=(by_hand,) * 5, by=hot).outcome == "train"
+
+
+def test_many_features_are_kept_short_and_are_all_covered() -> None:
+    many = [f"feature:sensor_{number}" for number in range(1000)]
+    short = named([*many, ERRORS])
+    assert len(short) == 42
+    assert ANY_FEATURE in short
+    assert RunFacts("run", "failed", "", causes=short).covers(many)
+    assert not RunFacts("run", "failed", "", causes=(ERRORS,)).covers(many)
+
+
+@given(st.integers(0, 10_000), st.floats(0.001, 1e6))
+def test_pauses_grow_and_have_an_end(failed: int, pause: float) -> None:
+    pauses = Attempts(3, pause, longest_s=3600)
+    waited = (pauses.ready_at(failed + 1, NOW) - NOW).total_seconds()
+    assert 0 <= waited <= 3600
+    assert waited <= (pauses.ready_at(failed + 2, NOW) - NOW).total_seconds()
+
+
+def test_thresholds_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValidationError, match="confirm is 3, more than reports, 2"):
+        RetrainConfig(confirm=3, reports=2)
+    with pytest.raises(ValidationError, match="on and off at once"):
+        DriftConfig(error_ratio=1.2, retrain=RetrainConfig(clear_error_ratio=1.3))
+    assert DriftConfig(error_ratio=1.1).clear_error_ratio == pytest.approx(1.05)
+
+
+def test_the_facts_of_a_report() -> None:
+    given = DriftReport(
+        experiment="fleet_xgboost",
+        pair_version=3,
+        split_version="fleet_v1",
+        data_until=NOW.isoformat(),
+        features=(FeatureDrift("load_pu", 2.0, 1.0), FeatureDrift("oil", 0.0, 1.0, status="suspected")),
+        errors=ErrorDrift(100, 3.0, 2.0, 1.4),
+        created_at=NOW.isoformat(),
+        quality=(QualityBreak("stuck", "ambient_c", "850.0 for 30 steps"),),
+    )
+    facts = ReportFacts.of(given)
+    assert facts.causes == (LOAD, ERRORS)
+    assert facts.suspects == (LOAD, "feature:oil")
+    assert facts.error_ratio == pytest.approx(1.5)
+    assert facts.broken == ("stuck:ambient_c",)
+
+
+def records(*lines: tuple[float, tuple[ReportFacts, ...], tuple[RunFacts, ...]]) -> list[Recorded]:
+    found = []
+    for moment, reports, runs in lines:
+        inputs = Inputs("fleet_xgboost", reports, runs, WEEK)
+        found.append(Recorded(day(moment), decide_retrain(inputs, policy(), day(moment)), inputs, policy()))
+    return found
+
+
+def history() -> list[Recorded]:
+    """A confirmed cause, its run, and a week of the same."""
+    seen = CONFIRMED
+    done = run_of(decide(*CONFIRMED), CONFIRMED[-1])
+    later = (*seen, report(2, ERRORS))
+    return records((0, seen[:1], ()), (1, seen, ()), (2, later, (done,)), (9, (*later, report(9, ERRORS)), (done,)))
+
+
+def test_the_journal_keeps_decisions_whole_and_once(tmp_path: Path) -> None:
+    journal = Journal(Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)}), "fleet_xgboost")
+    assert journal.last() is None
+    assert list(journal.read()) == []
+    kept = history()
+    assert [journal.append(record) for record in kept] == [True] * 4
+    assert not journal.append(replace(kept[-1], at=day(9.5)))
+    assert list(journal.read()) == kept
+    assert journal.last() == kept[-1]
+    assert {path.name for path in journal.folder.glob("*.jsonl")} == {"decisions-2026-03.jsonl"}
+
+
+def test_a_torn_line_costs_that_line_alone(tmp_path: Path) -> None:
+    journal = Journal(Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)}), "fleet_xgboost")
+    first, second, *_ = history()
+    journal.append(first)
+    path = journal.folder / "decisions-2026-03.jsonl"
+    path.write_text(path.read_text() + second.to_line()[:100])
+    assert journal.last() == first
+    assert journal.append(second)
+    assert list(journal.read()) == [first, second]
+
+
+def test_a_replay_by_the_same_policy_decides_as_it_did_and_another_one_trains_otherwise() -> None:
+    kept = history()
+    same = replay_policy(kept, policy(), runs="recorded")
+    assert all(each.now == each.then for each in same)
+    assert [each.now.outcome for each in replay_policy(kept, policy())] == ["unconfirmed", "train", "done", "train"]
+    eager = replay_policy(kept, policy(confirm=1, new_data=0.1, cooldown_hours=0))
+    assert [each.now.outcome for each in eager] == ["train"] * 4
+    never = replay_policy(kept, policy(triggers=()))
+    assert not any(each.now.asks for each in never)
+
+
+def test_the_command_replays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLPLATFORM_HOME", str(tmp_path))
+    journal = Journal(Settings.from_env(), "fleet_xgboost")
+    for record in history():
+        journal.append(record)
+    assert main(["fleet_xgboost", "drift.retrain.confirm=1"]) == 0
+    assert "4 decisions; runs asked for then: 2, by this policy: 2" in capsys.readouterr().out
+    assert main(["fleet_xgboost", "drift.retrain.confirm=0"]) == 1
+    assert main(["nothing_such"]) == 1

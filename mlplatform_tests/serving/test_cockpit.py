@@ -1,0 +1,133 @@
+"""The server's page, what it asks, and what a browser shows of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mlplatform_tests.serving.conftest import TOKEN, Platform
+from mlplatform_tests.serving.servers import in_thread
+from serving.api import build_app
+from serving.local import LocalBackend, Stages
+
+NAMES = ("tiny_forecast", "tiny_classification", "tiny_untrained")
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Without these a browser asks its makers' servers at every start.
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+STATIC = Path(__file__).resolve().parents[2] / "serving" / "cockpit" / "static"
+
+
+@pytest.fixture(scope="module")
+def client(platform: Platform) -> Iterator[httpx.Client]:
+    settings = replace(platform.serving(NAMES[0]), api_tokens=("a-token",))
+    stages = Stages(settings.limits)
+    backends = {name: LocalBackend(platform.serving(name), stages) for name in NAMES}
+    with in_thread(build_app(backends, settings)) as client:
+        client.post("/admin/reload/tiny_classification", headers={"authorization": f"Bearer {TOKEN}"})
+        yield client
+
+
+def ask(client: httpx.Client, path: str, **query: Any) -> httpx.Response:
+    return client.get(path, params=query, headers={"authorization": "Bearer a-token"})
+
+
+def test_the_recent_past_is_what_the_store_holds(client: httpx.Client, platform: Platform) -> None:
+    answer = ask(client, "/models/tiny_forecast/recent", entity="2", steps=8).json()
+    stored = platform.raw[platform.raw.entity_id == 2].tail(8)
+    assert answer["entity"] == 2
+    assert answer["timestamps"] == [time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in stored.event_timestamp]
+    assert answer["values"] == {"oil": [float(str(value)) for value in stored.oil.to_numpy()]}
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status", "code"),
+    [
+        ("/models/tiny_forecast/recent", {"entity": "99"}, 404, "unknown_entity"),
+        ("/models/tiny_forecast/recent", {"entity": "1", "steps": "0"}, 422, "invalid_request"),
+        ("/models/tiny_forecast/recent", {}, 422, "invalid_request"),
+        ("/models/tiny_classification/recent", {"entity": "1"}, 409, "no_series"),
+        ("/models/tiny_untrained/recent", {"entity": "1"}, 503, "not_ready"),
+        ("/models/nothing/recent", {"entity": "1"}, 404, "unknown_model"),
+        ("/models/nothing/drift", {}, 404, "unknown_model"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_by_name(
+    client: httpx.Client, path: str, query: dict[str, str], status: int, code: str
+) -> None:
+    response = ask(client, path, **query)
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["error"]["code"] == code
+
+
+def test_entities_and_drift(client: httpx.Client) -> None:
+    assert ask(client, "/models/tiny_forecast/entities").json() == {"entities": [1, 2]}
+    assert ask(client, "/models/tiny_forecast/drift").json() is None
+
+
+def test_the_page_is_open_and_what_it_asks_is_not(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+    for name in ("page.js", "page.css"):
+        assert client.get(f"/page/{name}").status_code == 200
+    assert client.get("/models").status_code == 401
+    assert client.get("/models/tiny_forecast/recent", params={"entity": "1"}).status_code == 401
+    assert client.get("/page/../models").status_code == 401
+
+
+def test_nothing_of_the_page_is_from_elsewhere() -> None:
+    for path in STATIC.iterdir():
+        addresses = set(re.findall(r"https?://[^\s\"'`)]+", path.read_text()))
+        # The name of a language, which nobody fetches.
+        assert addresses <= {"http://www.w3.org/2000/svg"}
+        assert "innerHTML" not in path.read_text()
+
+
+@pytest.mark.integration
+def test_a_browser_shows_models_and_a_forecast(client: httpx.Client, tmp_path: Path) -> None:
+    if BROWSER is None:
+        pytest.skip("no chromium on this machine")
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as program:
+        browser = program.chromium.launch(executable_path=BROWSER, args=QUIET)
+        page = browser.new_page()
+        said: list[str] = []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(str(client.base_url))
+        page.fill("#token", "wrong")
+        page.click("#token-form button")
+        expect(page.locator("#state")).to_contain_text("asks for a token")
+        page.fill("#token", "a-token")
+        page.click("#token-form button")
+        page.wait_for_selector("#models tr")
+        assert page.inner_text("#models tr:nth-child(1)").split("\t")[:2] == ["tiny_forecast", "version 1"]
+        assert "run train_tiny_untrained" in page.inner_text("#models tr:nth-child(3)")
+        page.wait_for_selector("#entities option", state="attached")
+        # By keyboard alone.
+        page.focus("#entity")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#answer figure")
+        assert page.locator("svg path.past").get_attribute("d")
+        assert "oil of 1: tiny_forecast version 1" in page.inner_text("figcaption")
+        assert page.locator("#answer table tbody tr").count() == 3
+        page.screenshot(path=str(tmp_path / "forecast.png"), full_page=True)
+        page.fill("#entity", "<b>99</b>")
+        page.click("#ask button")
+        expect(page.locator("#problem")).not_to_be_empty()
+        assert page.locator("#problem b").count() == 0
+        page.select_option("#model", "tiny_classification")
+        expect(page.locator("#entity")).not_to_have_value("<b>99</b>")
+        page.click("#ask button")
+        expect(page.locator("#answer")).to_contain_text("tiny_classification")
+        assert {"large", "small"} <= set(page.inner_text("#answer table tbody").split())
+        browser.close()
+    assert said == []

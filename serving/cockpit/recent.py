@@ -1,0 +1,69 @@
+"""What the feature store holds of an entity's recent past, and what the newest drift report says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlplatform.config import StalenessConfig, load_experiment
+from mlplatform.features.retrieval import FeatureStoreFacade
+from mlplatform.monitoring import read_report
+from mlplatform.registry import Contract
+from mlplatform.settings import Settings
+from serving.backend import EntityId
+from serving.inference import store_errors
+
+
+def entity_of(text: str) -> EntityId:
+    """Return the id that a query parameter holds, written as in JSON; what is no JSON is text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)) else text
+
+
+def read_recent(contract: Contract, entity: EntityId, steps: int, settings: Settings) -> dict[str, Any]:
+    """Return the newest stored values of the targets of one entity, `null` where nothing was measured.
+
+    Raises:
+        ServingError: as `serving.inference.read_panel` does.
+    """
+    dataset = load_experiment(contract.experiment, settings=settings).dataset
+    with store_errors(dataset):
+        # However old they are, they are the past.
+        store = FeatureStoreFacade(dataset, "online", settings, staleness=StalenessConfig(max_age=None))
+        panel = store.load_features("now", [entity], contract.targets, steps=min(steps, dataset.window_steps))
+    times = pd.DatetimeIndex(panel.timestamps.astype("datetime64[s]"), tz="UTC")
+    return {
+        "entity": entity,
+        "timestamps": [time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in times],
+        "values": {
+            name: [None if pd.isna(value) else _shortest(value) for value in values]
+            for name, values in panel.columns.items()
+        },
+    }
+
+
+def _shortest(value: Any) -> float | str:
+    """Return a 32-bit number with no more digits than it has."""
+    return float(str(value)) if isinstance(value, np.floating) else str(value)
+
+
+def read_drift(experiment: str, settings: Settings) -> dict[str, Any] | None:
+    """Return what the newest drift report says; `None` without one, or where the server does not see it."""
+    report = read_report(settings, experiment)
+    if report is None:
+        return None
+    return {
+        "pair_version": report.pair_version,
+        "data_until": report.data_until,
+        "broken": [each.name for each in report.quality],
+        "drifted": list(report.causes),
+        "suspected": list(report.suspects),
+        "live_error": report.errors.recent,
+        "reference_error": report.errors.reference,
+    }

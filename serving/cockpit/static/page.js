@@ -1,0 +1,273 @@
+// The server's page. It asks the routes that any client may ask and draws what they answer; nothing is loaded from
+// elsewhere, and every text of an answer is set as text.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const TOKEN = "mlplatform-token";
+const REFRESH_MS = 15000;
+const HEIGHT = 260, LEFT = 60, RIGHT = 12, TOP = 10, BOTTOM = 26;
+const HOUR = 3600000, DAY = 24 * HOUR;
+const STEPS = [HOUR / 4, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 91 * DAY, 365 * DAY, 1826 * DAY];
+const LABEL_WIDTH = 130;
+
+class Refusal extends Error {
+  constructor(status, message) { super(message); this.status = status; }
+}
+
+async function ask(path, body) {
+  const token = sessionStorage.getItem(TOKEN);
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const response = await fetch(path, { method: body === undefined ? "GET" : "POST", headers, body: body && JSON.stringify(body) });
+  if (response.ok) return response.headers.get("content-type").includes("json") ? response.json() : response.text();
+  let message = `the server answered ${response.status}`;
+  try { message = (await response.json()).detail || message; } catch { /* what is no JSON has no more to say */ }
+  throw new Refusal(response.status, message);
+}
+
+function element(name, text, attributes = {}) {
+  const made = document.createElement(name);
+  if (text !== undefined && text !== null) made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+const number = (value) => value === null || value === undefined ? "-" : Number(value).toPrecision(4).replace(/\.?0+$/, "");
+const moment = (text) => text ? new Date(text).toISOString().slice(0, 16).replace("T", " ") : "-";
+
+// Prometheus' text to the median and the 99th percentile of a route, from its histogram.
+function latency(metrics, route) {
+  const buckets = [];
+  for (const line of metrics.split("\n")) {
+    if (!line.startsWith("mlplatform_http_request_seconds_bucket{") || !line.includes(`route="${route}"`)) continue;
+    const bound = /le="([^"]+)"/.exec(line)[1];
+    buckets.push([bound === "+Inf" ? Infinity : Number(bound), Number(line.slice(line.lastIndexOf(" ")))]);
+  }
+  if (!buckets.length || buckets[buckets.length - 1][1] === 0) return "-";
+  const all = buckets[buckets.length - 1][1];
+  const below = (share) => buckets.find(([, count]) => count >= share * all)[0];
+  const shown = (seconds) => seconds === Infinity ? "more" : `${Math.round(seconds * 1000)} ms`;
+  return `${shown(below(0.5))}, 99 %: ${shown(below(0.99))}`;
+}
+
+function driftText(drift) {
+  if (!drift) return "no report";
+  if (drift.broken.length) return `data broken: ${drift.broken.join(", ")}`;
+  if (drift.drifted.length) return `drift: ${drift.drifted.map((cause) => cause.replace("feature:", "")).join(", ")}`;
+  return drift.suspected.length ? `suspected: ${drift.suspected.join(", ")}` : "steady";
+}
+
+function challengerText(model) {
+  const arm = model.challenger;
+  if (!arm) return "-";
+  const how = arm.mode === "shadow" ? "in shadow" : `${Math.round((arm.share || 0) * 100)} %`;
+  return arm.version ? `version ${arm.version}, ${how}` : arm.reason || "-";
+}
+
+let models = [];
+// Whether ids of the chosen model are text, so that what is typed is never taken for a number.
+let textIds = false;
+
+async function showModels() {
+  const [described, metrics] = await Promise.all([ask("models"), ask("metrics").catch(() => "")]);
+  models = described.models;
+  const drifts = await Promise.all(models.map((model) => ask(`models/${model.name}/drift`).catch(() => null)));
+  byId("models").replaceChildren(...models.map((model, place) => {
+    const drift = drifts[place];
+    const error = drift && drift.live_error !== null ? `${number(drift.live_error)} of ${number(drift.reference_error)}` : "-";
+    const row = element("tr");
+    row.append(
+      element("th", model.name, { scope: "row" }),
+      element("td", model.version ? `version ${model.version}` : model.reason || "nothing", model.version ? {} : { class: "wide" }),
+      element("td", moment(model.promoted_at)), element("td", model.family || "-"), element("td", challengerText(model)),
+      element("td", driftText(drift)), element("td", error),
+      element("td", latency(metrics, model.name === described.default ? "/predict/feast/batch" : "/models/{name}/predict/feast/batch")),
+    );
+    return row;
+  }));
+  const ready = models.filter((model) => model.version).length;
+  byId("state").textContent = `${ready} of ${models.length} models answer; looked at ${new Date().toTimeString().slice(0, 8)}`;
+  byId("token-part").hidden = true;
+  const chosen = byId("model").value || described.default;
+  byId("model").replaceChildren(...models.map((model) => element("option", model.name, { value: model.name })));
+  byId("model").value = chosen;
+}
+
+async function offerEntities() {
+  const name = byId("model").value;
+  const { entities } = await ask(`models/${name}/entities`);
+  textIds = entities.every((entity) => typeof entity === "string");
+  byId("entities").replaceChildren(...entities.map((entity) => element("option", undefined, { value: entity })));
+  byId("entity").value = entities.length ? entities[0] : "";
+}
+
+function entityAsked() {
+  const text = byId("entity").value.trim();
+  return !textIds && /^-?\d{1,15}$/.test(text) ? Number(text) : text;
+}
+
+function svg(name, attributes, text) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function ticks(low, high, count) {
+  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
+  const found = [];
+  for (let value = Math.ceil(low / step) * step; value <= high; value += step) found.push(value);
+  return found;
+}
+
+function timeTicks(first, last, width) {
+  const most = Math.max(2, Math.floor(width / LABEL_WIDTH));
+  const step = STEPS.find((length) => (last - first) / length <= most) || STEPS[STEPS.length - 1];
+  const found = [];
+  for (let time = Math.ceil(first / step) * step; time <= last; time += step) found.push(time);
+  return found;
+}
+
+// Lines break where nothing was measured.
+function path(points, x, y) {
+  let drawn = "", broken = true;
+  for (const [time, value] of points) {
+    if (value === null) { broken = true; continue; }
+    drawn += `${broken ? "M" : "L"}${x(time).toFixed(1)},${y(value).toFixed(1)}`;
+    broken = false;
+  }
+  return drawn;
+}
+
+function draw(target, past, future, bounds) {
+  // As wide as there is room, so that letters keep their size on a phone.
+  const WIDTH = Math.max(320, byId("answer").clientWidth);
+  const values = [...past, ...future, ...bounds.lower, ...bounds.upper].map(([, value]) => value).filter((value) => value !== null);
+  const times = [...past, ...future].map(([time]) => time);
+  let low = Math.min(...values), high = Math.max(...values);
+  const room = (high - low || Math.abs(high) || 1) * 0.06;
+  low -= room; high += room;
+  const first = Math.min(...times), last = Math.max(...times);
+  const x = (time) => LEFT + (time - first) / (last - first || 1) * (WIDTH - LEFT - RIGHT);
+  const y = (value) => TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM);
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${target}: recent past and forecast; the numbers are in the table below` });
+  for (const value of ticks(low, high, 4)) {
+    picture.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }));
+    picture.append(svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)));
+  }
+  for (const time of timeTicks(first, last, WIDTH - LEFT - RIGHT)) {
+    const label = moment(time).replace(" 00:00", "");
+    picture.append(svg("text", { x: Math.min(x(time), WIDTH - RIGHT - 45), y: HEIGHT - 6, "text-anchor": "middle" }, label));
+  }
+  if (bounds.lower.length) {
+    const area = `${path(bounds.upper, x, y)}L${path([...bounds.lower].reverse(), x, y).slice(1)}Z`;
+    picture.append(svg("path", { class: "band", d: area }));
+  }
+  if (past.length && future.length) {
+    const origin = x(past[past.length - 1][0]);
+    picture.append(svg("line", { class: "origin", x1: origin, x2: origin, y1: TOP, y2: HEIGHT - BOTTOM }));
+  }
+  const joint = past.slice(-1).filter(([, value]) => value !== null);
+  picture.append(svg("path", { class: "past", d: path(past, x, y) }), svg("path", { class: "forecast", d: path([...joint, ...future], x, y) }));
+  return picture;
+}
+
+function tableOf(columns, rows) {
+  const details = element("details"), table = element("table"), head = element("tr"), body = element("tbody");
+  head.append(...columns.map((name) => element("th", name, { scope: "col" })));
+  const top = element("thead");
+  top.append(head);
+  for (const row of rows) {
+    const line = element("tr");
+    line.append(...row.map((value) => element("td", typeof value === "number" ? number(value) : value)));
+    body.append(line);
+  }
+  table.append(top, body);
+  const place = element("div", undefined, { class: "scroll" });
+  place.append(table);
+  details.append(element("summary", "The numbers"), place);
+  return details;
+}
+
+const joined = (times, values) => times.map((time, place) => [Date.parse(time), values[place]]);
+
+function showForecast(answer, recent) {
+  const forecast = answer.forecasts[0], parts = [];
+  for (const [target, values] of Object.entries(forecast.values)) {
+    const bounds = { lower: [], upper: [] };
+    if (forecast.interval) {
+      for (const side of ["lower", "upper"]) bounds[side] = joined(forecast.timestamps, forecast.interval[side][target]);
+    }
+    const past = recent ? joined(recent.timestamps, recent.values[target]) : [];
+    const figure = element("figure");
+    const covered = forecast.interval ? `, ${Math.round(forecast.interval.coverage * 100)} % interval` : "";
+    const marks = [forecast.stale ? "stale features" : "", forecast.fallback ? "the fallback, not the model" : ""].filter(Boolean);
+    figure.append(
+      draw(target, past, joined(forecast.timestamps, values), bounds),
+      element("figcaption", `${target} of ${forecast.entity}: ${answer.model} version ${answer.version}${covered}; newest row ${moment(forecast.event_time)}${marks.length ? `; ${marks.join(", ")}` : ""}`),
+    );
+    const columns = ["time", target, ...(forecast.interval ? ["lower", "upper"] : [])];
+    const rows = forecast.timestamps.map((time, place) => [
+      moment(time), values[place], ...(forecast.interval ? [forecast.interval.lower[target][place], forecast.interval.upper[target][place]] : []),
+    ]);
+    parts.push(figure, tableOf(columns, rows));
+  }
+  byId("answer").replaceChildren(...parts);
+}
+
+function showPrediction(answer) {
+  const prediction = answer.predictions[0];
+  const rows = prediction.probabilities ? Object.entries(prediction.probabilities) : [["value", prediction.value]];
+  if (prediction.interval) rows.push(["lower", prediction.interval.lower], ["upper", prediction.interval.upper]);
+  const shown = tableOf([prediction.label ? "class" : "", prediction.label ? "probability" : ""], rows);
+  shown.open = true;
+  const says = prediction.label || number(prediction.value);
+  byId("answer").replaceChildren(element("p", `${prediction.entity}: ${says}, by ${answer.model} version ${answer.version}`), shown);
+}
+
+async function askForecast(event) {
+  event.preventDefault();
+  byId("problem").textContent = "";
+  const name = byId("model").value, entity = entityAsked();
+  try {
+    const answer = await ask(`models/${name}/predict/feast/batch`, { entities: [entity], on_error: "fail" });
+    if (answer.forecasts) {
+      const query = new URLSearchParams({ entity: JSON.stringify(entity) });
+      showForecast(answer, await ask(`models/${name}/recent?${query}`).catch(() => null));
+    } else {
+      showPrediction(answer);
+    }
+  } catch (error) { tell(error); }
+}
+
+function tell(error) {
+  if (error.status === 401) {
+    byId("token-part").hidden = false;
+    byId("state").textContent = "The server asks for a token";
+    return;
+  }
+  byId("problem").textContent = error.message;
+}
+
+async function refresh() {
+  try { await showModels(); } catch (error) {
+    if (error.status === 401) tell(error);
+    else byId("state").textContent = `The server does not answer: ${error.message}`;
+  }
+}
+
+async function begin() {
+  await refresh();
+  if (byId("model").value) await offerEntities().catch(tell);
+}
+
+byId("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(TOKEN, byId("token").value);
+  begin();
+});
+byId("ask").addEventListener("submit", askForecast);
+byId("model").addEventListener("change", () => offerEntities().catch(tell));
+begin();
+setInterval(refresh, REFRESH_MS);

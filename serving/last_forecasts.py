@@ -1,0 +1,59 @@
+"""The last good forecast of every entity, for experiments that fall back on it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+
+from mlplatform.datamodule import Float32, Panel
+from mlplatform.registry import Contract, StandIns
+from serving.backend import Prediction
+
+# Of one experiment and process; the entities asked about longest ago go first.
+_MOST_ENTITIES = 20_000
+
+
+class _Forecast(NamedTuple):
+    values: Float32
+    origin: np.datetime64
+
+
+class LastForecasts:
+    """Remembers forecasts by entity. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, _Forecast] = OrderedDict()
+
+    def remember(self, prediction: Prediction) -> None:
+        """Keep what a model itself answered from the feature store."""
+        rows = zip(
+            prediction.entity_ids.tolist(),
+            prediction.outputs,
+            prediction.origins,
+            prediction.fallback_reasons,
+            strict=True,
+        )
+        with self._lock:
+            for entity, values, origin, reason in rows:
+                if reason is None:
+                    self._known[str(entity)] = _Forecast(values, origin)
+                    self._known.move_to_end(str(entity))
+            while len(self._known) > _MOST_ENTITIES:
+                self._known.popitem(last=False)
+
+    def recall(self, panel: Panel, contract: Contract) -> StandIns:
+        """Return the last forecasts of a panel's entities; none where it has ended before the panel's newest row."""
+        shape = (contract.horizon, len(contract.targets))
+        values = np.full((len(panel.entity_ids), *shape), np.nan, dtype=np.float32)
+        origins = panel.timestamps[panel.offsets[1:] - 1 - contract.future_rows].copy()
+        reach = np.timedelta64(contract.horizon * contract.step_seconds, "s")
+        with self._lock:
+            for place, entity in enumerate(panel.entity_ids.tolist()):
+                found = self._known.get(str(entity))
+                if found is not None and found.values.shape == shape and origins[place] < found.origin + reach:
+                    values[place], origins[place] = found
+        return StandIns(values, origins)
