@@ -260,6 +260,8 @@ def joined(first: Part, second: Part) -> Prediction:
     def both(name: str) -> Any:
         return np.concatenate([getattr(one, name), getattr(other, name)])[order]
 
+    # Just promoted, the challenger is production: then one pair answered all.
+    is_one = one.pair.pair_id == other.pair.pair_id
     marks, explained = [*one.marks, *other.marks], [*one.explanations, *other.explanations]
     reasons = [*one.fallback_reasons, *other.fallback_reasons]
     sides = zip(one.answers[:3], other.answers[:3], strict=True)
@@ -276,8 +278,8 @@ def joined(first: Part, second: Part) -> Prediction:
         marks=tuple(marks[place] for place in order),
         observed=both("observed"),
         fallback_reasons=tuple(reasons[place] for place in order),
-        arm=MIXED,
-        parts=(first, second),
+        arm=one.arm if is_one else MIXED,
+        parts=() if is_one else (first, second),
         explanations=tuple(explained[place] for place in order) if explained else (),
     )
 

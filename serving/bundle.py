@@ -345,12 +345,12 @@ class BundleHolder:
         """Return a bundle under the policies that the configuration has now."""
         config = self._loader.config()
         rules = RowRules.of(loaded.forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
-        scale = self._loader.scale(loaded.pair)
-        policies = config.staleness, rules, config.serving, scale
-        if policies == (loaded.staleness, loaded.rules, loaded.answering, loaded.forecaster.interval_scale):
+        scale, known = self._loader.scale(loaded.pair), loaded.forecaster.interval_scale
+        now, before = (config.staleness, rules, config.serving), (loaded.staleness, loaded.rules, loaded.answering)
+        if (now, scale) == (before, known):
             return loaded
-        forecaster = replace(loaded.forecaster, interval_scale=scale)
-        return replace(loaded, forecaster=forecaster, staleness=config.staleness, rules=rules, answering=config.serving)
+        forecaster = loaded.forecaster if scale == known else replace(loaded.forecaster, interval_scale=scale)
+        return replace(loaded, staleness=config.staleness, rules=rules, answering=config.serving, forecaster=forecaster)
 
 
 def no_production_pair(experiment: str, refusal: str | None) -> ServingError:

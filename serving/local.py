@@ -38,6 +38,7 @@ from serving.questions import Question, answer_all, answer_late
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.stages import Stage
 from serving.timing import StageTimes
+from serving.tracing import span
 
 logger = logging.getLogger(__name__)
 
@@ -256,9 +257,11 @@ class LocalBackend:
         return report
 
     async def _answer(self, question: Question, entities: int, stages: Stages) -> Prediction:
-        if question.bundle.is_batchable and entities <= LARGEST_BATCH:
-            return await stages.batch.ask(question)
-        return await stages.bulk.run(answer_late, question, time.perf_counter())
+        # Of what requests share in a batch, no span is one request's own.
+        with span("model", version=question.bundle.pair.version, entities=entities):
+            if question.bundle.is_batchable and entities <= LARGEST_BATCH:
+                return await stages.batch.ask(question)
+            return await stages.bulk.run(answer_late, question, time.perf_counter())
 
     async def _explain(self, question: Question, stages: Stages) -> Prediction:
         return await stages.explanation.run(answer_explained, question)

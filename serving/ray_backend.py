@@ -229,7 +229,7 @@ class RayBackend:
         try:
             if prepared.samples is None:
                 raise ValueError("the rows cannot be preprocessed")
-            whole = await self._computed(PairRef.of(chosen.pair), prepared.samples, chosen.scale)
+            whole = await self._computed(chosen, prepared.samples)
         except ServingError:
             raise
         except Exception as error:
@@ -241,13 +241,14 @@ class RayBackend:
             return fail
         return lambda _: whole
 
-    async def _computed(self, ref: PairRef, samples: Samples, scale: Scale | None) -> Answers:
+    async def _computed(self, chosen: Policies, samples: Samples) -> Answers:
+        ref = PairRef.of(chosen.pair)
         # Every response is awaited here. Passed on unawaited, one whose replica died would have the call that waits for
         # it ask for it again and again until the request's deadline, and nobody could repeat what was lost.
         with self.times.timed("predict", ref.version):
             inferred: Answers = await repeated(lambda: self._model.infer.remote(ref, samples))
         with self.times.timed("postprocess", ref.version):
-            scaled = inferred.scaled(scale)
+            scaled = inferred.scaled(chosen.scale)
             answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, scaled))
         return answers
 

@@ -33,6 +33,7 @@ from mlplatform.config.dataset import (
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
 from mlplatform.config.features import FeaturesConfig
 from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
+from mlplatform.config.found import AUTO, FoundFrequency, read_found, write_found
 from mlplatform.config.loading import (
     experiment_names,
     load_alerts,
@@ -59,6 +60,7 @@ from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
     "ALERT_EVENTS",
+    "AUTO",
     "DEPLOYMENTS",
     "ENTITY",
     "INGRESS",
@@ -86,6 +88,7 @@ __all__ = [
     "FeaturesConfig",
     "ForecastDatabase",
     "ForecastsConfig",
+    "FoundFrequency",
     "Frozen",
     "Listing",
     "ModelConfig",
@@ -123,6 +126,8 @@ __all__ = [
     "options",
     "parse_experiment",
     "preprocessing_context",
+    "read_found",
     "source_scheme",
     "time_step",
+    "write_found",
 ]

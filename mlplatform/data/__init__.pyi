@@ -1,4 +1,5 @@
 from .errors import DataError, SourceUnavailableError
+from .local_times import localise
 from .news import source_news
 from .parsing import parse_local_times, parse_times
 from .raw import ingest
@@ -18,6 +19,7 @@ __all__ = [
     "Validated",
     "entity_spans",
     "ingest",
+    "localise",
     "off_grid_reason",
     "open_raw",
     "parse_local_times",

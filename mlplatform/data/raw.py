@@ -19,6 +19,7 @@ import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.data.errors import DataError
+from mlplatform.data.frequency import settle_frequency
 from mlplatform.data.ingest_report import IngestReport, describe
 from mlplatform.data.intake import Intake
 from mlplatform.data.news import note_fingerprint, take_fingerprint
@@ -74,6 +75,7 @@ def ingest(
             configuration than an increment can be added to.
     """
     source = open_source(dataset)
+    dataset = settle_frequency(dataset, source, settings, anew=full)
     link = raw_link(dataset, settings)
     with table_lock(link), _own_folder(link.parent / f"{link.name}.intake") as folder:
         writer = _Writer(dataset, settings, folder)

@@ -21,7 +21,6 @@ from mlplatform.datamodule import to_utc_ns
 from mlplatform.monitoring.blocks import Blocks, cut_blocks, cut_table
 from mlplatform.monitoring.evidence import Evidence, Judge
 from mlplatform.monitoring.quality import (
-    QualityBreak,
     freshness_breaks,
     missing_breaks,
     number_breaks,
@@ -49,6 +48,7 @@ from mlplatform.monitoring.report import (
     DriftReport,
     ErrorDrift,
     FeatureDrift,
+    QualityBreak,
 )
 from mlplatform.monitoring.statistics import (
     category_distances,

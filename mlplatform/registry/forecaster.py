@@ -189,7 +189,7 @@ class Forecaster:
     """A fitted preprocessor and model that belong together.
 
     Attributes:
-        interval_scale: what `answer` and `finish` scale intervals by (`registry.interval_scale`).
+        interval_scale: what `answer` scales its intervals by (`registry.interval_scale`).
     """
 
     contract: Contract
@@ -257,11 +257,7 @@ class Forecaster:
 
     def answer(self, panel: Panel) -> Answers:
         """Return answers in original units for raw rows, with prediction intervals if the model was calibrated."""
-        return self.finish(self.infer_answers(self.preprocess(panel)))
-
-    def finish(self, answers: Answers) -> Answers:
-        """Return inferred answers in original units, their intervals scaled by `interval_scale`."""
-        return self.postprocess_answers(answers.scaled(self.interval_scale))
+        return self.postprocess_answers(self.infer_answers(self.preprocess(panel)).scaled(self.interval_scale))
 
     def predict(self, panel: Panel) -> Float32:
         """Return answers in original units for raw rows."""

@@ -233,6 +233,9 @@ DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "entity_column": ("unit", TRAINING | {"raw"}),
     "entity_type": ("string", TRAINING | {"raw"}),
     "frequency": ("15min", TRAINING | FEATURES | {"raw", "splits"}),
+    "timezone": ("Europe/Berlin", TRAINING | FEATURES | {"raw", "splits"}),
+    "weekmask": ("1111110", TRAINING | FEATURES | {"raw", "splits"}),
+    "holidays": ((dt.date(2026, 12, 25),), TRAINING | FEATURES | {"raw", "splits"}),
     "window_steps": (96, TRAINING | FEATURES | {"splits"}),
     "partition": ("day", TRAINING | FEATURES | {"raw", "splits"}),
     "max_bad_fraction": (0.2, TRAINING | {"raw"}),
@@ -275,7 +278,9 @@ def test_a_changed_dataset_makes_the_assets_it_changes_out_of_date(
     value, expected = DATASET_CHANGES[key]
     if key == "columns":
         value = plain.dataset.columns | {"extra": ColumnConfig()}
-    now = code_versions(changed(plain, **{f"dataset_{key}": value}))
+    # Of no other frequency can these be told.
+    custom = {"dataset_frequency": "C"} if key in ("weekmask", "holidays") else {}
+    now = code_versions(changed(plain, **{f"dataset_{key}": value}, **custom))
     assert {name for name in now if now[name] != versions[name]} == expected
 
 

@@ -25,6 +25,7 @@ from serving.backend import Prediction, Served
 from serving.bodies import JSON
 from serving.errors import ErrorDetail, ServingError, invalid, shown
 from serving.examples import example_rows
+from serving.local_time import rows_in_utc
 from serving.protocols.failures import route_writing_errors
 from serving.protocols.forms import described_body
 from serving.rows import utc_moment
@@ -143,7 +144,8 @@ def _rows_of(series: SeriesInput, field: str, contract: Contract) -> list[dict[s
     if not _is_step(series.frequency, calendar):
         expected = f"the model's step, {calendar.length}"
         raise _refused(f"{field}.frequency", shown(series.frequency), expected, "send the series at that step")
-    began = utc_moment(series.start_timestamp)
+    (start,) = rows_in_utc([{TIMESTAMP: series.start_timestamp}], contract)
+    began = utc_moment(start[TIMESTAMP])
     if began is None:
         expected = "the time of the first value, such as 2026-03-01T00:00:00Z"
         raise _refused(f"{field}.start_timestamp", shown(series.start_timestamp), expected, "add it")

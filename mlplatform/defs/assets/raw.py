@@ -54,6 +54,7 @@ def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -
                 "periods_written": ", ".join(report.periods_written) or "none",
                 "quarantined": report.quarantined,
                 "reasons": MetadataValue.json(report.reasons),
+                "frequency": report.frequency,
                 "missing_steps": report.gaps,
                 "out_of_order_rows": report.out_of_order_rows,
                 "sha256": report.sha256,
