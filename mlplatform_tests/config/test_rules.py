@@ -121,7 +121,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "preprocessing",
         {"steps": [{"transform": "whiten"}]},
-        r"preprocessing\.steps\[0\]\.transform: unknown transform 'whiten'; known: clip, impute",
+        r"preprocessing\.steps\[0\]\.transform: unknown transform 'whiten'; known: box_cox, clip, impute",
     ),
     (
         "preprocessing",
@@ -170,7 +170,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         r"horizon 3 is longer than split\.cv\.params\.validation_steps 2; allowed: 1 to 2",
     ),
     ("split", {"reference_steps": 2}, r"horizon 3 is longer than split\.reference_steps 2; allowed: 1 to 2"),
-    ("split", {"reference_steps": None}, r"split\.reference_steps is missing; task 'forecast' needs it"),
     (
         "dataset",
         {"window_steps": 13},
