@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from mlplatform.calendars import Zone
 from mlplatform.features import NOW
 from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
@@ -38,9 +39,11 @@ from serving.entrance import Application
 from serving.errors import ErrorDetail, ErrorResponse, ServingError, invalid, shown
 from serving.exposition import CONTENT_TYPE, merged
 from serving.fast_path import Answers, FastPath
+from serving.local_time import PARAMETER, asked_zone, in_zone
 from serving.metrics import ServingMetrics
 from serving.observation import ObservationMiddleware, ServerState
 from serving.pages import add_pages
+from serving.platform import platform_routes
 from serving.protocols import protocol_routers
 from serving.rate_limit import Buckets, RateLimitMiddleware
 from serving.schemas import (
@@ -57,6 +60,7 @@ from serving.security import BodyLimitMiddleware, TokenMiddleware, require_admin
 from serving.service import Missing, PredictionService, ServedModel
 from serving.siblings import ONE, Siblings
 from serving.stages import Stage
+from serving.tracing import TracingMiddleware, tracer
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +124,7 @@ def build_app(
     app.include_router(_operation_routes(service, settings, app.state.server, siblings))
     for router in protocol_routers(service, settings):
         app.include_router(router)
+    app.include_router(platform_routes(service, settings))
     add_cockpit(app, cockpit)
     add_pages(app, service)
     _add_entrance(app, predictions, settings, is_request_id_answered, siblings.table if siblings else None)
@@ -149,6 +154,9 @@ def _add_entrance(
     if settings.api_tokens:
         tokens = [*settings.api_tokens, *([settings.admin_token] if settings.admin_token else [])]
         app.enter_by(lambda inner: TokenMiddleware(inner, tokens, _answer_serving_error))
+    active = tracer()
+    if active is not None:
+        app.enter_by(lambda inner: TracingMiddleware(inner, active))
     # The last one is the outermost: refused bodies are observed too.
     app.enter_by(lambda inner: BodyLimitMiddleware(inner, settings.max_body_bytes))
     app.enter_by(
@@ -183,7 +191,7 @@ class Predictions:
             reports_missing=asked.on_error == "report",
             explain=asked.explain,
         )
-        write = partial(_written, missing=missing)
+        write = partial(_written, missing=missing, zone=asked_zone(request, prediction.pair.contract))
         # What was never asked of the present says nothing about how the present is served.
         is_logged = asked.time_point == NOW
         return _json(await self.service.written(request, model, prediction, write, is_logged=is_logged))
@@ -194,7 +202,8 @@ class Predictions:
         request.state.experiment = model.name
         asked = await self.service.read(request, RowsRequest)
         prediction = await self.service.from_rows(request, model, asked.rows, asked.choice, explain=asked.explain)
-        return _json(await self.service.written(request, model, prediction, _written))
+        write = partial(_written, zone=asked_zone(request, prediction.pair.contract))
+        return _json(await self.service.written(request, model, prediction, write))
 
 
 def _prediction_routes(predictions: Predictions) -> APIRouter:
@@ -244,8 +253,8 @@ def _model_routes(service: PredictionService) -> APIRouter:
     return router
 
 
-def _written(prediction: Prediction, missing: Sequence[Missing] = ()) -> bytes:
-    content = answer(prediction)
+def _written(prediction: Prediction, missing: Sequence[Missing] = (), zone: Zone | None = None) -> bytes:
+    content = in_zone(answer(prediction), zone)
     if missing:
         content["errors"] = missing
     return to_json(content)
@@ -337,6 +346,15 @@ def _operation_routes(
     return router
 
 
+_TIMEZONE = {
+    "name": PARAMETER,
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string", "maxLength": 64},
+    "description": "Zone of the times of the answer: an IANA name, or `local` for the dataset's; default: UTC.",
+}
+
+
 async def _have_reloaded(siblings: Siblings, request: Request) -> None:
     """Have the other processes of the server reload too.
 
@@ -355,7 +373,7 @@ def _described_body(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
     return {
         "response_model": PredictionAnswer,
         "responses": _errors(*statuses),
-        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+        "openapi_extra": {"requestBody": {"required": True, "content": content}, "parameters": [_TIMEZONE]},
     }
 
 

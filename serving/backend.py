@@ -176,7 +176,8 @@ class Prediction:
 
 def form_of(contract: Contract, coverage: float | None) -> tuple[Any, ...]:
     """Return what the form of answers depends on."""
-    return contract.task, contract.targets, contract.horizon, contract.step_seconds, contract.classes, coverage
+    steps = (contract.horizon, contract.step_seconds, contract.calendar_text)
+    return contract.task, contract.targets, steps, contract.classes, coverage
 
 
 class Part(NamedTuple):

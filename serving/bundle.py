@@ -18,7 +18,7 @@ import numpy as np
 
 from mlplatform.config import AnsweringConfig, DatasetConfig, ExperimentConfig, StalenessConfig, load_experiment
 from mlplatform.datamodule import Float32
-from mlplatform.registry import FallbackPolicy, Forecaster, input_panel
+from mlplatform.registry import FallbackPolicy, Forecaster, Scale, input_panel, scale_of_pair
 from mlplatform.registry.pairs import (
     Fetch,
     KeptPairs,
@@ -120,9 +120,7 @@ class BundleLoader:
             ServingError: 503 if there is none, with the reason.
             RegistryAwayError: if the registry is not there; it is not made by looking for it.
         """
-        database = sqlite_file(self._settings.mlflow_tracking_uri)
-        if database is not None and not database.exists():
-            raise RegistryAwayError(f"there is no model registry at {database}")
+        self._require_registry()
         try:
             return self._store.resolve(self.experiment, "production")
         except PairNotFoundError as error:
@@ -164,8 +162,9 @@ class BundleLoader:
                 differently here.
         """
         try:
+            self._require_registry()
             bundle = self._bundle(pair, self._store.fetch)
-        except PairUnreadableError:
+        except (PairUnreadableError, RegistryAwayError):
             kept = self.kept()
             if kept is None or kept.pair_id != pair.pair_id:
                 raise
@@ -186,6 +185,7 @@ class BundleLoader:
             PairNotFoundError: if no pair has the alias.
         """
         try:
+            self._require_registry()
             return self._store.resolve(self.experiment, alias)
         except (PairNotFoundError, PairIntegrityError):
             raise
@@ -195,6 +195,11 @@ class BundleLoader:
                 raise
             logger.warning("the registry is away, version %d is taken for %r: %s", kept.version, alias, error)
             return kept
+
+    def _require_registry(self) -> None:
+        database = sqlite_file(self._settings.mlflow_tracking_uri)
+        if database is not None and not database.exists():
+            raise RegistryAwayError(f"there is no model registry at {database}")
 
     def load_aside(self, pair: PairInfo) -> Bundle:
         """Verify and load a pair that is not in production; raises as `load`."""
@@ -208,10 +213,15 @@ class BundleLoader:
         """Return the experiment's configuration as it is now."""
         return load_experiment(self.experiment, settings=self._settings)
 
+    def scale(self, pair: PairInfo) -> Scale | None:
+        """Return what the pair's intervals are scaled by now."""
+        return scale_of_pair(self._settings, self.experiment, pair.pair_id)
+
     def _bundle(self, pair: PairInfo, fetch: Fetch) -> Bundle:
         config = self.config()
         forecaster, rows, answer = load_with_example(fetch, pair)
         _check_example(pair, forecaster, rows, answer)
+        forecaster = replace(forecaster, interval_scale=self.scale(pair))
         rules = RowRules.of(forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
         batchable = is_batchable(forecaster, input_panel(pair.contract, rows))
         example = example_of(rows, config.dataset)
@@ -340,9 +350,12 @@ class BundleHolder:
         """Return a bundle under the policies that the configuration has now."""
         config = self._loader.config()
         rules = RowRules.of(loaded.forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
-        if (config.staleness, rules, config.serving) == (loaded.staleness, loaded.rules, loaded.answering):
+        scale, known = self._loader.scale(loaded.pair), loaded.forecaster.interval_scale
+        now, before = (config.staleness, rules, config.serving), (loaded.staleness, loaded.rules, loaded.answering)
+        if (now, scale) == (before, known):
             return loaded
-        return replace(loaded, staleness=config.staleness, rules=rules, answering=config.serving)
+        forecaster = loaded.forecaster if scale == known else replace(loaded.forecaster, interval_scale=scale)
+        return replace(loaded, staleness=config.staleness, rules=rules, answering=config.serving, forecaster=forecaster)
 
 
 def no_production_pair(experiment: str, refusal: str | None) -> ServingError:

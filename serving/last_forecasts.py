@@ -50,10 +50,12 @@ class LastForecasts:
         shape = (contract.horizon, len(contract.targets))
         values = np.full((len(panel.entity_ids), *shape), np.nan, dtype=np.float32)
         origins = panel.timestamps[panel.offsets[1:] - 1 - contract.future_rows].copy()
-        reach = np.timedelta64(contract.horizon * contract.step_seconds, "s")
         with self._lock:
             for place, entity in enumerate(panel.entity_ids.tolist()):
                 found = self._known.get(str(entity))
-                if found is not None and found.values.shape == shape and origins[place] < found.origin + reach:
+                if found is None or found.values.shape != shape:
+                    continue
+                last = contract.moments_ahead(np.array([found.origin]))[0, -1]
+                if origins[place] < last:
                     values[place], origins[place] = found
         return StandIns(values, origins)

@@ -15,7 +15,7 @@ from mlplatform.config import AnsweringConfig, StalenessConfig
 from mlplatform.datamodule import Panel, Samples
 from mlplatform.features import NOW
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry import Answers, FallbackPolicy, Recall, complete
+from mlplatform.registry import Answers, FallbackPolicy, Recall, Scale, complete
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.alerting import tell_failed_load
@@ -46,12 +46,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Policies:
-    """What answers requests now: a pair, what is told about it, and the policies of the experiment's configuration."""
+    """What answers requests now: a pair, what is told about it, and the policies of the experiment's configuration.
+
+    Attributes:
+        scale: what the pair's intervals are scaled by.
+    """
 
     served: Served
     staleness: StalenessConfig
     rules: RowRules
     answering: AnsweringConfig = field(default_factory=AnsweringConfig)
+    scale: Scale | None = None
 
     @property
     def pair(self) -> PairInfo:
@@ -191,7 +196,8 @@ class RayBackend:
         policies = config.dataset, config.requests, FallbackPolicy.of(config)
         ref = PairRef.of(pair)
         served, rules = await repeated(lambda: self._preprocessing.described.remote(ref, config.staleness, *policies))
-        return Policies(served, config.staleness, rules, config.serving)
+        scale = await self._workers.run(self._loader.scale, pair)
+        return Policies(served, config.staleness, rules, config.serving, scale)
 
     async def _probe(self) -> str | None:
         ref = PairRef.of(self._require().pair)
@@ -204,7 +210,7 @@ class RayBackend:
         panel, contract, rules = prepared.panel, chosen.pair.contract, chosen.rules
         # Before the model is asked, because a refusal needs no forecast.
         judged = rules.judge(panel, contract, recall)
-        answer = await self._tried(PairRef.of(chosen.pair), prepared)
+        answer = await self._tried(chosen, prepared)
         completed = complete(panel, contract, rules.fallback, judged.replaced, answer, recall)
         prediction = Prediction.of(chosen.pair, panel, completed, judged, rules)
         return await self._explained(prediction, panel) if explain else prediction
@@ -218,12 +224,12 @@ class RayBackend:
             raise overdue("explanation", EXPLANATION_DEADLINE_S) from error
         return with_explanations(prediction, _unless_refused(found))
 
-    async def _tried(self, ref: PairRef, prepared: Prepared) -> Callable[[Panel], Answers]:
+    async def _tried(self, chosen: Policies, prepared: Prepared) -> Callable[[Panel], Answers]:
         """Return what gives the model's answers for a panel, or raises what the model raised."""
         try:
             if prepared.samples is None:
                 raise ValueError("the rows cannot be preprocessed")
-            whole = await self._computed(ref, prepared.samples)
+            whole = await self._computed(chosen, prepared.samples)
         except ServingError:
             raise
         except Exception as error:
@@ -235,13 +241,15 @@ class RayBackend:
             return fail
         return lambda _: whole
 
-    async def _computed(self, ref: PairRef, samples: Samples) -> Answers:
+    async def _computed(self, chosen: Policies, samples: Samples) -> Answers:
+        ref = PairRef.of(chosen.pair)
         # Every response is awaited here. Passed on unawaited, one whose replica died would have the call that waits for
         # it ask for it again and again until the request's deadline, and nobody could repeat what was lost.
         with self.times.timed("predict", ref.version):
             inferred: Answers = await repeated(lambda: self._model.infer.remote(ref, samples))
         with self.times.timed("postprocess", ref.version):
-            answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, inferred))
+            scaled = inferred.scaled(chosen.scale)
+            answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, scaled))
         return answers
 
     async def _swap(self) -> ReloadReport:

@@ -29,9 +29,12 @@ from serving.ray_batches import SamplesOfBundle, infer_all
 from serving.ray_versions import Loaders, PairRef, VersionCache
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.rules import RowRules
+from serving.tracing import traced
 
 # Calls that the model answers in one predict; one with more samples has a thread to itself.
 LARGEST_BATCH = 64
+# Rows that are dealt with in the event loop, where they cost less than it takes to hand them to a thread and back.
+SMALL_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class FeastService:
         """Load what requests for a version will need."""
         await self._pairs.get(ref)
 
+    @traced
     async def read(
         self, ref: PairRef, staleness: StalenessConfig, entities: Sequence[EntityId], time_point: str
     ) -> FeaturePanel | ServingError:
@@ -130,35 +134,43 @@ class PreprocessingService(PairService):
         rules = RowRules.of(bundle.forecaster, dataset, policy, fallback)
         return replace(bundle, staleness=staleness).served(), rules
 
+    @traced
     async def prepare_rows(
         self, ref: PairRef, rows: Sequence[dict[str, Any]], rules: RowRules
     ) -> Prepared | ServingError:
         """Return checked raw rows of a request as the model reads them, or what to tell the client."""
         held = await self._bundles.get(ref)
         contract, types = held.bundle.pair.contract, held.bundle.forecaster.preprocessor.columns
-        return await _prepared(held, rules, partial(panel_from_rows, rows, contract, types, rules))
+        return await _prepared(held, rules, partial(panel_from_rows, rows, contract, types, rules), len(rows))
 
+    @traced
     async def prepare_panel(
         self, ref: PairRef, panel: FeaturePanel, future: Sequence[dict[str, Any]], rules: RowRules
     ) -> Prepared | ServingError:
         """Return a panel, with the future that a request brings, as the model reads it, or what to tell the client."""
         held = await self._bundles.get(ref)
         contract, types = held.bundle.pair.contract, held.bundle.forecaster.preprocessor.columns
-        return await _prepared(held, rules, partial(with_future_of_request, panel, future, contract, types, rules))
+        whole = partial(with_future_of_request, panel, future, contract, types, rules)
+        return await _prepared(held, rules, whole, panel.rows)
 
+    @traced
     async def postprocess(self, ref: PairRef, answers: Answers) -> Answers:
         """Return the model's answers in original units."""
         bundle, workers, _ = await self._bundles.get(ref)
+        if len(answers.point) <= LARGEST_BATCH:
+            return bundle.forecaster.postprocess_answers(answers)
         return await workers.run(bundle.forecaster.postprocess_answers, answers)
 
 
-async def _prepared(held: Held, rules: RowRules, read: Callable[[], FeaturePanel]) -> Prepared | ServingError:
+async def _prepared(
+    held: Held, rules: RowRules, read: Callable[[], FeaturePanel], rows: int
+) -> Prepared | ServingError:
     def prepare_read() -> Prepared:
         panel = read()
         return Prepared(panel, prepare(held.bundle.forecaster, panel, rules.fallback))
 
     try:
-        return await held.workers.run(prepare_read)
+        return prepare_read() if rows <= SMALL_ROWS else await held.workers.run(prepare_read)
     except ServingError as error:
         return error
 
@@ -166,6 +178,7 @@ async def _prepared(held: Held, rules: RowRules, read: Callable[[], FeaturePanel
 class ModelService(PairService):
     """Applies the model."""
 
+    @traced
     async def infer(self, ref: PairRef, samples: Samples) -> Answers:
         """Return the model's answers in preprocessed space; calls that wait at the same time share a predict."""
         bundle, workers, batch = await self._bundles.get(ref)
@@ -173,6 +186,7 @@ class ModelService(PairService):
             return await batch.ask(SamplesOfBundle(bundle, samples))
         return await workers.run(bundle.forecaster.infer_answers, samples)
 
+    @traced
     async def explain(self, ref: PairRef, panel: FeaturePanel) -> Explanations | ServingError:
         """Return an explanation for every entity, or what to tell the client."""
         bundle, workers, _ = await self._bundles.get(ref)

@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.bundle import BundleLoader
 from serving.concurrency import Workers
+from serving.tracing import Carrier, carrier
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +29,21 @@ VERSIONS_KEPT = 4
 
 @dataclass(frozen=True)
 class PairRef:
-    """Which pair a call is about; small, because it travels with every call."""
+    """Which pair a call is about; small, because it travels with every call.
+
+    Attributes:
+        trace: headers of the trace that the call belongs to, if it is traced.
+    """
 
     experiment: str
     version: int
     pair_id: str
+    trace: Carrier | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, pair: PairInfo) -> PairRef:
         """Return the reference to a pair."""
-        return cls(pair.name, pair.version, pair.pair_id)
+        return cls(pair.name, pair.version, pair.pair_id, carrier())
 
 
 class VersionCache(Generic[T]):
@@ -104,5 +110,6 @@ class Loaders:
 
     def _named(self, experiment: str) -> BundleLoader:
         if experiment not in self._loaders:
-            self._loaders[experiment] = BundleLoader(replace(self._settings, experiment=experiment))
+            settings = replace(self._settings, experiment=experiment)
+            self._loaders[experiment] = BundleLoader(settings, settings.replica_pairs_dir)
         return self._loaders[experiment]

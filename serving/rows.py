@@ -24,6 +24,7 @@ from mlplatform.features import NOW
 from mlplatform.features.retrieval import FeaturePanel, judge
 from mlplatform.registry import Contract, unknown_ahead, with_ahead
 from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, reworded, shown
+from serving.local_time import rows_in_utc
 from serving.names import FUTURE, ROWS
 from serving.rules import RowRules
 
@@ -55,7 +56,7 @@ def panel_from_rows(rows: Rows, contract: Contract, types: Types, rules: RowRule
         ServingError: 422 with one detail per finding.
     """
     with rules.names.read(rows, ROWS) as canonical:
-        return _panel(canonical, contract, types, rules)
+        return _panel(rows_in_utc(canonical, contract), contract, types, rules)
 
 
 def _panel(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> FeaturePanel:
@@ -92,7 +93,7 @@ def with_future_of_request(
         return _with_stored_future(panel, contract)
     if contract.known:
         with rules.names.read(future, FUTURE) as rows:
-            return with_future(panel, dict(enumerate(rows)), contract, types, rules)
+            return with_future(panel, dict(enumerate(rows_in_utc(rows, contract))), contract, types, rules)
     if future:
         found, action = f"{len(future)} rows", "leave the field out"
         expected = "nothing: the model reads the past only"

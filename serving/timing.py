@@ -17,6 +17,7 @@ from typing import Literal
 from prometheus_client.core import HistogramMetricFamily, Metric
 
 from serving.histograms import Histogram
+from serving.tracing import span
 
 Stage = Literal["queue", "features", "preprocess", "predict", "postprocess"]
 
@@ -46,9 +47,10 @@ class StageTimes:
 
     @contextmanager
     def timed(self, stage: Stage, version: int) -> Iterator[None]:
-        """Count what is done within the context, unless it raises."""
+        """Count what is done within the context, unless it raises; of a traced request it is a span."""
         began = time.perf_counter()
-        yield
+        with span(stage, version=version):
+            yield
         self.observe(stage, version, time.perf_counter() - began)
 
     def _of(self, version: int) -> dict[str, Histogram]:

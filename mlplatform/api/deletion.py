@@ -155,6 +155,8 @@ def _own_folders(config: ExperimentConfig, settings: Settings) -> Iterator[Path]
         settings.checkpoints_dir,
         settings.predictions_dir,
         settings.forecasts_dir,
+        settings.forecast_errors_dir,
+        settings.feedback_dir,
         settings.active_config_dir,
         settings.served_pairs_dir,
         settings.home / "monitoring",

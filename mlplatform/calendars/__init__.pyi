@@ -1,6 +1,6 @@
 from .base import Calendar, ns_of, times_of
 from .errors import CalendarError
-from .frequency import calendar_from_text, calendar_of, make_calendar
+from .frequency import calendar_from_text, calendar_of, has_holidays, make_calendar
 from .inference import Inferred, infer_frequency
 from .zones import UTC, Zone, zone_of
 
@@ -12,6 +12,7 @@ __all__ = [
     "Zone",
     "calendar_from_text",
     "calendar_of",
+    "has_holidays",
     "infer_frequency",
     "make_calendar",
     "ns_of",

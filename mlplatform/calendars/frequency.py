@@ -41,19 +41,17 @@ def make_calendar(
             `C` for working days by weekmask and holidays, or the first (`S`) or last (`E`) day of a month, quarter or
             year, `MS`, `QE`, `YS`, the latter two with a month as pandas has them (`QS-FEB`, `YE-JUN`).
         timezone: IANA name of the zone whose clocks count.
-        weekmask: of `C`: seven characters, Monday first, `1` for a working day.
-        holidays: of `C`: days such as 2026-12-25.
+        weekmask: of `C`, and read of no other: seven characters, Monday first, `1` for a working day.
+        holidays: of `C`, and read of no other: days such as 2026-12-25.
 
     Raises:
         CalendarError: naming what cannot be used, and what can.
     """
     zone = zone_of(timezone)
     multiple, unit, anchor = _parts(frequency)
-    if unit != "C" and (holidays or weekmask != WORKING_DAYS):
-        raise CalendarError(
-            f"holidays and weekmask are for frequency C, custom business days, but frequency is {frequency!r}"
-        )
-    if unit in ("B", "C"):
+    if unit == "B":
+        return _business_days(frequency, multiple, unit, zone, WORKING_DAYS, ())
+    if unit == "C":
         return _business_days(frequency, multiple, unit, zone, _checked_weekmask(weekmask), _checked_days(holidays))
     if unit[:-1] in MONTHS_PER:
         return _months(frequency, multiple, unit, anchor, zone)
@@ -68,6 +66,11 @@ def make_calendar(
         return EqualSteps(frequency, length, zone, name)
     plain = EqualSteps(frequency, length, zone, name)
     return WallSteps(frequency, Stretches(length, 0, length), 1, zone, name, plain.seasons)
+
+
+def has_holidays(frequency: str) -> bool:
+    """Return whether a frequency is one of custom business days, which weekmask and holidays are for."""
+    return _parts(frequency)[1] == "C"
 
 
 def calendar_from_text(text: str) -> Calendar:

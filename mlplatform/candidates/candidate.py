@@ -203,9 +203,11 @@ def train_candidate(
             them when it has stored what this returns.
     """
     log = log or logging.getLogger(__name__)
+    manager = fit_preprocessor(train, np.arange(train.panel.rows))
+    if config.task == "forecast":
+        log.info(_lengths(config, train, manager))
     tuning = tune(config, folds, journal, log, checkpoints)
     log.info(f"{tuning.counts}; pruning saved {tuning.saved_share:.0%} of the study's compute")
-    manager = fit_preprocessor(train, np.arange(train.panel.rows))
     # Transformed and cut once, for the candidate and every baseline.
     samples, spec = train.samples(manager, manager.transform(train.panel), train.rows), train.spec(manager)
     scales = scales_for(config, train.panel)
@@ -238,6 +240,16 @@ def train_candidate(
     for line in report.losses(config.metric):
         log.warning(f"{config.model.family} {line}")
     return Candidate(config, manager, model, report)
+
+
+def _lengths(config: ExperimentConfig, train: DataModule, manager: TransformManager) -> str:
+    """Return what the run works with, whether it was given or derived, in words."""
+    series = len(train.panel.entity_ids)
+    scaled = "windows scaled one by one" if manager.windowed else "one scale for all"
+    return (
+        f"{series} series of season {config.season}, {scaled}; lookback {config.lookback}, horizon {config.horizon}, "
+        f"{config.split.folds} folds, reference set of {config.split.reference_steps} steps"
+    )
 
 
 def _refit(

@@ -5,6 +5,7 @@ never has to check it again.
 Not here: what a plug-in demands, which the plug-in is asked (`rules`); paths and addresses (`settings`); any data.
 """
 
+from mlplatform.config.adaptation import AdaptationConfig
 from mlplatform.config.alerts import ALERT_EVENTS, AlertChannel, AlertEvent, AlertsConfig, QuietHours
 from mlplatform.config.answering import AnsweringConfig, ChallengerConfig
 from mlplatform.config.automation import DatasetAutomation, ExperimentAutomation
@@ -32,6 +33,7 @@ from mlplatform.config.dataset import (
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
 from mlplatform.config.features import FeaturesConfig
 from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
+from mlplatform.config.found import AUTO, FoundFrequency, read_found, write_found
 from mlplatform.config.loading import (
     experiment_names,
     load_alerts,
@@ -58,6 +60,7 @@ from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
     "ALERT_EVENTS",
+    "AUTO",
     "DEPLOYMENTS",
     "ENTITY",
     "INGRESS",
@@ -65,6 +68,7 @@ __all__ = [
     "SECRET_NAME",
     "TIMESTAMP",
     "VERSION_GROUPS",
+    "AdaptationConfig",
     "AlertChannel",
     "AlertEvent",
     "AlertsConfig",
@@ -84,6 +88,7 @@ __all__ = [
     "FeaturesConfig",
     "ForecastDatabase",
     "ForecastsConfig",
+    "FoundFrequency",
     "Frozen",
     "Listing",
     "ModelConfig",
@@ -121,6 +126,8 @@ __all__ = [
     "options",
     "parse_experiment",
     "preprocessing_context",
+    "read_found",
     "source_scheme",
     "time_step",
+    "write_found",
 ]

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mlplatform.calendars import UTC, Calendar, make_calendar, zone_of
+from mlplatform.calendars import UTC, Calendar, has_holidays, make_calendar, zone_of
 from mlplatform.config.automation import DatasetAutomation, Owners, Tags
 from mlplatform.config.base import ENTITY, NAME_PATTERN, TIMESTAMP, ConfigError, Frozen, Period, time_step
+from mlplatform.config.found import AUTO, read_found
 from mlplatform.config.rules import params_mistakes, plugin_mistakes
 from mlplatform.plugins import SOURCES, PluginUse, failures_note
 
@@ -81,8 +82,9 @@ class DatasetConfig(Frozen):
     """A dataset: its source, its columns, and for time series its grid.
 
     `frequency` is the time step: `15min`, `h`, `D`, `B`, `W-MON`, `MS`, `QE`, `YS`, or several of them, such as `2W`;
-    `C` are the working days of `weekmask` (seven characters, Monday first) that are not `holidays`. `timezone` is the
-    zone of times that tell none, and whose days, weeks and months count.
+    `C` are the working days of `weekmask` (seven characters, Monday first) that are not `holidays`; `auto` is the step
+    that the rows of the first ingest have. `timezone` is the zone of times that tell none, and whose days, weeks and
+    months count.
 
     `window_steps` is the length of the window kept in the online store, in steps of `frequency`; it bounds the lookback
     that an experiment on this dataset can ask for. `partition` is the stretch of time that one file of the raw and the
@@ -121,9 +123,26 @@ class DatasetConfig(Frozen):
                     raise ValueError(f"{key} is missing; a dataset of kind timeseries needs it")
             if self.window_steps < 1:
                 raise ValueError(f"window_steps must be at least 1 for kind timeseries, but is {self.window_steps}")
-        _ = self.calendar if self.kind == "timeseries" else zone_of(self.timezone)
+        self._check_calendar()
         for key in ("future_tolerance", "max_gap"):
             time_step(getattr(self, key), key)
+        self._check_columns()
+        return self
+
+    def _check_calendar(self) -> None:
+        """Refuse a frequency, a zone or holidays that no calendar has."""
+        is_said = self.kind == "timeseries" and self.frequency not in (None, AUTO)
+        if is_said:
+            _ = self.calendar
+        _ = zone_of(self.timezone)
+        has_days = self.holidays or self.weekmask != WORKING_DAYS
+        if has_days and not (is_said and has_holidays(self.frequency or "")):
+            raise ValueError(
+                f"holidays and weekmask are for frequency C, custom business days, but frequency is {self.frequency!r}"
+            )
+
+    def _check_columns(self) -> None:
+        """Refuse columns of one name, or of names that the platform uses itself."""
         reserved = {name for name in self.columns if name.lower() in RESERVED}
         if reserved:
             raise ValueError(f"columns must not use the reserved names {sorted(reserved)}; rename them in the source")
@@ -137,7 +156,6 @@ class DatasetConfig(Frozen):
         for key in keys:
             if getattr(self, key) in self.columns:
                 raise ValueError(f"columns must not repeat the {key} {getattr(self, key)!r}")
-        return self
 
     def _refuse_case_twins(self) -> None:
         """Refuse columns that stores which do not look at the case of names, such as DuckDB, take for one."""
@@ -162,9 +180,29 @@ class DatasetConfig(Frozen):
 
     @property
     def calendar(self) -> Calendar:
-        """What counts the steps of a time series."""
+        """What counts the steps of a time series.
+
+        Raises:
+            ConfigError: if the frequency is `auto` and nothing was ingested yet.
+        """
         days = tuple(day.isoformat() for day in self.holidays)
-        return make_calendar(self.frequency or "", self.timezone, self.weekmask, days)
+        return make_calendar(self._settled_frequency(), self.timezone, self.weekmask, days)
+
+    def _settled_frequency(self) -> str:
+        if self.frequency != AUTO:
+            return self.frequency or ""
+        found = read_found(self.name)
+        if found is None:
+            raise ConfigError(
+                f"dataset {self.name!r}: frequency is auto, and nothing was ingested yet that could tell it; launch "
+                f"ingest_{self.name} first, or write the frequency into the YAML"
+            )
+        return found.frequency
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known what counts the steps."""
+        return self.frequency != AUTO or read_found(self.name) is not None
 
     @property
     def nominal_step(self) -> dt.timedelta:
@@ -176,7 +214,7 @@ class DatasetConfig(Frozen):
         """The stretch of time that one file of the raw and the feature table holds."""
         if self.partition is not None:
             return self.partition
-        if self.kind != "timeseries" or self.nominal_step >= LONG_STEP:
+        if self.kind != "timeseries" or not self.is_settled or self.nominal_step >= LONG_STEP:
             return "year"
         return "month" if self.nominal_step >= MIDDLE_STEP else "day"
 

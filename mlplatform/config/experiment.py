@@ -9,10 +9,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from mlplatform.config.adaptation import AdaptationConfig
 from mlplatform.config.answering import AnsweringConfig
 from mlplatform.config.automation import ExperimentAutomation, Owners, Tags
 from mlplatform.config.base import NAME_PATTERN, ConfigError, Frozen, PluginConfig, Task
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
+from mlplatform.config.derived import fill_open
 from mlplatform.config.features import FeaturesConfig, column_mistakes
 from mlplatform.config.forecasts import ForecastsConfig
 from mlplatform.config.messages import lines_of
@@ -59,6 +61,7 @@ class ExperimentConfig(Frozen):
     serving: AnsweringConfig = AnsweringConfig()
     forecasts: ForecastsConfig = ForecastsConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()
     nested: NestedConfig = NestedConfig()
     targets: tuple[str, ...] = Field(min_length=1)
     metric: str
@@ -71,6 +74,12 @@ class ExperimentConfig(Frozen):
     owners: Owners = ()
     tags: Tags = Field(default_factory=dict)
     automation: ExperimentAutomation = ExperimentAutomation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open_lengths(cls, values: Any) -> Any:
+        """Spell out what follows from the dataset's frequency."""
+        return fill_open(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="before")
     @classmethod

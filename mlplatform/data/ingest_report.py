@@ -32,6 +32,7 @@ class IngestReport:
         ranges: per column `min`, `mean`, `max` and `nulls`, or `categories` and `nulls`.
         rows_read: rows that this ingest read.
         periods_written: periods whose rows this ingest changed.
+        frequency: the time step, and what people call it; `none` for tabular data.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class IngestReport:
     ranges: dict[str, dict[str, float | None]]
     rows_read: int
     periods_written: tuple[str, ...]
+    frequency: str = "none"
 
 
 def describe(
@@ -79,7 +81,15 @@ def describe(
         },
         rows_read=rows_read,
         periods_written=written,
+        frequency=_frequency(dataset),
     )
+
+
+def _frequency(dataset: DatasetConfig) -> str:
+    if dataset.kind != "timeseries":
+        return "none"
+    calendar = dataset.calendar
+    return f"{calendar.frequency} ({calendar.name}, {calendar.zone.name})"
 
 
 def _missing_steps(spans: pd.DataFrame, rows: int, dataset: DatasetConfig) -> int:

@@ -20,6 +20,7 @@ import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.data.errors import DataError
+from mlplatform.data.frequency import keep_frequency, settle_frequency
 from mlplatform.data.ingest_report import IngestReport, describe
 from mlplatform.data.intake import Intake
 from mlplatform.data.news import note_fingerprint, take_fingerprint
@@ -80,6 +81,8 @@ def ingest(
             configuration than an increment can be added to.
     """
     source = open_source(dataset)
+    is_new = open_raw(dataset, settings) is None
+    asked, dataset = dataset, settle_frequency(dataset, source, settings, anew=full or is_new)
     link = raw_link(dataset, settings)
     with table_lock(link), _own_folder(link.parent / f"{link.name}.intake") as folder:
         writer = _Writer(dataset, settings, folder, on_rows or _ignore, on_removed or _ignore)
@@ -91,6 +94,7 @@ def ingest(
             writer.replace_all(source)
         if not (should_stop or _never)():
             note_fingerprint(fingerprint, dataset, settings)
+        keep_frequency(asked, dataset, settings)
         report = writer.report()
     logger.info("Dataset %s: %d rows stored, %d quarantined", dataset.name, report.rows, report.quarantined)
     return report

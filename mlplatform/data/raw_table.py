@@ -169,7 +169,7 @@ def raw_shape(dataset: DatasetConfig) -> dict[str, Any]:
         "source": source_identity(dataset),
         "time_column": dataset.time_column,
         "entity_column": dataset.entity_column,
-        "frequency": dataset.frequency,
+        "frequency": dataset.frequency if dataset.kind != "timeseries" else dataset.calendar.frequency,
         "period": dataset.period,
         "columns": columns,
     }

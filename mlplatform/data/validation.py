@@ -273,7 +273,8 @@ def quarantined_rows(
 
 def off_grid_reason(dataset: DatasetConfig) -> str:
     """Return the reason of a row that lies between two steps of the grid."""
-    return f"{dataset.time_column}: off the {dataset.frequency} grid"
+    frequency = dataset.calendar.frequency if dataset.kind == "timeseries" else dataset.frequency
+    return f"{dataset.time_column}: off the {frequency} grid"
 
 
 def _parse(

@@ -98,8 +98,9 @@ class TimeSeriesDataModule(DataModule):
             cardinalities=tuple(sizes) if any(sizes) else (),
             quantiles=config.uncertainty.quantiles,
             scaling="window" if manager.windowed else "",
-            season=config.season if manager.windowed else 0,
             calendar_text=config.dataset.calendar.stored_text,
+            # Experiments of before, which say nothing about scaling, train again as they did.
+            season=0 if config.preprocessing.scaling == "none" else config.season,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from dagster import DataVersion
 
-from mlplatform.config import DatasetConfig, ExperimentConfig
+from mlplatform.config import AUTO, DatasetConfig, ExperimentConfig
 
 # Dagster reads it from a materialisation that no asset reports itself; its constant is not public.
 DATA_VERSION_TAG = "dagster/data_version"
@@ -45,7 +45,11 @@ def raw_part(dataset: DatasetConfig) -> dict[str, Any]:
 def table_part(dataset: DatasetConfig) -> list[Any]:
     """Return what decides how the rows of a dataset lie in the feature table and the online store."""
     types = {name: column.type for name, column in dataset.columns.items()}
-    return [dataset.kind, dataset.frequency, dataset.period, dataset.window_steps, types]
+    # Of a frequency that is left to the data, the period is known only after the first ingest.
+    period = dataset.partition if dataset.frequency == AUTO else dataset.period
+    zone = dataset.model_dump(mode="json", include={"timezone", "weekmask", "holidays"})
+    part: list[Any] = [dataset.kind, dataset.frequency, period, dataset.window_steps, types]
+    return [*part, zone] if zone else part
 
 
 def split_part(experiment: ExperimentConfig) -> dict[str, Any]:

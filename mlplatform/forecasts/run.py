@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from mlplatform.forecasts.database import upsert_table
 from mlplatform.forecasts.picture import Sample
 from mlplatform.forecasts.rows import forecast_schema, forecast_table, left_out_table
 from mlplatform.forecasts.table import Stage, staged_run
+from mlplatform.registry import scale_of_pair
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairStore
 from mlplatform.settings import Settings
 
@@ -79,7 +80,8 @@ def make_forecasts(config: ExperimentConfig, settings: Settings, time_point: Tim
     began = time.monotonic()
     store = PairStore(settings)
     pair = store.resolve(config.registered_name, PRODUCTION)
-    run = _Run(Answering(config, store.load(pair), settings, time_point), pair)
+    forecaster = replace(store.load(pair), interval_scale=scale_of_pair(settings, config.name, pair.pair_id))
+    run = _Run(Answering(config, forecaster, settings, time_point), pair)
     with staged_run(settings, config.name) as stage:
         run.answer_all(stage)
         origin = run.origin()

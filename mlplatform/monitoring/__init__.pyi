@@ -11,7 +11,7 @@ from .prediction_log import (
     summarise_predictions,
 )
 from .report import DriftReport, ErrorDrift, FeatureDrift
-from .run import KeptReport, report_on
+from .run import KeptReport, adapt_intervals, report_on
 
 __all__ = [
     "DriftReport",
@@ -21,6 +21,7 @@ __all__ = [
     "Label",
     "PredictionLog",
     "ServedPredictions",
+    "adapt_intervals",
     "build_report",
     "errors_folder",
     "keep_labels",

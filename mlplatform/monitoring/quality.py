@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -19,14 +18,13 @@ from mlplatform.monitoring.blocks import Blocks
 from mlplatform.monitoring.calibration import discoveries
 from mlplatform.monitoring.evidence import Evidence, Judge
 from mlplatform.monitoring.questions import DAILY_SHAPE, LEVEL, LOG_FLOOR, SPREAD, correlation_distances
+from mlplatform.monitoring.report import AND, QualityBreak
 from mlplatform.monitoring.statistics import daily_shape, level, spread, standardise
 
 Floats = npt.NDArray[np.float64]
 
 SCHEMA, FRESHNESS, MISSING_VALUES, STUCK = "schema", "freshness", "missing", "stuck"
 RANGE, UNIT, SWAPPED = "range", "unit", "swapped"
-# Between the two columns of a swap.
-AND = " and "
 # False alarms of the calibrated questions, over all features.
 RATE = 0.005
 # A stretch of equal values is a stuck sensor from this length on, and if it is twice the longest of the training.
@@ -61,31 +59,6 @@ UNITS: Mapping[str, tuple[float, float]] = {
     "°C for K": (1.0, -273.15),
     "the other sign": (-1.0, 0.0),
 }
-
-
-@dataclass(frozen=True)
-class QualityBreak:
-    """Something that is broken.
-
-    Attributes:
-        kind: `schema`, `freshness`, `missing`, `stuck`, `range`, `unit` or `swapped`.
-        column: the feature; empty where it is about all.
-        detail: what was found, and what was expected.
-    """
-
-    kind: str
-    column: str
-    detail: str
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The features that must not be judged while this is broken."""
-        return tuple(self.column.split(AND)) if self.column else ()
-
-    @property
-    def name(self) -> str:
-        """Kind and column, as `stuck:load`."""
-        return f"{self.kind}:{self.column}" if self.column else self.kind
 
 
 def schema_breaks(columns: Sequence[str], present: Sequence[str]) -> list[QualityBreak]:

@@ -10,12 +10,37 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from mlplatform.monitoring.quality import QualityBreak
-
 # What is known about a feature. A change is suspected at first. It is drift at once where its adjusted p-value is below
 # a part of the false-alarm rate, and else if it is still there a recent window later, in rows that are all new.
 STEADY, SUSPECTED, DRIFT, SHORT, BROKEN = "steady", "suspected", "drift", "not enough history", "broken"
 TREND, NOVEL_SEASON = "trend", "novel season"
+# Between the two columns of a swap.
+AND = " and "
+
+
+@dataclass(frozen=True)
+class QualityBreak:
+    """Something that is broken.
+
+    Attributes:
+        kind: `schema`, `freshness`, `missing`, `stuck`, `range`, `unit` or `swapped`.
+        column: the feature; empty where it is about all.
+        detail: what was found, and what was expected.
+    """
+
+    kind: str
+    column: str
+    detail: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The features that must not be judged while this is broken."""
+        return tuple(self.column.split(AND)) if self.column else ()
+
+    @property
+    def name(self) -> str:
+        """Kind and column, as `stuck:load`."""
+        return f"{self.kind}:{self.column}" if self.column else self.kind
 
 
 @dataclass(frozen=True)

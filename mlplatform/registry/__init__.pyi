@@ -3,6 +3,14 @@ from .digests import checked_folder
 from .explanation import explain
 from .fallback import Completed, FallbackPolicy, Judged, Reasons, Recall, StandIns, Why, complete, judge
 from .forecaster import Answers, Contract, Forecaster
+from .interval_scale import (
+    IntervalScale,
+    Scale,
+    calibration_digest,
+    read_scale,
+    scale_of_pair,
+    write_scale,
+)
 from .marks import InputRules, Mark
 from .stored_features import read_features, unknown_ahead, with_ahead
 from .tables import input_panel, table_of_answers
@@ -15,13 +23,16 @@ __all__ = [
     "FallbackPolicy",
     "Forecaster",
     "InputRules",
+    "IntervalScale",
     "Judged",
     "Mark",
     "Reasons",
     "Recall",
+    "Scale",
     "StandIns",
     "Why",
     "answer_batch",
+    "calibration_digest",
     "checked_folder",
     "client_for",
     "complete",
@@ -31,8 +42,11 @@ __all__ = [
     "judge",
     "open_tracking",
     "read_features",
+    "read_scale",
+    "scale_of_pair",
     "table_of_answers",
     "unknown_ahead",
     "with_ahead",
     "with_observation",
+    "write_scale",
 ]

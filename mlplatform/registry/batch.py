@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule import Panel, to_utc_ns
 from mlplatform.registry.fallback import FallbackPolicy, complete, judge
 from mlplatform.registry.forecaster import Contract, Forecaster
+from mlplatform.registry.interval_scale import scale_of_model
 from mlplatform.registry.observation import Bools
 from mlplatform.registry.tables import answer_table, input_panel
+from mlplatform.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
         ValueError: if a column is missing, or no series can be answered.
     """
     contract = forecaster.contract
+    scale = scale_of_model(Settings.from_env(), contract.experiment, forecaster.model)
+    forecaster = replace(forecaster, interval_scale=scale)
     if contract.task != "forecast":
         panel = input_panel(contract, rows)
         return answer_table(contract, panel, forecaster.answer(panel))

@@ -6,6 +6,7 @@ Training's parity check, the promotion gate, the MLflow pyfuncs and both servers
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,20 @@ class Answers(NamedTuple):
     lower: Float32 | None = None
     upper: Float32 | None = None
     coverage: float | None = None
+
+    def scaled(self, scale: Sequence[float] | None) -> Answers:
+        """Return answers in preprocessed space with their bounds moved away from the point predictions, or to them.
+
+        Parameters:
+            scale: of shape (horizon,), or (1,) for rows of a table: the new distance of either bound in units of the
+                one it has; `None` leaves the bounds where they are.
+        """
+        if scale is None or self.lower is None or self.upper is None:
+            return self
+        factors: Float32 = np.asarray(scale, dtype=np.float32)
+        factors = factors[None, :, None] if self.point.ndim == 3 else factors
+        lower = self.point - factors * (self.point - self.lower)
+        return self._replace(lower=lower, upper=self.point + factors * (self.upper - self.point))
 
 
 @dataclass(frozen=True)
@@ -171,11 +186,16 @@ class Contract:
 
 @dataclass(frozen=True)
 class Forecaster:
-    """A fitted preprocessor and model that belong together."""
+    """A fitted preprocessor and model that belong together.
+
+    Attributes:
+        interval_scale: what `answer` scales its intervals by (`registry.interval_scale`).
+    """
 
     contract: Contract
     preprocessor: TransformManager
     model: Model
+    interval_scale: tuple[float, ...] | None = None
 
     def preprocess(self, panel: Panel) -> Samples:
         """Return one sample per entity (its last row), or per row for tabular tasks.
@@ -237,7 +257,7 @@ class Forecaster:
 
     def answer(self, panel: Panel) -> Answers:
         """Return answers in original units for raw rows, with prediction intervals if the model was calibrated."""
-        return self.postprocess_answers(self.infer_answers(self.preprocess(panel)))
+        return self.postprocess_answers(self.infer_answers(self.preprocess(panel)).scaled(self.interval_scale))
 
     def predict(self, panel: Panel) -> Float32:
         """Return answers in original units for raw rows."""

@@ -208,10 +208,6 @@ class TestRefusals:
         with pytest.raises(CalendarError, match=r"weekmask must be|holidays must be"):
             make_calendar("C", "UTC", mask, days)
 
-    def test_holidays_of_other_days(self) -> None:
-        with pytest.raises(CalendarError, match="for frequency C"):
-            make_calendar("B", "UTC", holidays=("2026-12-25",))
-
 
 class TestInference:
     """Frequencies that are read off times."""

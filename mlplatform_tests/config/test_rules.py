@@ -73,6 +73,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         r"frequency must be a positive time step such as 15min, .* or YS, but is '1M'",
     ),
     ("dataset", {"frequency": None}, r"frequency is missing; a dataset of kind timeseries needs it"),
+    ("dataset", {"timezone": "Berlin"}, r"timezone must be the IANA name of a time zone, such as .*, but is 'Berlin'"),
+    ("dataset", {"holidays": ["2026-12-25"]}, r"holidays and weekmask are for frequency C, .* but frequency is '1h'"),
+    ("dataset", {"frequency": "C", "weekmask": "00"}, r"weekmask must be seven characters, Monday first, .* is '00'"),
+    ("dataset", {"frequency": "auto", "weekmask": "1111111"}, r"are for frequency C, .* but frequency is 'auto'"),
     ("dataset", {"window_steps": 0}, r"window_steps must be at least 1 for kind timeseries, but is 0"),
     (
         "dataset",

@@ -21,7 +21,7 @@ from mlplatform.config import load_experiment
 from mlplatform.defs.alerting import alerts_sensor, run_failure_alerts
 from mlplatform.defs.resources import PlatformResource
 from mlplatform.monitoring import DriftReport, ErrorDrift, write_report
-from mlplatform.monitoring.quality import QualityBreak
+from mlplatform.monitoring.report import QualityBreak
 from mlplatform.promotion import promote_version
 from mlplatform.registry.pairs import PRODUCTION
 from mlplatform.settings import Settings

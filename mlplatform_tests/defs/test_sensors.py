@@ -27,7 +27,7 @@ from mlplatform.defs.run_history import training_runs
 from mlplatform.defs.sensors import drift_sensor
 from mlplatform.defs.time_budget import LookTookTooLongError, within_budget
 from mlplatform.monitoring import DriftReport, ErrorDrift, FeatureDrift, write_report
-from mlplatform.monitoring.quality import QualityBreak
+from mlplatform.monitoring.report import QualityBreak
 from mlplatform.monitoring.retraining.journal import Journal
 from mlplatform.settings import Settings
 from mlplatform.testing.daemon import run_daemon

@@ -150,9 +150,11 @@ def test_features_are_overdue_after_the_age_that_the_strictest_experiment_allows
 ) -> None:
     strict = changed(plain, staleness=StalenessConfig(max_age=max_age))
     patient = changed(plain, name="patient", staleness=StalenessConfig(max_age="9D"))
-    policy = node(build_defs(experiments=[patient, strict]), "yard", "online_features").freshness_policy
-    assert policy is not None
-    assert policy.fail_window.to_timedelta() == dt.timedelta(seconds=seconds)  # type: ignore[attr-defined]
+    defs = build_defs(experiments=[patient, strict])
+    for asset in ("raw", "online_features"):
+        policy = node(defs, "yard", asset).freshness_policy
+        assert policy is not None
+        assert policy.fail_window.to_timedelta() == dt.timedelta(seconds=seconds)  # type: ignore[attr-defined]
 
 
 def test_features_of_any_age_are_never_overdue(plain: ExperimentConfig) -> None:
@@ -218,6 +220,7 @@ EXPERIMENT_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "serving": ({"challenger": {"share": 0.2}}, {"serving_reload"}),
     "forecasts": ({"chunk_entities": 100}, {"forecasts"}),
     "drift": ({"quantile": 0.9}, {"drift_report"}),
+    "adaptation": ({"step_size": 0.02}, {"forecast_errors"}),
     "truth": ({"labels_from_dataset": True}, {"forecast_errors"}),
 }
 DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {
@@ -232,6 +235,9 @@ DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "entity_column": ("unit", TRAINING | {"raw"}),
     "entity_type": ("string", TRAINING | {"raw"}),
     "frequency": ("15min", TRAINING | FEATURES | {"raw", "splits"}),
+    "timezone": ("Europe/Berlin", TRAINING | FEATURES | {"raw", "splits"}),
+    "weekmask": ("1111110", TRAINING | FEATURES | {"raw", "splits"}),
+    "holidays": ((dt.date(2026, 12, 25),), TRAINING | FEATURES | {"raw", "splits"}),
     "window_steps": (96, TRAINING | FEATURES | {"splits"}),
     "partition": ("day", TRAINING | FEATURES | {"raw", "splits"}),
     "max_bad_fraction": (0.2, TRAINING | {"raw"}),
@@ -275,7 +281,9 @@ def test_a_changed_dataset_makes_the_assets_it_changes_out_of_date(
     value, expected = DATASET_CHANGES[key]
     if key == "columns":
         value = plain.dataset.columns | {"extra": ColumnConfig()}
-    now = code_versions(changed(plain, **{f"dataset_{key}": value}))
+    # Of no other frequency can these be told.
+    custom = {"dataset_frequency": "C"} if key in ("weekmask", "holidays") else {}
+    now = code_versions(changed(plain, **{f"dataset_{key}": value}, **custom))
     assert {name for name in now if now[name] != versions[name]} == expected
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,8 @@ class Series:
 def months() -> Series:
     times = pd.date_range("1990-01-01", "2019-12-01", freq="MS")
     ahead = [f"2020-{month:02}-01T00:00:00Z" for month in range(1, 7)]
-    return Series("MS", "", times.strftime("%Y-%m-%d").tolist(), 12, 24, 6, ahead)
+    # What step months are is left to the data.
+    return Series("auto", "", times.strftime("%Y-%m-%d").tolist(), 12, 24, 6, ahead)
 
 
 def business_days() -> Series:
@@ -76,13 +78,18 @@ def local_hours() -> Series:
     return Series("h", "timezone: Europe/Berlin,", moments.strftime("%Y-%m-%d %H:%M").tolist(), 24, 48, 3, ahead)
 
 
-def install(series: Series, folder: Path) -> None:
-    """Write the data and the configuration, and train."""
+def sold_of(series: Series) -> list[float]:
+    """Return what was sold: a trend, a season and noise."""
     steps = np.arange(len(series.times))
     noise = np.random.default_rng(0).normal(size=len(steps))
     sold = 100 + 0.01 * steps + 10 * np.sin(2 * np.pi * steps / series.season) + noise
+    return sold.round(2).tolist()
+
+
+def install(series: Series, folder: Path) -> None:
+    """Write the data and the configuration."""
     data = folder / "sales.csv"
-    pd.DataFrame({"time": series.times, "sold": sold.round(2)}).to_csv(data, index=False)
+    pd.DataFrame({"time": series.times, "sold": sold_of(series)}).to_csv(data, index=False)
     conf = folder / "conf" / "experiment"
     conf.mkdir(parents=True)
     text = YAML.format(
@@ -115,6 +122,7 @@ def test_a_calendar_is_kept_from_the_file_to_the_answer(
     assert raw is not None
     assert (raw.state.rows_read, raw.state.quarantined) == (len(series.times), 0)
     steps = config.dataset.calendar
+    assert series.frequency in ("auto", steps.frequency)
     assert steps.steps(*raw.spans[["first", "last"]].to_numpy()[0]) == len(series.times) - 1
     with TestClient(build_app({"sales_ridge": LocalBackend(settings)}, settings)) as client:
         wait_until_loaded(client)
@@ -122,3 +130,24 @@ def test_a_calendar_is_kept_from_the_file_to_the_answer(
         assert answer.status_code == 200, answer.text
         (forecast,) = answer.json()["forecasts"]
         assert forecast["timestamps"] == series.ahead
+        _asks_in_local_time(client, series, forecast)
+
+
+def _asks_in_local_time(client: TestClient, series: Series, forecast: dict[str, Any]) -> None:
+    """The same rows as the file has them, without a zone, get the same answer, in the clocks that are asked for."""
+    zone = "UTC" if "timezone" not in series.more else series.more.split("timezone: ")[1].split(",")[0]
+    described = client.get("/models").json()["models"][0]
+    assert described["timezone"] == zone
+    needed = described["input_rows"]
+    times = series.times[-needed:]
+    sold = sold_of(series)[-needed:]
+    rows = [{"entity_id": 1, "event_timestamp": time, "sold": value} for time, value in zip(times, sold, strict=True)]
+    answer = client.post("/predict?timezone=local", json={"rows": rows})
+    assert answer.status_code == 200, answer.text
+    (local,) = answer.json()["forecasts"]
+    assert local["values"] == forecast["values"]
+    expected = pd.to_datetime(series.ahead).tz_convert(zone)
+    assert [pd.Timestamp(time).isoformat() for time in local["timestamps"]] == [time.isoformat() for time in expected]
+    tokyo = client.post("/predict/feast/batch?timezone=Asia/Tokyo", json={"entities": [1]}).json()["forecasts"][0]
+    assert tokyo["timestamps"][0] == expected[0].tz_convert("Asia/Tokyo").isoformat()
+    assert client.post("/predict?timezone=Tokyo", json={"rows": rows}).status_code == 422

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlplatform.datamodule.samples import WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
-from mlplatform.models.base import create_model
+from mlplatform.models.base import create_model, load_model, save_model
 from mlplatform.models.families.xgboost import XGBoostForecast
 from mlplatform.models.forecasting import lag_features
 from mlplatform.models.forecasting.lag_features import LagFeatureParams, last_observed, origin_features, step_features
 from mlplatform.models.sample_cache import KEPT, keep_latest
+from mlplatform.testing.model_samples import fitted, spec_for
 
 LOOKBACK, HORIZON, STEP_SECONDS = 8, 3, 3600
 CHANNELS = ("target", "planned", "holiday", "site", "other")
@@ -166,3 +168,29 @@ def test_trials_of_many_settings_do_not_pile_up() -> None:
     for cache in (samples.cache, held_out.cache):
         kinds = [key[0] for key in cache]
         assert max(kinds.count(kind) for kind in kinds) == KEPT
+
+
+def test_lags_and_means_that_are_not_given_follow_from_the_season() -> None:
+    # A season of 24, such as that of hourly data, has those that stood here before there were others.
+    assert LagFeatureParams().for_season(24).model_dump() == LagFeatureParams().model_dump()
+    quarters = LagFeatureParams(covariate_lags=(2,)).for_season(4)
+    assert quarters.target_lags == (1, 2, 3, 4, 7, 8, 12, 16, 24, 27, 28)
+    assert quarters.target_means == (4, 28)
+    assert (quarters.covariate_lags, quarters.covariate_means) == ((2,), (4,))
+    plain = LagFeatureParams().for_season(1)
+    assert plain.target_lags == (1, 2, 3, 4, 6, 7)
+    assert plain.target_means == (7,)
+    many = LagFeatureParams().for_season(24, dense=True)
+    assert set(range(1, 25)) | {47, 48, 167, 168} <= set(many.target_lags)
+    assert len(LagFeatureParams().for_season(96, dense=True).target_lags) <= len(many.target_lags) + 5
+    assert LagFeatureParams().for_season(1, dense=True).target_lags == (1, 2, 3, 4, 5, 6, 7)
+    half_hours = LagFeatureParams().for_season(48)
+    assert {47, 48, 95, 96, 335, 336} <= set(half_hours.target_lags)
+
+
+def test_a_stored_model_keeps_the_lags_that_it_was_fitted_with(tmp_path: Path) -> None:
+    spec = replace(spec_for("forecast"), season=3)
+    model, _ = fitted("xgboost", spec)
+    assert model.params.covariate_lags == (1, 3)
+    save_model(model, "xgboost", tmp_path / "model")
+    assert load_model(tmp_path / "model").params == model.params

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlplatform.config import DriftConfig, RetrainConfig, apply_versions, load_experiment
-from mlplatform.monitoring.quality import QualityBreak
-from mlplatform.monitoring.report import DriftReport, ErrorDrift, FeatureDrift
+from mlplatform.monitoring.report import DriftReport, ErrorDrift, FeatureDrift, QualityBreak
 from mlplatform.monitoring.retraining.__main__ import main
 from mlplatform.monitoring.retraining.attempts import Attempts
 from mlplatform.monitoring.retraining.facts import ANY_FEATURE, Inputs, ReportFacts, RunFacts, named

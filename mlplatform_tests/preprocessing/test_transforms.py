@@ -139,3 +139,24 @@ def test_without_a_level_values_are_carried_and_nothing_else_is_filled() -> None
     assert (restored.context, restored.fills_missing) == (2, False)
     for name in ("scale", "clip"):
         assert make(name, {}).without_level() is None
+
+
+def test_the_power_of_a_lognormal_column_is_near_the_logarithm_and_of_a_normal_one_near_one() -> None:
+    noise = np.random.default_rng(0).normal(size=4000)
+    powers = {
+        name: make("box_cox", {"shift": 1e-3}).fit(values.astype(np.float32), "x").state()["power"]
+        for name, values in (("lognormal", np.exp(noise)), ("normal", 50 + 10 * noise), ("constant", np.full(9, 3.0)))
+    }
+    assert powers["lognormal"] <= 0.05
+    assert powers["normal"] >= 0.7
+    assert powers["constant"] == 1.0
+
+
+def test_a_column_without_a_power_is_refused_by_name_with_a_shift_that_would_do() -> None:
+    with pytest.raises(ValueError, match=r"column 'flow' goes down to -3, .* use a shift above 3 or another transform"):
+        make("box_cox", {}).fit(np.array([-3, 5], dtype=np.float32), "flow")
+
+
+def test_what_lies_below_the_range_of_the_transform_is_its_least_value() -> None:
+    transform = make("box_cox", {"power": 0.5, "shift": 2.0}).fit(np.array([0, 5], dtype=np.float32), "x")
+    np.testing.assert_allclose(transform.invert(np.array([-50, -2, 0], dtype=np.float32)), [-2, -2, -1])

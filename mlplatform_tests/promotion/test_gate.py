@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule.factory import create_data_module
+from mlplatform.datamodule.splits import REFERENCE, TRAIN, read_part
 from mlplatform.promotion.gate import naive_scores, run_gate
 from mlplatform.promotion.gate_plot import plot_gate
+from mlplatform.promotion.scoring import answer_part
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform.testing.yard import EXPERIMENT, Yard
 from mlplatform_tests.fixtures.keys import write_key
@@ -39,6 +42,30 @@ def test_the_first_candidate_s_score_is_the_one_training_measured(
     assert (decision.outcome, decision.champion) == ("first", None)
     assert decision.candidate.score == trained_yard.candidate.report.candidate.parts["reference"]["mae"]
     assert decision.metric == "reference_mae"
+
+
+def test_scaled_errors_decide_in_units_of_each_series_training_rows(
+    config: ExperimentConfig, stocked: PairStore
+) -> None:
+    policy = config.promotion.model_copy(update={"must_beat_baselines": False})
+    scaled = config.model_copy(update={"metric": "mase", "promotion": policy})
+    promote(stocked, 1)
+    decision = run_gate(scaled, pair(stocked, 2), stocked).decision
+    assert (decision.outcome, decision.metric) == ("better", "reference_mase")
+    parts = [
+        read_part(stocked.settings, config.dataset.name, config.split.version_id, part) for part in (TRAIN, REFERENCE)
+    ]
+    forecaster = stocked.load(pair(stocked, 2))
+    module = create_data_module(config, parts[1]).with_history(forecaster.contract.input_rows)
+    errors = np.abs(
+        module.truth(forecaster.preprocessor, module.rows) - answer_part(forecaster, module, parts[1]).point
+    )
+    entities = module.panel.row_entities[module.rows]
+    ratios = []
+    for entity, rows in parts[0].groupby("entity_id"):
+        change = rows["top_oil_c"].diff(24).abs().mean()
+        ratios.append(errors[entities == entity].mean() / change)
+    assert decision.candidate.score == pytest.approx(np.mean(ratios), rel=1e-5)
 
 
 def test_both_are_scored_on_the_same_rows_whatever_was_recorded(config: ExperimentConfig, stocked: PairStore) -> None:

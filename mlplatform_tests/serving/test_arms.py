@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,10 +26,14 @@ from serving.api import build_app
 from serving.assignment import entity_key, place_of, row_key
 from serving.backend import CHALLENGER
 from serving.local import LocalBackend
+from serving.rows import panel_from_rows
+from serving.rules import RowRules
 
 NAME = "tiny_forecast"
 ADMIN = {"authorization": f"Bearer {TOKEN}"}
 Pairs = tuple[PairInfo, PairInfo]
+# Unit 2 has a gap.
+NULLS = RowRules(nullable=frozenset({"load"}))
 
 
 def settings_with(platform: Platform, folder: Path, challenger: dict[str, Any], name: str = NAME) -> Settings:
@@ -281,6 +286,73 @@ def test_a_challenger_is_not_asked_about_what_the_request_has_wrong(platform: Pl
         response = client.post("/predict/feast/batch", json={"entities": [*UNITS, 99]})
         assert [item["entity"] for item in response.json()["errors"]] == [99]
         assert {item["version"] for item in response.json()["forecasts"]} == {1, 2}
+
+
+@pytest.mark.usefixtures("fresh_pairs")
+def test_a_start_without_the_registry_serves_both_kept_pairs(platform: Platform, tmp_path: Path) -> None:
+    settings = settings_with(platform, tmp_path, {"share": 1.0})
+    with serving(settings) as (client, _):
+        assert client.post("/predict", json={"rows": platform.rows()}).json()["version"] == 2
+    gone = tmp_path / "gone.db"
+    settings = replace(settings, mlflow_tracking_uri=f"sqlite:///{gone}")
+    with in_thread(build_app({NAME: LocalBackend(settings)}, settings)) as client:
+        wait_for(lambda: client.get(f"/models/{NAME}").json()["challenger"]["version"] == 2)
+        answer = client.post("/predict", json={"rows": platform.rows()}).json()
+        assert (answer["version"], answer["arm"]) == (2, "staging")
+        assert client.get(f"/models/{NAME}").json()["version"] == 1
+    assert not gone.exists()
+
+
+@pytest.mark.integration
+def test_aliases_that_move_under_load_lose_and_mix_no_answer(
+    platform: Platform, tmp_path: Path, fresh_pairs: Pairs
+) -> None:
+    share = split_share()
+    settings = settings_with(platform, tmp_path, {"share": share})
+    settings = replace(settings, limits=ServerLimits(poll_s=0.05))
+    store = PairStore(platform.settings)
+    rows = [row for unit in UNITS for row in rows_of(platform, unit)]
+    expected = {}
+    for pair in fresh_pairs:
+        forecaster = store.load(pair)
+        panel = panel_from_rows(rows, pair.contract, forecaster.preprocessor.columns, NULLS)
+        expected[pair.version] = forecaster.predict(panel)[:, :, 0]
+    answers: list[Any] = []
+    with serving(settings) as (client, _):
+        stop = threading.Event()
+
+        def ask() -> None:
+            while not stop.is_set():
+                answers.append(client.post("/predict", json={"rows": rows}))
+
+        asking = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in asking:
+            thread.start()
+        for number in range(6):
+            pair = fresh_pairs[(number + 1) % 2]
+            store.promote(NAME, pair.version, who="test", why="a test")
+            wait_for(lambda pair=pair: client.get(f"/models/{NAME}").json()["version"] == pair.version)
+            time.sleep(0.1)
+        stop.set()
+        for thread in asking:
+            thread.join()
+    assert {response.status_code for response in answers} == {200}
+    seen = set()
+    for response in answers:
+        content = response.json()
+        versions = {item["version"] for item in content["forecasts"]}
+        seen.add((content["arm"], *sorted(versions)))
+        for place, item in enumerate(content["forecasts"]):
+            assert item["values"]["oil"] == [float(value) for value in shortest(expected[item["version"]][place])]
+            is_challenged = place_of(NAME, entity_key(item["entity"])) < share
+            assert item["arm"] == ("staging" if is_challenged and content["arm"] == "mixed" else "production")
+    # While the challenger is looked for after a move, production answers alone.
+    assert seen - {("production", 1)} == {("mixed", 1, 2), ("production", 2)}
+
+
+def shortest(values: Any) -> list[float]:
+    """Return float32 numbers as JSON has them."""
+    return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
 def test_no_challenger_is_asked_without_one_loaded(platform: Platform) -> None:

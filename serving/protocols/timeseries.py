@@ -25,11 +25,14 @@ from serving.backend import Prediction, Served
 from serving.bodies import JSON
 from serving.errors import ErrorDetail, ServingError, invalid, shown
 from serving.examples import example_rows
+from serving.local_time import rows_in_utc
 from serving.protocols.failures import route_writing_errors
 from serving.protocols.forms import described_body
 from serving.rows import utc_moment
 from serving.schemas import MAX_ENTITIES, StrictRequest
 from serving.service import PredictionService
+
+TAG = "KServe time series"
 
 UNIVARIATE, MULTIVARIATE = "univariate_time_series", "multivariate_time_series"
 # The protocol's words for steps of one unit; months, quarters and years are told by their first day or their last.
@@ -83,7 +86,7 @@ class ForecastRequest(Extensible):
 
 def routes(service: PredictionService) -> APIRouter:
     """Return the protocol's routes."""
-    router = APIRouter(tags=["KServe time series"], route_class=route_writing_errors(_error))
+    router = APIRouter(tags=[TAG], route_class=route_writing_errors(_error))
 
     @router.get("/v1/timeseries/models")
     async def models() -> Response:
@@ -143,7 +146,8 @@ def _rows_of(series: SeriesInput, field: str, contract: Contract) -> list[dict[s
     if not _is_step(series.frequency, calendar):
         expected = f"the model's step, {calendar.length}"
         raise _refused(f"{field}.frequency", shown(series.frequency), expected, "send the series at that step")
-    began = utc_moment(series.start_timestamp)
+    (start,) = rows_in_utc([{TIMESTAMP: series.start_timestamp}], contract)
+    began = utc_moment(start[TIMESTAMP])
     if began is None:
         expected = "the time of the first value, such as 2026-03-01T00:00:00Z"
         raise _refused(f"{field}.start_timestamp", shown(series.start_timestamp), expected, "add it")

@@ -75,17 +75,24 @@ def forecast_errors_asset(experiment: ExperimentConfig) -> AssetsDefinition:
             asset_key(experiment.dataset.name, FEATURE_TABLE),
         ],
         kinds={"table", "parquet"},
-        decided_by=experiment.truth.model_dump(mode="json"),
+        decided_by=experiment.model_dump(mode="json", include={"truth", "adaptation"}),
         description="Every prediction, served or in batch, beside what happened and the naive forecast of its moment.",
     )
     def forecast_errors(platform: PlatformResource) -> MaterializeResult[None]:
         import datetime as dt
 
-        from mlplatform.monitoring import errors_folder, maintain_feedback, summarise_errors, update_errors
+        from mlplatform.monitoring import (
+            adapt_intervals,
+            errors_folder,
+            maintain_feedback,
+            summarise_errors,
+            update_errors,
+        )
 
         settings = platform.settings
         maintain_feedback(settings, experiment.name, dt.datetime.now(dt.UTC))
         done = update_errors(experiment, settings)
+        scale = adapt_intervals(experiment, settings)
         by_version = summarise_errors(experiment, settings, ("version", "arm", "source"))
         by_step = summarise_errors(experiment, settings, ("version", "step"))
         return MaterializeResult(
@@ -96,6 +103,7 @@ def forecast_errors_asset(experiment: ExperimentConfig) -> AssetsDefinition:
                 "pieces_written": done.written,
                 "by_version": frame_table(by_version),
                 "by_step": frame_table(by_step),
+                "interval_scales": "as calibrated" if scale is None else ", ".join(f"{s:.3g}" for s in scale.scales),
                 "path": MetadataValue.path(errors_folder(settings, experiment.name)),
             },
         )
@@ -156,6 +164,7 @@ def report_metadata(kept: "KeptReport") -> dict[str, Any]:
         "features": table(features),
         "errors": table([vars(report.errors)]),
         "path": MetadataValue.path(kept.path),
+        "page": MetadataValue.path(kept.page),
     }
 
 

@@ -252,7 +252,7 @@ def _comparable_state(base: Snapshot | None, dataset: DatasetConfig) -> TableSta
 def _shape(dataset: DatasetConfig) -> dict[str, Any]:
     return {
         "kind": dataset.kind,
-        "frequency": dataset.frequency,
+        "frequency": dataset.frequency if dataset.kind != "timeseries" else dataset.calendar.frequency,
         "period": dataset.period,
         "window_steps": dataset.window_steps,
         "columns": {name: column.type for name, column in dataset.columns.items()},

@@ -99,7 +99,7 @@ def _positions(rows: pd.DataFrame, spans: pd.DataFrame, origins: Int64, dataset:
         row = int(np.flatnonzero(~is_on)[0])
         raise FeatureStoreError(
             f"dataset {dataset.name!r}: entity {ids.tolist()[codes[row]]!r} has a row at "
-            f"{np.datetime64(int(times[row]), 'ns')}, off its grid of {dataset.frequency} from "
+            f"{np.datetime64(int(times[row]), 'ns')}, off its grid of {dataset.calendar.frequency} from "
             f"{np.datetime64(int(first[row]), 'ns')}; resample the source or correct the frequency"
         )
     positions: Int64 = origins[codes] + steps

@@ -10,7 +10,7 @@ and what is missing counts as the last value that is there.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field
@@ -34,9 +34,9 @@ class LagFeatureParams(ModelParams):
     """The features cut from a window.
 
     Lags count steps before the origin; those behind the lookback are left out. Means are lengths, in steps, of trailing
-    averages. Without `covariate_history`, columns that are neither targets nor known nor static are not read at all.
-    Without `levels`, last values serve only to take differences: for series whose level drifts out of the range that
-    was learned from.
+    averages. Those that an experiment does not give follow from its season, see `for_season`. Without
+    `covariate_history`, columns that are neither targets nor known nor static are not read at all. Without `levels`,
+    last values serve only to take differences: for series whose level drifts out of the range that was learned from.
     """
 
     target_lags: tuple[Steps, ...] = (1, 2, 3, 4, 6, 9, 12, 18, 23, 24, 47, 48, 72, 96, 144, 167, 168)
@@ -46,6 +46,44 @@ class LagFeatureParams(ModelParams):
     covariate_history: bool = True
     levels: bool = True
     calendar: bool = True
+
+    def for_season(self, season: int, dense: bool = False) -> Self:
+        """Return the parameters with the lags and means of a season in the place of those that were not given.
+
+        They are the last values, parts of the season, the same position in earlier seasons and beside it; and the means
+        of a quarter of a season, of one and of seven. The defaults are those of a season of 24.
+
+        Parameters:
+            dense: takes every position of the last season (24 of a longer one) and ever fewer of seven: for the many
+                windows of many series, which can tell more features apart.
+        """
+        lags, means = _dense(season) if dense else _sparse(season)
+        found: dict[str, tuple[int, ...]] = {
+            "target_lags": lags,
+            "target_means": means,
+            "covariate_lags": tuple(sorted({1, season})),
+            "covariate_means": tuple(sorted({season} - {1})),
+        }
+        return self.model_copy(update={key: of for key, of in found.items() if key not in self.model_fields_set})
+
+
+def _sparse(season: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    short = {1, 2, 3, 4, *(season * part // 8 for part in (2, 3, 4, 6))}
+    seasons = {season - 1, season, 2 * season - 1, 2 * season, *(season * count for count in (3, 4, 6, 7))}
+    return _ascending({*short, *seasons, 7 * season - 1}, 1), _ascending({season // 4, season, 7 * season}, 2)
+
+
+def _dense(season: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    # In parts of a twenty-fourth: every one of the last season, every third of the one before, and so on.
+    parts = (*range(1, 25), *range(27, 49, 3), *range(54, 97, 6), *range(108, 169, 12))
+    beside = {1, 2, 3, *(season * count + step for count in (1, 2, 7) for step in (-1, 0))}
+    lags = {*beside, *(season * part // 24 for part in parts)}
+    means = {season * part // 24 for part in (3, 6, 12, 24, 48, 72, 96, 120, 144, 168)}
+    return _ascending(lags, 1), _ascending(means, 2)
+
+
+def _ascending(steps: set[int], least: int) -> tuple[int, ...]:
+    return tuple(sorted(step for step in steps if step >= least))
 
 
 def origin_features(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, with_known: bool) -> Float32:

@@ -63,7 +63,8 @@ class StrategyForecast(DirectFitModel[WindowSamples]):
     params: StrategyParams
 
     def __init__(self, params: StrategyParams, spec: ModelSpec) -> None:
-        super().__init__(params, spec)
+        seasonal = params.for_season(spec.season, dense=bool(spec.scaling)) if spec.season else params
+        super().__init__(seasonal, spec)
         if spec.quantiles and params.strategy == "recursive":
             raise ValueError(
                 "strategy 'recursive' cannot be fitted to quantiles: those of the next step do not add up to those of "

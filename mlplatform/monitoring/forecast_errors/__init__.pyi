@@ -1,5 +1,14 @@
 from .pieces import errors_folder
-from .reading import block_errors, recent_error, summarise_errors
+from .reading import SCORE_POINTS, block_errors, interval_scores, recent_error, summarise_errors
 from .update import ErrorsUpdate, update_errors
 
-__all__ = ["ErrorsUpdate", "block_errors", "errors_folder", "recent_error", "summarise_errors", "update_errors"]
+__all__ = [
+    "SCORE_POINTS",
+    "ErrorsUpdate",
+    "block_errors",
+    "errors_folder",
+    "interval_scores",
+    "recent_error",
+    "summarise_errors",
+    "update_errors",
+]

@@ -18,6 +18,9 @@ from mlplatform.monitoring.forecast_errors.pieces import pieces, text
 from mlplatform.settings import Settings
 
 KEYS = ("source", "version", "pair_id", "arm", "target", "step", "day")
+# Quantiles that the scores of a moment are told by.
+SCORE_POINTS = 11
+_NO_FACTORS = "SELECT NULL::TIMESTAMPTZ AS since, NULL::INTEGER AS step, NULL::DOUBLE AS factor WHERE false"
 # What makes two predictions the same forecast.
 _SAME = {
     "forecast": "entity_id, target, origin, event_timestamp, version, arm",
@@ -25,7 +28,7 @@ _SAME = {
 }
 _KEPT = (
     "source", "pair_id", "step", "absolute_error", "error", "pinball", "is_inside", "coverage",
-    "baseline_error",
+    "baseline_error", "truth", "value", "lower", "upper",
 )  # fmt: skip
 
 
@@ -107,6 +110,44 @@ def summarise_errors(
     return _frame(config, settings, query, since, until)
 
 
+def interval_scores(
+    config: ExperimentConfig,
+    settings: Settings,
+    pair_id: str,
+    history: Sequence[tuple[str, Sequence[float]]],
+    moments: int,
+) -> pd.DataFrame:
+    """Return, per moment and step, how far truths lay from the points, in units of the calibrated distance to a bound.
+
+    Parameters:
+        history: since when (ISO 8601) which scales per step the intervals were made by; none before the first.
+        moments: the newest so many.
+
+    Returns:
+        `moment` (UTC), `step` and `scores`: `SCORE_POINTS` quantiles of those of all entities and targets.
+    """
+    points = ", ".join(f"{(place + 0.5) / SCORE_POINTS:.6f}" for place in range(SCORE_POINTS))
+    rows = [
+        (pd.Timestamp(since).tz_convert("UTC").value // 1000, step, factor)
+        for since, scales in history
+        for step, factor in enumerate(scales, start=1 if config.task == "forecast" else 0)
+    ]
+    listed = ", ".join(f"(make_timestamptz({since}), {step}, {factor!r})" for since, step, factor in rows)
+    factors = f"SELECT * FROM (VALUES {listed}) AS v(since, step, factor)" if rows else _NO_FACTORS
+    query = f"""
+        WITH judged AS (
+            SELECT c.moment, c.step, greatest((truth - value) / (upper - value), (value - truth) / (value - lower))
+                * coalesce(f.factor, 1.0) AS score
+            FROM counted c ASOF LEFT JOIN ({factors}) f ON c.step = f.step AND c.made_at >= f.since
+            WHERE pair_id = {text(pair_id)} AND is_inside IS NOT NULL
+        )
+        SELECT moment, step, quantile_cont(score, [{points}]) AS scores FROM judged WHERE isfinite(score)
+        AND moment IN (SELECT DISTINCT moment FROM judged ORDER BY moment DESC LIMIT {moments})
+        GROUP BY moment, step ORDER BY moment, step
+    """
+    return _frame(config, settings, query, None, None)
+
+
 def _frame(
     config: ExperimentConfig, settings: Settings, query: str, since: pd.Timestamp | None, until: pd.Timestamp | None
 ) -> pd.DataFrame:
@@ -148,7 +189,7 @@ def _prepare(
     else:
         source = f"({_NO_ROWS})"
     # As one value: each by itself would be the last one that is there.
-    kept = ", ".join(f"{name}: {name}" for name in _KEPT if name not in same.split(", "))
+    kept = ", ".join(f"{name}: {name}" for name in _KEPT if name not in same.split(", ")) + ", made_at: served_at"
     connection.execute(
         f"CREATE TEMP VIEW counted AS SELECT {same}, unnest(arg_max({{{kept}}}, served_at)), "
         f"any_value({moment}) AS moment FROM {source} WHERE {' AND '.join(wanted)} GROUP BY {same}"
@@ -163,7 +204,8 @@ _NO_ROWS = "SELECT " + ", ".join(
         "INTEGER": ("step", "request_row"),
         "TIMESTAMPTZ": ("served_at", "origin", "event_timestamp"),
         "BOOLEAN": ("is_fallback", "is_inside"),
-        "DOUBLE": ("observed", "absolute_error", "error", "pinball", "coverage", "baseline_error"),
+        "DOUBLE": ("observed", "absolute_error", "error", "pinball", "coverage", "baseline_error", "truth", "value",
+                   "lower", "upper"),
     }.items()
     for name in names
 ) + " WHERE false"  # fmt: skip

@@ -1,0 +1,115 @@
+"""What follows from a dataset's frequency where YAML leaves it open: season, lookback, horizon and lengths of folds.
+
+An open value is `null`. It is filled in before an experiment is checked, so that what was derived is part of the
+configuration that every run stores. Not here: how steps are counted (`calendars`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlplatform.calendars import CalendarError, make_calendar
+from mlplatform.config.found import AUTO, read_found
+
+DAY_NS = 86_400 * 10**9
+# Whose lengths an experiment has until the rows of the first ingest tell the frequency; nothing is trained before.
+UNKNOWN = "1h"
+WINDOW_STEPS = 720
+# Steps that a window and the context of a part leave for preprocessing and the known future.
+ROOM = 48
+# Steps ahead where there is no season.
+PLAIN_HORIZON = 6
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths in steps.
+
+    Attributes:
+        season: 1 where the frequency has none.
+        lookback: a week, or some seasons.
+        horizon: a season.
+        block: of the reference set and of every fold's validation rows: four weeks, or a season of months.
+    """
+
+    season: int
+    lookback: int
+    horizon: int
+    block: int
+
+    @classmethod
+    def of(cls, frequency: str, horizon: int | None = None) -> Lengths:
+        """Return the lengths for a frequency.
+
+        Parameters:
+            horizon: where it is given.
+
+        Raises:
+            CalendarError: if the frequency is none.
+        """
+        calendar = make_calendar(frequency)
+        season, *longer = calendar.seasons or (1,)
+        ahead = horizon or (season if calendar.seasons else PLAIN_HORIZON)
+        is_short = calendar.nominal_ns < 2 * DAY_NS and calendar.seasons
+        if not calendar.seasons:
+            lookback = 2 * ahead
+        elif is_short:
+            # Seven seasons are a week of hours, or seven weeks of days; fewer where they outgrow the stored window.
+            lookback = season * max(2, min(7, (WINDOW_STEPS - ROOM) // season))
+        else:
+            lookback = season * (3 if season <= 12 else 2)
+        weeks = 28 * DAY_NS // calendar.nominal_ns
+        block = weeks if is_short and longer else 4 * season if is_short else season
+        return cls(season, lookback, ahead, max(int(block), ahead))
+
+
+def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the values of an experiment with what its dataset's frequency says in the place of `null`.
+
+    Values of another shape than an experiment's, and frequencies that are none, are left for validation to refuse.
+    """
+    dataset = values.get("dataset")
+    if values.get("task") != "forecast" or not isinstance(dataset, Mapping) or not dataset.get("frequency"):
+        return values
+    try:
+        horizon = values.get("horizon")
+        lengths = Lengths.of(_frequency(dataset), horizon if isinstance(horizon, int) else None)
+    except CalendarError:
+        return values
+    found = {"lookback": lengths.lookback, "horizon": lengths.horizon}
+    # In the mean over many series the largest would decide; scaled errors let every one count alike.
+    filled = _filled(values, {**found, "metric": "mase" if dataset.get("entity_column") else "mae"})
+    lookback = filled.get("lookback")
+    window = max(WINDOW_STEPS, lookback + ROOM if isinstance(lookback, int) else 0)
+    filled["dataset"] = {"window_steps": window, **dataset} if window > WINDOW_STEPS else dataset
+    split = values.get("split")
+    if isinstance(split, Mapping):
+        filled["split"] = _filled(split, {"reference_steps": lengths.block, "context_steps": window})
+        cv = split.get("cv")
+        if isinstance(cv, Mapping) and isinstance(cv.get("params"), Mapping):
+            filled["split"]["cv"] = {**cv, "params": _filled(cv["params"], {"validation_steps": lengths.block})}
+    if isinstance(values.get("baselines"), list | tuple):
+        filled["baselines"] = [_with_season(each, lengths.season) for each in values["baselines"]]
+    return filled
+
+
+def _frequency(dataset: Mapping[str, Any]) -> str:
+    """Return what the frequency is, or stands in for one that the first ingest is yet to tell."""
+    frequency = str(dataset["frequency"])
+    if frequency != AUTO:
+        return frequency
+    inferred = read_found(str(dataset.get("name")))
+    return UNKNOWN if inferred is None else inferred.frequency
+
+
+def _filled(values: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with those found in the place of `null`; what is not there at all stays away."""
+    return {key: found[key] if value is None and key in found else value for key, value in values.items()}
+
+
+def _with_season(baseline: Any, season: int) -> Any:
+    if not isinstance(baseline, Mapping) or not isinstance(baseline.get("params"), Mapping):
+        return baseline
+    return {**baseline, "params": _filled(baseline["params"], {"season": season})}

@@ -1,0 +1,88 @@
+"""By how much a pair's prediction intervals are widened or narrowed where it is at work, step by step.
+
+What was calibrated before a pair was promoted holds as long as the world is as restless as then. The adaptation in
+`monitoring` learns from what came true; here is the small file that it leaves, which servers, batches and the pyfunc
+read.
+`Answers.scaled` applies it. Without the file, or if it is about another pair, intervals are as they were calibrated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mlplatform.models import Model
+from mlplatform.settings import Settings
+from mlplatform.storage import atomic_file
+
+Scale = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class IntervalScale:
+    """The file.
+
+    Attributes:
+        pair_id, version: whose intervals they are.
+        calibration: digest of the calibration behind them, by which a pair without its id knows them.
+        scales: per step: the distance of either bound from the point prediction is this many times the calibrated one.
+        levels: per step: the share of misses that the intervals aim at now, alpha of the method.
+        until: the newest moment that was learnt from, ISO 8601.
+        history: since when (ISO 8601) which scales were in force, oldest first.
+    """
+
+    pair_id: str
+    version: int
+    calibration: str
+    scales: Scale
+    levels: tuple[float, ...]
+    until: str
+    history: tuple[tuple[str, Scale], ...]
+
+
+def scale_path(settings: Settings, experiment: str) -> Path:
+    """Return where the scale of an experiment's champion is kept."""
+    return settings.home / "monitoring" / experiment / "interval_scale.json"
+
+
+def read_scale(settings: Settings, experiment: str) -> IntervalScale | None:
+    """Return the scale that was learnt last; `None` if intervals are as they were calibrated."""
+    try:
+        values = json.loads(scale_path(settings, experiment).read_text())
+    except FileNotFoundError:
+        return None
+    history = tuple((moment, tuple(scales)) for moment, scales in values["history"])
+    return IntervalScale(
+        **values | {"scales": tuple(values["scales"]), "levels": tuple(values["levels"]), "history": history}
+    )
+
+
+def write_scale(scale: IntervalScale | None, settings: Settings, experiment: str) -> None:
+    """Keep a scale, or have intervals be as they were calibrated."""
+    path = scale_path(settings, experiment)
+    if scale is None:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(asdict(scale)))
+
+
+def scale_of_pair(settings: Settings, experiment: str, pair_id: str) -> Scale | None:
+    """Return the scale in force for a pair, of shape (horizon,)."""
+    found = read_scale(settings, experiment)
+    return found.scales if found is not None and found.pair_id == pair_id else None
+
+
+def scale_of_model(settings: Settings, experiment: str, model: Model) -> Scale | None:
+    """Return the scale in force for a model whose pair is not known."""
+    found = read_scale(settings, experiment)
+    return found.scales if found is not None and found.calibration == calibration_digest(model) else None
+
+
+def calibration_digest(model: Model) -> str | None:
+    """Return a digest of a model's calibration, which two trainings never share; `None` without one."""
+    if model.calibration is None:
+        return None
+    return hashlib.sha256(model.calibration.to_json().encode()).hexdigest()

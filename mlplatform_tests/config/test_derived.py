@@ -1,0 +1,99 @@
+"""What follows from a dataset's frequency, and that it stands in the configuration that a run stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlplatform.config import ConfigError, ExperimentConfig, load_experiment
+from mlplatform.config.derived import Lengths, fill_open
+from mlplatform.settings import Settings
+from mlplatform.testing.experiments import write_yaml
+
+
+def based(folder: Path, frequency: str, **values: Any) -> ExperimentConfig:
+    """Return an experiment in one file on `base/forecast`."""
+    dataset = {
+        "name": "plant",
+        "source": {"uri": "plant.csv"},
+        "time_column": "time",
+        "entity_column": "line",
+        "frequency": frequency,
+        "columns": {"load": {}},
+    }
+    document = {"defaults": ["/base/forecast", "_self_"], "name": "plant_load", "dataset": dataset, "targets": ["load"]}
+    write_yaml(folder / "conf", "experiment/plant_load", {**document, **values}, "# @package _global_\n")
+    environ = {"MLPLATFORM_HOME": str(folder / "home"), "MLPLATFORM_CONF_DIR": str(folder / "conf")}
+    return load_experiment("plant_load", settings=Settings.from_env(environ))
+
+
+def lengths(config: ExperimentConfig) -> tuple[int | None, ...]:
+    split = config.split
+    return (config.season, config.lookback, config.horizon, split.reference_steps, split.cv.params["validation_steps"])
+
+
+@pytest.mark.parametrize(
+    ("frequency", "expected"),
+    [
+        ("1h", (24, 168, 24, 672, 672)),
+        ("15min", (96, 672, 96, 2688, 2688)),
+        ("30min", (48, 336, 48, 1344, 1344)),
+        ("1D", (7, 49, 7, 28, 28)),
+        ("1W", (52, 104, 52, 52, 52)),
+        ("B", (5, 35, 5, 20, 20)),
+        ("MS", (12, 36, 12, 12, 12)),
+        ("QE", (4, 12, 4, 4, 4)),
+        ("YS", (1, 12, 6, 6, 6)),
+    ],
+)
+def test_lengths_follow_from_the_frequency(frequency: str, expected: tuple[int, ...], tmp_path: Path) -> None:
+    config = based(tmp_path, frequency)
+    assert lengths(config) == expected
+    assert config.split.context_steps >= config.lookback
+    # What a run stores says it all, and means the same without anything to derive from.
+    assert ExperimentConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_hourly_data_have_the_lengths_that_they_always_had(tmp_path: Path) -> None:
+    config = based(tmp_path, "1h")
+    assert (config.split.context_steps, config.dataset.window_steps) == (720, 720)
+
+
+def test_many_series_are_judged_by_scaled_errors_and_one_by_its_own(tmp_path: Path) -> None:
+    many = based(tmp_path, "1h")
+    assert (many.metric, many.preprocessing.scaling) == ("mase", "auto")
+    one = fill_open({"task": "forecast", "metric": None, "dataset": {"frequency": "1h"}})
+    assert one["metric"] == "mae"
+    assert based(tmp_path, "1h", metric="rmse").metric == "rmse"
+
+
+def test_a_frequency_that_is_yet_unknown_has_lengths_for_the_time_being(tmp_path: Path) -> None:
+    assert based(tmp_path, "auto").lookback == 168
+
+
+def test_minutes_keep_windows_of_two_days(tmp_path: Path) -> None:
+    config = based(tmp_path, "1min")
+    assert (config.season, config.lookback) == (1440, 2880)
+    assert config.dataset.window_steps >= config.lookback
+
+
+def test_what_is_given_stays(tmp_path: Path) -> None:
+    given = {"horizon": 48, "lookback": 100, "baselines": [{"name": "seasonal_naive", "params": {"season": 12}}]}
+    given["split"] = {"reference_steps": 96, "cv": {"params": {"validation_steps": 60}}}
+    assert lengths(based(tmp_path, "1h", **given)) == (12, 100, 48, 96, 60)
+
+
+def test_a_horizon_longer_than_the_block_stretches_it() -> None:
+    assert Lengths.of("1D", horizon=60).block == 60
+
+
+@pytest.mark.parametrize("values", [{}, {"task": "forecast"}, {"task": "forecast", "dataset": {"frequency": "moon"}}])
+def test_what_is_no_experiment_is_left_for_validation(values: dict[str, Any]) -> None:
+    assert fill_open(values) == values
+
+
+def test_a_frequency_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="frequency"):
+        based(tmp_path, "moon")
