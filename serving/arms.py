@@ -228,14 +228,9 @@ class Arms:
             refuse_missing_numbers(prediction)
             if _FAILURES & set(prediction.fallback_reasons):
                 raise ServingError(500, "challenger_failed", "something stands in for the challenger's answers")
-            return replace(prediction, arm=self._arm_of(prediction.pair, challenger))
+            return replace(prediction, arm=challenger.config.alias)
 
         return await self._breaker.call(tried)
-
-    def _arm_of(self, pair: PairInfo, challenger: Challenger) -> str:
-        """Return the challenger's arm, or production's for a pair that was promoted this very moment."""
-        served = self._backend.served()
-        return PRODUCTION if served and served.pair.pair_id == pair.pair_id else challenger.config.alias
 
     @staticmethod
     def _labelled(prediction: Prediction, choice: Choice) -> Prediction:
