@@ -24,7 +24,7 @@ from serving.exposition import CONTENT_TYPE
 from serving.local import LOG_FORMAT, Stages
 from serving.ray_backend import RayBackend
 from serving.ray_fused import FusedBackend
-from serving.ray_peers import Peers, merged
+from serving.ray_peers import TELLING_S, Peers, merged
 from serving.ray_proxy import LAST_ANSWER
 from serving.security import SECURITY_HEADERS
 
@@ -94,7 +94,12 @@ class ForecastAPI:
             await asyncio.sleep(0.02)
 
     async def _gathered(self) -> bytes:
-        return merged(sorted(await self._peers.ask("metrics_here")))
+        try:
+            pages = await self._peers.ask("metrics_here", patience_s=TELLING_S)
+        except TimeoutError:
+            # One that hangs should not hide what this one has to tell.
+            pages = [await self.metrics_here()]
+        return merged(sorted(pages))
 
 
 def _backends(settings: Settings, peers: Peers, services: Sequence[Handle]) -> dict[str, IngressBackend]:

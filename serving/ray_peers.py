@@ -11,24 +11,28 @@ from typing import Any
 from serving.backend import ReloadReport
 from serving.errors import ServingError
 
-# The longest that is waited for replicas that do not answer, in seconds: loading a pair may take its time.
-PATIENCE_S = 60.0
+# The longest that is waited for replicas that do not answer, in seconds: loading a pair may take its time, telling
+# metrics may not.
+PATIENCE_S, TELLING_S = 60.0, 9.0
 
 
 class Peers:
     """The replicas of the deployment that this process is a replica of, itself among them."""
 
-    async def ask(self, method: str, *arguments: Any) -> list[Any]:
+    async def ask(self, method: str, *arguments: Any, patience_s: float = PATIENCE_S) -> list[Any]:
         """Return what a method of every replica returns; those that cannot be reached are left out.
 
         One that is gone has nothing to tell, and what takes its place begins with what is in production.
+
+        Raises:
+            TimeoutError: if one of them does not answer in time.
         """
         from ray import serve
 
         context = serve.get_replica_context()
         handle = serve.get_deployment_handle(context.deployment, context.app_name)
         asked = handle.broadcast(method, *arguments)
-        answers = await asked.results_async(timeout_s=PATIENCE_S, return_exceptions=True)
+        answers = await asked.results_async(timeout_s=patience_s, return_exceptions=True)
         return [answer for answer in answers if isinstance(answer, ServingError) or not isinstance(answer, Exception)]
 
     async def reload(self, experiment: str) -> ReloadReport:

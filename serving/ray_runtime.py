@@ -69,8 +69,9 @@ def running(
                 logger.info("dashboard on http://%s, for those who have %s", context.dashboard_url, hint)
             _stop_on_sigterm()
             serve.start(proxy_location="HeadOnly", http_options=_http_options(settings, host, port))
-            serve.run(build(settings), name=APPLICATION, route_prefix="/")
             try:
+                # Begun or not: with its first replica the server answers, so it may be told to stop while others start.
+                serve.run(build(settings), name=APPLICATION, route_prefix="/")
                 yield
             finally:
                 asyncio.run(_end(settings, port))
@@ -104,19 +105,21 @@ async def _drain(settings: Settings, port: int) -> None:
         # A replica that does not answer any more has nothing that could be waited for.
         await ingress.broadcast(method).results_async(timeout_s=timeout_s, return_exceptions=True)
 
+    longest = settings.limits.drain_s + settings.limits.deadline_s + 4 * _ANSWER_S
     try:
-        if settings.limits.drain_s:
-            logger.info("not ready any more, stopping in %g s", settings.limits.drain_s)
-            await every("announce_end", _ANSWER_S)
-            await asyncio.sleep(settings.limits.drain_s)
-        await every("take_no_more", _ANSWER_S)
-        # The proxy learns it from the next answer; where nobody asks, this does.
-        await asyncio.to_thread(_ask_once, port)
-        # What connections that are still open have sent by then reaches a replica.
-        await asyncio.sleep(2 * IDLE_S)
-        await every("idle", settings.limits.deadline_s)
-        # What replicas have answered reaches the clients.
-        await asyncio.sleep(IDLE_S)
+        async with asyncio.timeout(longest):
+            if settings.limits.drain_s:
+                logger.info("not ready any more, stopping in %g s", settings.limits.drain_s)
+                await every("announce_end", _ANSWER_S)
+                await asyncio.sleep(settings.limits.drain_s)
+            await every("take_no_more", _ANSWER_S)
+            # The proxy learns it from the next answer; where nobody asks, this does.
+            await asyncio.to_thread(_ask_once, port)
+            # What connections that are still open have sent by then reaches a replica.
+            await asyncio.sleep(2 * IDLE_S)
+            await every("idle", settings.limits.deadline_s)
+            # What replicas have answered reaches the clients.
+            await asyncio.sleep(IDLE_S)
     except Exception as error:
         logger.warning("requests in flight may be lost: %s: %s", type(error).__name__, error)
 

@@ -32,6 +32,8 @@ def fused(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Itera
     installation.set_serving({"mode": "fused", "deployments": {"ForecastAPI": {"replicas": 2}}})
     environ = {**installation.environ, "MLPLATFORM_POLL_S": "0.3"}
     with in_process("serving.ray_app", environ, folder / "ray.log", "--experiment", "tiny_forecast") as server:
+        # It answers with the first of them.
+        wait_for(server, "ForecastAPI", 2)
         yield server
 
 
