@@ -32,7 +32,7 @@ NARROWEST, WIDEST = 0.1, 10.0
 # Windows of moments that are looked back at: where the method began, before, is soon forgotten.
 WINDOWS = 4
 # Scales that are remembered, to know by which one a bound was made.
-REMEMBERED = 500
+REMEMBERED = 200
 
 
 @dataclass(frozen=True)
