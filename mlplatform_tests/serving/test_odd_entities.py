@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_every_id_gets_its_own_answer_and_its_own_name(client: TestClient) -> No
     answer = client.post("/predict/feast/batch", json={"entities": NAMES[::-1]}).json()
     assert [forecast["entity"] for forecast in answer["forecasts"]] == NAMES[::-1]
     levels = [sum(forecast["values"]["load"]) / 6 for forecast in answer["forecasts"]]
-    assert [round(one - other) for one, other in zip(levels, levels[1:], strict=False)] == [1] * (len(NAMES) - 1)
+    assert [round(one - other) for one, other in itertools.pairwise(levels)] == [1] * (len(NAMES) - 1)
 
 
 @pytest.mark.parametrize(
