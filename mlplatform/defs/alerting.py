@@ -7,6 +7,7 @@ Not here: promotions and rollbacks, which the run that makes them tells; what an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dagster import (
     DagsterEventType,
@@ -24,7 +25,12 @@ from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.time_budget import LookTookTooLongError, within_budget
 from mlplatform.settings import Settings
 
+if TYPE_CHECKING:
+    from mlplatform.monitoring import DriftReport
+
 INTERVAL_S = 30
+# Coverage is lost below what is meant less this; a window of autocorrelated errors strays by less.
+LOST_COVERAGE = 0.2
 
 
 def alerts_sensor(experiments: Sequence[ExperimentConfig]) -> SensorDefinition:
@@ -37,23 +43,23 @@ def alerts_sensor(experiments: Sequence[ExperimentConfig]) -> SensorDefinition:
         description="Tells the channels of the group `alerts` what drift reports found; skips while there are none.",
     )
     def alerts(_context: SensorEvaluationContext, platform: PlatformResource) -> SkipReason:
-        names = [experiment.name for experiment in experiments]
         try:
-            return SkipReason(within_budget("alerts", lambda: _tell(names, platform.settings)))
+            return SkipReason(within_budget("alerts", lambda: _tell(experiments, platform.settings)))
         except LookTookTooLongError as error:
             return SkipReason(str(error))
 
     return alerts
 
 
-def _tell(experiments: Sequence[str], settings: Settings) -> str:
-    from mlplatform.alerts import broken_data, deliver_alerts, drifted, has_channels, post_alert
+def _tell(experiments: Sequence[ExperimentConfig], settings: Settings) -> str:
+    from mlplatform.alerts import broken_data, coverage_lost, deliver_alerts, drifted, has_channels, post_alert
     from mlplatform.monitoring import read_report
 
     if not has_channels(settings):
         return "no channel has an address; set MLPLATFORM_ALERT_URLS to be told"
     unread = []
-    for name in experiments:
+    for experiment in experiments:
+        name = experiment.name
         try:
             report = read_report(settings, name)
         except (ValueError, KeyError, TypeError) as error:
@@ -67,8 +73,30 @@ def _tell(experiments: Sequence[str], settings: Settings) -> str:
             post_alert(settings, broken_data(settings, name, breaks, report.data_until))
         if report.is_drifted:
             post_alert(settings, drifted(settings, name, report.causes, report.pair_version, report.data_until))
+        lost = _lost_coverage(experiment, settings, report)
+        if lost is not None:
+            post_alert(settings, coverage_lost(settings, name, report.pair_version, *lost))
     told = f"{deliver_alerts(settings)} messages delivered"
     return f"{told}; unreadable reports: {', '.join(unread)}" if unread else told
+
+
+def _lost_coverage(experiment: ExperimentConfig, settings: Settings, report: DriftReport) -> tuple[float, float] | None:
+    """Return the found and the meant coverage of a report's pair over its recent window, if too little is covered."""
+    import pandas as pd
+
+    from mlplatform.monitoring import summarise_errors
+
+    if experiment.task != "forecast":
+        return None
+    until = pd.Timestamp(report.data_until)
+    since = experiment.dataset.calendar.moment(until, -experiment.drift.recent_steps)
+    found = summarise_errors(experiment, settings, ("version",), since, until)
+    own = found[(found["version"] == report.pair_version) & (found["count"] >= experiment.drift.min_predictions)]
+    own = own.dropna(subset=["covered", "coverage"])
+    if own.empty:
+        return None
+    covered, meant = float(own["covered"].iloc[0]), float(own["coverage"].iloc[0])
+    return (covered, meant) if covered < meant - LOST_COVERAGE else None
 
 
 def run_failure_alerts() -> SensorDefinition:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from dagster import (
     DagsterInstance,
@@ -20,13 +21,15 @@ from dagster import (
 from mlplatform.config import load_experiment
 from mlplatform.defs.alerting import alerts_sensor, run_failure_alerts
 from mlplatform.defs.resources import PlatformResource
-from mlplatform.monitoring import DriftReport, ErrorDrift, write_report
+from mlplatform.monitoring import DriftReport, ErrorDrift, update_errors, write_report
 from mlplatform.monitoring.report import QualityBreak
 from mlplatform.promotion import promote_version
 from mlplatform.registry.pairs import PRODUCTION
 from mlplatform.settings import Settings
+from mlplatform.testing.meters import meter_rows, meter_yard
 from mlplatform.testing.yard import EXPERIMENT, Yard, write_conf
 from mlplatform_tests.alerts.receivers import Hook, hook
+from mlplatform_tests.monitoring.test_forecast_errors import BASELINES, HORIZON, HOUR, Plant
 
 
 @pytest.fixture
@@ -141,3 +144,33 @@ class TestProduction:
         report(yard.settings)
         promotion = promote_version(yard.config, yard.pairs, who="test")
         assert promotion.promoted, promotion.reason
+
+
+def test_intervals_that_hold_too_little_are_told(tmp_path: Path, mlflow_database: Path, receiver: Hook) -> None:
+    rows = meter_rows({"a": 60, "b": 60}, end="2024-01-30T12:00:00Z")
+    yard = meter_yard(tmp_path, mlflow_database, meter_rows({"a": 1}), baselines=BASELINES, horizon=HORIZON)
+    plant = Plant(yard)
+    keys = zip(rows["line"], pd.to_datetime(rows["time"]), strict=True)
+    plant.rows_arrive(dict(zip(keys, rows["load"].tolist(), strict=True)))
+    # Far off, so that no interval holds what comes.
+    plant.forecasts_are_served(["a", "b"], 0, 9.0, "r1")
+    plant.rows_arrive({(line, plant.end() + hour * HOUR): 10.0 for line in "ab" for hour in range(1, HORIZON)})
+    update_errors(plant.config, plant.settings)
+    drift = plant.config.drift.model_copy(update={"min_predictions": 8})
+    config = plant.config.model_copy(update={"drift": drift})
+    found = DriftReport(
+        experiment=config.name,
+        pair_version=1,
+        split_version="meters",
+        data_until=plant.end().isoformat(),
+        features=(),
+        errors=ErrorDrift(0, None, None, 1.5),
+        created_at="2030-01-01T00:00:00+00:00",
+    )
+    write_report(found, plant.settings)
+    sensor, platform = alerts_sensor([config]), PlatformResource(environment=yard.environ)
+    with DagsterInstance.ephemeral() as instance:
+        sensor(build_sensor_context(instance, resources={"platform": platform}))
+    (told,) = receiver.received
+    assert told["title"] == f"{config.name}: intervals cover too little"
+    assert "covered 0% of what came true; 80% was meant" in told["message"]
