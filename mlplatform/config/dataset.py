@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mlplatform.calendars import UTC, Calendar, has_holidays, make_calendar, zone_of
+from mlplatform.calendars import UTC, WORKING_DAYS, Calendar, has_holidays, make_calendar, zone_of
 from mlplatform.config.automation import DatasetAutomation, Owners, Tags
 from mlplatform.config.base import ENTITY, NAME_PATTERN, TIMESTAMP, ConfigError, Frozen, Period, time_step
 from mlplatform.config.found import AUTO, read_found
@@ -27,7 +27,6 @@ RESERVED = (ENTITY, TIMESTAMP, "is_context", "until", "was_there")
 
 EntityType = Literal["auto", "string", "integer"]
 
-WORKING_DAYS = "1111100"
 # Steps at least as long lie in files of a year, or of a month.
 LONG_STEP, MIDDLE_STEP = dt.timedelta(hours=6), dt.timedelta(minutes=5)
 # Rows of one step less may have nothing between them, however long steps are.

@@ -51,6 +51,8 @@ def localise(wall: Int64, entities: npt.NDArray[np.generic], zone: Zone, seen: S
     later = np.zeros(len(wall), dtype=bool)
     if len(twice):
         later[twice], seen = _later(wall, twice, entities, seen)
+    if seen and len(wall) and abs(int(wall[-1]) - seen[-1][1]) > 2 * HALF_DAY_NS:
+        seen = ()  # the source has left that night, and what many entities did in it need not be kept
     return Localised(zone.moments(wall, later), zone.is_skipped(wall), seen)
 
 

@@ -63,6 +63,14 @@ def test_an_hour_that_comes_twice_may_lie_in_several_batches(size: int) -> None:
     assert sorted(own.loc[own["entity_id"] == 1, "event_timestamp"]) == moments.tz_convert("UTC").tolist()
 
 
+def test_a_night_is_forgotten_when_the_source_has_left_it() -> None:
+    hours = local_rows(pd.date_range("2025-10-26", periods=4, freq="h", tz="Europe/Berlin"))
+    basis = validate(hours, dataset()).basis
+    assert len(basis.seen) == 4
+    after = local_rows(pd.date_range("2025-10-28", periods=4, freq="h", tz="Europe/Berlin"))
+    assert validate(after, dataset(), basis).basis.seen == ()
+
+
 def test_rows_that_come_once_are_later_when_the_clock_went_back() -> None:
     wall = pd.to_datetime(["2025-10-26 01:45", "2025-10-26 02:30", "2025-10-26 02:45", "2025-10-26 02:15"])
     found = localise(wall.as_unit("ns").asi8, np.zeros(4, dtype=int), BERLIN)
