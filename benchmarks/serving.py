@@ -5,6 +5,7 @@ overload  four hundred clients, idle connections and slow bodies: who is refused
 swaps     an alias that moves all the time and is found by polling alone
 ray       Ray Serve in both modes, beside chains that do nothing, with its defaults and its throughput-optimised flags
 hang      a Redis server that is stopped: requests with rows of their own, requests for the store, recovery
+arms      a challenger that answers half of the requests, or is asked in shadow, beside none
 
 `MLPLATFORM_HOME` must name an installation in which `fleet_xgboost` and `diabetes_xgboost` were trained and promoted
 (`make demo` and the job `train_diabetes_xgboost`). `SECONDS` and `ROUNDS` in the environment shorten or lengthen a run.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("rates", "overload", "swaps", "ray", "hang")
+PARTS = ("rates", "overload", "swaps", "ray", "hang", "arms")
 
 
 def main(parts: list[str]) -> int:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from mlplatform.config import ConfigError, experiment_names
-from mlplatform.features import NOW
+from mlplatform.features import NOW, FeatureStoreError
 from mlplatform.settings import EVERY, ServerLimits, Settings
 from serving.alerting import tell_failed_load
 from serving.backend import DEFAULT, Challenger, Choice, EntityId, Prediction, ReloadReport, Served, Status
@@ -246,7 +246,8 @@ class LocalBackend:
     async def _refresh(self) -> ReloadReport:
         report = await self._holder.reload()
         self._look_for_challenger()
-        if not self._is_open:
+        is_first = not self._is_open
+        if is_first:
             bundle = self._holder.require()
             # The first look imports Feast and opens its store, which would otherwise cost the first requests seconds.
             await self._holder.run(store_problem, bundle.pair.contract, bundle.dataset, self._settings)
@@ -254,6 +255,8 @@ class LocalBackend:
             # What is loaded by now stays: walking all of it again and again would hold up requests by 200 ms each time.
             gc.collect()
             gc.freeze()
+        if is_first or report.swapped:
+            await self._holder.run(_keep_feast_registry, self._settings)
         return report
 
     async def _answer(self, question: Question, entities: int, stages: Stages) -> Prediction:
@@ -272,6 +275,15 @@ class LocalBackend:
             return await self._stages.probe.run(store_problem, bundle.pair.contract, bundle.dataset, self._settings)
         except ServingError as error:
             return f"the online feature store does not answer for dataset {bundle.dataset.name!r}: {error.message}"
+
+
+def _keep_feast_registry(settings: Settings) -> None:
+    from mlplatform.features.feast import keep_registry
+
+    try:
+        keep_registry(settings)
+    except (FeatureStoreError, OSError) as error:
+        logger.warning("a start without Feast's registry would fail, it is not kept: %s", error)
 
 
 def parse_arguments(

@@ -15,7 +15,8 @@ from fastapi.staticfiles import StaticFiles
 from serving.backend import Served
 from serving.bodies import JSON
 from serving.examples import entities_request, rows_request
-from serving.protocols import protocol_requests
+from serving.openapi import with_errors
+from serving.protocols import PROTOCOL_TAGS, protocol_requests
 from serving.service import PredictionService
 
 ASSETS = "/docs/assets"
@@ -44,7 +45,8 @@ def add_pages(app: FastAPI, service: PredictionService) -> None:
     def described() -> dict[str, Any]:
         """Return the OpenAPI description with examples of what is served now."""
         served = {name: model.backend.served() for name, model in service.models.items()}
-        return with_examples(describe(), {name: now for name, now in served.items() if now}, service.default.name)
+        whole = with_errors(describe(), PROTOCOL_TAGS)
+        return with_examples(whole, {name: now for name, now in served.items() if now}, service.default.name)
 
     # FastAPI's own way of changing the description, which it makes at the first request and keeps.
     app.openapi = described  # type: ignore[method-assign]

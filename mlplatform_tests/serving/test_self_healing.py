@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mlplatform.config import load_experiment
+from mlplatform.features.feast import apply_dataset
 from mlplatform.registry.pairs import KeptPairs, PairInfo, PairIntegrityError, PairStore
 from mlplatform.settings import ServerLimits, Settings, sqlite_file
 from mlplatform_tests.alerts.receivers import hook
@@ -172,6 +174,37 @@ def test_a_rollback_needs_nothing_loaded(settings: Settings) -> None:
 
     asyncio.run(scenario())
     assert loads == [1, 2]
+
+
+@pytest.mark.parametrize("is_database", [False, True])
+def test_features_are_read_while_the_feast_registry_is_away(
+    settings: Settings, platform: Platform, is_database: bool
+) -> None:
+    registry = settings.feast_dir / "registry.db"
+    if is_database:
+        registry = settings.home / "feast.sqlite"
+        settings = replace(settings, feast_registry=f"sqlite:///{registry}")
+        shutil.copytree(platform.settings.features_dir, settings.features_dir)
+        apply_dataset(load_experiment("tiny_forecast", settings=settings).dataset, settings)
+    body = {"entities": [1, 2]}
+    with serving(settings) as client:
+        before = client.post("/predict/feast/batch", json=body).json()
+        eventually(settings.served_feast_registry.exists)
+    away = registry.with_suffix(".away")
+    registry.rename(away)
+    with serving(settings, poll_s=0.2) as client:
+        assert client.get("/health/ready").status_code == 200
+        answer = client.post("/predict/feast/batch", json=body)
+        assert answer.status_code == 200, answer.text
+        assert [each["values"] for each in answer.json()["forecasts"]] == [
+            each["values"] for each in before["forecasts"]
+        ]
+        assert not registry.exists()  # who looks for a registry does not make one
+        away.rename(registry)
+        assert client.post("/predict/feast/batch", json=body).status_code == 200
+        registry.rename(away)  # and away again, while it is served
+        assert client.post("/predict/feast/batch", json=body).status_code == 200
+        away.rename(registry)
 
 
 def test_people_are_told_once_that_a_server_cannot_load_its_pair(

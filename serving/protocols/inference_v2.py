@@ -41,6 +41,8 @@ from serving.protocols.tensors import (
 )
 from serving.service import PredictionService, ServedModel
 
+TAG = "Open Inference Protocol v2"
+
 HEADER_LENGTH = "inference-header-content-length"
 # Of the request: that times are numbers, in both directions.
 TIME_UNIT = "timestamp_unit"
@@ -81,7 +83,7 @@ class InferRequest(BaseModel):
 def routes(service: PredictionService) -> APIRouter:
     """Return the protocol's routes."""
     router = APIRouter(
-        tags=["Open Inference Protocol v2"],
+        tags=[TAG],
         route_class=route_writing_errors(lambda _, error: {"error": error.message}),
     )
     _add_health(router, service)

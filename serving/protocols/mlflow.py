@@ -14,6 +14,7 @@ from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.registry import table_of_answers, with_observation
@@ -28,6 +29,7 @@ from serving.service import PredictionService
 if TYPE_CHECKING:
     import pandas as pd
 
+TAG = "MLflow scoring"
 CSV = "text/csv"
 SPLIT, RECORDS, INSTANCES, INPUTS = "dataframe_split", "dataframe_records", "instances", "inputs"
 FORMS = (SPLIT, RECORDS, INSTANCES, INPUTS)
@@ -44,7 +46,7 @@ class Asked(NamedTuple):
 
 def routes(service: PredictionService) -> APIRouter:
     """Return the protocol's routes."""
-    router = APIRouter(tags=["MLflow scoring"], route_class=route_writing_errors(_error))
+    router = APIRouter(tags=[TAG], route_class=route_writing_errors(_error))
     body = {"content": {JSON: {"schema": {"type": "object"}}, CSV: {"schema": {"type": "string"}}}, "required": True}
 
     async def answer(request: Request, name: str | None) -> Response:
@@ -66,17 +68,17 @@ def routes(service: PredictionService) -> APIRouter:
         """Do so by a model of that name."""
         return await answer(request, name)
 
-    @router.get("/ping")
-    @router.get("/health")
+    @router.get("/ping", response_class=PlainTextResponse)
+    @router.get("/health", response_class=PlainTextResponse)
     async def ping() -> Response:
         """Say whether a pair is loaded: 200, else 404."""
         is_loaded = service.default.backend.served() is not None
-        return Response("\n", 200 if is_loaded else 404, media_type=JSON)
+        return PlainTextResponse("\n", 200 if is_loaded else 404)
 
-    @router.get("/version")
+    @router.get("/version", response_class=PlainTextResponse)
     async def version() -> Response:
         """Return the version of MLflow."""
-        return Response(installed_version("mlflow"), media_type=JSON)
+        return PlainTextResponse(installed_version("mlflow"))
 
     return router
 

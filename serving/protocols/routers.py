@@ -12,6 +12,9 @@ from serving.backend import Served
 from serving.protocols import feedback, inference_v2, mlflow, push, timeseries
 from serving.service import PredictionService
 
+# Of the routes whose errors have the form of a protocol.
+PROTOCOL_TAGS = frozenset({inference_v2.TAG, timeseries.TAG, mlflow.TAG})
+
 
 def protocol_routers(service: PredictionService, settings: Settings) -> list[APIRouter]:
     """Return a router per protocol."""

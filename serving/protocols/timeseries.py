@@ -32,6 +32,8 @@ from serving.rows import utc_moment
 from serving.schemas import MAX_ENTITIES, StrictRequest
 from serving.service import PredictionService
 
+TAG = "KServe time series"
+
 UNIVARIATE, MULTIVARIATE = "univariate_time_series", "multivariate_time_series"
 # The protocol's words for steps of one unit; months, quarters and years are told by their first day or their last.
 UNITS = {
@@ -84,7 +86,7 @@ class ForecastRequest(Extensible):
 
 def routes(service: PredictionService) -> APIRouter:
     """Return the protocol's routes."""
-    router = APIRouter(tags=["KServe time series"], route_class=route_writing_errors(_error))
+    router = APIRouter(tags=[TAG], route_class=route_writing_errors(_error))
 
     @router.get("/v1/timeseries/models")
     async def models() -> Response:

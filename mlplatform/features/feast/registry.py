@@ -10,16 +10,18 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlplatform.features.errors import FeatureStoreError, StoreUnavailableError
 from mlplatform.features.feast.secret import Secret
 from mlplatform.locks import FileLock
-from mlplatform.settings import Settings
+from mlplatform.settings import Settings, sqlite_file
 
 # How long a process goes on with what it read from a database. A file is looked at every time: that costs microseconds.
 DATABASE_TTL_S = 60
 LOCK_WAIT_S = 600
+CONNECT_S = 3
 LOCK_NAME = "mlplatform_feast_registry"
 LOCK_KEY = 7_304_118_252_901_133_221
 
@@ -43,17 +45,28 @@ _LOCKS = {
 def registry_config(settings: Settings) -> dict[str, Any]:
     """Return the section `registry` of Feast's configuration."""
     if settings.feast_registry is None:
-        return {
-            "path": str(settings.feast_dir / "registry.db"),
-            "registry_store_type": "mlplatform.features.feast.registry_store.AtomicFileRegistryStore",
-        }
+        return file_registry(settings.feast_dir / "registry.db")
     return {
         "registry_type": "sql",
         "path": Secret(settings.feast_registry),
         "cache_ttl_seconds": DATABASE_TTL_S,
         # A pooled connection that a restarted server has dropped is replaced instead of failing a request.
-        "sqlalchemy_config_kwargs": {"echo": False, "pool_pre_ping": True},
+        "sqlalchemy_config_kwargs": {"echo": False, "pool_pre_ping": True, **_patience(settings.feast_registry)},
     }
+
+
+def file_registry(path: Path) -> dict[str, Any]:
+    """Return the section `registry` of Feast's configuration for a registry in a file."""
+    return {
+        "path": str(path),
+        "registry_store_type": "mlplatform.features.feast.registry_store.AtomicFileRegistryStore",
+    }
+
+
+def _patience(address: str) -> dict[str, Any]:
+    """Return how long a server may take to answer a new connection: without it, minutes where packets are dropped."""
+    scheme = address.partition(":")[0].partition("+")[0]
+    return {"connect_args": {"connect_timeout": CONNECT_S}} if scheme in _LOCKS else {}
 
 
 def registry_version(settings: Settings) -> tuple[int, ...]:
@@ -65,6 +78,23 @@ def registry_version(settings: Settings) -> tuple[int, ...]:
     except FileNotFoundError:
         return ()
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def require_registry(settings: Settings) -> None:
+    """Refuse to go on without a registry that a look at it would make anew.
+
+    Raises:
+        StoreUnavailableError: if the registry is a file, and is not there.
+    """
+    path = settings.feast_dir / "registry.db"
+    if settings.feast_registry is not None:
+        named = sqlite_file(settings.feast_registry)
+        if named is None:
+            return
+        path = named
+    if not path.exists():
+        action = "bring it back, or run apply_dataset"
+        raise StoreUnavailableError(f"the Feast registry ({path})", FileNotFoundError(), 1, 0.0, action)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ The same configuration stands in `feature_repo/feature_store.yaml` for the `feas
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass
@@ -12,14 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import DatasetConfig
 from mlplatform.feast_import import import_feast
-from mlplatform.features.errors import FeatureStoreError
+from mlplatform.features.errors import FeatureStoreError, StoreUnavailableError
 from mlplatform.features.feast.definitions import build_definitions, entity_name, features_view_name, windows_view_name
 from mlplatform.features.feast.online_servers import online_server
-from mlplatform.features.feast.registry import registry_config, registry_errors, registry_lock, registry_version
+from mlplatform.features.feast.registry import (
+    file_registry,
+    registry_config,
+    registry_errors,
+    registry_lock,
+    registry_version,
+    require_registry,
+)
 from mlplatform.settings import Settings
+from mlplatform.storage import atomic_file
 
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
+
+logger = logging.getLogger(__name__)
 
 PROJECT = "mlplatform"
 
@@ -74,20 +85,55 @@ def registered(dataset: DatasetConfig, settings: Settings) -> Registered:
     """Return a dataset's views as they are in the registry now; from a database, as of at most a minute ago.
 
     Building views from the registry takes longer than reading a window, so they are kept until the registry changes.
+    While it is away they are what they were, or what `keep_registry` kept.
 
     Raises:
         FeatureStoreError: if the dataset has not been applied.
+        StoreUnavailableError: if the registry does not answer and nothing is known of it.
     """
     key = (os.getpid(), settings, dataset.name)
     version = registry_version(settings)
     known = _STORES.registered.get(key)
     if known is not None and known[0] == version:
         return known[1]
-    store = open_store(settings)
-    with registry_errors(settings):
-        found = _read_registered(store, dataset)
+    try:
+        if known is not None or settings.served_feast_registry.exists():
+            require_registry(settings)
+        store = open_store(settings)
+        with registry_errors(settings):
+            found = _read_registered(store, dataset)
+    except StoreUnavailableError as error:
+        if known is None and not settings.served_feast_registry.exists():
+            raise
+        logger.warning("dataset %r is read as it was registered before: %s", dataset.name, error)
+        found = known[1] if known is not None else _read_registered(_kept_store(settings), dataset)
     _STORES.registered[key] = (version, found)
     return found
+
+
+def keep_registry(settings: Settings) -> None:
+    """Keep the registry as it is now, so that this machine can read features while it is away.
+
+    Raises:
+        StoreUnavailableError: if the registry does not answer.
+    """
+    require_registry(settings)
+    store, kept = open_store(settings), settings.served_feast_registry
+    with registry_errors(settings):
+        store.registry.refresh(store.project)
+        content: bytes = store.registry.proto().SerializeToString(deterministic=True)
+    if kept.exists() and kept.read_bytes() == content:
+        return
+    with atomic_file(kept) as temporary:
+        temporary.write_bytes(content)
+
+
+def _kept_store(settings: Settings) -> FeatureStore:
+    import_feast()
+    from feast import FeatureStore, RepoConfig
+
+    registry = {**file_registry(settings.served_feast_registry), "cache_ttl_seconds": 0}
+    return FeatureStore(config=RepoConfig(**{**repo_config(settings), "registry": registry}))
 
 
 def _read_registered(store: FeatureStore, dataset: DatasetConfig) -> Registered:
