@@ -9,6 +9,7 @@ Scores are means over series: MASE, sMAPE, coverage of 80 % intervals, interval 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 
@@ -33,6 +34,9 @@ def main() -> None:
 
 def _compare(series: SeriesSet) -> None:
     asked = [name for name in os.environ.get("PEERS", PEERS).split(",") if name]
+    if asked and "PEERS_PYTHON" not in os.environ and importlib.util.find_spec("statsforecast") is None:
+        print(f"without {', '.join(asked)}: set PEERS_PYTHON, see the head of this file", file=sys.stderr)
+        asked = []
     # Without a season there is nothing to decompose.
     chosen = [name for name in asked if name != "MSTL" or series.season > 1]
     others = peers.measure(series, tuple(chosen)) if chosen else {}

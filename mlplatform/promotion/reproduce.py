@@ -9,7 +9,7 @@ import logging
 import math
 import platform
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,7 +104,11 @@ def reproduce_pair(store: PairStore, info: PairInfo, log: logging.Logger | None 
     record = read_record(store, info)
     frames, origins = _recorded_frames(store.settings, record)
     candidate = _train_again(record.config, frames, log or logging.getLogger(__name__))
+    registered = store.load(info)
     contract = Contract.for_experiment(candidate.config, candidate.manager)
+    if not registered.contract.limits:
+        # Pairs that were registered before contracts kept limits are built again without them.
+        contract = replace(contract, limits=())
     rebuilt = Forecaster(contract, candidate.manager, candidate.model)
     card = store.card(info)
     return Reproduction(
@@ -112,7 +116,7 @@ def reproduce_pair(store: PairStore, info: PairInfo, log: logging.Logger | None 
         pair_id=info.pair_id,
         comparisons=(
             _compare_example(store, info, rebuilt),
-            _compare_reference(store.load(info), rebuilt, record.config, frames[REFERENCE]),
+            _compare_reference(registered, rebuilt, record.config, frames[REFERENCE]),
             *_compare_artifacts(store, info, rebuilt, record.config.model.family),
             _compare_scores(record, candidate),
         ),

@@ -35,6 +35,7 @@ def windows(seed: int = 0, targets: tuple[int, ...] = (1,), rows: int = 90) -> W
         targets=targets,
         lookback=LOOKBACK,
         horizon=HORIZON,
+        step_seconds=3600,
     )
 
 
