@@ -24,7 +24,7 @@ space := $(empty) $(empty)
 comma := ,
 export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
 
-.PHONY: help setup demo test test-quick lint format ui mlflow serve serve-ray stream bench clean
+.PHONY: help setup demo demo-drift test test-quick lint format ui mlflow serve serve-ray stream bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -69,6 +69,9 @@ setup: $(VENV)/.base ## Install into .venv and prepare the state folder
 
 demo: setup ## Train, promote, serve and query a model, offline
 	@$(BIN)/python -m mlplatform.demo
+
+demo-drift: setup ## A failure that is learnt and a broken sensor that is not, replayed at high speed
+	@$(BIN)/python -m mlplatform.demo_drift
 
 test: $(VENV)/.dev ## Run all tests, on all cores (COVERAGE=1: print what they cover)
 	@$(in_memory)

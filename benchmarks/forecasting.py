@@ -32,7 +32,9 @@ def main() -> None:
 
 
 def _compare(series: SeriesSet) -> None:
-    chosen = [name for name in os.environ.get("PEERS", PEERS).split(",") if name]
+    asked = [name for name in os.environ.get("PEERS", PEERS).split(",") if name]
+    # Without a season there is nothing to decompose.
+    chosen = [name for name in asked if name != "MSTL" or series.season > 1]
     others = peers.measure(series, tuple(chosen)) if chosen else {}
     best = min(others, key=lambda name: others[name]["mase"], default=None)
     for model in os.environ.get("MODELS", MODELS).split(","):

@@ -254,6 +254,11 @@ class Settings:
         return self.home / "serving" / "pairs"
 
     @property
+    def replica_pairs_dir(self) -> Path:
+        """The same for replicas on Ray Serve, which load what they are asked for, in production or not."""
+        return self.home / "serving" / "replicas"
+
+    @property
     def served_feast_registry(self) -> Path:
         """Feast's registry as a server read it last, for a start without it."""
         return self.home / "serving" / "feast" / "registry.db"

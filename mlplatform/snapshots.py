@@ -94,6 +94,10 @@ class Update:
         pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS)
         return path
 
+    def remove_file(self, name: str | Path) -> None:
+        """Leave a file of the snapshot before out, if it is there."""
+        (self.folder / name).unlink(missing_ok=True)
+
     def write_state(self, state: dict[str, Any]) -> None:
         """Note what belongs to this snapshot, as JSON."""
         path = self.folder / STATE_FILE

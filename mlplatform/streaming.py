@@ -1,8 +1,9 @@
 """The consumer program: `python -m mlplatform.streaming <dataset>`.
 
 Takes rows from the dataset's source as they arrive, pushes them to the online store and adds them to the raw table,
-until it is told to stop. Rows are pushed before they are committed, so wherever the process dies, the next one delivers
-the same rows again to both; both know a row by its entity and time, so a repetition leaves no trace.
+until it is told to stop. Entities that the source removes are taken out of the online store. Rows are pushed before
+they are committed, so wherever the process dies, the next one delivers the same rows again to both; both know a row by
+its entity and time, so a repetition leaves no trace.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, wait_exponential
 from tenacity.wait import wait_base
@@ -26,7 +27,10 @@ from mlplatform.features import FeatureStoreError, StoreUnavailableError
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
+
+    Ids = npt.NDArray[Any]
 
 STREAM_INTERVAL_S = 1.0
 OTHER_INTERVAL_S = 60.0
@@ -42,6 +46,7 @@ def consume(
     stop: threading.Event,
     *,
     push: Callable[[pd.DataFrame], object] | None,
+    remove: Callable[[Ids], object] | None = None,
     once: bool = False,
     interval_s: float | None = None,
     backoff: wait_base = BACKOFF,
@@ -52,6 +57,7 @@ def consume(
 
     Parameters:
         push: called with the good rows of a batch before they are committed; `None`: the raw table alone.
+        remove: called after it with the ids of the entities that the batch leaves removed.
         once: return when everything that was there has been ingested.
         interval_s: seconds between two looks at the source; default: 1 for a stream, 60 for another source.
         backoff: pauses after failures in a row.
@@ -85,7 +91,8 @@ def consume(
         # Taken before reading, so that whatever arrives meanwhile makes a difference.
         found = source.fingerprint(dataset, settings)
         if found is None or found != seen:
-            ingest(dataset, settings, on_rows=push and _timed(push), should_stop=stop.is_set)
+            on_rows, on_removed = push and _timed(push), remove and _timed_removal(remove)
+            ingest(dataset, settings, on_rows=on_rows, on_removed=on_removed, should_stop=stop.is_set)
             seen = found
 
     while not stop.is_set():
@@ -115,6 +122,15 @@ def _timed(push: Callable[[pd.DataFrame], object]) -> Callable[[pd.DataFrame], N
     return push_rows
 
 
+def _timed_removal(remove: Callable[[Ids], object]) -> Callable[[Ids], None]:
+    def remove_entities(ids: Ids) -> None:
+        began = time.perf_counter()
+        remove(ids)
+        logger.info("Removed %d entities in %.3f s", len(ids), time.perf_counter() - began)
+
+    return remove_entities
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status: 0 when it was told to stop, 1 if it cannot go on."""
     arguments = _parser().parse_args(argv)
@@ -130,18 +146,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings.from_env()
     try:
         dataset = load_dataset(arguments.dataset, settings)
-        push = None if arguments.raw_only else _pusher(dataset, settings)
-        consume(dataset, settings, stop, push=push, once=arguments.once, interval_s=arguments.interval)
+        push, remove = (None, None) if arguments.raw_only else _online(dataset, settings)
+        consume(dataset, settings, stop, push=push, remove=remove, once=arguments.once, interval_s=arguments.interval)
     except (ConfigError, DataError, FeatureStoreError) as error:
         logger.error("%s", error)
         return 1
     return 0
 
 
-def _pusher(dataset: DatasetConfig, settings: Settings) -> Callable[[pd.DataFrame], object]:
-    from mlplatform.features.online import push_rows
+def _online(
+    dataset: DatasetConfig, settings: Settings
+) -> tuple[Callable[[pd.DataFrame], object], Callable[[Ids], object]]:
+    from mlplatform.features.online import push_rows, remove_online
 
-    return lambda rows: push_rows(dataset, rows, settings)
+    return lambda rows: push_rows(dataset, rows, settings), lambda ids: remove_online(dataset, ids, settings)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,7 +25,10 @@ from mlplatform.data.errors import DataError, SourceUnavailableError
 from mlplatform.data.raw import ingest
 from mlplatform.data.raw_table import read_raw
 from mlplatform.data.sources.kafka import KafkaSource
-from mlplatform.features.errors import StoreUnavailableError
+from mlplatform.features.errors import StoreUnavailableError, UnknownEntityError
+from mlplatform.features.feast import apply_dataset
+from mlplatform.features.online import materialize_online, read_windows
+from mlplatform.features.tables import update_feature_table
 from mlplatform.settings import Settings
 from mlplatform.streaming import BACKOFF, consume, main
 from mlplatform_tests.data.servers import Kafka, free_port, kafka_cluster
@@ -296,6 +299,29 @@ def test_pushed_rows_equal_the_offline_windows(kafka: Kafka, settings: Settings)
     assert pushed.timestamps.tolist() == offline.timestamps.tolist()
     assert pushed.columns["flow"].tobytes() == offline.columns["flow"].tobytes()
     assert pushed.timestamps.max() == end.tz_localize(None)
+
+
+def test_whoever_a_tombstone_names_is_gone_when_the_program_has_read_it(kafka: Kafka, settings: Settings) -> None:
+    dataset = make_dataset(settings, kafka.address)
+    kafka.send(topic_of(dataset), messages(hours=30), partition=0)
+    ingest(dataset, settings)
+    update_feature_table(dataset, settings)
+    apply_dataset(dataset, settings)
+    materialize_online(dataset, settings)
+    kafka.send(topic_of(dataset), [None], partition=0, key=b"7")
+    kafka.send(topic_of(dataset), messages(hours=1, first=30)[:1], partition=0)
+    environ = environment(settings.home.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        assert main(["pump", "--once"]) == 0
+    assert read_windows(dataset, [0], ["flow"], 1, settings).columns["flow"].tolist() == pytest.approx([0.03])
+    with pytest.raises(UnknownEntityError, match="7"):
+        read_windows(dataset, [7], ["flow"], 1, settings)
+    update_feature_table(dataset, settings)
+    assert materialize_online(dataset, settings, "incremental").entities == ENTITIES - 1
+    with pytest.raises(UnknownEntityError, match="7"):
+        read_windows(dataset, [7], ["flow"], 1, settings)
 
 
 def test_a_source_that_cannot_tell_what_is_new_is_refused(

@@ -43,6 +43,7 @@ from serving.local_time import PARAMETER, asked_zone, in_zone
 from serving.metrics import ServingMetrics
 from serving.observation import ObservationMiddleware, ServerState
 from serving.pages import add_pages
+from serving.platform import platform_routes
 from serving.protocols import protocol_routers
 from serving.rate_limit import Buckets, RateLimitMiddleware
 from serving.schemas import (
@@ -123,6 +124,7 @@ def build_app(
     app.include_router(_operation_routes(service, settings, app.state.server, siblings))
     for router in protocol_routers(service, settings):
         app.include_router(router)
+    app.include_router(platform_routes(service, settings))
     add_cockpit(app, cockpit)
     add_pages(app, service)
     _add_entrance(app, predictions, settings, is_request_id_answered, siblings.table if siblings else None)

@@ -123,7 +123,7 @@ class Arms:
             # Rows without ids are told by their numbers in the request.
             return prediction if has_ids else replace(prediction, entity_ids=chosen)
 
-        return await self._answered(ask, units, challenger, request_id)
+        return await self._answered(ask, units, challenger, request_id, len(rows))
 
     async def from_entities(
         self,
@@ -157,14 +157,14 @@ class Arms:
             ahead = [row for row, key in zip(future, of_future, strict=True) if key in wanted]
             return await self._backend.forecast_entities(part, time_point, ahead, which, explains)
 
-        return await self._answered(ask, places, challenger, request_id)
+        return await self._answered(ask, places, challenger, request_id, len(entities) + len(future))
 
     def _sharing(self, challenger: Challenger) -> Served | None:
         """Return what is served while the challenger takes part; `None` while it does not."""
         return None if challenger.served is None else self._backend.served()
 
     async def _answered(
-        self, ask: Ask, keys: Sequence[bytes] | None, challenger: Challenger, request_id: str
+        self, ask: Ask, keys: Sequence[bytes] | None, challenger: Challenger, request_id: str, rows: int
     ) -> Prediction:
         share = challenger.config.share
         chosen = np.array([place_of(self._name, key) < share for key in keys or ()], dtype=bool)
@@ -175,7 +175,7 @@ class Arms:
             return await self._split(ask, chosen, places, challenger)
         prediction = await ask(DEFAULT, None)
         shadow, now = partial(self._challenged, ask, places, challenger), dt.datetime.now(dt.UTC)
-        self._shadow.offer(ShadowQuestion(shadow, int(chosen.sum()), request_id, now))
+        self._shadow.offer(ShadowQuestion(shadow, rows, request_id, now))
         return prediction
 
     async def _split(
@@ -228,9 +228,14 @@ class Arms:
             refuse_missing_numbers(prediction)
             if _FAILURES & set(prediction.fallback_reasons):
                 raise ServingError(500, "challenger_failed", "something stands in for the challenger's answers")
-            return replace(prediction, arm=challenger.config.alias)
+            return replace(prediction, arm=self._arm_of(prediction.pair, challenger))
 
         return await self._breaker.call(tried)
+
+    def _arm_of(self, pair: PairInfo, challenger: Challenger) -> str:
+        """Return the challenger's arm, or production's for a pair that was promoted this very moment."""
+        served = self._backend.served()
+        return PRODUCTION if served and served.pair.pair_id == pair.pair_id else challenger.config.alias
 
     @staticmethod
     def _labelled(prediction: Prediction, choice: Choice) -> Prediction:

@@ -120,9 +120,7 @@ class BundleLoader:
             ServingError: 503 if there is none, with the reason.
             RegistryAwayError: if the registry is not there; it is not made by looking for it.
         """
-        database = sqlite_file(self._settings.mlflow_tracking_uri)
-        if database is not None and not database.exists():
-            raise RegistryAwayError(f"there is no model registry at {database}")
+        self._require_registry()
         try:
             return self._store.resolve(self.experiment, "production")
         except PairNotFoundError as error:
@@ -164,8 +162,9 @@ class BundleLoader:
                 differently here.
         """
         try:
+            self._require_registry()
             bundle = self._bundle(pair, self._store.fetch)
-        except PairUnreadableError:
+        except (PairUnreadableError, RegistryAwayError):
             kept = self.kept()
             if kept is None or kept.pair_id != pair.pair_id:
                 raise
@@ -186,6 +185,7 @@ class BundleLoader:
             PairNotFoundError: if no pair has the alias.
         """
         try:
+            self._require_registry()
             return self._store.resolve(self.experiment, alias)
         except (PairNotFoundError, PairIntegrityError):
             raise
@@ -195,6 +195,11 @@ class BundleLoader:
                 raise
             logger.warning("the registry is away, version %d is taken for %r: %s", kept.version, alias, error)
             return kept
+
+    def _require_registry(self) -> None:
+        database = sqlite_file(self._settings.mlflow_tracking_uri)
+        if database is not None and not database.exists():
+            raise RegistryAwayError(f"there is no model registry at {database}")
 
     def load_aside(self, pair: PairInfo) -> Bundle:
         """Verify and load a pair that is not in production; raises as `load`."""
@@ -349,7 +354,7 @@ class BundleHolder:
         now, before = (config.staleness, rules, config.serving), (loaded.staleness, loaded.rules, loaded.answering)
         if (now, scale) == (before, known):
             return loaded
-        forecaster = replace(loaded.forecaster, interval_scale=scale)
+        forecaster = loaded.forecaster if scale == known else replace(loaded.forecaster, interval_scale=scale)
         return replace(loaded, staleness=config.staleness, rules=rules, answering=config.serving, forecaster=forecaster)
 
 

@@ -34,6 +34,8 @@ async def describe(model: ServedModel) -> ModelAnswer:
         input_rows=contract.input_rows if is_forecast else None,
         horizon=contract.horizon if is_forecast else None,
         step_seconds=contract.step_seconds if is_forecast else None,
+        frequency=contract.calendar.length if is_forecast else None,
+        timezone=contract.calendar.zone.name if is_forecast else None,
         max_age=served.max_age,
         intervals=served.coverage,
         inference=served.inference,

@@ -17,6 +17,7 @@ from mlplatform.config import load_serving
 from mlplatform.settings import Settings
 from serving.local import served_settings
 from serving.ray_build import APPLICATION, options_of
+from serving.ray_proxy import PROXY_ENVIRONMENT
 
 
 def serve_config(settings: Settings) -> dict[str, Any]:
@@ -48,11 +49,14 @@ def ray_service(settings: Settings, image: str, env_from: str, workers: int = 1)
         image: with the platform and its extra `ray`.
         env_from: Secret with the environment of the platform.
         workers: pods besides the head.
+
+    The fields are those of KubeRay 1.5.1 and newer: https://docs.ray.io/en/latest/cluster/kubernetes/references/api.html
     """
     from importlib.metadata import version
 
     def pod(name: str) -> dict[str, Any]:
-        environment = {"envFrom": [{"secretRef": {"name": env_from}}]}
+        own = [{"name": key, "value": value} for key, value in PROXY_ENVIRONMENT.items()]
+        environment = {"env": own, "envFrom": [{"secretRef": {"name": env_from}}]}
         return {"spec": {"containers": [{"name": name, "image": image, **environment}]}}
 
     return {
@@ -63,6 +67,8 @@ def ray_service(settings: Settings, image: str, env_from: str, workers: int = 1)
             "serveConfigV2": yaml.safe_dump(serve_config(settings), sort_keys=False),
             "rayClusterConfig": {
                 "rayVersion": version("ray"),
+                # KubeRay makes the token that every call within the cluster must carry.
+                "authOptions": {"mode": "token"},
                 "headGroupSpec": {"rayStartParams": {}, "template": pod("ray-head")},
                 "workerGroupSpecs": [
                     {"groupName": "workers", "replicas": workers, "rayStartParams": {}, "template": pod("ray-worker")}

@@ -73,7 +73,7 @@ def running(
             try:
                 yield
             finally:
-                asyncio.run(_drain(settings, port))
+                asyncio.run(_end(settings, port))
         finally:
             if ray.is_initialized():
                 serve.shutdown()  # type: ignore[no-untyped-call] # it has no annotations
@@ -84,6 +84,14 @@ def _http_options(settings: Settings, host: str, port: int) -> dict[str, object]
     # Longer than a replica that died takes to be replaced; within that time its requests wait for the next one.
     patience = 3 * settings.limits.deadline_s
     return {"host": host, "port": port, "request_timeout_s": patience}
+
+
+async def _end(settings: Settings, port: int) -> None:
+    from ray import serve
+
+    await _drain(settings, port)
+    # In the loop that the handle was used in, because its end is part of this.
+    await serve.shutdown_async()  # type: ignore[no-untyped-call] # it has no annotations
 
 
 async def _drain(settings: Settings, port: int) -> None:

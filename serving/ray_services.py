@@ -33,6 +33,8 @@ from serving.tracing import traced
 
 # Calls that the model answers in one predict; one with more samples has a thread to itself.
 LARGEST_BATCH = 64
+# Rows that are dealt with in the event loop, where they cost less than it takes to hand them to a thread and back.
+SMALL_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class PreprocessingService(PairService):
         """Return checked raw rows of a request as the model reads them, or what to tell the client."""
         held = await self._bundles.get(ref)
         contract, types = held.bundle.pair.contract, held.bundle.forecaster.preprocessor.columns
-        return await _prepared(held, rules, partial(panel_from_rows, rows, contract, types, rules))
+        return await _prepared(held, rules, partial(panel_from_rows, rows, contract, types, rules), len(rows))
 
     @traced
     async def prepare_panel(
@@ -148,22 +150,27 @@ class PreprocessingService(PairService):
         """Return a panel, with the future that a request brings, as the model reads it, or what to tell the client."""
         held = await self._bundles.get(ref)
         contract, types = held.bundle.pair.contract, held.bundle.forecaster.preprocessor.columns
-        return await _prepared(held, rules, partial(with_future_of_request, panel, future, contract, types, rules))
+        whole = partial(with_future_of_request, panel, future, contract, types, rules)
+        return await _prepared(held, rules, whole, panel.rows)
 
     @traced
     async def postprocess(self, ref: PairRef, answers: Answers) -> Answers:
         """Return the model's answers in original units."""
         bundle, workers, _ = await self._bundles.get(ref)
+        if len(answers.point) <= LARGEST_BATCH:
+            return bundle.forecaster.postprocess_answers(answers)
         return await workers.run(bundle.forecaster.postprocess_answers, answers)
 
 
-async def _prepared(held: Held, rules: RowRules, read: Callable[[], FeaturePanel]) -> Prepared | ServingError:
+async def _prepared(
+    held: Held, rules: RowRules, read: Callable[[], FeaturePanel], rows: int
+) -> Prepared | ServingError:
     def prepare_read() -> Prepared:
         panel = read()
         return Prepared(panel, prepare(held.bundle.forecaster, panel, rules.fallback))
 
     try:
-        return await held.workers.run(prepare_read)
+        return prepare_read() if rows <= SMALL_ROWS else await held.workers.run(prepare_read)
     except ServingError as error:
         return error
 

@@ -110,5 +110,6 @@ class Loaders:
 
     def _named(self, experiment: str) -> BundleLoader:
         if experiment not in self._loaders:
-            self._loaders[experiment] = BundleLoader(replace(self._settings, experiment=experiment))
+            settings = replace(self._settings, experiment=experiment)
+            self._loaders[experiment] = BundleLoader(settings, settings.replica_pairs_dir)
         return self._loaders[experiment]

@@ -339,7 +339,9 @@ class ModelAnswer(BaseModel):
     lookback: int | None = Field(default=None, description="Steps of the past that a forecast looks at.")
     input_rows: int | None = Field(default=None, description="Rows per entity that a request with rows must bring.")
     horizon: int | None = None
-    step_seconds: int | None = None
+    step_seconds: int | None = Field(default=None, description="Length of a step, in the mean where steps differ.")
+    frequency: str | None = Field(default=None, description="What a step is, such as 1 month (first day), or 3600 s.")
+    timezone: str | None = Field(default=None, description="Zone of times that tell none, and of days and months.")
     max_age: str | None = Field(default=None, description="Age beyond which features are stale.")
     intervals: float | None = Field(default=None, description="Coverage of its prediction intervals.")
     inference: str | None = Field(

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 SHARE_OF_TIME = 0.2
 _TOGETHER = 8
-_PLACES, _PLACES_ENTITIES = 64, 4096
+_PLACES, _PLACES_ROWS = 64, 50_000
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class ShadowQuestion:
 
     Attributes:
         ask: asks the challenger.
-        entities: how many are asked about.
+        rows: how many the request holds, entities of the feature store included.
         asked_at: when production answered, in UTC.
     """
 
     ask: Callable[[], Awaitable[Prediction]]
-    entities: int
+    rows: int
     request_id: str
     asked_at: dt.datetime
 
@@ -57,17 +57,17 @@ class Shadow:
     ) -> None:
         self._log, self._count, self._is_busy = log, count, is_busy
         self._waiting: deque[ShadowQuestion] = deque()
-        self._entities = 0
+        self._rows = 0
         self._task: asyncio.Task[None] | None = None
 
     def offer(self, question: ShadowQuestion) -> None:
         """Take a question, or drop it; returns at once."""
-        is_full = len(self._waiting) >= _PLACES or self._entities + question.entities > _PLACES_ENTITIES
+        is_full = len(self._waiting) >= _PLACES or self._rows + question.rows > _PLACES_ROWS
         if is_full or self._is_busy():
             self._count("dropped")
             return
         self._waiting.append(question)
-        self._entities += question.entities
+        self._rows += question.rows
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
 
@@ -80,7 +80,7 @@ class Shadow:
     async def _work(self) -> None:
         while self._waiting:
             taken = [self._waiting.popleft() for _ in range(min(_TOGETHER, len(self._waiting)))]
-            self._entities -= sum(question.entities for question in taken)
+            self._rows -= sum(question.rows for question in taken)
             started = time.monotonic()
             await asyncio.gather(*map(self._answer, taken))
             await asyncio.sleep((time.monotonic() - started) * (1 / SHARE_OF_TIME - 1))

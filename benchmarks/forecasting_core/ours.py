@@ -28,7 +28,7 @@ def run(series: SeriesSet, model: str, **changes: Any) -> dict[str, dict[str, fl
         config = load_experiment("bench", settings=settings)
         started = time.perf_counter()
         frame = series.frame
-        cut = frame["event_timestamp"].max() - series.horizon * pd.Timedelta(config.dataset.step)
+        cut = frame["event_timestamp"].max() - series.horizon * pd.Timedelta(config.dataset.nominal_step)
         train = create_data_module(config, frame[frame["event_timestamp"] <= cut].reset_index(drop=True))
         last = frame.assign(is_context=frame["event_timestamp"] <= cut).reset_index(drop=True)
         held_out = answerable("reference", create_data_module(config, last))

@@ -69,10 +69,10 @@ def serving(command: list[str], ready: str, environ: Mapping[str, str] | None = 
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def ours(experiments: str, **environ: str) -> list[str]:
-    """Return the command of our server."""
+def ours(experiments: str, module: str = "serving.local", **environ: str) -> list[str]:
+    """Return the command of our server, the one in one process or that on Ray."""
     settings = [f"{name}={value}" for name, value in environ.items()]
-    return ["env", *settings, sys.executable, "-m", "serving.local", "--experiment", experiments, "--port", "{port}"]
+    return ["env", *settings, sys.executable, "-m", module, "--experiment", experiments, "--port", "{port}"]
 
 
 def bare(experiment: str) -> list[str]:

@@ -56,13 +56,14 @@ def forecast(
 
     Raises:
         ConfigError, PairNotFoundError: if there is no such experiment or pair.
-        FeatureStoreError: if the moment is no time, or there is no feature table.
+        FeatureStoreError: if the moment is no time, there is no feature table, or an id is of another type than its
+            ids.
         DataError: if the rows of the future cannot be used.
     """
     import pandas as pd
 
     from mlplatform.features import parse_time_point
-    from mlplatform.features.tables import entity_ranges
+    from mlplatform.features.tables import present_ranges
     from mlplatform.forecasts import Answering, chunks, forecast_schema, forecast_table, left_out_table, read_scenario
     from mlplatform.registry import scale_of_pair
     from mlplatform.registry.pairs import PairStore
@@ -74,9 +75,9 @@ def forecast(
     scenario = None if future is None else read_scenario(future, config.dataset, pair.contract)
     forecaster = replace(store.load(pair), interval_scale=scale_of_pair(settings, config.name, pair.pair_id))
     answering = Answering(config, forecaster, settings, at, scenario)
-    known = entity_ranges(config.dataset, settings, parse_time_point(at))[ENTITY]
+    known = present_ranges(config.dataset, settings, parse_time_point(at))[ENTITY]
     schema = forecast_schema(has_text_ids=not pd.api.types.is_integer_dtype(known))
-    wanted = known.to_numpy() if entities is None else _typed(entities, known)
+    wanted = known.to_numpy() if entities is None else _typed(entities, known, config.dataset.name)
     tables, left_out = [schema.empty_table()], []
     for ids in chunks(wanted, config.forecasts.chunk_entities):
         answered, without = answering.answer(ids)
@@ -86,14 +87,27 @@ def forecast(
     return _forecast(experiment, pair, at, tables, left_out_table(left_out, schema))
 
 
-def _typed(entities: Sequence[Any], known: pd.Series) -> Any:
-    """Return ids as the table has them; a shell has nothing but text."""
+def _typed(entities: Sequence[Any], known: pd.Series, dataset: str) -> Any:
+    """Return ids as the table has them; a shell has nothing but text.
+
+    Raises:
+        EntityTypeError: if the table's ids are whole numbers, and one of these is not written as such: 007 is not 7.
+    """
     import numpy as np
     import pandas as pd
 
-    if pd.api.types.is_integer_dtype(known) and all(str(entity).lstrip("-").isdecimal() for entity in entities):
-        return np.array([int(entity) for entity in entities], dtype=np.int64)
-    return np.array([str(entity) for entity in entities] + [None], dtype=object)[:-1]
+    from mlplatform.data import parse_entities
+    from mlplatform.features import EntityTypeError
+
+    if not pd.api.types.is_integer_dtype(known):
+        return np.array([str(entity) for entity in entities] + [None], dtype=object)[:-1]
+    ids = parse_entities(pd.Series(list(entities), dtype=object), 0.0, entity_type="integer")
+    strange = np.flatnonzero(ids.inexact | ids.respelt | ids.other)
+    if len(strange):
+        raise EntityTypeError(
+            f"dataset {dataset!r}: entity ids are whole numbers of 64 bits, but got {entities[int(strange[0])]!r}"
+        )
+    return ids.values
 
 
 def _forecast(experiment: str, pair: PairInfo, at: str, tables: list[Any], left_out: Any) -> Forecast:

@@ -1,4 +1,4 @@
-"""`python -m mlplatform.config check`: lists all mistakes of all experiment and dataset files at once."""
+"""`python -m mlplatform.config check`: lists all mistakes of all experiment, dataset and serving files at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status: 0 if there is no mistake, otherwise 1."""
     parser = argparse.ArgumentParser(prog="python -m mlplatform.config", description="Look after the configuration.")
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="list all mistakes of all experiment and dataset files")
+    check = commands.add_parser("check", help="list all mistakes of all experiment, dataset and serving files")
     check.add_argument("--json", action="store_true", help="answer with one JSON object")
     arguments = parser.parse_args(argv)
     listing = check_all()

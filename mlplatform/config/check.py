@@ -1,4 +1,4 @@
-"""All mistakes of all experiment and dataset files in one listing: `python -m mlplatform.config check`."""
+"""All mistakes of experiment, dataset and serving files in one listing: `python -m mlplatform.config check`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mlplatform.config.base import ConfigError
 from mlplatform.config.experiment import ExperimentConfig
-from mlplatform.config.loading import load_all_datasets, load_all_experiments, load_experiment
+from mlplatform.config.loading import load_all_datasets, load_all_experiments, load_all_servings, load_experiment
 from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 from mlplatform.plugins import ALL, failed_modules, outside_modules
 from mlplatform.settings import Settings
@@ -19,17 +19,18 @@ class Listing:
     """What is wrong with the configuration of an installation.
 
     Attributes:
-        experiments, datasets: numbers of files that were looked at.
+        experiments, datasets, servings: numbers of files that were looked at.
         mistakes: file (or for plug-ins what names them) -> what is wrong, one text each.
     """
 
     experiments: int = 0
     datasets: int = 0
+    servings: int = 0
     mistakes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_text(self) -> str:
         """Return the listing for a person."""
-        looked_at = f"{self.experiments} experiments and {self.datasets} datasets"
+        looked_at = f"{self.experiments} experiments, {self.datasets} datasets and {self.servings} ways of serving"
         if not self.mistakes:
             return f"{looked_at}: no mistakes"
         lines = []
@@ -41,7 +42,13 @@ class Listing:
     def to_json(self) -> str:
         """Return the listing for a program."""
         return json.dumps(
-            {"experiments": self.experiments, "datasets": self.datasets, "mistakes": self.mistakes}, indent=1
+            {
+                "experiments": self.experiments,
+                "datasets": self.datasets,
+                "servings": self.servings,
+                "mistakes": self.mistakes,
+            },
+            indent=1,
         )
 
 
@@ -52,6 +59,7 @@ def check_all(settings: Settings | None = None) -> Listing:
     try:
         experiments, broken = load_all_experiments(settings)
         datasets, broken_datasets = load_all_datasets(settings)
+        servings, broken_servings = load_all_servings(settings)
     except ConfigError as error:
         return Listing(mistakes={**mistakes, "configuration folders": error.mistakes})
     found = {name: error.mistakes for name, error in broken.items()}
@@ -60,7 +68,16 @@ def check_all(settings: Settings | None = None) -> Listing:
             found[name] = refused
     mistakes |= {_file("experiment", name, settings): found[name] for name in sorted(found)}
     mistakes |= {_file("dataset", name, settings): error.mistakes for name, error in broken_datasets.items()}
-    return Listing(len(experiments) + len(broken), len(datasets) + len(broken_datasets), mistakes)
+    mistakes |= {_file("serving", name, settings): error.mistakes for name, error in broken_servings.items()}
+    if settings.serving_config not in {*servings, *broken_servings}:
+        known = ", ".join(sorted({*servings, *broken_servings}))
+        mistakes["MLPLATFORM_SERVING_CONFIG"] = (f"unknown serving {settings.serving_config!r}; known: {known}",)
+    return Listing(
+        len(experiments) + len(broken),
+        len(datasets) + len(broken_datasets),
+        len(servings) + len(broken_servings),
+        mistakes,
+    )
 
 
 def _plugin_mistakes() -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -22,6 +22,9 @@ CREDENTIALS_IN_URI = re.compile(
     r"://[^@]*:[^@]*@|[?&][^=&]*(password|passwd|pwd|secret|token|credential)[^=&]*=", re.IGNORECASE
 )
 
+# Names that the platform's own tables have beside the dataset's.
+RESERVED = (ENTITY, TIMESTAMP, "is_context", "until", "was_there")
+
 EntityType = Literal["auto", "string", "integer"]
 
 WORKING_DAYS = "1111100"
@@ -87,6 +90,7 @@ class DatasetConfig(Frozen):
     that an experiment on this dataset can ask for. `partition` is the stretch of time that one file of the raw and the
     feature table holds: what an increment rewrites; by default it follows from the frequency. Rows more than
     `future_tolerance` after the present, or with nothing for `max_gap` between them and most others, go to quarantine.
+    A row whose `removed_column` is true, not 0 or a time that has passed says that its entity has left the source.
     """
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -94,6 +98,7 @@ class DatasetConfig(Frozen):
     source: SourceConfig
     time_column: str | None = None
     entity_column: str | None = None
+    removed_column: str | None = None
     entity_type: EntityType = "auto"
     frequency: str | None = None
     timezone: str = Field(default=UTC, exclude_if=lambda zone: zone == UTC)
@@ -118,6 +123,14 @@ class DatasetConfig(Frozen):
                     raise ValueError(f"{key} is missing; a dataset of kind timeseries needs it")
             if self.window_steps < 1:
                 raise ValueError(f"window_steps must be at least 1 for kind timeseries, but is {self.window_steps}")
+        self._check_calendar()
+        for key in ("future_tolerance", "max_gap"):
+            time_step(getattr(self, key), key)
+        self._check_columns()
+        return self
+
+    def _check_calendar(self) -> None:
+        """Refuse a frequency, a zone or holidays that no calendar has."""
         is_said = self.kind == "timeseries" and self.frequency not in (None, AUTO)
         if is_said:
             _ = self.calendar
@@ -127,16 +140,22 @@ class DatasetConfig(Frozen):
             raise ValueError(
                 f"holidays and weekmask are for frequency C, custom business days, but frequency is {self.frequency!r}"
             )
-        for key in ("future_tolerance", "max_gap"):
-            time_step(getattr(self, key), key)
-        reserved = {name for name in self.columns if name.lower() in (ENTITY, TIMESTAMP)}
+
+    def _check_columns(self) -> None:
+        """Refuse columns of one name, or of names that the platform uses itself."""
+        reserved = {name for name in self.columns if name.lower() in RESERVED}
         if reserved:
-            raise ValueError(f"columns must not use the reserved names {sorted(reserved)}")
+            raise ValueError(f"columns must not use the reserved names {sorted(reserved)}; rename them in the source")
         self._refuse_case_twins()
-        for key in ("time_column", "entity_column"):
+        if self.removed_column is not None and self.entity_column is None:
+            raise ValueError("removed_column needs entity_column, because it says which entities are gone")
+        keys = ("time_column", "entity_column", "removed_column")
+        named = [name for name in (getattr(self, key) for key in keys) if name is not None]
+        if len(set(named)) < len(named):
+            raise ValueError(f"{', '.join(keys)} must be different columns, but are {', '.join(named)}")
+        for key in keys:
             if getattr(self, key) in self.columns:
                 raise ValueError(f"columns must not repeat the {key} {getattr(self, key)!r}")
-        return self
 
     def _refuse_case_twins(self) -> None:
         """Refuse columns that stores which do not look at the case of names, such as DuckDB, take for one."""

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlplatform.calendars import CalendarError, make_calendar
+from mlplatform.config.found import AUTO, read_found
 
 DAY_NS = 86_400 * 10**9
+# Whose lengths an experiment has until the rows of the first ingest tell the frequency; nothing is trained before.
+UNKNOWN = "1h"
 WINDOW_STEPS = 720
 # Steps that a window and the context of a part leave for preprocessing and the known future.
 ROOM = 48
@@ -72,10 +75,12 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
         return values
     try:
         horizon = values.get("horizon")
-        lengths = Lengths.of(str(dataset["frequency"]), horizon if isinstance(horizon, int) else None)
+        lengths = Lengths.of(_frequency(dataset), horizon if isinstance(horizon, int) else None)
     except CalendarError:
         return values
-    filled = _filled(values, {"lookback": lengths.lookback, "horizon": lengths.horizon})
+    found = {"lookback": lengths.lookback, "horizon": lengths.horizon}
+    # In the mean over many series the largest would decide; scaled errors let every one count alike.
+    filled = _filled(values, {**found, "metric": "mase" if dataset.get("entity_column") else "mae"})
     lookback = filled.get("lookback")
     window = max(WINDOW_STEPS, lookback + ROOM if isinstance(lookback, int) else 0)
     filled["dataset"] = {"window_steps": window, **dataset} if window > WINDOW_STEPS else dataset
@@ -90,7 +95,16 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return filled
 
 
-def _filled(values: Mapping[str, Any], found: Mapping[str, int]) -> dict[str, Any]:
+def _frequency(dataset: Mapping[str, Any]) -> str:
+    """Return what the frequency is, or stands in for one that the first ingest is yet to tell."""
+    frequency = str(dataset["frequency"])
+    if frequency != AUTO:
+        return frequency
+    inferred = read_found(str(dataset.get("name")))
+    return UNKNOWN if inferred is None else inferred.frequency
+
+
+def _filled(values: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """Return values with those found in the place of `null`; what is not there at all stays away."""
     return {key: found[key] if value is None and key in found else value for key, value in values.items()}
 

@@ -127,7 +127,7 @@ class ExperimentConfig(Frozen):
         parts = {"dataset", "features", "split", "preprocessing", "targets", "task", "lookback", "horizon"}
         # What is only said about a dataset, and which rows may come in, change no fold of the rows that are there.
         said = {
-            "dataset": {"owners", "tags", "automation", "future_tolerance", "max_gap"},
+            "dataset": {"owners", "tags", "automation", "removed_column", "future_tolerance", "max_gap"},
             "split": {"min_observed_share"},
         }
         values = self.model_dump(mode="json", include=parts, exclude=said)
@@ -201,16 +201,7 @@ def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
     for key in ("lookback", "horizon"):
         if getattr(config, key) < 1:
             yield f"{key} must be at least 1 for task 'forecast', but is {getattr(config, key)}"
-    for target in dict.fromkeys(config.targets):
-        if target not in dataset.columns:
-            continue
-        if dataset.columns[target].type != "float":
-            yield f"targets names {target!r}, which is categorical; a forecast target must be of type float"
-        if target not in config.features.columns:
-            yield (
-                f"targets names {target!r}, which is not among features.columns "
-                f"({', '.join(config.features.columns)}); a forecast reads the history of its targets"
-            )
+    yield from _forecast_target_mistakes(config)
     try:
         context = preprocessing_context(config.preprocessing)
     except ValueError:
@@ -221,6 +212,27 @@ def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
             f"dataset.window_steps {dataset.window_steps} of {dataset.name!r}"
         )
     yield from forecast_split_mistakes(config.split, config.lookback, context, config.horizon)
+
+
+def _forecast_target_mistakes(config: ExperimentConfig) -> Iterator[str]:
+    dataset = config.dataset
+    for target in dict.fromkeys(config.targets):
+        if target not in dataset.columns:
+            continue
+        if dataset.columns[target].type != "float":
+            yield f"targets names {target!r}, which is categorical; a forecast target must be of type float"
+        if target not in config.features.columns:
+            yield (
+                f"targets names {target!r}, which is not among features.columns "
+                f"({', '.join(config.features.columns)}); a forecast reads the history of its targets"
+            )
+    bounds = {f"{target}{end}": target for target in config.targets for end in ("_lower", "_upper")}
+    for target in config.targets:
+        if config.uncertainty.coverage is not None and target in bounds:
+            yield (
+                f"targets names {target!r}, as the interval of target {bounds[target]!r} is called in tables of "
+                "answers; rename the column in the source, or make no intervals (uncertainty.coverage: null)"
+            )
 
 
 def _tabular_mistakes(config: ExperimentConfig) -> Iterator[str]:

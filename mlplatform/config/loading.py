@@ -19,7 +19,7 @@ from mlplatform.settings import PACKAGED_CONF, Settings
 # The packaged options of these groups are examples; those of the others are what experiments are made of.
 EXAMPLES = ("experiment", "dataset")
 
-Loaded = TypeVar("Loaded", ExperimentConfig, DatasetConfig)
+Loaded = TypeVar("Loaded", ExperimentConfig, DatasetConfig, ServingConfig)
 Single = TypeVar("Single", DatasetConfig, ServingConfig, AlertsConfig)
 
 
@@ -87,6 +87,20 @@ def load_all_datasets(settings: Settings | None = None) -> tuple[dict[str, Datas
     settings = settings or Settings.from_env()
     require_folders(settings)
     return _load_all(options("dataset", settings), lambda name: load_dataset(name, settings), "dataset")
+
+
+def load_all_servings(settings: Settings | None = None) -> tuple[dict[str, ServingConfig], dict[str, ConfigError]]:
+    """Load every option of the group `serving`, also those that no server uses.
+
+    Returns:
+        The sound ones by name, and of the others, by file name without suffix, what is wrong with them.
+
+    Raises:
+        ConfigError: as `load_all_experiments` does.
+    """
+    settings = settings or Settings.from_env()
+    require_folders(settings)
+    return _load_all(options("serving", settings), lambda name: load_serving(name, settings), "serving")
 
 
 def _load_all(

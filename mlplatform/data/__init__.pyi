@@ -1,31 +1,43 @@
+from .columns import source_columns
 from .errors import DataError, SourceUnavailableError
 from .local_times import localise
 from .news import source_news
-from .parsing import parse_local_times, parse_times
+from .parsing import parse_entities, parse_local_times, parse_marks, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
+from .removals import SINCE, gone_at, read_removals, write_removals
+from .simulation import FleetOptions, simulate_fleet
 from .validation import REASON, SINGLE_ENTITY, TIMELESS, Basis, Validated, off_grid_reason, validate
 
 __all__ = [
     "FIRST",
     "LAST",
     "REASON",
+    "SINCE",
     "SINGLE_ENTITY",
     "SPANS_FILE",
     "TIMELESS",
     "Basis",
     "DataError",
+    "FleetOptions",
     "SourceUnavailableError",
     "Validated",
     "entity_spans",
+    "gone_at",
     "ingest",
     "localise",
     "off_grid_reason",
     "open_raw",
+    "parse_entities",
     "parse_local_times",
+    "parse_marks",
     "parse_times",
     "read_raw",
+    "read_removals",
     "require_raw",
+    "simulate_fleet",
+    "source_columns",
     "source_news",
     "validate",
+    "write_removals",
 ]

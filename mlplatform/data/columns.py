@@ -7,11 +7,19 @@ from collections.abc import Iterable
 from mlplatform.config import DatasetConfig
 from mlplatform.data.errors import DataError
 
+# What a source calls the column of its marks where the dataset names none: a stream's messages without a value.
+MARK = "__removed__"
+
 
 def source_columns(dataset: DatasetConfig) -> tuple[str, ...]:
-    """Return the names of the columns to read: time and entity, where there are any, then the data columns."""
-    keys = [name for name in (dataset.time_column, dataset.entity_column) if name is not None]
-    return (*keys, *dataset.columns)
+    """Return the names of the columns to read: time, entity and mark, where there are any, then the data columns."""
+    keys = (dataset.time_column, dataset.entity_column, dataset.removed_column)
+    return (*(name for name in keys if name is not None), *dataset.columns)
+
+
+def mark_column(dataset: DatasetConfig) -> str:
+    """Return the name of the column that says which rows stand for the removal of their entity."""
+    return dataset.removed_column or MARK
 
 
 def require_columns(found: Iterable[object], dataset: DatasetConfig, where: str, hint: str = "") -> None:
@@ -33,13 +41,15 @@ def require_columns(found: Iterable[object], dataset: DatasetConfig, where: str,
             what.append(f"the time column {dataset.time_column!r}")
         if dataset.entity_column in missing:
             what.append(f"the entity column {dataset.entity_column!r}")
+        if dataset.removed_column in missing:
+            what.append(f"the removed column {dataset.removed_column!r}")
         data = [repr(name) for name in missing if name in dataset.columns]
         if data:
             what.append(f"the data column{'s' if len(data) > 1 else ''} {', '.join(data)}")
         raise DataError(
             f"dataset {dataset.name!r}: {where} lacks {' and '.join(what)}; "
             f"columns found: {', '.join(names) or 'none'}. "
-            f"Correct the file or the dataset's time_column, entity_column and columns. {hint}".rstrip()
+            f"Correct the file or the dataset's time_column, entity_column, removed_column and columns. {hint}".rstrip()
         )
     twice = sorted({name for name in source_columns(dataset) if names.count(name) > 1})
     if twice:

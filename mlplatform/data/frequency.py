@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 def settle_frequency(dataset: DatasetConfig, source: Source[Any], settings: Settings, *, anew: bool) -> DatasetConfig:
     """Return the dataset with the frequency that its data have, if its own is `auto`.
 
+    One that was found before stays in force until `keep_frequency` says that the rows are stored.
+
     Parameters:
         anew: look again although a frequency was found before.
 
@@ -33,16 +35,25 @@ def settle_frequency(dataset: DatasetConfig, source: Source[Any], settings: Sett
     """
     if dataset.frequency != AUTO:
         return dataset
-    found = None if anew else read_found(dataset.name, settings)
+    before = read_found(dataset.name, settings)
+    found = None if anew else before
     if found is None:
         found = _look(dataset, _first_rows(dataset, source, settings))
-        write_found(dataset.name, found, settings)
+        if before is None:
+            write_found(dataset.name, found, settings)
         name = make_calendar(found.frequency, dataset.timezone).name
         logger.info(
             "Dataset %s: frequency auto is %s (%s), %.1f%% of %d times are on its grid; the YAML may say so",
             *(dataset.name, found.frequency, name, 100 * found.share, found.times),
         )
     return dataset.model_copy(update={"frequency": found.frequency})
+
+
+def keep_frequency(dataset: DatasetConfig, settled: DatasetConfig, settings: Settings) -> None:
+    """Put the frequency of stored rows in the place of what was found before."""
+    found = read_found(dataset.name, settings) if dataset.frequency == AUTO else None
+    if found is not None and settled.frequency is not None and found.frequency != settled.frequency:
+        write_found(dataset.name, found.model_copy(update={"frequency": settled.frequency}), settings)
 
 
 def _first_rows(dataset: DatasetConfig, source: Source[Any], settings: Settings) -> pd.DataFrame:

@@ -26,6 +26,7 @@ class IngestReport:
         gaps: missing grid steps over all entities.
         out_of_order_rows: rows that were not in time order in the source.
         entities: number of entities.
+        removed: those of them that the source has removed.
         start, end: first and last time; `None` without rows.
         sha256: digest of the raw table; equal for equal data, configuration and library versions.
         ranges: per column `min`, `mean`, `max` and `nulls`, or `categories` and `nulls`.
@@ -42,6 +43,7 @@ class IngestReport:
     gaps: int
     out_of_order_rows: int
     entities: int
+    removed: int
     start: dt.datetime | None
     end: dt.datetime | None
     sha256: str
@@ -57,7 +59,7 @@ def describe(
     """Return the report on a table after an ingest that read `rows_read` rows and wrote the periods `written`."""
     if table is None:
         path = raw_link(dataset, settings)
-        return IngestReport(path, None, 0, 0, {}, 0, 0, 0, None, None, "", {}, rows_read, written)
+        return IngestReport(path, None, 0, 0, {}, 0, 0, 0, 0, None, None, "", {}, rows_read, written)
     state = table.state
     rows = sum(period.rows for period in state.periods.values())
     spans = table.spans if rows else pd.DataFrame({ENTITY: [], FIRST: [], LAST: []}, dtype=np.int64)
@@ -70,6 +72,7 @@ def describe(
         gaps=_missing_steps(spans, rows, dataset),
         out_of_order_rows=state.out_of_order_rows,
         entities=len(spans),
+        removed=state.removed,
         start=pd.Timestamp(spans[FIRST].min(), tz="UTC").to_pydatetime() if rows else None,
         end=pd.Timestamp(spans[LAST].max(), tz="UTC").to_pydatetime() if rows else None,
         sha256=table.digest,

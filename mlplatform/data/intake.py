@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,15 @@ import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.data.raw_table import raw_schema
-from mlplatform.data.validation import ROW, Basis, Tally, conflicts, quarantined_rows, validate
+from mlplatform.data.validation import Basis, Tally, Validated, conflicts, quarantined_rows, validate
 from mlplatform.snapshots import split_periods
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMORY_ROWS = 2_000_000
+# What the number of a row in the source is called here; the dataset may have a column of any likelier name.
+NUMBER = "__source_row__"
 
 
 class Intake:
@@ -27,30 +30,37 @@ class Intake:
     Parameters:
         folder: an empty folder for what does not stay in memory.
         basis: what rows stored earlier have settled.
+        gone: entities that are noted as removed.
         newest_wins: whether a row that repeats an entity and time replaces the earlier one instead of being bad.
     """
 
-    def __init__(self, dataset: DatasetConfig, folder: Path, basis: Basis, *, newest_wins: bool) -> None:
+    def __init__(
+        self, dataset: DatasetConfig, folder: Path, basis: Basis, gone: Collection[Any] = (), *, newest_wins: bool
+    ) -> None:
         self.dataset = dataset
         self.basis = basis
         self.newest_wins = newest_wins
         self.tally = Tally()
         self.quarantine: list[pd.DataFrame] = []
+        # By entity whether it is gone, for those that were marked as removed at any time.
+        self.is_gone: dict[Any, bool] = {}
         self._folder = folder
+        self._watched = set(gone)
         self._tables: dict[str, list[pa.Table]] = defaultdict(list)
         self._files: dict[str, list[Path]] = defaultdict(list)
         self._batches: Counter[str] = Counter()
         self._rows_in_memory = 0
 
-    def add(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Take a batch in the source's own columns and return its good rows in canonical form."""
+    def add(self, frame: pd.DataFrame) -> Validated:
+        """Take a batch in the source's own columns and return it validated."""
         batch = validate(frame, self.dataset, self.basis, first_row=self.tally.rows_read, newest_wins=self.newest_wins)
         self.basis = batch.basis
         self.tally.add(batch)
         if len(batch.quarantine):
             self.quarantine.append(batch.quarantine)
+        self._note_removals(batch)
         self._sort_in(batch.rows, batch.numbers)
-        return batch.rows
+        return batch
 
     @property
     def periods(self) -> tuple[str, ...]:
@@ -71,16 +81,23 @@ class Intake:
             # Rows are in the order of their batches, so among equal keys a stable sort keeps the order of arrival.
             rows = rows.sort_values([ENTITY, TIMESTAMP], kind="stable", ignore_index=True)
             rows = self._settle_repeats(rows)
-        return rows.drop(columns=ROW)
+        return rows.drop(columns=NUMBER)
+
+    def _note_removals(self, batch: Validated) -> None:
+        if self._watched and len(batch.rows):
+            self.is_gone |= dict.fromkeys(self._watched.intersection(batch.rows[ENTITY].unique().tolist()), False)
+        removed = batch.removed.tolist()
+        self.is_gone |= dict.fromkeys(removed, True)
+        self._watched.update(removed)
 
     def _settle_repeats(self, rows: pd.DataFrame) -> pd.DataFrame:
         if self.newest_wins:
             return rows.drop_duplicates([ENTITY, TIMESTAMP], keep="last", ignore_index=True)
-        numbers = rows[ROW].to_numpy()
+        numbers = rows[NUMBER].to_numpy()
         faults = conflicts(rows, numbers, self.dataset)
         if not faults.is_bad.any():
             return rows
-        bad = quarantined_rows(rows.drop(columns=ROW), numbers, faults, self.dataset)
+        bad = quarantined_rows(rows.drop(columns=NUMBER), numbers, faults, self.dataset)
         self.quarantine.append(bad)
         self.tally.quarantined += len(bad)
         self.tally.reasons.update(faults.counts())
@@ -91,8 +108,8 @@ class Intake:
 
         if rows.empty:
             return
-        schema = raw_schema(self.dataset, self.basis).append(pa.field(ROW, pa.int64()))
-        table = pa.Table.from_pandas(rows.assign(**{ROW: numbers}), schema=schema, preserve_index=False)
+        schema = raw_schema(self.dataset, self.basis).append(pa.field(NUMBER, pa.int64()))
+        table = pa.Table.from_pandas(rows.assign(**{NUMBER: numbers}), schema=schema, preserve_index=False)
         times = rows[TIMESTAMP].to_numpy(dtype="datetime64[ns]")
         for period, positions in split_periods(times, self.dataset.period):
             self._tables[period].append(table.take(pa.array(positions)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import functools
+import json
 import math
 import numbers
 import re
@@ -27,9 +28,14 @@ Objects = npt.NDArray[np.object_]
 Times = npt.NDArray[np.datetime64]
 
 LONGEST_INT64 = 20
+WORDS = {
+    **dict.fromkeys(("", "0", "false", "f", "no", "n", "off", "infinity"), False),
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+}
 INT64 = range(-(2**63), 2**63)
 # The one way to write a whole number that the number itself keeps.
 WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]*")
+STRUCTURES = (dict, list, tuple, np.ndarray)
 REMEMBERED_CELLS = 100_000
 
 
@@ -45,7 +51,7 @@ def parse_numbers(values: pd.Series) -> tuple[Float64, Bool]:
             return parsed, present & np.isnan(parsed)
         # Beside numbers there may be things that pandas would count as numbers, such as dates.
         readable = np.fromiter(
-            (isinstance(cell, (str, numbers.Number)) for cell in cells), dtype=bool, count=len(cells)
+            (isinstance(cell, (str, numbers.Real, decimal.Decimal)) for cell in cells), dtype=bool, count=len(cells)
         )
         parsed[~readable] = np.nan
         return parsed, present & np.isnan(parsed)
@@ -127,14 +133,28 @@ def parse_times(values: pd.Series) -> tuple[Times, Bool]:
 def parse_categories(values: pd.Series) -> tuple[Objects, Bool]:
     """Return text, `None` where missing, and the mask of cells whose text is not known exactly.
 
-    Text stays as it is; whole numbers are written to the last digit and without a decimal point. Not known exactly are
-    floats so large that several whole numbers are rounded to one, binary data, whose encoding nobody has told, and text
-    with a NUL character, because pandas does not see what follows it.
+    Text stays as it is; whole numbers are written to the last digit and without a decimal point, lists and objects as
+    JSON with sorted names and no spaces, whatever source they are from. Not known exactly are floats so large that
+    several whole numbers are rounded to one, binary data, whose encoding nobody has told, text with a NUL character,
+    because pandas does not see what follows it, sets, which have no order, and what JSON has no words for.
     """
     present = values.notna().to_numpy()
     texts = np.full(len(values), None, dtype=object)
     texts[present] = _by_cell(values, present, _exact_text)
     return texts, present & pd.isna(texts)
+
+
+def parse_marks(values: pd.Series, now: dt.datetime) -> tuple[Bool, Bool]:
+    """Return where a cell says yes, and the mask of cells that say neither yes nor no.
+
+    Yes are true and its usual words, numbers other than 0, and times up to `now`; no are false and its words, 0,
+    missing cells, later times and `infinity`, which is how some write that a row has no end.
+    """
+    present = values.notna().to_numpy()
+    answers = np.full(len(values), False, dtype=object)
+    answers[present] = _by_cell(values, present, functools.partial(_mark, now=now))
+    unclear = np.fromiter((answer is None for answer in answers), dtype=bool, count=len(answers))
+    return np.where(unclear, False, answers).astype(bool), unclear
 
 
 @dataclass(frozen=True)
@@ -212,10 +232,58 @@ def _exact_text(cell: Any) -> str | None:
         if largest_exact <= abs(float(cell)) < math.inf:
             return None
         return str(int(cell)) if float(cell).is_integer() else str(cell)
-    if isinstance(cell, (bytes, bytearray, memoryview)):
+    if isinstance(cell, (bytes, bytearray, memoryview, set, frozenset)):
         return None
-    text = str(cell)
-    return None if "\0" in text else text
+    text = _json(cell) if isinstance(cell, STRUCTURES) else str(cell)
+    return None if text is None or "\0" in text or "\\u0000" in text else text
+
+
+def _json(cell: Any) -> str | None:
+    """Return the one JSON text of a list or an object; `None` if a part of it is not known exactly."""
+    try:
+        return json.dumps(_plain(cell), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        return None
+
+
+def _plain(part: Any) -> Any:
+    """Return a part of a list or object as JSON has it.
+
+    Raises:
+        TypeError: if JSON has no words for it, or it is not known exactly.
+    """
+    if isinstance(part, dict):
+        if not all(isinstance(name, str) for name in part):
+            raise TypeError(f"names that are no text: {list(part)}")
+        return {name: _plain(value) for name, value in part.items()}
+    if isinstance(part, STRUCTURES):
+        return [_plain(value) for value in part]
+    if part is None or isinstance(part, (bool, int)):
+        return part
+    if isinstance(part, (np.bool_, np.integer)):
+        return part.item()
+    text = _exact_text(part)
+    if text is None:
+        raise TypeError(f"not known exactly: {part!r}")
+    return float(part) if isinstance(part, (float, np.floating)) else text
+
+
+def _mark(cell: Any, now: dt.datetime) -> bool | None:
+    if isinstance(cell, str):
+        word = cell.strip().lower()
+        if word in WORDS:
+            return WORDS[word]
+        try:
+            cell = dt.datetime.fromisoformat(cell.strip())
+        except ValueError:
+            return None
+    if isinstance(cell, dt.datetime):
+        return (cell if cell.tzinfo else cell.replace(tzinfo=dt.UTC)) <= now
+    if isinstance(cell, dt.date):
+        return cell <= now.date()
+    if isinstance(cell, (bytes, bytearray)):
+        return any(cell)  # a database's bits
+    return bool(cell != 0) if isinstance(cell, (numbers.Number, np.bool_)) else None
 
 
 def _exact_id(cell: Any) -> int | str | None:

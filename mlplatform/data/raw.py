@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.data.errors import DataError
-from mlplatform.data.frequency import settle_frequency
+from mlplatform.data.frequency import keep_frequency, settle_frequency
 from mlplatform.data.ingest_report import IngestReport, describe
 from mlplatform.data.intake import Intake
 from mlplatform.data.news import note_fingerprint, take_fingerprint
@@ -38,6 +39,7 @@ from mlplatform.data.raw_table import (
     raw_shape,
     settled_ids,
 )
+from mlplatform.data.removals import gone_at, noted, read_removals, write_removals
 from mlplatform.data.sources import IncrementalSource, Source, file_sha256, open_source
 from mlplatform.data.validation import REASON, RESPELT, ROW, Basis
 from mlplatform.settings import Settings
@@ -45,6 +47,8 @@ from mlplatform.snapshots import Update, table_lock, update_table
 
 # So many new rows are committed at a time; what a killed process has to read again is less than that.
 COMMIT_ROWS = 1_000_000
+
+Ids = npt.NDArray[Any]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,7 @@ def ingest(
     *,
     full: bool = False,
     on_rows: Callable[[pd.DataFrame], None] | None = None,
+    on_removed: Callable[[Ids], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> IngestReport:
     """Read what a source has, validate it and store it.
@@ -66,6 +71,7 @@ def ingest(
         full: read an incremental source from its beginning and replace the table.
         on_rows: called with the good rows of every batch before they are committed, so that after a crash it sees them
             again; what it raises ends the ingest.
+        on_removed: called after it with the ids of the entities that are gone by the batch's last word on them.
         should_stop: asked after every batch of an incremental source; if true, what was read is committed and the
             ingest ends.
 
@@ -75,18 +81,20 @@ def ingest(
             configuration than an increment can be added to.
     """
     source = open_source(dataset)
-    dataset = settle_frequency(dataset, source, settings, anew=full)
+    is_new = open_raw(dataset, settings) is None
+    asked, dataset = dataset, settle_frequency(dataset, source, settings, anew=full or is_new)
     link = raw_link(dataset, settings)
     with table_lock(link), _own_folder(link.parent / f"{link.name}.intake") as folder:
-        writer = _Writer(dataset, settings, folder)
+        writer = _Writer(dataset, settings, folder, on_rows or _ignore, on_removed or _ignore)
         # Taken before reading, so that whatever arrives meanwhile is news.
         fingerprint = take_fingerprint(source, dataset, settings)
         if isinstance(source, IncrementalSource) and source.is_incremental(dataset, settings):
-            writer.add_new(source, full, on_rows or _ignore, should_stop or _never)
+            writer.add_new(source, full, should_stop or _never)
         else:
-            writer.replace_all(source, on_rows or _ignore)
+            writer.replace_all(source)
         if not (should_stop or _never)():
             note_fingerprint(fingerprint, dataset, settings)
+        keep_frequency(asked, dataset, settings)
         report = writer.report()
     logger.info("Dataset %s: %d rows stored, %d quarantined", dataset.name, report.rows, report.quarantined)
     return report
@@ -95,42 +103,51 @@ def ingest(
 class _Writer:
     """One ingest into the raw table of a dataset. The caller holds the table's lock."""
 
-    def __init__(self, dataset: DatasetConfig, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self,
+        dataset: DatasetConfig,
+        settings: Settings,
+        folder: Path,
+        on_rows: Callable[[pd.DataFrame], None],
+        on_removed: Callable[[Ids], None],
+    ) -> None:
         self.dataset = dataset
         self.settings = settings
         self.folder = folder
+        self.on_rows = on_rows
+        self.on_removed = on_removed
         self.rows_read = 0
         self.written: set[str] = set()
 
-    def replace_all(self, source: Source[Any], on_rows: Callable[[pd.DataFrame], None]) -> None:
+    def replace_all(self, source: Source[Any]) -> None:
         """Read a source whole and put its rows in the place of the stored ones."""
         basis = self._first_basis()
-        intake = self._read_whole(source, basis, on_rows)
+        intake = self._read_whole(source, basis)
         is_open = basis.text_ids is None and self.dataset.entity_type == "auto"
         if is_open and f"{self.dataset.entity_column}: {RESPELT}" in intake.tally.reasons:
             # A later batch has ids such as 007, which the first one, with none of them, took for numbers.
-            intake = self._read_whole(source, Basis(text_ids=True), on_rows)
+            intake = self._read_whole(source, Basis(text_ids=True))
         self._commit(intake, None, None, lambda: intake.tally.refuse_bad_source(self.dataset))
 
-    def _read_whole(self, source: Source[Any], basis: Basis, on_rows: Callable[[pd.DataFrame], None]) -> Intake:
-        intake = Intake(self.dataset, self.folder, basis, newest_wins=False)
+    def _read_whole(self, source: Source[Any], basis: Basis) -> Intake:
+        intake = Intake(self.dataset, self.folder, basis, self._gone(basis), newest_wins=False)
         for frame in source.read_batches(self.dataset, self.settings):
-            on_rows(intake.add(frame))
+            self._take(intake, frame)
         return intake
 
-    def add_new(
-        self,
-        source: IncrementalSource[Any],
-        full: bool,
-        on_rows: Callable[[pd.DataFrame], None],
-        should_stop: Callable[[], bool],
-    ) -> None:
+    def _take(self, intake: Intake, frame: pd.DataFrame) -> None:
+        batch = intake.add(frame)
+        self.on_rows(batch.rows)
+        if len(batch.removed):
+            self.on_removed(batch.removed)
+
+    def add_new(self, source: IncrementalSource[Any], full: bool, should_stop: Callable[[], bool]) -> None:
         """Merge what is new since the stored position; `full`: everything, in the place of what is stored."""
         base = None if full else self._base()
         position = base.state.position if base else None
         intake = self._intake(base)
         for batch in source.read_since(self.dataset, self.settings, position):
-            on_rows(intake.add(batch.frame))
+            self._take(intake, batch.frame)
             position = batch.position
             is_due = source.is_stream or intake.tally.rows_read >= COMMIT_ROWS or should_stop()
             if is_due and not full:
@@ -179,10 +196,20 @@ class _Writer:
         return base
 
     def _intake(self, base: RawTable | None) -> Intake:
-        return Intake(self.dataset, self.folder, base.state.basis if base else self._first_basis(), newest_wins=True)
+        basis = base.state.basis if base else self._first_basis()
+        return Intake(self.dataset, self.folder, basis, self._gone(basis), newest_wins=True)
 
     def _first_basis(self) -> Basis:
         return Basis(text_ids=settled_ids(self.dataset, self.settings))
+
+    def _removals(self, basis: Basis) -> pd.DataFrame | None:
+        """Return the stored removals, if their ids are of the same kind as those of a basis, else `None`."""
+        table = open_raw(self.dataset, self.settings)
+        return table.removals if table and table.state.basis.text_ids in (basis.text_ids, None) else None
+
+    def _gone(self, basis: Basis) -> list[Any]:
+        removals = self._removals(basis)
+        return [] if removals is None else gone_at(removals)[ENTITY].tolist()
 
     def _commit(
         self,
@@ -229,6 +256,7 @@ class _Writer:
         ingests = (before.ingests if before else 0) + 1
         if spans:
             update.write_file(SPANS_FILE, pa.Table.from_pandas(merge_spans(spans), preserve_index=False))
+        removed = self._write_removals(update, intake, spans)
         if intake.quarantine:
             table = _quarantine_table(pd.concat(intake.quarantine, ignore_index=True))
             update.write_file(f"{QUARANTINE_FOLDER}/{ingests:08d}.parquet", table)
@@ -242,8 +270,22 @@ class _Writer:
             out_of_order_rows=tally.out_of_order_rows + (before.out_of_order_rows if before else 0),
             reasons=dict(tally.reasons + Counter(before.reasons if before else {})),
             periods=periods,
+            removed=removed,
         )
         update.write_state(state.model_dump(mode="json"))
+
+    def _write_removals(self, update: Update, intake: Intake, spans: list[pd.DataFrame]) -> int:
+        """Note who left and who came back, and return how many are gone. Who never had a row is nobody to miss."""
+        removals = self._removals(intake.basis)
+        if removals is None:
+            removals = read_removals(Path())
+        if not intake.is_gone and removals.empty:
+            return 0
+        known = set(pd.concat(spans)[ENTITY].tolist()) if spans else set()
+        is_gone = {entity: gone for entity, gone in intake.is_gone.items() if entity in known}
+        removals = noted(removals, is_gone, pd.Timestamp.now(tz="UTC").floor("us"))
+        write_removals(update, removals, text_ids=bool(intake.basis.text_ids))
+        return len(gone_at(removals))
 
 
 @contextlib.contextmanager
@@ -257,8 +299,8 @@ def _own_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ignore(_rows: pd.DataFrame) -> None:
-    """Do nothing with the rows of a batch."""
+def _ignore(_batch: object) -> None:
+    """Do nothing with what a batch brings."""
 
 
 def _never() -> bool:

@@ -6,6 +6,7 @@ time of every entity, the quarantine with one file per ingest that found bad row
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig, Frozen
 from mlplatform.data.errors import DataError
+from mlplatform.data.removals import read_removals
 from mlplatform.data.sources import source_identity
 from mlplatform.data.validation import Basis
 from mlplatform.settings import Settings
@@ -63,6 +65,7 @@ class RawState(Frozen):
         shape: what the table was made from and how; an increment must agree with it.
         basis: what the first rows settled for all later ones.
         position: where an incremental source goes on; `None` for others.
+        removed: entities that the source has removed; their rows stay.
         ingests: number of ingests that changed the table since it was last read whole.
         rows_read, quarantined, out_of_order_rows, reasons: totals over these ingests.
     """
@@ -77,6 +80,7 @@ class RawState(Frozen):
     out_of_order_rows: int
     reasons: dict[str, int]
     periods: dict[str, PeriodState]
+    removed: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,11 @@ class RawTable:
     def spans(self) -> pd.DataFrame:
         """First and last time of every entity: `entity_id`, `first`, `last` (int64, ns since 1970 UTC), by entity."""
         return pd.read_parquet(self.snapshot.folder / SPANS_FILE)
+
+    @functools.cached_property
+    def removals(self) -> pd.DataFrame:
+        """Entities that the source has removed; see `removals.read_removals`."""
+        return read_removals(self.snapshot.folder)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -166,8 +175,12 @@ def raw_shape(dataset: DatasetConfig) -> dict[str, Any]:
     }
     # What came later stands there only if it says something, so that tables of before agree.
     shape |= dataset.model_dump(mode="json", include={"timezone", "weekmask", "holidays"})
-    # Tables stored before there was the setting were made as `auto` makes them.
-    return shape if dataset.entity_type == "auto" else {**shape, "entity_type": dataset.entity_type}
+    # Tables stored before there were the settings were made as their defaults make them.
+    if dataset.entity_type != "auto":
+        shape["entity_type"] = dataset.entity_type
+    if dataset.removed_column is not None:
+        shape["removed_column"] = dataset.removed_column
+    return shape
 
 
 def settled_ids(dataset: DatasetConfig, settings: Settings) -> bool | None:

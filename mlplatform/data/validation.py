@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,24 @@ import pandas as pd
 
 from mlplatform.calendars import zone_of
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data.columns import require_columns
+from mlplatform.data.columns import mark_column, require_columns
 from mlplatform.data.errors import DataError
 from mlplatform.data.faults import Faults
 from mlplatform.data.local_times import Seen
-from mlplatform.data.parsing import parse_categories, parse_entities, parse_local_times, parse_numbers
+from mlplatform.data.parsing import parse_categories, parse_entities, parse_local_times, parse_marks, parse_numbers
 from mlplatform.data.plausible_times import judge_times
 from mlplatform.data.schema import check_values
 from mlplatform.data.timegrid import count_out_of_order, find_duplicates, grid_phase, off_grid
+
+Mask = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
 
 ROW = "row"
 REASON = "reason"
 SINGLE_ENTITY = 1
 TIMELESS = np.datetime64("2000-01-01T00:00", "ns")
 EXAMPLES = 3
-NOT_EXACT = "not known exactly: a number rounded on the way here, binary data, or text with a NUL character"
+NOT_EXACT = "not known exactly: a number rounded on the way here, binary data, a NUL character, or a list of such"
 # Of fewer rows than this, a share says little: one bad message among the first three must not stop a stream.
 LEAST_JUDGED_ROWS = 100
 RESPELT = "a whole number in other words than the entities are written in"
@@ -68,6 +71,8 @@ class Validated:
         reasons: bad rows per kind of fault; a row can have several.
         out_of_order_rows: good rows that are earlier than a row of the same entity above them.
         examples: the first bad rows, for people.
+        removed: ids of the entities that are gone by the batch's last word on them, each once.
+        marks: good rows that only say that their entity is gone.
     """
 
     rows: pd.DataFrame
@@ -78,6 +83,8 @@ class Validated:
     reasons: dict[str, int]
     out_of_order_rows: int
     examples: tuple[str, ...]
+    removed: npt.NDArray[Any]
+    marks: int
 
 
 def validate(
@@ -97,6 +104,9 @@ def validate(
     from all others, a time off the frequency grid (time series only), and rows that repeat the entity and time of an
     earlier good row. Rows out of time order are sorted and counted, not bad.
 
+    A row that marks its entity as removed needs no more than the entity and becomes no row; a row of the entity that
+    follows it brings the entity back.
+
     Parameters:
         frame: in the source's own column names and row order; its index is ignored.
         basis: what earlier batches have settled.
@@ -108,26 +118,77 @@ def validate(
     """
     require_columns(frame.columns, dataset, "the source")
     basis = basis or Basis()
+    frame = frame.reset_index(drop=True)
+    marks, unclear = _marks(frame, dataset)
+    if not marks.any():
+        return _validate(frame, np.arange(len(frame)) + first_row, unclear, dataset, basis, newest_wins)
+    places = np.flatnonzero(~marks)
+    batch = _validate(
+        frame.iloc[places].reset_index(drop=True), places + first_row, unclear[places], dataset, basis, newest_wins
+    )
+    return _with_marks(batch, frame[marks], np.flatnonzero(marks) + first_row, dataset)
+
+
+def _marks(frame: pd.DataFrame, dataset: DatasetConfig) -> tuple[Mask, Mask]:
+    """Return which rows mark their entity as removed, and which do not say clearly whether they do."""
+    name = mark_column(dataset)
+    if name not in frame.columns or name in dataset.columns:
+        return np.zeros(len(frame), dtype=bool), np.zeros(len(frame), dtype=bool)
+    return parse_marks(frame[name], dt.datetime.now(dt.UTC))
+
+
+def _validate(
+    frame: pd.DataFrame, places: Int64, unclear: Mask, dataset: DatasetConfig, basis: Basis, newest_wins: bool
+) -> Validated:
+    """Validate rows without marks; see `validate`.
+
+    Parameters:
+        frame: with a RangeIndex.
+        places: of shape (rows,): the 0-based row of the source that each row is.
+        unclear: rows whose mark says neither yes nor no.
+    """
     faults = Faults(len(frame))
-    canonical, basis = _parse(frame.reset_index(drop=True), dataset, faults, basis, first_row)
+    faults.add(f"{dataset.removed_column}: neither yes nor no, nor a time", unclear)
+    canonical, basis = _parse(frame, places, dataset, faults, basis)
     has_keys = dataset.time_column is not None or dataset.entity_column is not None
     if has_keys and not newest_wins:
-        _add_duplicates(canonical, dataset, faults, first_row)
+        _add_duplicates(canonical, places, dataset, faults)
     good = canonical[~faults.is_bad]
-    rows, numbers = _canonical(good, dataset, keep_last=newest_wins)
-    bad = np.flatnonzero(faults.is_bad)[:EXAMPLES]
+    rows, kept = _canonical(good, dataset, keep_last=newest_wins)
     return Validated(
         rows=rows,
-        numbers=numbers + first_row,
-        quarantine=_quarantine(frame, faults, first_row),
+        numbers=places[kept],
+        quarantine=_quarantine(frame, places, faults),
         basis=basis,
         rows_read=len(frame),
         reasons=faults.counts(),
         out_of_order_rows=count_out_of_order(good),
-        examples=tuple(
-            f"row {first_row + row}: {reason}: {frame.iloc[row].to_dict()}"
-            for row, reason in zip(bad, faults.reasons(bad), strict=True)
-        ),
+        examples=_examples(frame, places, faults),
+        removed=rows[ENTITY].to_numpy()[:0],
+        marks=0,
+    )
+
+
+def _with_marks(batch: Validated, marked: pd.DataFrame, places: Int64, dataset: DatasetConfig) -> Validated:
+    """Return a batch together with the rows that mark entities as removed, `marked`, at `places` of the source."""
+    faults = Faults(len(marked))
+    marked = marked.reset_index(drop=True)
+    ids = _entities(marked, places, dataset, faults, batch.basis)
+    last_mark = pd.Series(places[~faults.is_bad], index=ids[~faults.is_bad]).groupby(level=0).max()
+    ours = batch.rows[ENTITY].isin(last_mark.index).to_numpy()
+    last_row = pd.Series(batch.numbers[ours], index=batch.rows[ENTITY][ours].to_numpy()).groupby(level=0).max()
+    is_last = last_mark.to_numpy() > last_row.reindex(last_mark.index, fill_value=-1).to_numpy()
+    reasons = Counter(batch.reasons)
+    reasons.update(faults.counts())
+    quarantine = pd.concat([batch.quarantine, _quarantine(marked, places, faults)], ignore_index=True)
+    return replace(
+        batch,
+        quarantine=quarantine.sort_values(ROW, kind="stable", ignore_index=True),
+        rows_read=batch.rows_read + len(marked),
+        reasons=dict(reasons),
+        examples=(*batch.examples, *_examples(marked, places, faults))[:EXAMPLES],
+        removed=last_mark.index.to_numpy()[is_last],
+        marks=int((~faults.is_bad).sum()),
     )
 
 
@@ -136,6 +197,7 @@ class Tally:
     """Counts over the batches of a source."""
 
     rows_read: int = 0
+    marks: int = 0
     quarantined: int = 0
     out_of_order_rows: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -144,6 +206,7 @@ class Tally:
     def add(self, batch: Validated) -> None:
         """Count a batch in."""
         self.rows_read += batch.rows_read
+        self.marks += batch.marks
         self.out_of_order_rows += batch.out_of_order_rows
         self.quarantined += len(batch.quarantine)
         self.reasons.update(batch.reasons)
@@ -157,7 +220,8 @@ class Tally:
         """
         if not self.rows_read:
             raise DataError(f"dataset {dataset.name!r}: the source has no rows; at least one is needed")
-        if self.quarantined == self.rows_read or self.quarantined > dataset.max_bad_fraction * self.rows_read:
+        has_rows = self.quarantined + self.marks < self.rows_read
+        if not has_rows or self.quarantined > dataset.max_bad_fraction * self.rows_read:
             raise self._too_bad(dataset, self.rows_read)
 
     def refuse_bad_increment(self, dataset: DatasetConfig, stored_rows: int) -> None:
@@ -204,17 +268,17 @@ def quarantined_rows(
     names = {TIMESTAMP: dataset.time_column, ENTITY: dataset.entity_column}
     own = rows.drop(columns=[column for column, name in names.items() if name is None])
     own = own.rename(columns={column: name for column, name in names.items() if name is not None})
-    bad = np.flatnonzero(faults.is_bad)
-    return _quarantine(own, faults, 0).assign(**{ROW: numbers[bad]})
+    return _quarantine(own, numbers, faults)
 
 
 def off_grid_reason(dataset: DatasetConfig) -> str:
     """Return the reason of a row that lies between two steps of the grid."""
-    return f"{dataset.time_column}: off the {dataset.calendar.frequency} grid"
+    frequency = dataset.calendar.frequency if dataset.kind == "timeseries" else dataset.frequency
+    return f"{dataset.time_column}: off the {frequency} grid"
 
 
 def _parse(
-    frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults, basis: Basis, first_row: int
+    frame: pd.DataFrame, places: Int64, dataset: DatasetConfig, faults: Faults, basis: Basis
 ) -> tuple[pd.DataFrame, Basis]:
     """Return the canonical columns of all rows, numbers still as float64, and note the cells that are bad."""
     times, seen = _timestamps(frame, dataset, faults, basis)
@@ -222,7 +286,7 @@ def _parse(
     if dataset.kind == "timeseries":
         phase = grid_phase(times, dataset.calendar) if phase is None else phase
         faults.add(off_grid_reason(dataset), off_grid(times, dataset.calendar, phase))
-    ids = _entities(frame, dataset, faults, basis, first_row)
+    ids = _entities(frame, places, dataset, faults, basis)
     columns: dict[str, npt.NDArray[Any]] = {ENTITY: ids, TIMESTAMP: times}
     is_unparsed = {}
     for name, column in dataset.columns.items():
@@ -239,12 +303,12 @@ def _parse(
 
 
 def _entities(
-    frame: pd.DataFrame, dataset: DatasetConfig, faults: Faults, basis: Basis, first_row: int
+    frame: pd.DataFrame, places: Int64, dataset: DatasetConfig, faults: Faults, basis: Basis
 ) -> npt.NDArray[Any]:
     if dataset.entity_column is None:
         if dataset.kind == "timeseries":
             return np.full(len(frame), SINGLE_ENTITY, dtype=np.int64)
-        return np.arange(first_row, first_row + len(frame), dtype=np.int64)
+        return places
     values = frame[dataset.entity_column]
     ids = parse_entities(values, dataset.max_bad_fraction, basis.text_ids, dataset.entity_type)
     faults.add(f"{dataset.entity_column}: missing", values.isna().to_numpy())
@@ -281,11 +345,11 @@ def _note_implausible(
     return judged.span
 
 
-def _add_duplicates(canonical: pd.DataFrame, dataset: DatasetConfig, faults: Faults, first_row: int) -> None:
+def _add_duplicates(canonical: pd.DataFrame, places: Int64, dataset: DatasetConfig, faults: Faults) -> None:
     """Note duplicates among the rows that are good so far, so that a bad first row does not displace a good copy."""
     found = find_duplicates(canonical[~faults.is_bad], list(dataset.columns))
     faults.add_rows("duplicate row", found.exact)
-    texts = [f"conflicting duplicate of row {first_row + row}" for row in found.conflicts_with]
+    texts = [f"conflicting duplicate of row {places[row]}" for row in found.conflicts_with]
     faults.add_rows("conflicting duplicate", found.conflicting, texts)
 
 
@@ -301,12 +365,17 @@ def _canonical(
     return rows.astype(dict.fromkeys(dataset.float_columns, np.float32)), numbers
 
 
-def _quarantine(frame: pd.DataFrame, faults: Faults, first_row: int) -> pd.DataFrame:
+def _examples(frame: pd.DataFrame, places: Int64, faults: Faults) -> tuple[str, ...]:
+    bad = np.flatnonzero(faults.is_bad)[:EXAMPLES]
+    return tuple(
+        f"row {places[row]}: {reason}: {frame.iloc[row].to_dict()}"
+        for row, reason in zip(bad, faults.reasons(bad), strict=True)
+    )
+
+
+def _quarantine(frame: pd.DataFrame, places: Int64, faults: Faults) -> pd.DataFrame:
     bad = np.flatnonzero(faults.is_bad)
-    columns: dict[str, Any] = {
-        ROW: bad.astype(np.int64) + first_row,
-        REASON: np.array(faults.reasons(bad), dtype=object),
-    }
+    columns: dict[str, Any] = {ROW: places[bad], REASON: np.array(faults.reasons(bad), dtype=object)}
     for name in frame.columns:
         own = f"{name}_original" if name in (ROW, REASON) else str(name)
         columns[own] = _text(frame[name].iloc[bad])
@@ -314,4 +383,5 @@ def _quarantine(frame: pd.DataFrame, faults: Faults, first_row: int) -> pd.DataF
 
 
 def _text(values: pd.Series) -> npt.NDArray[np.object_]:
-    return np.array([None if pd.isna(cell) else str(cell) for cell in values], dtype=object)
+    missing = values.isna()
+    return np.array([None if gone else str(cell) for cell, gone in zip(values, missing, strict=True)], dtype=object)

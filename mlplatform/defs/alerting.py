@@ -24,7 +24,7 @@ from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.time_budget import LookTookTooLongError, within_budget
 from mlplatform.settings import Settings
 
-INTERVAL_S = 60
+INTERVAL_S = 30
 
 
 def alerts_sensor(experiments: Sequence[ExperimentConfig]) -> SensorDefinition:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
 from mlplatform.defs.keys import ATTEMPT_TAG, CAUSES_TAG, DRIFT_DATA_TAG, DRIFT_PAIR_TAG, REQUEST_TAG
-from mlplatform.monitoring.retraining import RunFacts, RunState
+
+if TYPE_CHECKING:
+    # What stands behind it loads pandas.
+    from mlplatform.monitoring.retraining import RunFacts, RunState
 
 # Runs that a decision looks back on.
 NEWEST_RUNS = 30
@@ -73,6 +77,8 @@ def failures_in_a_row(records: Sequence[RunRecord], now: dt.datetime) -> list[Ru
 
 
 def _facts(record: RunRecord, now: dt.datetime) -> RunFacts:
+    from mlplatform.monitoring.retraining import RunFacts
+
     run, ended = record.dagster_run, ended_at(record)
     state = state_of(record, now)
     version, attempt = run.tags.get(DRIFT_PAIR_TAG, ""), run.tags.get(ATTEMPT_TAG, "")

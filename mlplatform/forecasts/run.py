@@ -15,7 +15,7 @@ import pandas as pd
 
 from mlplatform.config import ENTITY, ExperimentConfig
 from mlplatform.features import NOW, TimePoint, parse_time_point
-from mlplatform.features.tables import entity_ranges
+from mlplatform.features.tables import present_ranges
 from mlplatform.forecasts.answering import Answered, Answering, LeftOut, chunks
 from mlplatform.forecasts.copies import copy_table
 from mlplatform.forecasts.database import upsert_table
@@ -117,7 +117,7 @@ class _Run:
     def __init__(self, answering: Answering, pair: PairInfo) -> None:
         self.answering = answering
         self.pair = pair
-        self.ranges = entity_ranges(
+        self.ranges = present_ranges(
             answering.config.dataset, answering.settings, parse_time_point(answering.time_point)
         )
         has_text_ids = not pd.api.types.is_integer_dtype(self.ranges[ENTITY])

@@ -53,6 +53,13 @@ class Prediction:
     correlation: float
 
     @property
+    def width(self) -> float:
+        """How far off 95 of 100 values are while nothing has changed, at most; NaN where nothing can be said."""
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.freedom, 0.975)) * self.error if np.isfinite(self.p) else float("nan")
+
+    @property
     def change(self) -> float:
         """How far the value is from what was expected."""
         return self.value - self.expected

@@ -29,6 +29,7 @@ from mlplatform.monitoring.quality import (
 )
 from mlplatform.monitoring.questions import (
     ALL_FEATURES,
+    LEVEL,
     Finding,
     ask_category,
     ask_correlation,
@@ -52,6 +53,7 @@ from mlplatform.monitoring.report import (
 from mlplatform.monitoring.statistics import (
     category_distances,
     category_shares,
+    level,
     missing_share,
     standardise,
 )
@@ -117,6 +119,44 @@ def build_report(
         for feature in features
     ]
     return replace(report, features=tuple(judged), quality=tuple(quality))
+
+
+@dataclass(frozen=True)
+class Course:
+    """The level of a numeric feature, block after block, without its season and in standard deviations of the training.
+
+    Attributes:
+        times: of shape (blocks,), datetime64[ns] in UTC: when a block ends; `None` for rows of tables.
+        levels, is_training, is_recent: of shape (blocks,).
+        low, high: between which the mean of the recent ones lies in 95 of 100 cases while nothing has changed; NaN
+            where the history is too short to say.
+    """
+
+    column: str
+    times: npt.NDArray[np.datetime64] | None
+    levels: Floats
+    is_training: npt.NDArray[np.bool_]
+    is_recent: npt.NDArray[np.bool_]
+    low: float
+    high: float
+
+
+def feature_courses(config: ExperimentConfig, train: pd.DataFrame, history: pd.DataFrame) -> list[Course]:
+    """Return the courses of the numeric features that a report on the same rows judges."""
+    look = _Look.at(config, train, history)
+    blocks, judge, courses = look.blocks, Judge(look.blocks), []
+    is_recent = np.zeros(blocks.count, dtype=bool)
+    is_recent[blocks.recent] = True
+    times = None
+    if blocks.newest is not None and blocks.days is not None:
+        back = np.arange(blocks.count)[::-1] * pd.Timedelta(days=blocks.days).to_timedelta64()
+        times = np.asarray(blocks.newest.tz_localize(None).to_datetime64() - back, dtype="datetime64[ns]")
+    for name, values in look.numbers.items():
+        levels = level(standardise(values, blocks))
+        found = judge.mean_of_blocks(name, LEVEL, levels, config.drift.min_effect)
+        low, high = found.expected - found.width, found.expected + found.width
+        courses.append(Course(name, times, levels, blocks.is_training, is_recent, low, high))
+    return courses
 
 
 def _recent_start(config: ExperimentConfig, history: pd.DataFrame) -> pd.Timestamp:

@@ -39,6 +39,8 @@ class Evidence:
         change: recent value less the expected one, in the statistic's units.
         floor: the least change that matters.
         is_gradual: whether the change came bit by bit between the training rows and now.
+        expected, width: what the recent value was expected to be, and how far it may be off in 95 of 100 cases while
+            nothing at all goes on; NaN where the history is too short.
     """
 
     column: str
@@ -48,6 +50,8 @@ class Evidence:
     change: float
     floor: float
     is_gradual: bool
+    expected: float = float("nan")
+    width: float = float("nan")
 
     @property
     def matters(self) -> bool:
@@ -119,7 +123,8 @@ class Judge:
             sloped = self._design(training, recent, degree=degree)
             if sloped.last_coefficient(known) < SLOPE_LEVEL:
                 p = max(p, predict(known, now, sloped, one_sided=one_sided).p)
-        return Evidence(column, kind, p, flat.p, change, floor, self._is_gradual(path, training, change))
+        is_gradual = self._is_gradual(path, training, change)
+        return Evidence(column, kind, p, flat.p, change, floor, is_gradual, flat.expected, flat.width)
 
     def _is_gradual(self, path: Floats, training: npt.NDArray[np.int64], change: float) -> bool:
         """Return whether no stretch of a window's length holds most of the change; asked where there is a way to it."""

@@ -13,22 +13,29 @@ from mlplatform.datamodule import TRAIN, read_part
 from mlplatform.features import FeatureStoreError
 from mlplatform.features.retrieval import load_history
 from mlplatform.monitoring.adaptation import update_scale
-from mlplatform.monitoring.drift import build_report
+from mlplatform.monitoring.drift import build_report, feature_courses
 from mlplatform.monitoring.error_drift import judge_errors, reference_error_of
+from mlplatform.monitoring.forecast_errors import summarise_errors
 from mlplatform.monitoring.kept_reports import read_report, write_report
 from mlplatform.monitoring.live_error import read_error_test, write_error_test
+from mlplatform.monitoring.page import report_page
 from mlplatform.monitoring.report import DriftReport
 from mlplatform.registry import IntervalScale, write_scale
 from mlplatform.registry.pairs import PRODUCTION, PairNotFoundError, PairStore
 from mlplatform.settings import Settings
+from mlplatform.storage import atomic_file
+
+# Days of errors that a page shows.
+PAGE_DAYS = pd.Timedelta(days=60)
 
 
 @dataclass(frozen=True)
 class KeptReport:
-    """A report, and the file it is kept in."""
+    """A report, the file it is kept in, and its page."""
 
     report: DriftReport
     path: Path
+    page: Path
 
 
 def adapt_intervals(config: ExperimentConfig, settings: Settings) -> IntervalScale | None:
@@ -64,10 +71,11 @@ def report_on(config: ExperimentConfig, settings: Settings, day: dt.date, clock:
     is_past = now < clock
     before = None if is_past else read_error_test(settings, config.name)
     errors, error_test = judge_errors(config, settings, pair.version, newest, reference_error, before)
+    train = read_part(settings, config.dataset.name, pair.tags["split_version"], TRAIN)
     report = build_report(
         config,
         pair.version,
-        train=read_part(settings, config.dataset.name, pair.tags["split_version"], TRAIN),
+        train=train,
         history=history,
         errors=errors,
         previous=read_report(settings, config.name, until=day),
@@ -76,4 +84,26 @@ def report_on(config: ExperimentConfig, settings: Settings, day: dt.date, clock:
     path = write_report(report, settings)
     if error_test is not None and not is_past:
         write_error_test(error_test, settings, config.name)
-    return KeptReport(report, path)
+    page = _write_page(config, settings, report, path, train, history, pd.Timestamp(now))
+    store.client.log_artifact(pair.run_id, str(page), "monitoring")
+    return KeptReport(report, path, page)
+
+
+def _write_page(
+    config: ExperimentConfig,
+    settings: Settings,
+    report: DriftReport,
+    path: Path,
+    train: pd.DataFrame,
+    history: pd.DataFrame,
+    now: pd.Timestamp,
+) -> Path:
+    """Write the page of a report beside it."""
+    courses = feature_courses(config, train, history)
+    newest = history[TIMESTAMP].max() if config.task == "forecast" else now
+    by_day = summarise_errors(config, settings, ("version", "day"), newest - PAGE_DAYS, newest)
+    page = path.with_name(f"{report.experiment}-{path.stem}.html")
+    with atomic_file(page) as temporary:
+        text = report_page(report, courses, by_day[by_day["version"] == report.pair_version])
+        temporary.write_text(text, encoding="utf-8")
+    return page

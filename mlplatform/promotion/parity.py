@@ -12,6 +12,7 @@ from mlplatform.config import ENTITY, DatasetConfig
 from mlplatform.datamodule import Panel, TabularSamples, WindowSamples
 from mlplatform.features.online import read_rows, read_windows
 from mlplatform.features.retrieval import offline_windows
+from mlplatform.features.tables import current_removals
 from mlplatform.registry import Answers, Contract, Forecaster
 from mlplatform.settings import Settings
 
@@ -50,11 +51,13 @@ def check_parity(
     """
     generator = np.random.default_rng(seed)
     entities = np.asarray(pd.unique(history[ENTITY]))
+    # Those that their source has removed have a history, but nothing is served for them.
+    entities = entities[~np.isin(entities, current_removals(dataset, settings)[ENTITY].to_numpy(entities.dtype))]
     chosen = generator.choice(entities, min(samples, len(entities)), replace=False)
     if forecaster.contract.task != "forecast":
-        differences = _compare_rows(forecaster, dataset, history, chosen, settings)
+        differences = _compare_rows(forecaster, dataset, history, chosen, settings) if len(chosen) else []
         return ParityReport(len(chosen), 0, tuple(differences))
-    differences = _compare_online(forecaster, dataset, chosen, settings)
+    differences = _compare_online(forecaster, dataset, chosen, settings) if len(chosen) else []
     compared, found = _compare_cutoffs(forecaster, history, samples, generator)
     return ParityReport(len(chosen), compared, (*differences, *found))
 

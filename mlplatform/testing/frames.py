@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data import entity_spans
+from mlplatform.data import entity_spans, read_removals
 from mlplatform.data.columns import require_columns
 from mlplatform.data.sources import open_source
 from mlplatform.datamodule import to_utc_ns
@@ -29,16 +30,19 @@ def read_source(dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
     return frame
 
 
-def write_feature_table(raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings) -> TableReport:
+def write_feature_table(
+    raw: pd.DataFrame, dataset: DatasetConfig, settings: Settings, removals: pd.DataFrame | None = None
+) -> TableReport:
     """Write the feature table of a dataset from a raw frame instead of the stored raw table.
 
     Parameters:
         raw: with `entity_id` (whole numbers or text), `event_timestamp` and the dataset's columns.
+        removals: as `data.read_removals` gives them.
 
     Raises:
         FeatureStoreError: if `raw` is empty, lacks a column, or has rows off the grid or twice.
     """
-    return update_from(FrameRows(raw, dataset), dataset, settings)
+    return update_from(FrameRows(raw, dataset, removals), dataset, settings)
 
 
 class FrameRows:
@@ -48,7 +52,7 @@ class FrameRows:
         FeatureStoreError: if the frame is empty or lacks a column.
     """
 
-    def __init__(self, frame: pd.DataFrame, dataset: DatasetConfig) -> None:
+    def __init__(self, frame: pd.DataFrame, dataset: DatasetConfig, removals: pd.DataFrame | None = None) -> None:
         missing = [name for name in (ENTITY, TIMESTAMP, *dataset.columns) if name not in frame.columns]
         if missing:
             raise FeatureStoreError(
@@ -63,6 +67,7 @@ class FrameRows:
         self.digests = {name: uuid.uuid4().hex for name in self._periods}
         self.count = len(rows)
         self.spans = entity_spans(rows)
+        self.removals = read_removals(Path()) if removals is None else removals
 
     def read(self, period: str) -> pd.DataFrame:
         """Return the rows of a period, ordered by entity and time."""

@@ -12,6 +12,7 @@ import pytest
 
 from mlplatform import api
 from mlplatform.config import ConfigError
+from mlplatform.features import EntityTypeError
 from mlplatform.forecasts import make_forecasts, read_forecasts
 from mlplatform.registry.pairs import PairNotFoundError
 from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard
@@ -105,6 +106,12 @@ def test_a_forecast_of_some_entities_and_of_a_past_moment(yard: Yard) -> None:
     assert found.rows["timestamp"].iloc[0] == pd.Timestamp("2024-02-20T13:00:00Z")
     assert found.left_out["entity_id"].tolist() == [99]
     assert found.left_out["reason"].tolist() == ["unknown"]
+
+
+@pytest.mark.parametrize("entity", ["02", "2.0", "two", "+2", "\N{ARABIC-INDIC DIGIT TWO}", str(2**63)])
+def test_an_id_in_other_words_is_not_taken_for_another(yard: Yard, entity: str) -> None:
+    with pytest.raises(EntityTypeError, match="entity ids are whole numbers of 64 bits, but got"):
+        api.forecast(EXPERIMENT, ["2", entity], at="2024-02-20T12:00:00Z", settings=yard.settings)
 
 
 def test_an_exported_pair_answers_without_the_registry(yard: Yard, tmp_path: Path) -> None:

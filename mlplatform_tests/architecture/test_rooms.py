@@ -20,7 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.testing",),
     ("mlplatform.definitions",),
-    ("mlplatform.defs", "mlplatform.demo", "mlplatform.streaming", "mlplatform.cli", "serving"),
+    (
+        "mlplatform.defs",
+        "mlplatform.demo",
+        "mlplatform.demo_drift",
+        "mlplatform.streaming",
+        "mlplatform.cli",
+        "serving",
+    ),
     ("mlplatform.api",),
     ("mlplatform.promotion", "mlplatform.monitoring", "mlplatform.alerts"),
     ("mlplatform.forecasts",),
@@ -196,7 +203,7 @@ def _members(name: str) -> tuple[str, ...]:
     """Return the rooms that a box of the picture stands for."""
     boxes = {
         "ground": (*LAYERS[-2], *LAYERS[-1]),
-        "programs": ("mlplatform.demo", "mlplatform.streaming"),
+        "programs": ("mlplatform.demo", "mlplatform.demo_drift", "mlplatform.streaming"),
         "serving": ("serving",),
     }
     return boxes.get(name, (f"mlplatform.{name}",))

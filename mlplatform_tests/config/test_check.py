@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,15 @@ def test_the_listing_names_every_file_with_all_its_mistakes(conf: Path, settings
     assert json.loads(listing.to_json())["mistakes"].keys() == listing.mistakes.keys()
 
 
+def test_the_listing_covers_the_ways_of_serving(conf: Path, settings: Settings) -> None:
+    write_yaml(conf, "serving/huge", {"deployments": {"ModelService": {"replicas": 0}, "Model": {}}})
+    listing = check_all(replace(settings, serving_config="tiny"))
+    assert listing.servings == 3
+    assert listing.mistakes["MLPLATFORM_SERVING_CONFIG"] == ("unknown serving 'tiny'; known: default, fused, huge",)
+    (mistakes,) = (found for place, found in listing.mistakes.items() if place.endswith("serving/huge.yaml"))
+    assert any("replicas" in mistake for mistake in mistakes)
+
+
 def test_a_version_that_an_experiment_allows_must_fit_it(conf: Path, settings: Settings) -> None:
     write_experiment(conf, NAME, allowed={"model": ["pump_nlinear_v1", "pump_v9"], "split": ["diabetes_v1"]})
     (mistakes,) = check_all(settings).mistakes.values()
@@ -140,7 +150,7 @@ def test_the_program_ends_with_a_status(
     monkeypatch.setenv("MLPLATFORM_HOME", str(settings.home))
     monkeypatch.setenv("MLPLATFORM_CONF_DIR", str(conf))
     assert main(["check"]) == 0
-    assert capsys.readouterr().out == "3 experiments and 5 datasets: no mistakes\n"
+    assert capsys.readouterr().out == "3 experiments, 5 datasets and 2 ways of serving: no mistakes\n"
     break_some(conf)
     assert main(["check", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["datasets"] == 7

@@ -42,6 +42,10 @@ def lengths(config: ExperimentConfig) -> tuple[int | None, ...]:
         ("30min", (48, 336, 48, 1344, 1344)),
         ("1D", (7, 49, 7, 28, 28)),
         ("1W", (52, 104, 52, 52, 52)),
+        ("B", (5, 35, 5, 20, 20)),
+        ("MS", (12, 36, 12, 12, 12)),
+        ("QE", (4, 12, 4, 4, 4)),
+        ("YS", (1, 12, 6, 6, 6)),
     ],
 )
 def test_lengths_follow_from_the_frequency(frequency: str, expected: tuple[int, ...], tmp_path: Path) -> None:
@@ -55,6 +59,18 @@ def test_lengths_follow_from_the_frequency(frequency: str, expected: tuple[int, 
 def test_hourly_data_have_the_lengths_that_they_always_had(tmp_path: Path) -> None:
     config = based(tmp_path, "1h")
     assert (config.split.context_steps, config.dataset.window_steps) == (720, 720)
+
+
+def test_many_series_are_judged_by_scaled_errors_and_one_by_its_own(tmp_path: Path) -> None:
+    many = based(tmp_path, "1h")
+    assert (many.metric, many.preprocessing.scaling) == ("mase", "auto")
+    one = fill_open({"task": "forecast", "metric": None, "dataset": {"frequency": "1h"}})
+    assert one["metric"] == "mae"
+    assert based(tmp_path, "1h", metric="rmse").metric == "rmse"
+
+
+def test_a_frequency_that_is_yet_unknown_has_lengths_for_the_time_being(tmp_path: Path) -> None:
+    assert based(tmp_path, "auto").lookback == 168
 
 
 def test_minutes_keep_windows_of_two_days(tmp_path: Path) -> None:

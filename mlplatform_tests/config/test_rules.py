@@ -85,6 +85,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("dataset", {"columns": {"event_timestamp": {}}}, r"columns must not use the reserved names \['event_timestamp'\]"),
     ("dataset", {"columns": {"Entity_ID": {}}}, r"columns must not use the reserved names \['Entity_ID'\]"),
+    ("dataset", {"columns": {"is_context": {}}}, r"columns must not use the reserved names \['is_context'\]; rename"),
+    ("dataset", {"columns": {"Until": {}}}, r"columns must not use the reserved names \['Until'\]"),
     ("dataset", {"columns": {"flow": {}, "Flow": {}}}, "columns 'flow' and 'Flow' differ only in case; rename one"),
     # plug-ins
     (
@@ -125,6 +127,15 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "preprocessing",
         {"steps": [{"transform": "impute"}, {"transform": "clip", "params": {"lower": 0.9, "upper": 0.1}}]},
         r"preprocessing\.steps\[1\]\.params: lower must be below upper, but lower=0\.9 and upper=0\.1",
+    ),
+    (
+        "experiment",
+        {
+            "targets": ["heat", "heat_lower"],
+            "dataset": {"columns": {"flow": {}, "heat": {}, "heat_lower": {}, "state": {"type": "category"}}},
+            "features": {"columns": ["flow", "heat", "heat_lower", "state"]},
+        },
+        "targets names 'heat_lower', as the interval of target 'heat' is called",
     ),
     # columns
     (

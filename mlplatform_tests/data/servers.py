@@ -138,13 +138,15 @@ class Kafka:
     address: str
     producer: Any
 
-    def send(self, topic: str, messages: Iterable[bytes | None], partition: int | None = None) -> None:
+    def send(
+        self, topic: str, messages: Iterable[bytes | None], partition: int | None = None, key: bytes | None = None
+    ) -> None:
         """Add messages and wait until they are there; a topic that is new gets four partitions."""
         for number, message in enumerate(messages):
             chosen = number % PARTITIONS if partition is None else partition
             while True:
                 try:
-                    self.producer.produce(topic, value=message, partition=chosen)
+                    self.producer.produce(topic, value=message, key=key, partition=chosen)
                     break
                 except BufferError:
                     self.producer.poll(0.1)

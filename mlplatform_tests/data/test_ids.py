@@ -282,3 +282,64 @@ def test_an_increment_keeps_to_the_configured_type_and_another_one_needs_a_full_
     assert read_raw(text, settings)[ENTITY].tolist() == ["7", "8"]
     with pytest.raises(DataError, match="its entity_type changed"):
         ingest(fleet(uri), settings)
+
+
+WRITTEN = '{"at":"2024-01-01 00:00:00+00:00","of":"1.50"}'
+
+
+class TestStructures:
+    """Lists and objects mean the same whatever Python class a source has for them."""
+
+    @pytest.mark.parametrize(
+        ("cell", "text"),
+        [
+            ({"b": 1, "a": [1, None, True]}, '{"a":[1,null,true],"b":1}'),
+            ({"a": [np.int64(1), None, np.bool_(True)], "b": 1}, '{"a":[1,null,true],"b":1}'),
+            (["x", "ü"], '["x","ü"]'),
+            (("x", "ü"), '["x","ü"]'),
+            (np.array(["x", "ü"], dtype=object), '["x","ü"]'),
+            (np.array([1.5, 2.0]), "[1.5,2.0]"),
+            ([2**63 - 1, 2**70], f"[{2**63 - 1},{2**70}]"),
+            ([], "[]"),
+            ({"at": pd.Timestamp("2024-01-01", tz="UTC"), "of": Decimal("1.50")}, WRITTEN),
+            ({"a": float("nan")}, None),
+            ({"a": 2.0**60}, None),
+            ({"a": b"x"}, None),
+            ({"a": "x\0y"}, None),
+            ({1: "a"}, None),
+            ({"x"}, None),
+        ],
+        ids=repr,
+    )
+    def test_they_become_one_text_or_are_quarantined(self, cell: Any, text: str | None) -> None:
+        result = validate(frame([cell, "plain"]), fleet())
+        assert set(result.rows[ENTITY]) == set(result.rows["kind"]) == {"plain", *([] if text is None else [text])}
+        if text is None:
+            assert "line: not known exactly" in result.quarantine["reason"].item()
+
+    @pytest.mark.parametrize("column", ["time", "flow"])
+    @pytest.mark.parametrize("cell", [[1.0], [], {"a": 1}, np.array([1.0, 2.0]), {"x"}], ids=repr)
+    def test_elsewhere_they_are_no_value(self, column: str, cell: Any) -> None:
+        rows = frame(["a", "b"])
+        rows[column] = pd.Series([rows[column][0], cell], dtype=object)
+        result = validate(rows, fleet())
+        assert result.rows[ENTITY].tolist() == ["a"]
+        assert len(result.quarantine) == 1
+
+    def test_parquet_a_message_and_a_database_say_the_same(self, settings: Settings, postgres: Database) -> None:
+        assert settings.data_dir is not None
+        value = {"b": [1, 2], "a": "x"}
+        rows = fleet_rows(["1", "2"], [value, value])
+        messages = [orjson.dumps({name: cells[row] for name, cells in rows.items()}) for row in range(2)]
+        pq.write_table(pa.table(rows), settings.data_dir / "fleet.parquet")
+        table = "CREATE TABLE structures (time TIMESTAMP, line TEXT, flow REAL, kind JSONB)"
+        fill = """INSERT INTO structures VALUES ('2024-01-01', '1', 0, '{"b": [1, 2], "a": "x"}')"""
+        postgres.run("DROP TABLE IF EXISTS structures", table, fill)
+        stored = fleet(postgres.uri, table="structures", **postgres.options)
+        sources = [
+            (read_source(fleet("fleet.parquet"), settings), fleet("fleet.parquet")),
+            (rows_from_messages(messages, fleet("kafka://localhost/lines"), is_first=True), fleet()),
+            (read_source(stored, settings), stored),
+        ]
+        for cells, dataset in sources:
+            assert set(validate(cells, dataset).rows["kind"]) == {'{"a":"x","b":[1,2]}'}

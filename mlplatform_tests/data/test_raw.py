@@ -176,3 +176,14 @@ def test_reading_with_other_columns_than_stored_says_what_to_do(settings: Settin
     dataset: DatasetConfig = hourly_dataset(columns={"flow": {}})
     with pytest.raises(DataError, match="configuration now asks for flow \\(float\\) by month; materialise"):
         read_raw(dataset, settings)
+
+
+@pytest.mark.parametrize("name", ["row", "reason", "__removed__", "first", "last", "since", "index"])
+def test_a_column_may_be_called_as_our_bookkeeping_is(name: str, settings: Settings) -> None:
+    assert settings.data_dir is not None
+    dataset = hourly_dataset(columns={name: {}, "flow": {}})
+    rows = pd.DataFrame({"time": [f"2024-01-01T0{hour}:00" for hour in range(4)], name: [7, 8, "x", 9], "flow": 1.0})
+    rows.to_csv(settings.data_dir / "pump.csv", index=False)
+    report = ingest(dataset, settings)
+    assert read_raw(dataset, settings)[name].tolist() == [7, 8, 9]
+    assert (report.quarantined, report.removed) == (1, 0)

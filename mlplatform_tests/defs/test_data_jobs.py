@@ -26,11 +26,11 @@ from dagster import (
 from dagster._core.test_utils import create_run_for_test
 
 from mlplatform.config import load_all_experiments, load_dataset
-from mlplatform.data.errors import DataError
+from mlplatform.data.errors import DataError, SourceUnavailableError
 from mlplatform.data.news import source_news
 from mlplatform.data.raw import ingest
 from mlplatform.definitions import build_defs
-from mlplatform.defs import sensors
+from mlplatform.defs import passing, sensors
 from mlplatform.defs.jobs import ingest_job, materialize_job
 from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.sensors import new_data_sensor
@@ -216,6 +216,22 @@ def test_an_ingest_that_fails_or_is_stopped_leaves_its_news(plant: Plant) -> Non
     with pytest.raises(DataError):
         ingest(plant.dataset, plant.settings)
     assert source_news(plant.dataset, plant.settings)
+
+
+def test_a_source_that_is_away_is_asked_again_by_the_step_and_then_fails_with_its_reason(
+    plant: Plant, defs: Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def away(*_: object, **__: object) -> None:
+        tries.append(1)
+        raise SourceUnavailableError("the folder of readings does not answer")
+
+    monkeypatch.setattr("mlplatform.data.ingest", away, raising=False)
+    monkeypatch.setattr(passing, "PAUSE_S", 0.0)
+    with pytest.raises(SourceUnavailableError, match="does not answer"):
+        plant.run("ingest_pumps", defs)
+    assert len(tries) == passing.RETRIES + 1
 
 
 def test_a_lost_raw_table_makes_everything_news(plant: Plant) -> None:

@@ -150,9 +150,11 @@ def test_features_are_overdue_after_the_age_that_the_strictest_experiment_allows
 ) -> None:
     strict = changed(plain, staleness=StalenessConfig(max_age=max_age))
     patient = changed(plain, name="patient", staleness=StalenessConfig(max_age="9D"))
-    policy = node(build_defs(experiments=[patient, strict]), "yard", "online_features").freshness_policy
-    assert policy is not None
-    assert policy.fail_window.to_timedelta() == dt.timedelta(seconds=seconds)  # type: ignore[attr-defined]
+    defs = build_defs(experiments=[patient, strict])
+    for asset in ("raw", "online_features"):
+        policy = node(defs, "yard", asset).freshness_policy
+        assert policy is not None
+        assert policy.fail_window.to_timedelta() == dt.timedelta(seconds=seconds)  # type: ignore[attr-defined]
 
 
 def test_features_of_any_age_are_never_overdue(plain: ExperimentConfig) -> None:
@@ -240,6 +242,7 @@ DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "partition": ("day", TRAINING | FEATURES | {"raw", "splits"}),
     "max_bad_fraction": (0.2, TRAINING | {"raw"}),
     # Which rows come in: where others do, the rows say so, and where none do, no fold is another.
+    "removed_column": ("gone", {"raw"}),
     "future_tolerance": ("7D", {"raw"}),
     "max_gap": ("365D", {"raw"}),
     "columns": ({"load_pu": {"max": 4}}, TRAINING | FEATURES | {"raw", "splits"}),

@@ -202,3 +202,24 @@ def test_text_keys_match_in_every_character(tmp_path: Path) -> None:
     stats = view(tmp_path, sites, entities=[SITE])
     wanted = asked([(1, 5)] * 4).assign(site_id=["7", "007", "1200", "12E2"])
     assert values(join(tmp_path, [stats], REFS, wanted)) == [2, 1, None, 3]
+
+
+def test_true_is_not_the_entity_1(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10), (0, 0, 20)]))
+    with pytest.raises(ValueError, match="'machine_id' is bool in entity_df and int64 in the source"):
+        join(tmp_path, [stats], REFS, asked([(1, 5), (0, 5)]).assign(machine_id=[True, False]))
+
+
+def test_text_times_mean_the_same_beside_any_other(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10), (1, 60, 20)]))
+    texts = ["2024-01-01T03:00:00+02:00", "2024-01-01T01:00:00", "2024-01-01T01:00:00Z", "2024-01-01 00:59"]
+    wanted = pd.DataFrame({"machine_id": 1, "event_timestamp": texts})
+    assert values(join(tmp_path, [stats], REFS, wanted)) == [20, 20, 20, 10]
+
+
+@pytest.mark.parametrize("time", [1704110400, "01/02/2024", "noon", 1.5])
+def test_what_is_no_time_is_named(time: object, tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10)]))
+    times = pd.Series(["2024-01-01T12:00:00", time], dtype=object)
+    with pytest.raises(ValueError, match=r"row 1 of 'event_timestamp' is .*one of 1 that are no times"):
+        join(tmp_path, [stats], REFS, pd.DataFrame({"machine_id": 1, "event_timestamp": times}))

@@ -118,13 +118,13 @@ def test_a_run_that_answers_nobody_leaves_a_table_without_rows(meters: Yard) -> 
 def test_entities_that_were_never_materialised_are_left_out(meters: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlplatform.forecasts import run
 
-    ranges = run.entity_ranges
+    ranges = run.present_ranges
 
     def more(*arguments: Any) -> pd.DataFrame:
         found = ranges(*arguments)
         return pd.concat([found, found[:1].assign(entity_id="nobody")], ignore_index=True)
 
-    monkeypatch.setattr(run, "entity_ranges", more)
+    monkeypatch.setattr(run, "present_ranges", more)
     report = make_forecasts(meters.config, meters.settings)
     assert (report.entities, report.left_out) == (6, {"unknown": 1})
 

@@ -136,7 +136,9 @@ def test_a_calendar_is_kept_from_the_file_to_the_answer(
 def _asks_in_local_time(client: TestClient, series: Series, forecast: dict[str, Any]) -> None:
     """The same rows as the file has them, without a zone, get the same answer, in the clocks that are asked for."""
     zone = "UTC" if "timezone" not in series.more else series.more.split("timezone: ")[1].split(",")[0]
-    needed = client.get("/models").json()["models"][0]["input_rows"]
+    described = client.get("/models").json()["models"][0]
+    assert described["timezone"] == zone
+    needed = described["input_rows"]
     times = series.times[-needed:]
     sold = sold_of(series)[-needed:]
     rows = [{"entity_id": 1, "event_timestamp": time, "sold": value} for time, value in zip(times, sold, strict=True)]

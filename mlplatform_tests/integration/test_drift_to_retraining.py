@@ -156,6 +156,10 @@ def test_an_injected_fault_leads_to_a_new_production_version(plant: Plant) -> No
     past = read_reports(yard.settings, EXPERIMENT, until=dt.date(2024, 4, 30))
     assert [(each.about, each.data_until[:10]) for each in past] == [(day, day) for day in days]
     assert read_report(yard.settings, EXPERIMENT) == newest
+    pages = {path.name for path in (yard.settings.home / "monitoring" / EXPERIMENT / "reports").rglob("*.html")}
+    artifacts = {Path(each.path).name for each in yard.pairs.client.list_artifacts(champion.run_id, "monitoring")}
+    assert artifacts <= pages
+    assert len(artifacts) == 1 + len(days)
     partitions = yard.instance.get_materialized_partitions(AssetKey([EXPERIMENT, "drift_report"]))
     assert partitions == {*days, newest.about}
 

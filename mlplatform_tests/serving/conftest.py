@@ -39,6 +39,7 @@ CONF = {
         "source": {"uri": "tiny.csv"},
         "time_column": "time",
         "entity_column": "unit",
+        "removed_column": "scrapped",
         "frequency": "1h",
         "window_steps": 24,
         "columns": {"load": {"max": 5}, "oil": {}, "cooling": {"type": "category"}},

@@ -47,6 +47,12 @@ class Installation:
         head, _, text = path.read_text().partition("\n")
         path.write_text(f"{head}\n" + json.dumps({**json.loads(text), key: policy}))
 
+    def set_serving(self, option: dict[str, Any]) -> None:
+        """Write what a server on Ray that begins from now on has as its option of the group `serving`."""
+        path = self.conf / "serving" / "default.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(option))
+
     @contextmanager
     def serving(self, experiment: str = "tiny_forecast", **changes: Any) -> Iterator[httpx.Client]:
         """Serve an experiment from this process while the context is open; yields a client."""

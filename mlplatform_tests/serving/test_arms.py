@@ -288,6 +288,21 @@ def test_a_challenger_is_not_asked_about_what_the_request_has_wrong(platform: Pl
         assert {item["version"] for item in response.json()["forecasts"]} == {1, 2}
 
 
+@pytest.mark.usefixtures("fresh_pairs")
+def test_a_start_without_the_registry_serves_both_kept_pairs(platform: Platform, tmp_path: Path) -> None:
+    settings = settings_with(platform, tmp_path, {"share": 1.0})
+    with serving(settings) as (client, _):
+        assert client.post("/predict", json={"rows": platform.rows()}).json()["version"] == 2
+    gone = tmp_path / "gone.db"
+    settings = replace(settings, mlflow_tracking_uri=f"sqlite:///{gone}")
+    with in_thread(build_app({NAME: LocalBackend(settings)}, settings)) as client:
+        wait_for(lambda: client.get(f"/models/{NAME}").json()["challenger"]["version"] == 2)
+        answer = client.post("/predict", json={"rows": platform.rows()}).json()
+        assert (answer["version"], answer["arm"]) == (2, "staging")
+        assert client.get(f"/models/{NAME}").json()["version"] == 1
+    assert not gone.exists()
+
+
 @pytest.mark.integration
 def test_aliases_that_move_under_load_lose_and_mix_no_answer(
     platform: Platform, tmp_path: Path, fresh_pairs: Pairs

@@ -67,6 +67,12 @@ class SlowBackend:
     def served(self) -> None:
         return None
 
+    def challenger(self) -> None:
+        return None
+
+    def challenger_looks(self) -> dict[str, int]:
+        return {}
+
 
 @pytest.fixture
 def backend() -> SlowBackend:

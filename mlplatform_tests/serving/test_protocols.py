@@ -299,6 +299,12 @@ def test_a_pushed_row_is_seen_by_the_next_forecast(client: httpx.Client) -> None
     assert window_end() == f"{moment_at(HOURS)}Z"
     again = client.post(PUSH, json={"model": FORECAST, "rows": rows[:1]}, headers=ADMIN).json()
     assert (again["stored"], again["entities"]) == (1, 0)
+    gone = client.post(PUSH, json={"dataset": "tiny", "rows": [{"unit": 9, "scrapped": True}]}, headers=ADMIN)
+    assert (gone.status_code, gone.json()["removed"], gone.json()["reasons"]) == (200, 1, {})
+    assert window_end() == "unknown_entity"
+    back = client.post(PUSH, json={"rows": [row_at(HOURS, scrapped=False)]}, headers=ADMIN).json()
+    assert (back["removed"], back["entities"]) == (0, 1)
+    assert window_end() == f"{moment_at(HOURS)}Z"
 
 
 @pytest.mark.parametrize(
@@ -316,6 +322,9 @@ def test_a_pushed_row_is_seen_by_the_next_forecast(client: httpx.Client) -> None
         ({"rows": [row_at(1, time=1)]}, 422, "invalid_rows"),
         ({"rows": [row_at(1, load="much")]}, 422, "invalid_rows"),
         ({"rows": [row_at(1, cooling=True)]}, 422, "invalid_rows"),
+        ({"rows": [row_at(1, scrapped="yes")]}, 422, "invalid_rows"),
+        ({"rows": [{"scrapped": True}]}, 422, "invalid_rows"),
+        ({"rows": [{"unit": 1, "scrapped": False}]}, 422, "invalid_rows"),
     ],
     ids=str,
 )

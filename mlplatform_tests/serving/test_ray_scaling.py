@@ -84,6 +84,19 @@ def test_the_rayservice_says_what_the_configuration_says(tmp_path: Path) -> None
     model = deployments["ModelService"]
     assert model.autoscaling_config["max_replicas"] == 4
     assert model.ray_actor_options.num_gpus == 1
+    cluster = manifest["spec"]["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    for pod in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = pod["template"]["spec"]["containers"]
+        environment = {item["name"]: item["value"] for item in container["env"]}
+        assert environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "serving.ray_proxy.middlewares"
+        assert all(isinstance(value, str) for value in environment.values())
+
+
+def test_the_rayservice_of_a_fused_server_has_one_deployment(tmp_path: Path) -> None:
+    manifest = ray_service(settings_with(tmp_path, "mode: fused"), "image:1", "secrets")
+    (application,) = yaml.safe_load(manifest["spec"]["serveConfigV2"])["applications"]
+    assert [deployment["name"] for deployment in application["deployments"]] == ["ForecastAPI"]
 
 
 @pytest.mark.parametrize(("deaths", "calls"), [(0, 1), (2, 3)])

@@ -40,7 +40,11 @@ class PushRequest(StrictRequest):
 
     dataset: str | None = Field(default=None, description="A dataset that a served model reads.")
     model: str | None = Field(default=None, description="Instead: a served model; by default the default one.")
-    rows: Rows = Field(min_length=1, description="One object per row: entity, time and all columns of the dataset.")
+    rows: Rows = Field(
+        min_length=1,
+        description="One object per row: entity, time and all columns of the dataset; or the entity and true in the "
+        "dataset's removed_column, which makes the entity unknown.",
+    )
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> Self:
@@ -103,7 +107,8 @@ def _pushed(dataset: DatasetConfig, rows: Rows, settings: Settings) -> dict[str,
     with KeyNames.of(dataset).read(rows, ROWS) as canonical:
         keyed = [{**_keys(dataset), **row} for row in canonical]
         _check(keyed, dataset)
-    columns = {name: [row[name] for row in keyed] for name in (ENTITY, TIMESTAMP, *dataset.columns)}
+    names = [ENTITY, TIMESTAMP, *dataset.columns, *filter(None, [dataset.removed_column])]
+    columns = {name: [row.get(name) for row in keyed] for name in names}
     typed: Mapping[str, Callable[[list[Any]], Any]] = dict.fromkeys(dataset.float_columns, _floats)
     frame = pd.DataFrame({name: typed.get(name, _objects)(values) for name, values in columns.items()})
     try:
@@ -128,6 +133,7 @@ def _pushed(dataset: DatasetConfig, rows: Rows, settings: Settings) -> dict[str,
         "quarantined": report.dropped,
         "reasons": {**report.reasons, **{why: count for why, count in others.items() if count > 0}},
         "entities": report.written,
+        "removed": report.removed,
     }
 
 
@@ -159,8 +165,13 @@ def _check(rows: Sequence[dict[str, Any]], dataset: DatasetConfig) -> None:
     wanted: dict[str, tuple[type, ...]] = {ENTITY: (int, str), TIMESTAMP: (str,)}
     wanted |= {name: (float, int, type(None)) for name in dataset.float_columns}
     wanted |= {name: (str, type(None)) for name in dataset.category_columns}
+    mark = dataset.removed_column
     for number, row in enumerate(rows):
-        for name, types in wanted.items():
+        is_removed = None if mark is None else row.get(mark)
+        if mark is not None and type(is_removed) not in (bool, type(None)):
+            findings.append(_finding(number, mark, shown(is_removed), "true, false or null", "correct the value"))
+        of_row = {ENTITY: wanted[ENTITY]} if is_removed is True else wanted
+        for name, types in of_row.items():
             if name not in row:
                 findings.append(_finding(number, name, "no such column", "a value", "send every column in every row"))
             elif type(row[name]) not in types or (name == ENTITY and not _is_key(row[name])):

@@ -158,12 +158,13 @@ class FeastSource(IncrementalSource[FeastParams]):
                 f"({', '.join(keys) or 'none'}), but a dataset with entity_column {dataset.entity_column!r} needs "
                 f"{expected}; set entity_column, or make a view with one join key"
             )
-        features = {column: self.params.features.get(column, column) for column in dataset.columns}
+        wanted = [*dataset.columns, *([dataset.removed_column] if dataset.removed_column else [])]
+        features = {column: self.params.features.get(column, column) for column in wanted}
         known = [field.name for field in view.features]
         others = [name for name in known if name not in features and name not in features.values()]
         inside = [column for column, feature in features.items() if feature in known] + others
         require_columns(
-            [name for name in source_columns(dataset) if name not in dataset.columns] + inside,
+            [name for name in source_columns(dataset) if name not in wanted] + inside,
             dataset,
             f"feature view {view.name!r} of {dataset.source.uri!r}",
         )

@@ -19,13 +19,14 @@ from typing_extensions import override
 from mlplatform.config import SECRET_NAME, DatasetConfig
 from mlplatform.data.errors import DataError, SourceUnavailableError
 from mlplatform.data.sources.base import Batch, IncrementalSource, Position
-from mlplatform.data.sources.messages import StreamParams, require_time_column, rows_from_messages
+from mlplatform.data.sources.messages import Message, StreamParams, Tombstone, require_time_column, rows_from_messages
 from mlplatform.data.sources.servers import parse_address, read_credentials, required_secret
 from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer, KafkaError, Message
+    from confluent_kafka import Consumer, KafkaError
+    from confluent_kafka import Message as Received
 
 EXPECTED = "kafka://host:port/topic, with commas between several hosts"
 DEFAULT_PORT = 9092
@@ -152,9 +153,9 @@ class KafkaSource(IncrementalSource[KafkaParams]):
 
     def _messages(
         self, consumer: Consumer, dataset: DatasetConfig, offsets: dict[int, int], ends: dict[int, int]
-    ) -> Iterator[tuple[list[bytes | None], dict[int, int]]]:
-        """Yield batches of message values, with the offsets to go on from, until every partition is read to its end."""
-        batch: list[bytes | None] = []
+    ) -> Iterator[tuple[list[Message], dict[int, int]]]:
+        """Yield batches of messages, with the offsets to go on from, until every partition is read to its end."""
+        batch: list[Message] = []
         reading, heard = _Reading(offsets, ends), time.monotonic()
         while reading.ends:
             received = consumer.consume(self.params.batch_rows - len(batch), SLICE_S)
@@ -162,12 +163,12 @@ class KafkaSource(IncrementalSource[KafkaParams]):
                 heard = time.monotonic()
             elif time.monotonic() - heard > self.params.poll_timeout_s:
                 self._refuse_silence(dataset, reading)
-            batch += [message.value() for message in received if self._take(message, reading, dataset)]
+            batch += [_content(message) for message in received if self._take(message, reading, dataset)]
             if len(batch) >= self.params.batch_rows or (batch and not reading.ends):
                 yield batch, dict(reading.offsets)
                 batch, heard = [], time.monotonic()
 
-    def _take(self, message: Message, reading: _Reading, dataset: DatasetConfig) -> bool:
+    def _take(self, message: Received, reading: _Reading, dataset: DatasetConfig) -> bool:
         """Take note of what the client delivered; return whether it is a message to read."""
         from confluent_kafka import KafkaError
 
@@ -294,6 +295,13 @@ class KafkaSource(IncrementalSource[KafkaParams]):
                 f"{where} is not available: {text}. Check the brokers; then try again"
             ) from None
         raise DataError(f"{where} refuses: {text}. Check source.uri, source.options and the credentials") from None
+
+
+def _content(message: Received) -> Message:
+    value, key = message.value(), message.key()
+    if value is not None or key is None:
+        return value
+    return Tombstone(key if isinstance(key, bytes) else key.encode())
 
 
 def _topic(dataset: DatasetConfig) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from mlplatform.config import DatasetConfig, Frozen
-from mlplatform.data.columns import require_columns, source_columns
+from mlplatform.data.columns import mark_column, require_columns, source_columns
 from mlplatform.data.errors import DataError
 from mlplatform.data.sources.cells import cell_frame
 
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
 
 SHOWN_CHARACTERS = 200
 
-Message = bytes | None
+
+@dataclass(frozen=True)
+class Tombstone:
+    """A message with a key and no value: whatever has the key is gone."""
+
+    key: bytes
+
+
+Message = bytes | Tombstone | None
 
 
 class StreamParams(Frozen):
@@ -53,8 +62,9 @@ def require_time_column(dataset: DatasetConfig) -> None:
 def rows_from_messages(messages: Sequence[Message], dataset: DatasetConfig, *, is_first: bool) -> pd.DataFrame:
     """Return one row per message.
 
-    A message is a JSON object in UTF-8; a name that it lacks is a missing value, lists and objects in it become text. A
-    message that is something else becomes a row whose time says so, which validation quarantines.
+    A message is a JSON object in UTF-8; a name that it lacks is a missing value. A tombstone becomes a row that marks
+    the entity of its key as removed, where the dataset has entities. A message that is something else becomes a row
+    whose time says so, which validation quarantines.
 
     Parameters:
         is_first: whether these are the first messages of all; if no object among them has a column, it is misspelt.
@@ -62,22 +72,26 @@ def rows_from_messages(messages: Sequence[Message], dataset: DatasetConfig, *, i
     Raises:
         DataError: if `is_first` and a column of the dataset is in no object.
     """
-    rows = [_object(message) for message in messages]
+    rows = [_object(message, dataset) for message in messages]
     objects = [row for row in rows if isinstance(row, dict)]
-    if is_first and objects:
-        found = dict.fromkeys(name for row in objects for name in row)
+    tombstones = any(isinstance(message, Tombstone) for message in messages)
+    if is_first and len(objects) > sum(isinstance(message, Tombstone) for message in messages):
+        # Only the messages that mark something have a mark.
+        found = dict.fromkeys([*(name for row in objects for name in row), mark_column(dataset)])
         require_columns(found, dataset, f"the messages of {dataset.source.uri!r}")
-    names = source_columns(dataset)
+    names = dict.fromkeys([*source_columns(dataset), *([mark_column(dataset)] if tombstones else [])])
     bad = dict.fromkeys(names)
     cells = [row if isinstance(row, dict) else {**bad, str(dataset.time_column): row} for row in rows]
-    return cell_frame({name: [_cell(row.get(name)) for row in cells] for name in names}, dataset)
+    return cell_frame({name: [row.get(name) for row in cells] for name in names}, dataset)
 
 
-def _object(message: Message) -> dict[str, Any] | str:
+def _object(message: Message, dataset: DatasetConfig) -> dict[str, Any] | str:
     """Return the message's object, or a text that says what it is instead and cannot be taken for a time."""
     import orjson
 
-    if message is None:
+    if isinstance(message, Tombstone) and dataset.entity_column is not None:
+        return {dataset.entity_column: _key(message.key, dataset.entity_column), mark_column(dataset): True}
+    if message is None or isinstance(message, Tombstone):
         return "not a JSON object: no value"
     try:
         parsed = orjson.loads(message)
@@ -88,7 +102,24 @@ def _object(message: Message) -> dict[str, Any] | str:
     return f"not a JSON object: {message[:SHOWN_CHARACTERS].decode(errors='replace')}"
 
 
-def _cell(value: Any) -> Any:
+def _key(key: bytes, entity_column: str) -> Any:
+    """Return the id in a message's key: the key itself, or what a JSON object has under the entity column's name.
+
+    Bytes that are no text stay bytes, which validation takes for no id.
+    """
     import orjson
 
-    return orjson.dumps(value).decode() if isinstance(value, (dict, list)) else value
+    try:
+        parsed = orjson.loads(key)
+    except orjson.JSONDecodeError:
+        parsed = None
+    if isinstance(parsed, dict) and "payload" in parsed:
+        parsed = parsed["payload"]  # Kafka Connect puts the schema beside it
+    if isinstance(parsed, dict):
+        return parsed.get(entity_column)
+    if isinstance(parsed, str):
+        return parsed
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return key

@@ -1,20 +1,18 @@
 """The feature table (Feast offline store) and the online features of a dataset."""
 
-import datetime as dt
 from collections.abc import Sequence
 from typing import Literal
 
-from dagster import AssetsDefinition, Config, FreshnessPolicy, MaterializeResult, MetadataValue
+from dagster import AssetExecutionContext, AssetsDefinition, Config, MaterializeResult, MetadataValue
 from pydantic import Field
 
 from mlplatform.config import DatasetConfig, ExperimentConfig
-from mlplatform.defs.assets.owned import owned_asset
+from mlplatform.defs.assets.owned import freshness_of, owned_asset
 from mlplatform.defs.keys import FEATURE_TABLE, ONLINE_FEATURES, RAW, asset_key
 from mlplatform.defs.metadata import column_schema, table
+from mlplatform.defs.passing import asked_again
 from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.versions import data_version, table_part
-
-DAGSTERS_LEAST_WINDOW = dt.timedelta(minutes=1)
 
 
 class MaterializeConfig(Config):
@@ -80,12 +78,15 @@ def online_features_asset(dataset: DatasetConfig, experiments: Sequence[Experime
         kinds={"table"},
         description=f"Latest values and windows of {dataset.name} in Feast's online store.",
         decided_by=table_part(dataset),
-        freshness=_freshness(experiments),
+        freshness=freshness_of(experiments),
     )
-    def online_features(config: MaterializeConfig, platform: PlatformResource) -> MaterializeResult[None]:
+    def online_features(
+        context: AssetExecutionContext, config: MaterializeConfig, platform: PlatformResource
+    ) -> MaterializeResult[None]:
         from mlplatform.features.online import materialize_online
 
-        report = materialize_online(dataset, platform.settings, mode=config.mode)
+        with asked_again(context):
+            report = materialize_online(dataset, platform.settings, mode=config.mode)
         return MaterializeResult(
             metadata={
                 "entities": report.entities,
@@ -101,9 +102,3 @@ def online_features_asset(dataset: DatasetConfig, experiments: Sequence[Experime
         )
 
     return online_features
-
-
-def _freshness(experiments: Sequence[ExperimentConfig]) -> FreshnessPolicy | None:
-    """Return the policy of features that nothing wrote for so long that an experiment certainly finds them too old."""
-    limits = [experiment.staleness.limit for experiment in experiments if experiment.staleness.limit is not None]
-    return FreshnessPolicy.time_window(max(min(limits), DAGSTERS_LEAST_WINDOW)) if limits else None

@@ -164,6 +164,7 @@ def report_metadata(kept: "KeptReport") -> dict[str, Any]:
         "features": table(features),
         "errors": table([vars(report.errors)]),
         "path": MetadataValue.path(kept.path),
+        "page": MetadataValue.path(kept.page),
     }
 
 

@@ -17,6 +17,9 @@ from mlplatform.defs.keys import asset_key
 from mlplatform.defs.partitions import day_partitions, fold_partitions
 from mlplatform.defs.versions import code_version
 
+# A shorter window Dagster does not take.
+DAGSTERS_LEAST_WINDOW = dt.timedelta(minutes=1)
+
 
 def owned_asset(
     owner: DatasetConfig | ExperimentConfig,
@@ -62,3 +65,13 @@ def owned_asset(
         partitions_def=partitions,
         backfill_policy=BackfillPolicy.single_run() if partitions else None,
     )
+
+
+def freshness_of(experiments: Sequence[ExperimentConfig]) -> FreshnessPolicy | None:
+    """Return the policy of data that nothing wrote for so long that an experiment certainly finds them too old.
+
+    Parameters:
+        experiments: those on the dataset; the one that puts up with the least age decides.
+    """
+    limits = [experiment.staleness.limit for experiment in experiments if experiment.staleness.limit is not None]
+    return FreshnessPolicy.time_window(max(min(limits), DAGSTERS_LEAST_WINDOW)) if limits else None

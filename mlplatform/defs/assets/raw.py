@@ -7,9 +7,10 @@ from pydantic import Field
 
 from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.assets.inputs import check_run_config
-from mlplatform.defs.assets.owned import owned_asset
+from mlplatform.defs.assets.owned import freshness_of, owned_asset
 from mlplatform.defs.keys import RAW
 from mlplatform.defs.metadata import column_schema, table
+from mlplatform.defs.passing import asked_again
 from mlplatform.defs.resources import PlatformResource, TrainingResource
 from mlplatform.defs.versions import data_version, raw_part
 
@@ -33,6 +34,7 @@ def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -
         description=dataset.description or f"Validated rows of {dataset.name}, read from {dataset.source.uri}.",
         decided_by=raw_part(dataset),
         metadata=column_schema(dataset),
+        freshness=freshness_of(experiments),
     )
     def raw(
         context: AssetExecutionContext, config: IngestConfig, platform: PlatformResource, training: TrainingResource
@@ -40,7 +42,8 @@ def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -
         from mlplatform.data import ingest
 
         check_run_config(context, experiments, training, platform.settings)
-        report = ingest(dataset, platform.settings, full=config.full)
+        with asked_again(context):
+            report = ingest(dataset, platform.settings, full=config.full)
         if report.quarantined:
             context.log.warning(f"{report.quarantined} rows went to quarantine: {report.reasons}")
         return MaterializeResult(
@@ -57,6 +60,7 @@ def raw_asset(dataset: DatasetConfig, experiments: Sequence[ExperimentConfig]) -
                 "frequency": report.frequency,
                 "missing_steps": report.gaps,
                 "out_of_order_rows": report.out_of_order_rows,
+                "removed_entities": report.removed,
                 "sha256": report.sha256,
                 "path": MetadataValue.path(report.path),
                 "quarantine": MetadataValue.path(report.quarantine_path) if report.quarantine_path else "none",

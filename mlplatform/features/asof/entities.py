@@ -6,10 +6,13 @@ import datetime as dt
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from typing_extensions import override
 
+from mlplatform.data import parse_times
 from mlplatform.features.asof.engine import Engine
 from mlplatform.features.asof.query import ViewJoin, entities_sql, time_range_sql
 
@@ -43,7 +46,7 @@ class FrameRows(EntityRows):
     """The rows of a DataFrame. Its index does not count.
 
     Raises:
-        ValueError: if a column name repeats, or no column of times can be told.
+        ValueError: if a column name repeats, no column of times can be told, or one of its cells is no time.
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
@@ -56,9 +59,13 @@ class FrameRows(EntityRows):
 
     @override
     def read(self, engine: Engine, views: Sequence[ViewJoin]) -> pa.Table:
-        rows = pa.Table.from_pandas(self._frame, preserve_index=False)
-        position = rows.column_names.index(self.time_column)
-        return rows.set_column(position, self.time_column, pa.array(self._times()))
+        # Arrow takes no column that holds more than one kind of objects, as text times beside others.
+        place = self.columns.index(self.time_column)
+        others = self._frame.iloc[:, [column for column in range(len(self.columns)) if column != place]]
+        times = pa.array(self._times())
+        if others.shape[1] == 0:
+            return pa.table({self.time_column: times})
+        return pa.Table.from_pandas(others, preserve_index=False).add_column(place, self.time_column, times)
 
     def time_range(self) -> TimeRange:
         times = self._times()
@@ -67,10 +74,25 @@ class FrameRows(EntityRows):
 
     def _times(self) -> pd.Series:
         times = self._frame.iloc[:, self.columns.index(self.time_column)]
-        # `pandas.to_datetime` looks through a column that already has the right type, which is slower than the join.
-        is_aware = isinstance(times.dtype, pd.DatetimeTZDtype)
-        utc: pd.Series = times.dt.tz_convert("UTC") if is_aware else pd.to_datetime(times, utc=True)
+        utc: pd.Series
+        # Whoever looks through a column that already has the right type takes longer than the join.
+        if isinstance(times.dtype, pd.DatetimeTZDtype):
+            utc = times.dt.tz_convert("UTC")
+        elif pd.api.types.is_datetime64_dtype(times):
+            utc = times.dt.tz_localize("UTC")
+        else:
+            utc = pd.Series(self._parsed(times)).dt.tz_localize("UTC")
         return utc
+
+    def _parsed(self, times: pd.Series) -> npt.NDArray[np.datetime64]:
+        parsed, is_faulty = parse_times(times)
+        if is_faulty.any():
+            row = int(is_faulty.argmax())
+            raise ValueError(
+                f"entity_df: row {row} of {self.time_column!r} is {times.iloc[row]!r}, one of {int(is_faulty.sum())} "
+                "that are no times; expected times, or text in ISO 8601 (without a zone: UTC)"
+            )
+        return parsed
 
 
 class QueryRows(EntityRows):

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mlplatform.features.asof.engine import Engine, placed
 from mlplatform.features.asof.entities import TIME_TYPE, EntityRows, instants
-from mlplatform.features.asof.names import refuse_rounded_keys
+from mlplatform.features.asof.names import refuse_rounded_keys, refuse_truth_values
 from mlplatform.features.asof.query import ENTITIES, ROW, TIME, TimeSpan, ViewJoin, point_in_time_sql
 
 # The year -71,000 or so: DuckDB still knows it, and differences to it do not overflow.
@@ -80,7 +80,9 @@ class PointInTimeJoin:
 def _check_keys(rows: pa.Table, view: ViewJoin) -> None:
     for source, column in view.keys:
         if view.table.schema is not None and source in view.table.schema.names:
-            refuse_rounded_keys(rows.column(column), column, view.table.schema.field(source).type)
+            kind = view.table.schema.field(source).type
+            refuse_truth_values(rows.column(column).type, column, kind)
+            refuse_rounded_keys(rows.column(column), column, kind)
 
 
 def _beside(rows: pa.Table, features: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

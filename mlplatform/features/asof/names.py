@@ -65,6 +65,20 @@ def refuse_rounded_keys(keys: pa.ChunkedArray, column: str, source: pa.DataType)
     )
 
 
+def refuse_truth_values(keys: pa.DataType, column: str, source: pa.DataType) -> None:
+    """Check that no join key is true or false on one side only: DuckDB would take true for the entity 1.
+
+    Raises:
+        ValueError: naming the key and both types.
+    """
+    kinds = [_value_type(keys), _value_type(source)]
+    if any(pa.types.is_boolean(kind) for kind in kinds) and kinds[0] != kinds[1] and not pa.types.is_null(kinds[0]):
+        raise ValueError(
+            f"the join key {column!r} is {keys} in entity_df and {source} in the source, and true or false is no id of "
+            "the others; give both sides one type"
+        )
+
+
 def _folded(name: str) -> str:
     return "".join(character.lower() if character.isascii() else character for character in name)
 

@@ -1,6 +1,7 @@
 from .materialize import materialize_online
 from .push import push_rows
 from .read import Entities, check_columns, check_entity_types, read_rows, read_windows
+from .removal import remove_online
 
 __all__ = [
     "Entities",
@@ -10,4 +11,5 @@ __all__ = [
     "push_rows",
     "read_rows",
     "read_windows",
+    "remove_online",
 ]

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
@@ -30,13 +32,14 @@ from mlplatform.features.feast import (
     registry_lock,
 )
 from mlplatform.features.online.latest_rows import merge_latest_rows
-from mlplatform.features.online.removal import MaterializedEntities, remove_entities
+from mlplatform.features.online.removal import MaterializedEntities, pushed_before, remove_entities
 from mlplatform.features.online.rows import CHUNK, read_stored_windows, write_latest, write_windows
 from mlplatform.features.retry import call_store, online_access
 from mlplatform.features.tables import (
     REVISION,
     as_stored,
     choose,
+    current_removals,
     entity_ranges,
     keep_later_steps,
     require_table,
@@ -60,14 +63,15 @@ class OnlineReport:
     """What `materialize_online` wrote.
 
     Attributes:
-        entities: number of entities in the feature table.
+        entities: number of entities in the feature table that their source has not removed.
         views: names of the materialised feature views.
         window_steps: length of the windows; 0 for tabular data.
         start, end: earliest and latest event time in the feature table, in UTC.
         seconds: how long it took.
         mode: what was done; "full" also where "incremental" was asked for and there was nothing to start from.
         written: entities whose features were written.
-        removed: entities that are not in the feature table any more and were taken out of the online store.
+        removed: entities that left the feature table, or that their source has removed, and that were taken out of the
+            online store.
     """
 
     entities: int
@@ -98,6 +102,7 @@ class _Run:
         windows: the opened window table; `None` for tabular data.
         since: the revision that the online store has; `None` to write everything.
         start, end: earliest and latest event time of the table.
+        absent: ids of entities of the table that their source has removed.
     """
 
     dataset: DatasetConfig
@@ -109,6 +114,7 @@ class _Run:
     since: int | None
     start: pd.Timestamp
     end: pd.Timestamp
+    absent: npt.NDArray[np.generic]
 
     @property
     def views(self) -> list[FeatureView]:
@@ -121,7 +127,8 @@ def materialize_online(
 ) -> OnlineReport:
     """Write entities' latest values and newest windows from the feature table to the online store.
 
-    Entities that were materialised and are not in the table any more are unknown afterwards.
+    Entities that were materialised and are not in the table any more are unknown afterwards, and so are those that
+    their source has removed, unless a newer row of theirs was pushed since.
 
     "full" makes the online features of every entity those of the table; steps that were pushed and are not in the table
     are gone until they are. "incremental" writes the entities that changed in the table since the last run, however
@@ -150,15 +157,20 @@ def materialize_online(
         identity = call_store(server.identity, online_access(settings))
         state = None if table is None else _State(identity, *table)
         since = _since(dataset, settings, state) if mode == "incremental" else None
-        run = _Run(*(dataset, settings, known, server, lease, file, since), ranges["start"].min(), ranges["end"].max())
-        ids = ranges[ENTITY].to_numpy()
+        removals = current_removals(dataset, settings)
+        absent = removals[ENTITY].to_numpy()
+        start, end = ranges["start"].min(), ranges["end"].max()
+        run = _Run(*(dataset, settings, known, server, lease, file, since, start, end, absent))
+        ids = ranges.loc[~ranges[ENTITY].isin(absent), ENTITY].to_numpy()
         entities = MaterializedEntities(_entities_path(dataset, settings), identity)
         gone = entities.begin(ids)
         written = _write(run, state, present)
+        only_pushed = pushed_before(known, removals[~removals[ENTITY].isin(gone)], settings)
+        gone = np.concatenate([gone, only_pushed]) if len(only_pushed) else gone
         remove_entities(known, gone, settings, lambda: server.lock(f"{dataset.name}.write"), lease)
         entities.finish(ids)
     return OnlineReport(
-        entities=len(ranges),
+        entities=len(ids),
         views=tuple(view.name for view in run.views),
         window_steps=0 if known.windows is None else dataset.window_steps,
         start=run.start,
@@ -280,6 +292,7 @@ def _write_rows(run: _Run) -> int:
         end_date=run.end.to_pydatetime(),
     )
     rows = job.to_arrow().to_pandas()
+    rows = rows[~rows[ENTITY].isin(run.absent)]
     written = 0
     for first in range(0, len(rows), CHUNK):
         block = rows.iloc[first : first + CHUNK]

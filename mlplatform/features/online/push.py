@@ -18,12 +18,22 @@ import pandas as pd
 
 from mlplatform.calendars import zone_of
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data import REASON, Basis, Validated, off_grid_reason, parse_local_times, validate
+from mlplatform.data import (
+    REASON,
+    Basis,
+    Validated,
+    off_grid_reason,
+    parse_local_times,
+    parse_marks,
+    source_columns,
+    validate,
+)
 from mlplatform.datamodule import column_array, to_utc_ns
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.feast import Registered, online_server, registered
 from mlplatform.features.online.latest_rows import MergedRows, merge_latest_rows
 from mlplatform.features.online.read import check_entity_types
+from mlplatform.features.online.removal import remove_online
 from mlplatform.features.online.rows import CHUNK, read_stored_windows, write_windows
 from mlplatform.features.tables import Merged, Windows, choose, merge_rows, refuse_other_type, table_phase, table_span
 from mlplatform.settings import Settings
@@ -48,6 +58,7 @@ class PushReport:
         far: rows that are alone a whole window or more after all that is known of their entity; dropped, because they
             would empty its window. More than one such row is a machine that is back.
         invalid: rows that an ingest would quarantine for other reasons; dropped.
+        removed: rows that say that their entity is gone; unless a later row brings it back, it is unknown afterwards.
         reasons: invalid and off-grid rows by reason.
         seconds: how long it took.
     """
@@ -65,6 +76,7 @@ class PushReport:
     invalid: int
     seconds: float
     reasons: dict[str, int] = field(default_factory=dict)
+    removed: int = 0
 
     @property
     def dropped(self) -> int:
@@ -83,7 +95,8 @@ def push_rows(
     Parameters:
         rows: `entity_id`, `event_timestamp` (times, or text in ISO 8601; without a zone: in the dataset's) and all
             columns of the dataset, in any order; other columns are ignored. Of rows with the same entity and time the
-            last wins, and it wins over what is stored.
+            last wins, and it wins over what is stored. Where the dataset has a `removed_column` and it is there, a row
+            whose mark says yes needs no more than its entity.
         now: the present (without a zone: UTC); default: the clock.
 
     Raises:
@@ -94,7 +107,8 @@ def push_rows(
     """
     began = time.perf_counter()
     known = registered(dataset, settings)
-    _check(dataset, rows, known)
+    marked = _marked(dataset, rows)
+    _check(dataset, rows, marked, known)
     present = pd.to_datetime(now or dt.datetime.now(dt.UTC), utc=True)
     times = parse_local_times(rows[TIMESTAMP], rows[ENTITY], zone_of(dataset.timezone)).times
     is_future = times > np.datetime64(present.value, "ns")
@@ -102,6 +116,8 @@ def push_rows(
     off_grid = int((checked.quarantine[REASON] == off_grid_reason(_in_canonical_names(dataset))).sum())
     push = _push_rows if known.windows is None else _push_windows
     merged = [push(dataset, block, known, settings) for block in _blocks(checked.rows)]
+    if len(checked.removed):
+        remove_online(dataset, checked.removed, settings)
     report = PushReport(
         rows=len(rows),
         written=sum(written for _, written, _ in merged),
@@ -110,7 +126,7 @@ def push_rows(
         replaced=sum(counts.replaced for counts, _, _ in merged),
         # Of rows for one entity and time the validation has kept the last.
         repeated=sum(counts.repeated for counts, _, _ in merged)
-        + (checked.rows_read - len(checked.quarantine) - len(checked.rows)),
+        + (checked.rows_read - checked.marks - len(checked.quarantine) - len(checked.rows)),
         too_old=sum(counts.too_old for counts, _, _ in merged),
         off_grid=off_grid + sum(counts.off_grid for counts, _, _ in merged if isinstance(counts, Merged)),
         future=int(is_future.sum()),
@@ -118,6 +134,7 @@ def push_rows(
         invalid=len(checked.quarantine) - off_grid,
         seconds=time.perf_counter() - began,
         reasons=checked.reasons,
+        removed=checked.marks,
     )
     if report.dropped:
         logger.warning(
@@ -130,7 +147,14 @@ def push_rows(
     return report
 
 
-def _check(dataset: DatasetConfig, rows: pd.DataFrame, known: Registered) -> None:
+def _marked(dataset: DatasetConfig, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return which rows say that their entity is gone."""
+    if dataset.removed_column not in rows.columns:
+        return np.zeros(len(rows), dtype=bool)
+    return parse_marks(rows[dataset.removed_column], dt.datetime.now(dt.UTC))[0]
+
+
+def _check(dataset: DatasetConfig, rows: pd.DataFrame, marked: npt.NDArray[np.bool_], known: Registered) -> None:
     """Refuse rows that are not of the dataset's form; what is wrong with single values is the validation's to say."""
     wanted, names = (ENTITY, TIMESTAMP, *dataset.columns), list(rows.columns)
     lacking = [name for name in wanted if name not in names]
@@ -140,26 +164,28 @@ def _check(dataset: DatasetConfig, rows: pd.DataFrame, known: Registered) -> Non
     if twice:
         raise FeatureStoreError(f"dataset {dataset.name!r}: the rows have more than one column named {twice}; drop one")
     check_entity_types(dataset, rows[ENTITY].unique().tolist(), known.has_text_ids)
-    if rows[TIMESTAMP].isna().any():
+    if rows.loc[~marked, TIMESTAMP].isna().any():
         raise FeatureStoreError(f"dataset {dataset.name!r}: rows without {TIMESTAMP}; leave them out")
     for name, column in dataset.columns.items():
         if column.type == "category" or not pd.api.types.is_numeric_dtype(rows[name]):
-            refuse_other_type(column_array(rows[name]), name, dataset)
+            refuse_other_type(column_array(rows.loc[~marked, name]), name, dataset)
 
 
-def _in_canonical_names(dataset: DatasetConfig) -> DatasetConfig:
-    return dataset.model_copy(update={"time_column": TIMESTAMP, "entity_column": ENTITY})
+def _in_canonical_names(dataset: DatasetConfig, rows: pd.DataFrame | None = None) -> DatasetConfig:
+    has_marks = rows is not None and dataset.removed_column in rows.columns
+    names = {"time_column": TIMESTAMP, "entity_column": ENTITY}
+    return dataset.model_copy(update=names if has_marks else {**names, "removed_column": None})
 
 
 def _validated(dataset: DatasetConfig, rows: pd.DataFrame, known: Registered, settings: Settings) -> Validated:
     """Return the rows as an ingest would take them, on the grid and with the ids that are stored."""
-    asked = _in_canonical_names(dataset).model_copy(
+    asked = _in_canonical_names(dataset, rows).model_copy(
         update={"entity_type": "string" if known.has_text_ids else "integer"}
     )
     phase = None if known.windows is None else table_phase(dataset, settings)
     # What is far from all others is judged by the table: of a push alone, late rows could be the most.
     basis = Basis(phase_ns=phase, span_ns=table_span(dataset, settings))
-    return validate(rows[[ENTITY, TIMESTAMP, *dataset.columns]], asked, basis, newest_wins=True)
+    return validate(rows[list(source_columns(asked))], asked, basis, newest_wins=True)
 
 
 def _blocks(rows: pd.DataFrame) -> list[pd.DataFrame]:

@@ -1,7 +1,7 @@
-"""Entities that are not in the feature table any more: taken out of the online store, so that nothing answers for them.
+"""Entities that are gone: taken out of the online store, so that nothing answers for them.
 
-Here: which entities a dataset had when it was last materialised, and marking those that are gone. Not here: writing
-those that are there.
+Here: which entities a dataset had when it was last materialised, and taking out those that left the feature table or
+that their source has removed. Not here: writing those that are there, and what is known of removals (`data`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from mlplatform.config import ENTITY
-from mlplatform.features.feast import Lease, Registered
-from mlplatform.features.online.rows import CHUNK, write_gone
+from mlplatform.config import ENTITY, DatasetConfig
+from mlplatform.data import SINCE
+from mlplatform.datamodule import to_utc_ns
+from mlplatform.features.feast import Lease, Registered, online_server, registered
+from mlplatform.features.online.rows import CHUNK, StoredRows, read_stored, write_gone
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
@@ -77,8 +80,46 @@ class MaterializedEntities:
             pq.write_table(table, temporary)
 
 
+def remove_online(dataset: DatasetConfig, ids: Ids, settings: Settings) -> int:
+    """Take entities out of the online store now, as their source has removed them; return how many were there.
+
+    Ids of another type than the dataset's are nobody's.
+
+    Raises:
+        FeatureStoreError: if the dataset has not been applied.
+        StoreUnavailableError: if the online store does not answer.
+    """
+    known = registered(dataset, settings)
+    if not len(ids) or isinstance(ids[0], str) != known.has_text_ids:
+        return 0
+    there: Ids = ids[_read(known, ids, settings).known]
+    server = online_server(settings)
+    remove_entities(known, there, settings, lambda: server.lock(f"{dataset.name}.write"), Lease())
+    return len(there)
+
+
+def pushed_before(known: Registered, removals: pd.DataFrame, settings: Settings) -> Ids:
+    """Return the removed entities that are in the online store with rows of before, as those that were only pushed are.
+
+    Parameters:
+        removals: as `data.read_removals` gives them.
+    """
+    ids = removals[ENTITY].to_numpy()
+    if not len(ids):
+        return ids
+    stored = _read(known, ids, settings)
+    since = to_utc_ns(removals[SINCE]).astype("datetime64[s]").astype(np.int64)
+    pushed: Ids = ids[stored.known & (stored.seconds <= since)]
+    return pushed
+
+
+def _read(known: Registered, ids: Ids, settings: Settings) -> StoredRows:
+    names = [field.name for field in known.features.features]
+    return read_stored(known, known.features, names, ids.tolist(), settings)
+
+
 def remove_entities(
-    registered: Registered,
+    known: Registered,
     ids: Ids,
     settings: Settings,
     lock: Callable[[], AbstractContextManager[Lease]],
@@ -98,4 +139,4 @@ def remove_entities(
         with lock() as inner:
             lease = inner.within(outer)
             lease.confirm()
-            write_gone(registered, ids[first : first + CHUNK], settings, lease)
+            write_gone(known, ids[first : first + CHUNK], settings, lease)

@@ -125,7 +125,7 @@ def rows_as_known(
 
 def _born(dataset: DatasetConfig, entities: Entities, moment: pd.Timestamp, settings: Settings) -> pd.DataFrame:
     """Return the ranges of entities as they were known at a moment, which had a row by then."""
-    ranges = chosen_ranges(dataset, entities, settings, known_at=moment)
+    ranges = chosen_ranges(dataset, entities, settings, known_at=moment, there_at=moment)
     unborn = ranges.loc[ranges["start"] > moment, ENTITY].tolist()
     if unborn:
         raise UnknownEntityError(dataset.name, list(dict.fromkeys(unborn)))

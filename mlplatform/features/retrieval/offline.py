@@ -21,7 +21,7 @@ from mlplatform.features.errors import FeatureStoreError, UnknownEntityError
 from mlplatform.features.feast import features_view_name, registered
 from mlplatform.features.online import Entities, check_columns, check_entity_types
 from mlplatform.features.retry import call_store, offline_access
-from mlplatform.features.tables import entity_ranges
+from mlplatform.features.tables import current_removals, entity_ranges
 from mlplatform.features.time_point import TimePoint, parse_time_point
 from mlplatform.settings import Settings
 
@@ -132,7 +132,7 @@ def offline_windows(
 
     def read() -> tuple[Panel, ...]:
         ranges = chosen_ranges(dataset, entities, settings)
-        ends = np.stack([_window_ends(dataset, ranges, cutoff) for cutoff in cutoffs])
+        ends = np.stack([_window_ends(dataset, ranges, cutoff, settings) for cutoff in cutoffs])
         arrays = _read_windows(dataset, ranges[ENTITY], ends, columns, steps, settings)
         return tuple(
             _window_panel(dataset, entity_array(entities), own, {name: arrays[name][cutoff] for name in columns}, steps)
@@ -157,7 +157,7 @@ def rows_as_of(
     check_columns(dataset, columns)
 
     def read() -> pd.DataFrame:
-        ranges = chosen_ranges(dataset, entities, settings)
+        ranges = chosen_ranges(dataset, entities, settings, there_at=moment)
         unborn = ranges.loc[ranges["start"] > moment, ENTITY].tolist()
         if unborn:
             raise UnknownEntityError(dataset.name, unborn)
@@ -193,18 +193,26 @@ def read_rows(
 
 
 def chosen_ranges(
-    dataset: DatasetConfig, entities: Entities | None, settings: Settings, known_at: pd.Timestamp | None = None
+    dataset: DatasetConfig,
+    entities: Entities | None,
+    settings: Settings,
+    known_at: pd.Timestamp | None = None,
+    *,
+    there_at: TimePoint | None = None,
 ) -> pd.DataFrame:
     """Return `entity_id`, `start` and `end` of the chosen entities (`None`: all), in their order.
 
     Parameters:
         known_at: a moment; the entities and their ends are then those that the feature table had at it.
+        there_at: entities that their source had removed by then are unknown; by default they are history like others.
 
     Raises:
         EntityTypeError: if an id has another type than the stored ones.
         UnknownEntityError: if an entity is unknown.
     """
     ranges = entity_ranges(dataset, settings, known_at)
+    if there_at is not None:
+        ranges = ranges[~ranges[ENTITY].isin(current_removals(dataset, settings, parse_time_point(there_at))[ENTITY])]
     if entities is None:
         return ranges
     check_entity_types(dataset, entities, stores_text=not pd.api.types.is_integer_dtype(ranges[ENTITY]))
@@ -218,10 +226,13 @@ def chosen_ranges(
     return chosen
 
 
-def _window_ends(dataset: DatasetConfig, ranges: pd.DataFrame, cutoff: TimePoint) -> Int64:
+def _window_ends(dataset: DatasetConfig, ranges: pd.DataFrame, cutoff: TimePoint, settings: Settings) -> Int64:
     """Return the last grid time of every entity's window at a cut-off, in nanoseconds."""
     first, last = (to_utc_ns(ranges[name]).astype(np.int64) for name in ("start", "end"))
     moment = parse_time_point(cutoff)
+    gone = ranges.loc[ranges[ENTITY].isin(current_removals(dataset, settings, moment)[ENTITY]), ENTITY].tolist()
+    if gone:
+        raise UnknownEntityError(dataset.name, list(dict.fromkeys(gone)))
     if moment is None:
         return last
     unborn = ranges.loc[first > moment.value, ENTITY].tolist()

@@ -4,6 +4,9 @@ The feature table holds one row per entity and grid step, so a missing measureme
 answered with an older value. It lies in a snapshot folder, one Parquet file per period, beside `windows.parquet` with
 one row per entity whose features are arrays: what the online store serves in a single read. An update writes the
 periods whose raw rows changed, or that an entity newly reaches into, and moves the windows of those entities on.
+
+An entity that its source has removed keeps its rows and has no newest window; since when it is gone is noted beside
+them.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import pandas as pd
 
 from mlplatform.calendars import Calendar
 from mlplatform.config import ENTITY, DatasetConfig, Frozen
-from mlplatform.data import FIRST, LAST, SPANS_FILE, open_raw
+from mlplatform.data import FIRST, LAST, SPANS_FILE, gone_at, open_raw, read_removals, write_removals
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.tables.grid import affected_periods, period_table
 from mlplatform.features.tables.journal import Replaced, note_rows, note_spans, rows_at, spans_at
@@ -143,11 +146,20 @@ def is_behind(dataset: DatasetConfig, settings: Settings) -> bool:
     if raw is None or not raw.state.periods:
         return False
     state = _comparable_state(base, dataset)
-    return state is None or state.raw != raw.digests
+    if base is None or state is None or state.raw != raw.digests:
+        return True
+    return not read_removals(base.folder).equals(raw.removals)
+
+
+def current_removals(dataset: DatasetConfig, settings: Settings, moment: pd.Timestamp | None = None) -> pd.DataFrame:
+    """Return the removals of entities by their source that hold now, or held at a moment; see `data.read_removals`."""
+    return gone_at(read_removals(table_link(dataset, settings).resolve()), moment)
 
 
 def entity_ranges(dataset: DatasetConfig, settings: Settings, known_at: pd.Timestamp | None = None) -> pd.DataFrame:
     """Return `entity_id`, `start` and `end` (UTC) of every entity in the feature table, sorted by entity.
+
+    Entities that their source has removed are among them.
 
     Parameters:
         known_at: a moment; the entities and their ends are then those that the table had at it.
@@ -161,6 +173,12 @@ def entity_ranges(dataset: DatasetConfig, settings: Settings, known_at: pd.Times
         spans = spans_at(path.parent, spans, known_at)
     times = {new: pd.to_datetime(spans[old], utc=True) for new, old in (("start", FIRST), ("end", LAST))}
     return pd.DataFrame({ENTITY: spans[ENTITY], **times})
+
+
+def present_ranges(dataset: DatasetConfig, settings: Settings, known_at: pd.Timestamp | None = None) -> pd.DataFrame:
+    """Return `entity_ranges` of the entities that their source has not removed, by now or by the moment `known_at`."""
+    ranges = entity_ranges(dataset, settings, known_at)
+    return ranges[~ranges[ENTITY].isin(current_removals(dataset, settings, known_at)[ENTITY])]
 
 
 def table_phase(dataset: DatasetConfig, settings: Settings) -> int | None:
@@ -204,7 +222,8 @@ def update_from(raw: RawRows, dataset: DatasetConfig, settings: Settings) -> Tab
             # Ids have become text, or numbers: no entity of before is one of now.
             base, before, spans_before = None, None, raw.spans.iloc[:0]
         changed = affected_periods(raw.digests, before.raw if before else {}, raw.spans, spans_before, dataset)
-        if before is not None and not changed:
+        removals_before = read_removals(base.folder) if base else read_removals(Path())
+        if before is not None and not changed and removals_before.equals(raw.removals):
             return _report(link, before, raw.spans, (), 0)
         windows_changed = 0
         with update_table(link, base) as update:
@@ -214,9 +233,11 @@ def update_from(raw: RawRows, dataset: DatasetConfig, settings: Settings) -> Tab
                 note_spans(update, spans_before, raw.spans, until)
             if dataset.kind == "timeseries":
                 previous = base.folder / WINDOWS_FILE if base else None
+                there, there_before = _present(raw.spans, raw.removals), _present(spans_before, removals_before)
                 windows_changed = update_windows(
-                    update, previous, changed, raw.spans, spans_before, dataset, state.table_id, state.revision
+                    update, previous, changed, there, there_before, dataset, state.table_id, state.revision
                 )
+            write_removals(update, raw.removals, text_ids=raw.spans[ENTITY].dtype == object)
             update.write_state(state.model_dump(mode="json"))
         return _report(link, state, raw.spans, changed, windows_changed)
 
@@ -238,6 +259,10 @@ def _shape(dataset: DatasetConfig) -> dict[str, Any]:
         # What came later stands there only if it says something, so that tables of before agree.
         **dataset.model_dump(mode="json", include={"timezone", "weekmask", "holidays"}),
     }
+
+
+def _present(spans: pd.DataFrame, removals: pd.DataFrame) -> pd.DataFrame:
+    return spans[~spans[ENTITY].isin(gone_at(removals)[ENTITY])]
 
 
 def _lost_rows(spans: pd.DataFrame, before: pd.DataFrame) -> bool:

@@ -25,6 +25,10 @@ class RawRows(Protocol):
         """First and last time of every entity: `entity_id`, `first`, `last` (int64, ns since 1970 UTC), by entity."""
 
     @property
+    def removals(self) -> pd.DataFrame:
+        """Entities that the source has removed, whose rows stay; see `data.read_removals`."""
+
+    @property
     def count(self) -> int:
         """Number of rows."""
 
@@ -46,6 +50,7 @@ class StoredRows:
         if not self.count:
             raise FeatureStoreError(f"dataset {dataset.name!r}: the raw table has no rows; ingest the dataset first")
         self.spans = self._table.spans
+        self.removals = self._table.removals
 
     def read(self, period: str) -> pd.DataFrame:
         """Return the rows of a period, ordered by entity and time."""

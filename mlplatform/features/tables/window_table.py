@@ -32,14 +32,14 @@ def update_windows(
 ) -> int:
     """Write the window table of a new snapshot and return how many windows changed.
 
-    Windows move on by the rows of the changed periods. An entity that is new, or whose history became shorter, gets its
-    window from the table anew; one that is gone loses it.
+    Windows move on by the rows of the changed periods. An entity that is new, has come back, or whose history became
+    shorter, gets its window from the table anew; one that is gone loses it.
 
     Parameters:
         update: the snapshot, with the rows already written.
         previous: the window table of the snapshot before, if there is one.
         changed: periods that this snapshot changes.
-        spans, spans_before: `entity_id`, `first` and `last` of every entity, ordered by entity.
+        spans, spans_before: `entity_id`, `first` and `last` of every entity that is there, ordered by entity.
         revision: of the new snapshot; noted for every window that changed.
     """
     windows, revisions = _previous(previous, dataset)
@@ -94,6 +94,8 @@ def _window_rows(
     import pyarrow.parquet as pq
 
     ids, last = spans[ENTITY].to_numpy(), spans[LAST].to_numpy()
+    if not len(ids):
+        return
     starts = dataset.calendar.shift(last, 1 - dataset.window_steps)
     is_anew = np.isin(ids, anew)
     needed = set(changed)
@@ -104,9 +106,11 @@ def _window_rows(
         if not path.exists():
             continue
         keys = pq.read_table(path, columns=[ENTITY, TIMESTAMP])
-        codes = np.searchsorted(ids, keys.column(ENTITY).to_numpy())
+        found = keys.column(ENTITY).to_numpy()
+        codes = np.minimum(np.searchsorted(ids, found), len(ids) - 1)
         times = keys.column(TIMESTAMP).cast(pa.int64()).to_numpy() * 1_000
-        wanted = times >= starts[codes]
+        # The table has rows of entities that are gone as well.
+        wanted = (ids[codes] == found) & (times >= starts[codes])
         if period not in changed:
             wanted &= is_anew[codes]
         if wanted.any():

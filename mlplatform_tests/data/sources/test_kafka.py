@@ -86,7 +86,8 @@ class ScriptedConsumer:
     @staticmethod
     def message(partition: int, offset: int, code: int | None) -> Any:
         error = None if code is None else SimpleNamespace(code=lambda: code, str=lambda: "scripted")
-        content = {"partition": partition, "offset": offset, "error": error, "value": f"{partition}-{offset}".encode()}
+        value = f"{partition}-{offset}".encode()
+        content = {"partition": partition, "offset": offset, "error": error, "value": value, "key": None}
         return SimpleNamespace(**{name: lambda value=value: value for name, value in content.items()})
 
 

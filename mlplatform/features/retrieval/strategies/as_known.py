@@ -30,7 +30,8 @@ class AsKnownRetrieval(RetrievalStrategy):
         moment = parse_time_point(request.time_point) or pd.Timestamp(dt.datetime.now(dt.UTC))
         entities = request.entities
         if entities is None:
-            entities = chosen_ranges(self.dataset, None, self.settings, known_at=moment)[ENTITY].to_numpy()
+            ranges = chosen_ranges(self.dataset, None, self.settings, known_at=moment, there_at=moment)
+            entities = ranges[ENTITY].to_numpy()
         if self.dataset.kind == "tabular":
             refuse_range(request, "as_known")
             panel = rows_as_known(self.dataset, entities, moment, request.columns, self.settings)

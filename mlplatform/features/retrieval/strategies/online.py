@@ -28,7 +28,7 @@ class OnlineRetrieval(RetrievalStrategy):
             raise FeatureStoreError("the strategy 'online' takes no start; it reads the newest window")
         entities = request.entities
         if entities is None:
-            entities = chosen_ranges(self.dataset, None, self.settings)[ENTITY].to_numpy()
+            entities = chosen_ranges(self.dataset, None, self.settings, there_at=NOW)[ENTITY].to_numpy()
         if self.dataset.kind == "tabular":
             refuse_range(request, "online")
             return self.get_online_features(entities, request.columns)

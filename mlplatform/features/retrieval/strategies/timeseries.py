@@ -25,7 +25,7 @@ class TimeSeriesRetrieval(RetrievalStrategy):
             return self.get_sequence_by_range(request.entities, request.start, request.time_point, request.columns)
         entities = request.entities
         if entities is None:
-            entities = chosen_ranges(self.dataset, None, self.settings)[ENTITY].to_numpy()
+            entities = chosen_ranges(self.dataset, None, self.settings, there_at=request.time_point)[ENTITY].to_numpy()
         (panel,) = offline_windows(
             self.dataset, entities, [request.time_point], request.columns, request.steps, self.settings
         )

@@ -1,0 +1,3 @@
+from .routes import platform_routes
+
+__all__ = ["platform_routes"]
