@@ -53,12 +53,9 @@ class Admission:
     @property
     def places(self) -> int:
         """How many requests may be in flight now: the limit, or fewer while more is asked for than that."""
-        now = asyncio.get_running_loop().time()
-        # Those whose refusal is held back want to be worked for as well.
-        if self.in_flight + self._held >= self.limit:
-            self._crowded_until = now + _CALM_S
-        is_crowded = now < self._crowded_until
-        return min(self.limit, max(self.limit // _CROWDED_SHARE, _LEAST_PLACES)) if is_crowded else self.limit
+        if asyncio.get_running_loop().time() >= self._crowded_until:
+            return self.limit
+        return min(self.limit, max(self.limit // _CROWDED_SHARE, _LEAST_PLACES))
 
     async def require_place(self) -> None:
         """Refuse a request that would not be admitted, before its body is read.
@@ -66,6 +63,9 @@ class Admission:
         Raises:
             ServingError: 429 if the limit is reached.
         """
+        # Those whose refusal is held back want to be worked for as well.
+        if self.in_flight + self._held >= self.limit:
+            self._crowded_until = asyncio.get_running_loop().time() + _CALM_S
         places = self.places
         if self.in_flight >= places:
             await self._pace_refusals()

@@ -16,7 +16,7 @@ from mlplatform.settings import Settings
 from prediction_server.load import load
 from prediction_server.servers import SECONDS, TABLE, bodies, ours, serving
 
-MOVES = int(os.environ.get("MOVES", "40"))
+MOVES = int(os.environ.get("MOVES", "100"))
 SERVERS = {
     "one process": ("serving.local", "default"),
     "Ray, fused": ("serving.ray_app", "fused"),
