@@ -42,7 +42,7 @@ def prediction(contract: Contract, entity_ids: np.ndarray, outputs: np.ndarray) 
         is_stale=np.arange(len(outputs)) == 1,
         marks=((),) * len(outputs),
         observed=np.ones(len(outputs)),
-        is_fallback=np.zeros(len(outputs), bool),
+        fallback_reasons=(None,) * len(outputs),
     )
 
 
@@ -100,7 +100,7 @@ def test_the_log_gets_intervals_shares_ages_and_what_fell_back() -> None:
         made,
         answers=Answers(made.outputs, lower, upper, 0.8),
         observed=np.array([1.0, 0.25, 0.5]),
-        is_fallback=np.array([False, True, False]),
+        fallback_reasons=(None, "too_little_observed", None),
         ages=np.array([1_500, "NaT", 0], "timedelta64[ms]").astype("timedelta64[ns]"),
     )
     rows = log_table("e", [served_predictions(made, "r", NOW)]).to_pandas()
