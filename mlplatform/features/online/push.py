@@ -113,7 +113,9 @@ def push_rows(
     times = parse_local_times(rows[TIMESTAMP], rows[ENTITY], zone_of(dataset.timezone)).times
     is_future = times > np.datetime64(present.value, "ns")
     checked = _validated(dataset, rows[~is_future], known, settings)
-    off_grid = int((checked.quarantine[REASON] == off_grid_reason(_in_canonical_names(dataset))).sum())
+    off_grid = 0  # a table has no grid
+    if known.windows is not None:
+        off_grid = int((checked.quarantine[REASON] == off_grid_reason(_in_canonical_names(dataset))).sum())
     push = _push_rows if known.windows is None else _push_windows
     merged = [push(dataset, block, known, settings) for block in _blocks(checked.rows)]
     if len(checked.removed):
