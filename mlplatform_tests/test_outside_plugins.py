@@ -51,7 +51,8 @@ class TeamMean(RuleModel):
     def predict(self, samples):
         rows = samples.origins[:, None] - np.arange(self.params.span)[None, :]
         means = samples.values[:, list(self.spec.targets)][rows].mean(axis=1, dtype=np.float64)
-        return np.repeat(means[:, None, :], self.spec.horizon, axis=1).astype(ANSWER)
+        answers = np.repeat(means[:, None, :], self.spec.horizon, axis=1).astype(ANSWER)
+        return self.filled(answers, samples)
 
 
 @TRANSFORMS.register("team_root")

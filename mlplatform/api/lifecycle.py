@@ -40,7 +40,7 @@ class Version:
 
     Attributes:
         verdict: what the checks and the gate said about it.
-        aliases: those that stand on it.
+        alias_names: the aliases that stand on it.
     """
 
     version: int
@@ -48,7 +48,7 @@ class Version:
     family: str
     pair_id: str
     run_id: str
-    aliases: tuple[str, ...]
+    alias_names: tuple[str, ...]
     verdict: str
 
 
@@ -203,7 +203,7 @@ def _version(pair: PairInfo, aliases: tuple[str, ...]) -> Version:
         family=pair.tags.get("family", ""),
         pair_id=pair.pair_id,
         run_id=pair.run_id,
-        aliases=aliases,
+        alias_names=aliases,
         verdict="is in production" if PRODUCTION in aliases else verdict(pair.tags),
     )
 

@@ -76,7 +76,7 @@ def history(
             show.as_json(found)
             return
         versions = [
-            (each.version, show.ago(each.created_at), each.family, each.aliases, each.verdict)
+            (each.version, show.ago(each.created_at), each.family, each.alias_names, each.verdict)
             for each in found.versions
         ]
         show.table(["version", "made", "family", "aliases", "what became of it"], versions)

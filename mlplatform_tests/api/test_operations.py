@@ -55,7 +55,7 @@ def test_status_of_what_was_never_trained_and_of_what_is_not(yard: Yard) -> None
 def test_history_tells_versions_and_moves(yard: Yard) -> None:
     found = api.history(EXPERIMENT, settings=yard.settings)
     assert [each.version for each in found.versions] == [2, 1]
-    assert found.versions[1].aliases == ("production",)
+    assert found.versions[1].alias_names == ("production",)
     assert found.versions[0].verdict.startswith("was refused by the promotion gate")
     moved = [(each.alias, each.from_version, each.to_version) for each in found.moves]
     assert moved == [("staging", None, 1), ("production", None, 1), ("staging", 1, 2)]

@@ -188,11 +188,15 @@ def test_the_steps_of_every_job_share_one_process(defs: Definitions) -> None:
     assert len(jobs) > 6
 
 
+TELLERS = {"alerts", "run_failures"}
+
+
 def test_sensors_and_schedules_are_there_and_off_until_asked_for(defs: Definitions) -> None:
     repository = defs.get_repository_def()
     assert {sensor.name for sensor in repository.sensor_defs} == {
         *(f"drift_{name}" for name in (EXPERIMENT, SECOND, "diabetes_xgboost")),
         *(f"new_data_{name}" for name in ("yard", "diabetes")),
+        *TELLERS,
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         *(
@@ -202,7 +206,9 @@ def test_sensors_and_schedules_are_there_and_off_until_asked_for(defs: Definitio
         ),
         *(f"materialize_{name}_hourly" for name in ("yard", "diabetes")),
     }
-    assert all(sensor.default_status == DefaultSensorStatus.STOPPED for sensor in repository.sensor_defs)
+    # What only tells people is on: without a channel to tell it does nothing.
+    running = {each.name for each in repository.sensor_defs if each.default_status == DefaultSensorStatus.RUNNING}
+    assert running == TELLERS
     assert all(schedule.default_status == DefaultScheduleStatus.STOPPED for schedule in repository.schedule_defs)
     sensor = repository.get_sensor_def(f"drift_{EXPERIMENT}")
     assert [target.job_name for target in sensor.targets] == [f"train_{EXPERIMENT}"]

@@ -433,7 +433,20 @@ def test_the_openapi_page_shows_bodies_examples_and_errors(client: httpx.Client)
     body = route["requestBody"]["content"]["application/json"]
     assert [example["value"] for example in body["examples"].values()] == [{"entities": [1, 2], "time_point": "now"}]
     assert body["schema"]["properties"]["entities"]["items"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
-    assert set(route["responses"]) == {"200", "404", "408", "409", "413", "415", "422", "429", "500", "503"}
+    assert set(route["responses"]) == {
+        "200",
+        "401",
+        "403",
+        "404",
+        "408",
+        "409",
+        "413",
+        "415",
+        "422",
+        "429",
+        "500",
+        "503",
+    }
     forecast = document["components"]["schemas"]["Forecast"]
     assert {"event_time", "age_seconds", "stale"} <= set(forecast["required"])
     assert "staleness.max_age" in forecast["properties"]["stale"]["description"]
