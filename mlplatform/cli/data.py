@@ -18,6 +18,9 @@ def new(
     target: Annotated[list[str] | None, typer.Option("--target", help="Column to predict; may be repeated.")] = None,
     time: Annotated[str | None, typer.Option(help="Column of times.")] = None,
     entity: Annotated[str | None, typer.Option(help="Column that names the series.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Zone of times without one, as Europe/Berlin; default: UTC.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an experiment of that name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the YAML and write nothing.")] = False,
     json: AsJson = False,
@@ -26,7 +29,7 @@ def new(
     with told():
         from mlplatform.api import propose
 
-        proposal = propose(file, name=name, targets=target or (), time=time, entity=entity)
+        proposal = propose(file, name=name, targets=target or (), time=time, entity=entity, timezone=timezone)
         path = None if dry_run or proposal.mistakes else proposal.write(overwrite=overwrite)
         if json:
             show.as_json({**vars(proposal), "path": path})

@@ -49,7 +49,7 @@ def test_series_of_several_lines(tmp_path: Path, settings: Settings) -> None:
     config = accepted(written(rows, tmp_path), settings)
     assert (config.name, config.dataset.name) == ("plant_xgboost", "plant")
     assert (config.dataset.time_column, config.dataset.entity_column) == ("time", "line")
-    assert config.dataset.frequency == "1h"
+    assert config.dataset.frequency == "h"
     assert config.targets == ("temperature",)
     assert config.dataset.category_columns == ("state",)
 
@@ -67,7 +67,7 @@ def test_semicolons_decimal_commas_german_dates_and_ids_with_zeros(tmp_path: Pat
     assert config.dataset.source.options == {
         "delimiter": ";", "decimal": ",", "encoding": "cp1252", "time_format": "%d.%m.%Y",
     }  # fmt: skip
-    assert config.dataset.frequency == "1D"
+    assert config.dataset.frequency == "D"
     stored = propose(path, settings=settings)
     assert any("2 entities" in note for note in stored.notes)
 
@@ -141,7 +141,7 @@ def test_day_and_month_are_told_apart_where_the_file_shows_it(
     rows = pd.DataFrame({"date": days.strftime(spelled), "sales": np.arange(900.0)})
     proposal = propose(written(rows, tmp_path, "shop.csv"), settings=settings)
     assert f"time_format: '{spelled}'" in proposal.yaml
-    assert "frequency: 1D" in proposal.yaml
+    assert "frequency: D" in proposal.yaml
 
 
 def test_what_could_be_exchanged_is_said(tmp_path: Path, settings: Settings) -> None:
@@ -149,3 +149,19 @@ def test_what_could_be_exchanged_is_said(tmp_path: Path, settings: Settings) -> 
     rows = pd.DataFrame({"date": days, "sales": [1.0, 2.0, 3.0, 4.0]})
     proposal = propose(written(rows, tmp_path, "shop.csv"), settings=settings)
     assert any("could be exchanged" in note for note in proposal.notes)
+
+
+@pytest.mark.parametrize(
+    ("pandas_name", "frequency"),
+    [("MS", "MS"), ("ME", "ME"), ("B", "B"), ("W-SAT", "W-SAT"), ("QS", "QS-JAN"), ("15min", "15min")],
+)
+def test_any_calendar_is_recognised(pandas_name: str, frequency: str, tmp_path: Path, settings: Settings) -> None:
+    times = pd.date_range("1971-01-01", periods=200, freq=pandas_name)
+    rows = pd.DataFrame({"date": times.strftime("%Y-%m-%d %H:%M"), "sales": np.arange(200.0)})
+    config = accepted(written(rows, tmp_path, "shop.csv"), settings)
+    assert config.dataset.frequency == frequency
+
+
+def test_local_times_are_those_of_the_zone_that_is_named(tmp_path: Path, settings: Settings) -> None:
+    config = accepted(written(hours(), tmp_path), settings, timezone="Europe/Berlin")
+    assert config.dataset.timezone == "Europe/Berlin"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, Column, Look, look_at
-from mlplatform.api.proposal.times import step_between
+from mlplatform.api.proposal.times import frequency_of
 from mlplatform.config import NAME_PATTERN, ConfigError, load_experiment
 from mlplatform.data import DataError
 from mlplatform.settings import Settings
@@ -63,6 +63,7 @@ class _Parts:
     targets: tuple[str, ...]
     frequency: str | None
     task: Task
+    timezone: str | None = None
 
     @property
     def data(self) -> Iterator[Column]:
@@ -81,6 +82,7 @@ def propose(
     targets: Sequence[str] = (),
     time: str | None = None,
     entity: str | None = None,
+    timezone: str | None = None,
     settings: Settings | None = None,
 ) -> Proposal:
     """Look at a CSV file and propose an experiment on it; nothing is written.
@@ -88,6 +90,7 @@ def propose(
     Parameters:
         name: of the experiment; default: from the file's name and the model's. The dataset goes by the file's.
         targets, time, entity: columns, where the file's look would mislead.
+        timezone: of times without a zone, as `Europe/Berlin`; default: UTC.
 
     Raises:
         DataError: if the file cannot be read, or a named column is not in it.
@@ -100,7 +103,7 @@ def propose(
     dataset = f"{dataset}_data" if dataset == name else dataset
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"{name!r} cannot be a name; use lower-case letters, digits and underscores")
-    parts = _parts(look_at(path), tuple(targets), time, entity)
+    parts = replace(_parts(look_at(path), tuple(targets), time, entity), timezone=timezone)
     text = "\n".join(_lines(name, dataset, parts)) + "\n"
     return Proposal(name, parts.task, text, tuple(_notes(parts)), _mistakes(name, text, settings))
 
@@ -116,7 +119,7 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
         return _Parts(look, None, entity, predicted, None, _tabular_task(look, predicted))
     moments = look.times[time].values
     entity = entity or _entity(look, time, targets)
-    frequency = step_between(moments, None if entity is None else look.cells[entity])
+    frequency = frequency_of(moments, None if entity is None else look.cells[entity])
     return _Parts(look, time, entity, targets or _last_number(look, (entity,)), frequency, "forecast")
 
 
@@ -177,7 +180,9 @@ def _lines(name: str, dataset: str, parts: _Parts) -> Iterator[str]:
     if parts.entity is not None:
         yield f"  entity_column: {_quoted(parts.entity)}"
     if is_forecast:
-        yield f"  frequency: {parts.frequency or '1h'}{'' if parts.frequency else '  # no usual step was found'}"
+        yield f"  frequency: {parts.frequency or 'auto'}{'' if parts.frequency else '  # none was found'}"
+    if is_forecast and parts.timezone is not None:
+        yield f"  timezone: {parts.timezone}"
     yield "  columns:"
     for column in parts.data:
         yield f"    {_quoted(column.name)}: {_flow(_column(column, parts))}{_seen(column)}"
@@ -223,12 +228,12 @@ def _notes(parts: _Parts) -> Iterator[str]:
         times = look.times[parts.time]
         yield (
             f"time is {parts.time!r}, from {times.values.min()} to {times.values.max()}, "
-            f"step {parts.frequency or 'unknown'}; times without a zone are taken for UTC"
+            f"frequency {parts.frequency or 'unknown'}; without a zone they are times of {parts.timezone or 'UTC'}"
         )
         if times.is_ambiguous:
             yield f"day and month of {parts.time!r} could be exchanged; it is read as {times.format}"
         if parts.frequency is None:
-            yield "no usual step was found between the times of an entity: set `frequency` by hand"
+            yield "no frequency was found that the times of the entities have in common: set it by hand"
     if parts.entity is not None:
         yield f"{look.named(parts.entity).distinct} entities, named by {parts.entity!r}"
     yield f"to predict: {', '.join(parts.targets)} ({parts.task}); choose others with `targets`"

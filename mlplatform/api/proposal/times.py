@@ -65,40 +65,17 @@ def _parsed(cells: pd.Series, spelled: str) -> pd.Series:
     return pd.to_datetime(cells, format=spelled, errors="coerce").astype("datetime64[ns]")
 
 
-def step_between(times: pd.Series, entities: pd.Series | None) -> str | None:
-    """Return the usual step between the times of an entity as a pandas offset; `None` if there is no usual one."""
-    import pandas as pd
+def frequency_of(times: pd.Series, entities: pd.Series | None) -> str | None:
+    """Return the frequency of the times of each entity; `None` if they have none in common."""
+    from mlplatform.calendars import CalendarError, infer_frequency
 
-    frame = pd.DataFrame({"time": times, "entity": 0 if entities is None else entities}).dropna()
-    frame = frame.drop_duplicates().sort_values(["entity", "time"], kind="stable")
-    steps = frame.groupby("entity", sort=False)["time"].diff().dropna()
-    if steps.empty:
+    known = times.dropna()
+    moments = known.to_numpy(dtype="datetime64[ns]").astype("int64")
+    groups = [moments]
+    if entities is not None:
+        codes = entities[known.index].astype(str).factorize()[0]
+        groups = [moments[codes == code] for code in range(codes.max(initial=-1) + 1)]
+    try:
+        return infer_frequency(groups).frequency
+    except CalendarError:
         return None
-    days = steps.dt.total_seconds() / 86_400
-    shares = steps.value_counts(normalize=True)
-    # Months, quarters and years differ in length, so none of their steps is the usual one.
-    for shortest, longest, start, end in ((28, 31, "MS", "ME"), (90, 92, "QS", "QE"), (365, 366, "YS", "YE")):
-        if days.between(shortest, longest).mean() >= ENOUGH:
-            return _calendar(frame["time"], start, end)
-    if _is_business_days(frame["time"], days):
-        return "B"
-    usual = shares.index[0]
-    return _spelled(usual) if shares.iloc[0] >= 0.5 else None
-
-
-def _calendar(times: pd.Series, start: str, end: str) -> str | None:
-    if (times.dt.day == 1).mean() >= ENOUGH:
-        return start
-    return end if times.dt.is_month_end.mean() >= ENOUGH else None
-
-
-def _is_business_days(times: pd.Series, days: pd.Series) -> bool:
-    return bool((times.dt.dayofweek < 5).all() and days.isin([1, 3]).mean() >= 0.9 and (days == 3).mean() > 0.1)
-
-
-def _spelled(step: pd.Timedelta) -> str | None:
-    seconds = step.total_seconds()
-    for length, unit in ((604_800, "W"), (86_400, "D"), (3_600, "h"), (60, "min"), (1, "s")):
-        if seconds >= length and seconds % length == 0:
-            return f"{int(seconds // length)}{unit}" if unit != "W" else f"{int(seconds // length) * 7}D"
-    return None
