@@ -183,6 +183,13 @@ class Splitter(ABC):
         """
 
 
+def group_column(scheme: PluginConfig) -> str | None:
+    """Return the column that a scheme by groups names; None for one by entities, and for schemes without groups."""
+    plugin = SPLITTERS.get(scheme.name)
+    column: str | None = plugin.group_column(plugin.Params.model_validate(scheme.params))
+    return column
+
+
 def row_groups(
     scheme: PluginConfig, frame: pd.DataFrame, entities: npt.NDArray[np.generic] | None = None
 ) -> npt.NDArray[np.generic]:
@@ -194,8 +201,7 @@ def row_groups(
     Raises:
         ValueError: if rows lack a group.
     """
-    plugin = SPLITTERS.get(scheme.name)
-    column = plugin.group_column(plugin.Params.model_validate(scheme.params))
+    column = group_column(scheme)
     if column is None and entities is not None:
         return entities
     column = column or ENTITY

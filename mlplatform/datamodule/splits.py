@@ -5,8 +5,9 @@ writes them again, so every model of the version is judged on the same rows. The
 current history within the version's borders.
 
 The border of time series is a time. The border of a table is a number: a row is held out if the stable number of its
-identity, under the split's seed, is below `reference_fraction`. Order, growth, deletions and copies move no row across
-either, and versions of one policy that were cut at different moments agree on every row.
+identity, under the split's seed, is below `reference_fraction`; where folds hold out groups, that of its group, so that
+no group is on both sides. Order, growth, deletions and copies move no row across either, and versions of one policy
+that were cut at different moments agree on every row.
 """
 
 from __future__ import annotations
@@ -25,8 +26,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig, SplitConfig
+from mlplatform.datamodule.folds import group_column
 from mlplatform.datamodule.history import is_observed, observed_history
-from mlplatform.datamodule.identity import Digests, RowIdentity, series_digests, stable_numbers
+from mlplatform.datamodule.identity import (
+    MISSING,
+    Digests,
+    RowIdentity,
+    entity_digests,
+    series_digests,
+    stable_numbers,
+)
 from mlplatform.datamodule.timeseries import CONTEXT_COLUMN
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
@@ -88,6 +97,7 @@ class SplitManifest:
         created_at: when the version was first written, ISO 8601.
         identity: what told the rows of a table apart when it was divided, as `RowIdentity.to_json` gives it; None for
             time series, and for tables that earlier versions of this package divided by row number.
+        group_column: the column whose values are whole on one side of a table's border; None where rows are.
     """
 
     dataset: str
@@ -97,6 +107,7 @@ class SplitManifest:
     parts: dict[str, SplitPart]
     created_at: str
     identity: dict[str, Any] | None = None
+    group_column: str | None = None
 
 
 def split_dir(settings: Settings, dataset: str, version_id: str) -> Path:
@@ -146,6 +157,7 @@ def write_split(
         parts=parts,
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         identity=RowIdentity.of(dataset).to_json() if dataset.kind == "tabular" else None,
+        group_column=group_column(split.cv) if dataset.kind == "tabular" else None,
     )
     _write_manifest(folder, manifest)
     return manifest
@@ -356,12 +368,13 @@ def _tabular_parts(dataset: DatasetConfig, split: SplitConfig, history: pd.DataF
     problem = f"split version {split.version_id!r} cannot be made: "
     if split.membership != "identity":
         raise SplitError(f"{problem}membership {split.membership!r} is for what was stored already; use 'identity'")
-    digests = RowIdentity.of(dataset).digests(history)
+    digests = _border_digests(history, RowIdentity.of(dataset), group_column(split.cv))
     held_out = _held_out(split, digests)
     parts = {TRAIN: history[~held_out], REFERENCE: history[held_out]}
+    group = group_column(split.cv)
     remedy = (
-        f"{len(np.unique(digests))} different rows at reference_fraction {split.reference_fraction}; use another seed, "
-        "another reference_fraction or more data"
+        f"{len(np.unique(digests))} different {'rows' if group is None else f'values of {group!r}'} at "
+        f"reference_fraction {split.reference_fraction}; use another seed, another reference_fraction or more data"
     )
     for part, frame in parts.items():
         if frame.empty:
@@ -386,15 +399,30 @@ def _tabular_training(
     identity = row_identity(dataset, manifest)
     shared = identity.within(set(history.columns) & set(reference.columns))
     held_out = np.isin(shared.digests(history), shared.digests(reference))
+    group = manifest.group_column
+    if group is not None and {group} <= set(history.columns) & set(reference.columns):
+        held_out |= np.isin(_border_digests(history, shared, group), _border_digests(reference, shared, group))
     # A version divided by row number, or by a column that is gone, keeps its reference set and has no border.
     if manifest.identity is not None and shared == identity:
-        held_out |= _held_out(split, identity.digests(history))
+        held_out |= _held_out(split, _border_digests(history, identity, group))
     if held_out.all():
         raise SplitError(
             f"none of the {len(history)} rows of dataset {dataset.name!r} is for training: all are held out by split "
             f"version {split.version_id!r}; bring other rows, or give the split a new version name"
         )
     return history[~held_out]
+
+
+def _border_digests(frame: pd.DataFrame, identity: RowIdentity, group: str | None) -> Digests:
+    """Return the digests that decide on which side rows are, of shape (rows,): those of groups where there are any.
+
+    A row without a group is one of its own.
+    """
+    rows = identity.digests(frame)
+    if group is None:
+        return rows
+    groups = entity_digests(frame[group])
+    return np.where(groups == MISSING, rows, groups)
 
 
 def _held_out(split: SplitConfig, digests: Digests) -> npt.NDArray[np.bool_]:

@@ -103,6 +103,24 @@ def parts_of(settings: Settings, version: str = "v1") -> tuple[set[int], set[int
 
 
 class TestParts:
+    @pytest.mark.parametrize("kind", DATASETS)
+    def test_a_group_is_on_one_side_of_the_border_for_ever(self, kind: str, tmp_path: Path) -> None:
+        dataset = DATASETS[kind]
+        rows = visits()
+        rows["site"] = (rows["visit"] % 40).map("site {}".format).astype(object)
+        rows.loc[3, "site"] = None
+        by_site = policy(cv={"name": "group_kfold", "params": {"column": "site"}})
+        settings = installation(tmp_path)
+        write_split(dataset, by_site, read_in(dataset, rows), settings)
+        new = visits(ROWS + 80).iloc[ROWS:]
+        new["site"] = (new["visit"] % 50).map("site {}".format).astype(object)
+        for history in (rows, rows[::-1], pd.concat([new, rows])):
+            write_split(dataset, by_site, read_in(dataset, history), settings)
+            train, reference = (read_part(settings, "visits", "v1", part) for part in ("train", "reference"))
+            assert not set(train["site"].dropna()) & set(reference["site"].dropna())
+            assert len(train)
+            assert 0.1 < len(reference) / len(rows) < 0.4
+
     @pytest.mark.parametrize("change", CHANGES)
     @pytest.mark.parametrize("kind", DATASETS)
     def test_no_row_crosses_the_border(self, kind: str, change: str, tmp_path: Path) -> None:
