@@ -25,6 +25,8 @@ ROWS = 4000
 # Least rows per coefficient.
 ROWS_PER_COEFFICIENT = 3
 LEAST_ROWS = 30
+# Rows in a row, and parts that such stretches are dealt to, of which all but a row's own say what its category means.
+STRETCH, PARTS = 25, 4
 # A target that its own past leaves less of open, as a share of its variance, needs no column.
 OPEN = 1e-6
 
@@ -47,9 +49,10 @@ class TooGood:
 def find_too_good(module: DataModule) -> list[TooGood]:
     """Return the columns that say more about a target than a measurement can, judged on the training rows.
 
-    Of a forecast every numeric input is judged by least squares: the target some steps ahead, from its own past, with
-    and without what is known of the column. Of a table every input is judged alone, by the cross-validated answers of a
-    decision tree. Too few rows to judge by give no finding.
+    Of a forecast every input is judged by least squares: the target some steps ahead, from its own past, with and
+    without what is known of the column; of a category that is the mean of the target at its other rows. Of a table
+    every input is judged alone, by the cross-validated answers of a decision tree. Too few rows to judge by give no
+    finding.
     """
     judged = _forecast(module) if module.config.task == "forecast" else _table(module)
     return [finding for finding in judged if finding.share >= LIMIT]
@@ -59,22 +62,46 @@ def _forecast(module: DataModule) -> Iterator[TooGood]:
     config, panel = module.config, module.panel
     for target in config.targets:
         for name in config.features.columns:
-            if name == target or name in config.features.static or panel.columns[name].dtype == object:
+            if name == target or name in config.features.static:
                 continue
+            column = panel.columns[name]
+            if column.dtype == object:
+                column = _means_by_kind(column, panel.columns[target])
             known = name in config.features.known_future
             found = [
                 finding
                 for ahead in range(1, config.horizon + 1, min(config.lookback, LAGS))
-                if (finding := _ahead(module, target, name, ahead, known)) is not None
+                if (finding := _ahead(module, target, name, column.astype(np.float64), ahead, known)) is not None
             ]
             if found:
                 yield max(found, key=lambda finding: finding.share)
 
 
-def _ahead(module: DataModule, target: str, name: str, ahead: int, known: bool) -> TooGood | None:
+def _means_by_kind(kinds: npt.NDArray[np.generic], truth: npt.NDArray[np.generic]) -> Float64:
+    """Return for every row the mean of the target where the category is the same, of shape (rows,).
+
+    It is taken from stretches of rows other than the row's own, so that a category that stands once says nothing (NaN).
+    """
+    codes, values = _numbers(kinds), truth.astype(np.float64)
+    rows = np.arange(len(codes))
+    means = np.full(len(codes), np.nan)
+    known = np.isfinite(codes) & np.isfinite(values)
+    size = int(np.nanmax(codes, initial=-1)) + 1
+    for part in range(PARTS):
+        own = rows // STRETCH % PARTS == part
+        others = known & ~own
+        counted = np.bincount(codes[others].astype(np.int64), minlength=size)
+        summed = np.bincount(codes[others].astype(np.int64), weights=values[others], minlength=size)
+        table = np.divide(summed, counted, out=np.full(size, np.nan), where=counted > 0)
+        here = own & np.isfinite(codes)
+        means[here] = table[codes[here].astype(np.int64)]
+    return means
+
+
+def _ahead(module: DataModule, target: str, name: str, column: Float64, ahead: int, known: bool) -> TooGood | None:
     """Judge a column by the target `ahead` steps after the origin."""
     config = module.config
-    truth, column = (module.panel.columns[each].astype(np.float64) for each in (target, name))
+    truth = module.panel.columns[target].astype(np.float64)
     origins = module.rows[:: max(1, len(module.rows) // ROWS)]
     lags = min(config.lookback, LAGS)
     while lags:

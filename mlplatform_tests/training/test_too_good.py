@@ -36,10 +36,14 @@ def series(unit: int) -> pd.DataFrame:
     )
 
 
-def forecast_of(column: Callable[[Series], Series], *, known: bool, horizon: int = 6) -> list[TooGood]:
+def forecast_of(
+    column: Callable[[Series], Series], *, known: bool, horizon: int = 6, is_text: bool = False
+) -> list[TooGood]:
     """Return what is found where `column` makes the column `plan` from the target."""
     frame = pd.concat(series(unit) for unit in (1, 2)).reset_index(drop=True)
     frame["plan"] = frame.groupby("entity_id")["heat"].transform(column).astype(np.float32)
+    if is_text:
+        frame["plan"] = frame["plan"].map("{:.1f}".format).astype(object)
     config = parse_experiment(
         {
             "name": "boiler",
@@ -54,7 +58,7 @@ def forecast_of(column: Callable[[Series], Series], *, known: bool, horizon: int
                 "time_column": "time",
                 "entity_column": "unit",
                 "frequency": "1h",
-                "columns": {"heat": {}, "weather": {}, "plan": {}},
+                "columns": {"heat": {}, "weather": {}, "plan": {"type": "category"} if is_text else {}},
             },
             "features": {
                 "version": "f1",
@@ -134,6 +138,14 @@ class TestForecasts:
     )
     def test_honest_columns_pass(self, honest: Callable[[Series], Series], known: bool) -> None:
         assert forecast_of(honest, known=known) == []
+
+    def test_the_target_as_text_is_named_and_honest_categories_pass(self) -> None:
+        (found,) = forecast_of(lambda values: values, known=True, is_text=True)
+        assert found.column == "plan"
+        for honest in (noise_like, lambda values: values * 0 + np.arange(len(values)) % 24):
+            assert forecast_of(honest, known=True, is_text=True) == []
+        # A category that stands once says nothing, or every number of a row would be found.
+        assert forecast_of(lambda values: values * 0 + np.arange(len(values)), known=True, is_text=True) == []
 
     def test_the_past_itself_as_a_column_passes(self) -> None:
         assert forecast_of(lambda values: values, known=False) == []
