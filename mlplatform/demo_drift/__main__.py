@@ -26,7 +26,7 @@ from mlplatform.settings import Settings
 
 # The days of the plant on which a drift report is made, once their rows are there.
 HEALTHY, DRIFTED, RECOVERED = dt.date(2024, 3, 15), (dt.date(2024, 3, 22), dt.date(2024, 3, 29)), dt.date(2024, 4, 5)
-RETRAINED_WITHIN_S, TOLD_WITHIN_S = 240.0, 120.0
+RETRAINED_WITHIN_S, TOLD_WITHIN_S, LOGGED_WITHIN_S = 240.0, 120.0, 60.0
 
 
 class Demo:
@@ -40,6 +40,8 @@ class Demo:
     def report(self, day: dt.date) -> None:
         """Live through a day and have its drift report made."""
         self.client.live_until(day + dt.timedelta(days=1))
+        # The server writes its log every few seconds, which are weeks of the plant.
+        wait_for(self._is_logged, "the server to log its forecasts", LOGGED_WITHIN_S, 0.5)
         # As a backfill of that day would.
         tags = {f"dagster/asset_partition_range_{end}": day.isoformat() for end in ("start", "end")}
         run_job(f"monitor_{EXPERIMENT}", self.environment, self.plant.folder / "monitor.log", tags)
@@ -77,6 +79,11 @@ class Demo:
         self.marks["blocked"] = self.client.now
         wait_for(self._is_blocked, "the sensor to refuse training on broken data", TOLD_WITHIN_S, 0.5)
         _say(f"     The sensor: {self._decisions()[-1]['reason']}")
+
+    def _is_logged(self) -> bool:
+        from mlplatform.monitoring import read_predictions
+
+        return len(read_predictions(self.settings, EXPERIMENT)) >= len(self.client.values)
 
     def _is_swapped(self) -> bool:
         self.client.ask()
