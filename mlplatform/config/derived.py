@@ -21,6 +21,8 @@ WINDOW_STEPS = 720
 ROOM = 48
 # Steps ahead where there is no season.
 PLAIN_HORIZON = 6
+# Rows that a decision needs, where a reference set has as many.
+REFERENCE_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,10 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
         cv = split.get("cv")
         if isinstance(cv, Mapping) and isinstance(cv.get("params"), Mapping):
             filled["split"]["cv"] = {**cv, "params": _filled(cv["params"], {"validation_steps": lengths.block})}
+    promotion = values.get("promotion")
+    if isinstance(promotion, Mapping):
+        # A year of months is twelve rows, and all there is to judge by.
+        filled["promotion"] = _filled(promotion, {"min_reference_rows": min(REFERENCE_ROWS, lengths.block)})
     if isinstance(values.get("baselines"), list | tuple):
         filled["baselines"] = [_with_season(each, lengths.season) for each in values["baselines"]]
     return filled

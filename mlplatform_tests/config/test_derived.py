@@ -97,3 +97,10 @@ def test_what_is_no_experiment_is_left_for_validation(values: dict[str, Any]) ->
 def test_a_frequency_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="frequency"):
         based(tmp_path, "moon")
+
+
+@pytest.mark.parametrize(("frequency", "rows"), [("1h", 20), ("MS", 12), ("QE", 4)])
+def test_a_decision_needs_no_more_rows_than_the_reference_set_has(frequency: str, rows: int, tmp_path: Path) -> None:
+    assert based(tmp_path, frequency).promotion.min_reference_rows == rows
+    asked = based(tmp_path, frequency, promotion={"min_reference_rows": 2})
+    assert asked.promotion.min_reference_rows == 2
