@@ -18,9 +18,10 @@ from pathlib import Path
 
 from figures import report
 
-from mlplatform.monitoring import DriftReport, ErrorDrift, write_report
+from mlplatform.monitoring import write_report
 from mlplatform.testing.daemon import MOMENTS, run_daemon
-from mlplatform.testing.yard import EXPERIMENT, Yard, write_conf
+from mlplatform.testing.drift_reports import yard_report
+from mlplatform.testing.yard import Yard, write_conf
 
 
 def watched(folder: Path) -> Path:
@@ -30,13 +31,7 @@ def watched(folder: Path) -> Path:
         folder / "conf",
         experiment={"drift": drift, "automation": {"running": ["drift"], "drift_interval_s": 5}},
     )
-    drifted = DriftReport(
-        experiment=EXPERIMENT,
-        pair_version=1,
-        split_version="yard",
-        data_until="2024-03-20T23:00:00+00:00",
-        features=(),
-        errors=ErrorDrift(100, 3.0, 1.0, 1.5),
+    drifted = yard_report(
         created_at=dt.datetime.now(dt.UTC).isoformat(),
     )
     write_report(drifted, Yard.at(folder).settings)

@@ -9,7 +9,6 @@ import contextlib
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlplatform.child_processes import child_process, free_port
 from mlplatform.settings import Settings
 
 EXPERIMENT = "fleet_xgboost"
@@ -63,7 +63,7 @@ def _train(log: Path) -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with (
         log.open("w") as record,
-        _child(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process,
+        child_process(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process,
     ):
         assert process.stdout is not None
         has_begun = False
@@ -102,34 +102,16 @@ def _show_scores(settings: Settings) -> None:
 @contextlib.contextmanager
 def _server(log: Path) -> Iterator[str]:
     """Yield the address of a running, ready prediction server, and stop it afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "serving.local", "--port", str(port), "--experiment", EXPERIMENT]
-    with log.open("w") as record, _child(command, stdout=record, stderr=subprocess.STDOUT) as process:
+    with log.open("w") as record, child_process(command, stdout=record, stderr=subprocess.STDOUT) as process:
         deadline = time.monotonic() + SERVER_START_S
         while not _is_ready(url):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise DemoError(f"the server did not become ready; its output is in {log}")
             time.sleep(0.2)
         yield url
-
-
-@contextlib.contextmanager
-def _child(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Start a child process and make sure that it is gone at the end, however the block is left."""
-    process: subprocess.Popen[str] = subprocess.Popen(command, **options)  # noqa: S603 - our own programs
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _is_ready(url: str) -> bool:

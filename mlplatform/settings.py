@@ -184,6 +184,12 @@ class Settings:
         return replace(self, signing_key=None, signing_key_password=None)
 
     @property
+    def serving_addresses(self) -> tuple[str, ...]:
+        """The addresses of `serving_url`, one by one."""
+        addresses = (address.strip() for address in self.serving_url.split(","))
+        return tuple(address for address in addresses if address)
+
+    @property
     def raw_dir(self) -> Path:
         """Validated raw tables and their quarantine files, one folder per dataset."""
         return self.home / "data" / "raw"

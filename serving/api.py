@@ -36,12 +36,13 @@ from serving.cockpit import Cockpit, add_cockpit
 from serving.connections import CLIENT_LEFT
 from serving.description import describe
 from serving.entrance import Application
-from serving.errors import ErrorDetail, ErrorResponse, ServingError, invalid, shown
+from serving.errors import ErrorDetail, ServingError, invalid, shown
 from serving.exposition import CONTENT_TYPE, merged
 from serving.fast_path import Answers, FastPath
 from serving.local_time import PARAMETER, asked_zone, in_zone
 from serving.metrics import ServingMetrics
 from serving.observation import ObservationMiddleware, ServerState
+from serving.openapi import described_errors
 from serving.pages import add_pages
 from serving.platform import platform_routes
 from serving.protocols import protocol_routers
@@ -245,7 +246,7 @@ def _model_routes(service: PredictionService) -> APIRouter:
         content = {"default": service.default.name, "models": [item.model_dump() for item in described]}
         return _json(to_json(content))
 
-    @router.get("/models/{name}", response_model=ModelAnswer, responses=_errors(404))
+    @router.get("/models/{name}", response_model=ModelAnswer, responses=described_errors(404))
     async def one_model(name: str) -> Response:
         """Describe one of them."""
         return _json(to_json((await describe(service.model(name))).model_dump()))
@@ -277,7 +278,7 @@ def _operation_routes(
         return _json(to_json({"status": "live"}))
 
     @router.head("/health/ready", include_in_schema=False)
-    @router.get("/health/ready", response_model=ReadyAnswer, responses=_errors(503))
+    @router.get("/health/ready", response_model=ReadyAnswer, responses=described_errors(503))
     async def ready() -> Response:
         """Say whether predictions can be answered: the default model has a pair and the feature store answers."""
         if state.is_draining:
@@ -331,13 +332,18 @@ def _operation_routes(
     # For the page only: `require_admin` decides, and says what is wrong in the errors' own form.
     token = [Security(HTTPBearer(scheme_name="bearer", auto_error=False))]
 
-    @router.post("/admin/reload", response_model=ReloadAnswer, responses=_errors(401, 403, 503), dependencies=token)
+    @router.post(
+        "/admin/reload", response_model=ReloadAnswer, responses=described_errors(401, 403, 503), dependencies=token
+    )
     async def reload(request: Request) -> Response:
         """Serve the pair that is in production now. No request is dropped; on failure the old pair stays."""
         return await reload_model(request, None)
 
     @router.post(
-        "/admin/reload/{name}", response_model=ReloadAnswer, responses=_errors(401, 403, 404, 503), dependencies=token
+        "/admin/reload/{name}",
+        response_model=ReloadAnswer,
+        responses=described_errors(401, 403, 404, 503),
+        dependencies=token,
     )
     async def reload_of_model(request: Request, name: str) -> Response:
         """Do so for the model of that name."""
@@ -372,14 +378,9 @@ def _described_body(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
     content = {JSON: {"schema": model.model_json_schema()}}
     return {
         "response_model": PredictionAnswer,
-        "responses": _errors(*statuses),
+        "responses": described_errors(*statuses),
         "openapi_extra": {"requestBody": {"required": True, "content": content}, "parameters": [_TIMEZONE]},
     }
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
-    return {status: {"model": ErrorResponse, "content": content} for status in statuses}
 
 
 def _problem(error: ServingError, headers: Mapping[str, str] | None = None) -> Response:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from serving.bodies import JSON, PROBLEM
+from serving.errors import ErrorResponse
 
 _PROBLEM_CONTENT = {PROBLEM: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
 # Errors of protocols have a form of their own.
@@ -15,6 +16,11 @@ _PROTOCOL_CONTENT = {JSON: {"schema": {"type": "object"}}, **_PROBLEM_CONTENT}
 _ANY, _WITH_BODY = (401, 404, 429, 500, 503), (403, 408, 409, 413, 415)
 # What cannot be understood: by the routes of the platform, and by protocols.
 _NOT_UNDERSTOOD, _NOT_UNDERSTOOD_BY_PROTOCOLS = 422, 400
+
+
+def described_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what a route's description says about answers of these statuses."""
+    return {status: {"model": ErrorResponse, "content": _PROBLEM_CONTENT} for status in statuses}
 
 
 def with_errors(description: Mapping[str, Any], protocols: frozenset[str]) -> dict[str, Any]:

@@ -112,10 +112,10 @@ def _plan(config: ExperimentConfig, store: PairStore, settings: Settings, with_d
 def _registered(store: PairStore, name: str) -> Iterator[tuple[str, int]]:
     from mlflow.exceptions import MlflowException
 
-    from mlplatform.registry.pairs import ROLES
+    from mlplatform.registry.pairs import ROLES, registered_model
 
     for role in ROLES:
-        model = f"{name}_{role}"
+        model = registered_model(name, role)
         try:
             store.client.get_registered_model(model)
         except MlflowException as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import ENTITY, load_experiment
@@ -65,7 +65,6 @@ def forecast(
     from mlplatform.features import parse_time_point
     from mlplatform.features.tables import present_ranges
     from mlplatform.forecasts import Answering, chunks, forecast_schema, forecast_table, left_out_table, read_scenario
-    from mlplatform.registry import scale_of_pair
     from mlplatform.registry.pairs import PairStore
 
     settings = settings or Settings.from_env()
@@ -73,8 +72,7 @@ def forecast(
     store = PairStore(settings)
     pair = store.resolve(config.registered_name, version)
     scenario = None if future is None else read_scenario(future, config.dataset, pair.contract)
-    forecaster = replace(store.load(pair), interval_scale=scale_of_pair(settings, config.name, pair.pair_id))
-    answering = Answering(config, forecaster, settings, at, scenario)
+    answering = Answering.of_pair(config, store, pair, settings, at, scenario)
     known = present_ranges(config.dataset, settings, parse_time_point(at))[ENTITY]
     schema = forecast_schema(has_text_ids=not pd.api.types.is_integer_dtype(known))
     wanted = known.to_numpy() if entities is None else _typed(entities, known, config.dataset.name)

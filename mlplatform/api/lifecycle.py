@@ -112,11 +112,11 @@ def history(experiment: str, *, limit: int = 20, settings: Settings | None = Non
         Move(change.alias, change.from_version, change.to_version, change.when, change.who, change.why)
         for change in store.history(name)
     )
+    stands = store.alias_versions(name)
     aliases: dict[int, list[str]] = {}
     for alias in (PRODUCTION, STAGING, PREVIOUS):
-        pair = store.find(name, alias)
-        if pair is not None:
-            aliases.setdefault(pair.version, []).append(alias)
+        if alias in stands:
+            aliases.setdefault(stands[alias], []).append(alias)
     numbers = store.versions(name)[:limit]
     versions = tuple(_version(store.resolve(name, number), tuple(aliases.get(number, ()))) for number in numbers)
     return History(experiment, versions, moves)

@@ -100,7 +100,7 @@ def status(experiments: Iterable[str] = (), *, settings: Settings | None = None,
     if unknown:
         raise ConfigError(f"unknown experiment {unknown[0]!r}; known: {', '.join(known)}")
     store = PairStore(settings)
-    registered = _registered(store)
+    registered = frozenset(store.names())
     # Models go by the names of their experiments, so those of which there is nothing need not be loaded.
     shown = wanted or tuple(name for name in known if name in registered)
     return Status(
@@ -108,17 +108,6 @@ def status(experiments: Iterable[str] = (), *, settings: Settings | None = None,
         servers=ask_servers(settings) if with_servers else (),
         untrained=tuple(name for name in known if name not in registered and not wanted),
     )
-
-
-def _registered(store: PairStore) -> frozenset[str]:
-    """Return the stems of all registered pairs, in one read."""
-    suffix, names, token = "_model", [], None
-    while True:
-        page = store.client.search_registered_models(max_results=200, page_token=token)
-        names += [model.name for model in page if model.name.endswith(suffix)]
-        token = page.token
-        if not token:
-            return frozenset(name.removesuffix(suffix) for name in names)
 
 
 def _status_of(name: str, store: PairStore, registered: frozenset[str], settings: Settings) -> ExperimentStatus:

@@ -30,8 +30,7 @@ class ServerStatus:
 
 def ask_servers(settings: Settings) -> tuple[ServerStatus, ...]:
     """Ask every server of `MLPLATFORM_SERVING_URL` for its models; one that is away is no error."""
-    addresses = [address.strip().rstrip("/") for address in settings.serving_url.split(",")]
-    return tuple(_ask(address, settings) for address in addresses if address)
+    return tuple(_ask(address.rstrip("/"), settings) for address in settings.serving_addresses)
 
 
 def _ask(address: str, settings: Settings) -> ServerStatus:

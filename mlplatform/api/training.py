@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlplatform.child_processes import child_process
 from mlplatform.config import ConfigError, load_experiment
 from mlplatform.settings import Settings
 
@@ -138,30 +139,19 @@ def _execute(
     The process does not outlive this one, however the wait for it ends.
     """
     run, lines = None, list[str]()
-    process = subprocess.Popen(  # noqa: S603 - this project's own command
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
-    assert process.stdout is not None
-    try:
-        with log.open("w") as record:
-            for raw in process.stdout:
-                record.write(raw)
-                line = raw.rstrip()
-                found = RUN_LINE.search(line)
-                run = run or (found["run"] if found else None)
-                # Above it stands what the command has to say about itself.
-                if run is not None:
-                    on_line(line)
-                lines.append(line)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    with child_process(command, **options) as process, log.open("w") as record:
+        assert process.stdout is not None
+        for raw in process.stdout:
+            record.write(raw)
+            line = raw.rstrip()
+            found = RUN_LINE.search(line)
+            run = run or (found["run"] if found else None)
+            # Above it stands what the command has to say about itself.
+            if run is not None:
+                on_line(line)
+            lines.append(line)
         return process.wait(), run, _reason(lines)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _reason(lines: Sequence[str]) -> str:

@@ -84,9 +84,7 @@ def load_all_datasets(settings: Settings | None = None) -> tuple[dict[str, Datas
     Raises:
         ConfigError: as `load_all_experiments` does.
     """
-    settings = settings or Settings.from_env()
-    require_folders(settings)
-    return _load_all(options("dataset", settings), lambda name: load_dataset(name, settings), "dataset")
+    return _load_group("dataset", load_dataset, settings)
 
 
 def load_all_servings(settings: Settings | None = None) -> tuple[dict[str, ServingConfig], dict[str, ConfigError]]:
@@ -98,9 +96,15 @@ def load_all_servings(settings: Settings | None = None) -> tuple[dict[str, Servi
     Raises:
         ConfigError: as `load_all_experiments` does.
     """
+    return _load_group("serving", load_serving, settings)
+
+
+def _load_group(
+    group: str, load: Callable[[str, Settings], Loaded], settings: Settings | None
+) -> tuple[dict[str, Loaded], dict[str, ConfigError]]:
     settings = settings or Settings.from_env()
     require_folders(settings)
-    return _load_all(options("serving", settings), lambda name: load_serving(name, settings), "serving")
+    return _load_all(options(group, settings), lambda name: load(name, settings), group)
 
 
 def _load_all(

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from mlplatform.child_processes import free_port
 from mlplatform.demo_drift.client import Client
 from mlplatform.demo_drift.picture import draw
 from mlplatform.demo_drift.plant import (
@@ -21,7 +22,7 @@ from mlplatform.demo_drift.plant import (
     TRAINED_UNTIL,
     Plant,
 )
-from mlplatform.demo_drift.processes import DemoError, daemon, free_port, hook, run_job, server, wait_for
+from mlplatform.demo_drift.processes import DemoError, daemon, hook, run_job, server, wait_for
 from mlplatform.settings import Settings
 
 # The days of the plant on which a drift report is made, once their rows are there.

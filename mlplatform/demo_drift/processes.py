@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -118,13 +117,6 @@ def wait_for(holds: Callable[[], bool], what: str, seconds: float, pause_s: floa
         if time.monotonic() > deadline:
             raise DemoError(f"waited {seconds:.0f} s for {what}")
         time.sleep(pause_s)
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def post(url: str, body: Mapping[str, Any], token: str = "") -> tuple[int, dict[str, Any]]:

@@ -28,9 +28,11 @@ from mlplatform.registry import (
     complete,
     judge,
     read_features,
+    scale_of_pair,
     unknown_ahead,
     with_ahead,
 )
+from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform.settings import Settings
 
 Reason = Literal["unknown", "short", "stale", "unknown_future", "too_little_observed", "not_finite"]
@@ -80,6 +82,24 @@ class Answering:
     settings: Settings
     time_point: TimePoint
     scenario: pd.DataFrame | None = None
+
+    @classmethod
+    def of_pair(
+        cls,
+        config: ExperimentConfig,
+        store: PairStore,
+        pair: PairInfo,
+        settings: Settings,
+        time_point: TimePoint,
+        scenario: pd.DataFrame | None = None,
+    ) -> Answering:
+        """Return what answers with a registered pair, its intervals scaled as they are now.
+
+        Raises:
+            PairIntegrityError: if an artifact of it is not what was registered.
+        """
+        scale = scale_of_pair(settings, config.name, pair.pair_id)
+        return cls(config, replace(store.load(pair), interval_scale=scale), settings, time_point, scenario)
 
     def answer(self, entities: Sequence[Any]) -> tuple[Answered | None, list[LeftOut]]:
         """Return the answers of the entities that have one, in their order, and the others."""

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from mlplatform.forecasts.database import upsert_table
 from mlplatform.forecasts.picture import Sample
 from mlplatform.forecasts.rows import forecast_schema, forecast_table, left_out_table
 from mlplatform.forecasts.table import Stage, staged_run
-from mlplatform.registry import scale_of_pair
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairStore
 from mlplatform.settings import Settings
 
@@ -80,8 +79,7 @@ def make_forecasts(config: ExperimentConfig, settings: Settings, time_point: Tim
     began = time.monotonic()
     store = PairStore(settings)
     pair = store.resolve(config.registered_name, PRODUCTION)
-    forecaster = replace(store.load(pair), interval_scale=scale_of_pair(settings, config.name, pair.pair_id))
-    run = _Run(Answering(config, forecaster, settings, time_point), pair)
+    run = _Run(Answering.of_pair(config, store, pair, settings, time_point), pair)
     with staged_run(settings, config.name) as stage:
         run.answer_all(stage)
         origin = run.origin()

@@ -33,8 +33,7 @@ def notify_servers(settings: Settings) -> list[Notice]:
     """
     if settings.admin_token is None:
         return [Notice("not told: MLPLATFORM_ADMIN_TOKEN is not set, so no server accepts a reload")]
-    addresses = [address.strip() for address in settings.serving_url.split(",")]
-    return [_notify(address, settings.admin_token) for address in addresses if address]
+    return [_notify(address, settings.admin_token) for address in settings.serving_addresses]
 
 
 def _notify(address: str, token: str) -> Notice:

@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mlplatform.plugins",),
     (
         "mlplatform.calendars",
+        "mlplatform.child_processes",
         "mlplatform.cores",
         "mlplatform.locks",
         "mlplatform.settings",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from mlplatform.monitoring.report import QualityBreak
 from mlplatform.promotion import promote_version
 from mlplatform.registry.pairs import PRODUCTION
 from mlplatform.settings import Settings
+from mlplatform.testing.drift_reports import yard_report
 from mlplatform.testing.meters import meter_rows, meter_yard
 from mlplatform.testing.yard import EXPERIMENT, Yard, write_conf
 from mlplatform_tests.alerts.receivers import Hook, hook
@@ -46,16 +46,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def report(settings: Settings, **values: Any) -> None:
-    sound = DriftReport(
-        experiment=EXPERIMENT,
-        pair_version=1,
-        split_version="yard",
-        data_until="2024-03-20T23:00:00+00:00",
-        features=(),
-        errors=ErrorDrift(100, 3.0, 1.0, 1.5),
-        created_at="2030-01-01T00:00:00+00:00",
-    )
-    write_report(replace(sound, **values), settings)
+    write_report(yard_report(**values), settings)
 
 
 def look(environ: dict[str, str]) -> str:

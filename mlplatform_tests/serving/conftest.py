@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fastapi import FastAPI
 
 from mlplatform.config import DatasetConfig, ExperimentConfig, load_experiment
 from mlplatform.datamodule.panel import Panel
@@ -26,6 +27,8 @@ from mlplatform.registry.pairs.example import example_rows
 from mlplatform.registry.tracking import client_for, experiment_id
 from mlplatform.settings import Settings
 from mlplatform.testing import write_feature_table
+from serving.api import build_app
+from serving.local import LocalBackend, Stages
 
 TOKEN = "a-token-for-tests"
 HOURS = 120
@@ -106,6 +109,16 @@ class Platform:
     def serving(self, experiment: str, **changes: Any) -> Settings:
         """Return settings that serve an experiment."""
         return replace(self.settings, experiment=experiment, **changes)
+
+    def application(self, *experiments: str, **changes: Any) -> FastAPI:
+        """Return an application that serves experiments, the first where a route names none.
+
+        Parameters:
+            changes: of the application's settings.
+        """
+        settings = self.serving(experiments[0], **changes)
+        stages = Stages(settings.limits)
+        return build_app({name: LocalBackend(self.serving(name), stages) for name in experiments}, settings)
 
     def rows(self, count: int = 14, unit: int = 1) -> list[dict[str, Any]]:
         """Return the latest raw rows of a unit, as a client would send them."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ import pytest
 
 from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.servers import in_thread
-from serving.api import build_app
-from serving.local import LocalBackend, Stages
 
 NAMES = ("tiny_forecast", "tiny_classification", "tiny_untrained")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -26,10 +23,7 @@ STATIC = Path(__file__).resolve().parents[2] / "serving" / "cockpit" / "static"
 
 @pytest.fixture(scope="module")
 def client(platform: Platform) -> Iterator[httpx.Client]:
-    settings = replace(platform.serving(NAMES[0]), api_tokens=("a-token",))
-    stages = Stages(settings.limits)
-    backends = {name: LocalBackend(platform.serving(name), stages) for name in NAMES}
-    with in_thread(build_app(backends, settings)) as client:
+    with in_thread(platform.application(*NAMES, api_tokens=("a-token",))) as client:
         client.post("/admin/reload/tiny_classification", headers={"authorization": f"Bearer {TOKEN}"})
         yield client
 

@@ -13,11 +13,9 @@ import pytest
 from mlplatform.registry.pairs import PairStore
 from mlplatform_tests.serving.conftest import Platform
 from mlplatform_tests.serving.servers import in_thread
-from serving.api import build_app
 from serving.bundle import BundleLoader
 from serving.errors import ServingError
 from serving.explain import require_explainable
-from serving.local import LocalBackend, Stages
 from serving.schemas import ForecastAnswer, RegressionAnswer
 
 NAMES = ("tiny_forecast", "tiny_regression", "tiny_classification")
@@ -26,10 +24,7 @@ ENTITIES = "/predict/feast/batch"
 
 @pytest.fixture(scope="module")
 def client(platform: Platform) -> Iterator[httpx.Client]:
-    settings = platform.serving(NAMES[0])
-    stages = Stages(settings.limits)
-    backends = {name: LocalBackend(platform.serving(name), stages) for name in NAMES}
-    with in_thread(build_app(backends, settings)) as client:
+    with in_thread(platform.application(*NAMES)) as client:
         for name in NAMES[1:]:
             client.post(f"/admin/reload/{name}", headers={"authorization": "Bearer a-token-for-tests"})
         yield client

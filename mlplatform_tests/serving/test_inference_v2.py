@@ -15,8 +15,6 @@ from tritonclient.utils import InferenceServerException
 
 from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.servers import in_thread
-from serving.api import build_app
-from serving.local import LocalBackend, Stages
 
 FORECAST, REGRESSION, CLASSES, NOTHING = "tiny_forecast", "tiny_regression", "tiny_classification", "tiny_untrained"
 # Lookback 12 and two steps of context.
@@ -34,10 +32,8 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(platform: Platform) -> Iterator[Server]:
-    settings, names = platform.serving(FORECAST), (FORECAST, REGRESSION, CLASSES, NOTHING)
-    stages = Stages(settings.limits)
-    app = build_app({name: LocalBackend(platform.serving(name), stages) for name in names}, settings)
-    with in_thread(app) as plain:
+    names = FORECAST, REGRESSION, CLASSES, NOTHING
+    with in_thread(platform.application(*names)) as plain:
         for name in names[1:3]:
             plain.post(f"/admin/reload/{name}", headers={"authorization": f"Bearer {TOKEN}"})
         triton = InferenceServerClient(f"127.0.0.1:{plain.base_url.port}")

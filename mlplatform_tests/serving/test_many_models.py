@@ -10,8 +10,6 @@ import pytest
 
 from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.servers import in_thread
-from serving.api import build_app
-from serving.local import LocalBackend, Stages
 
 NAMES = ("tiny_forecast", "tiny_regression", "tiny_untrained")
 ENTITIES = "/predict/feast/batch"
@@ -19,10 +17,7 @@ ENTITIES = "/predict/feast/batch"
 
 @pytest.fixture(scope="module")
 def client(platform: Platform) -> Iterator[httpx.Client]:
-    settings = platform.serving(NAMES[0])
-    stages = Stages(settings.limits)
-    backends = {name: LocalBackend(platform.serving(name), stages) for name in NAMES}
-    with in_thread(build_app(backends, settings)) as client:
+    with in_thread(platform.application(*NAMES)) as client:
         client.post("/admin/reload/tiny_regression", headers={"authorization": f"Bearer {TOKEN}"})
         yield client
 

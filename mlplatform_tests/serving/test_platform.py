@@ -18,9 +18,10 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from mlplatform.monitoring import DriftReport, ErrorDrift, write_report
+from mlplatform.monitoring import write_report
 from mlplatform.monitoring.quality import QualityBreak
 from mlplatform.settings import Settings
+from mlplatform.testing.drift_reports import yard_report
 from mlplatform.testing.yard import EXPERIMENT, Yard
 from serving.api import build_app
 from serving.local import LocalBackend
@@ -168,13 +169,7 @@ def test_strangers_unknown_names_and_bad_keys(installation: Installation) -> Non
 
 
 def test_broken_data_are_not_trained_on_unless_someone_says_so(installation: Installation) -> None:
-    report = DriftReport(
-        experiment=EXPERIMENT,
-        pair_version=1,
-        split_version="yard",
-        data_until="2024-03-20T23:00:00+00:00",
-        features=(),
-        errors=ErrorDrift(100, 3.0, 1.0, 1.5),
+    report = yard_report(
         created_at="2030-01-01T00:00:00.000000+00:00",
         quality=(QualityBreak("stuck", "load_pu", ""),),
     )

@@ -27,7 +27,7 @@ from mlplatform_tests.serving.servers import in_thread, wait_until_loaded
 from mlplatform_tests.serving.test_answers import forecast
 from serving.api import build_app
 from serving.errors import ServingError
-from serving.local import LocalBackend, Stages
+from serving.local import LocalBackend
 from serving.protocols import inference_v2, timeseries
 
 FORECAST, REGRESSION, CLASSES, NOTHING = "tiny_forecast", "tiny_regression", "tiny_classification", "tiny_untrained"
@@ -39,10 +39,8 @@ ADMIN = {"authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture(scope="module")
 def client(platform: Platform) -> Iterator[httpx.Client]:
-    settings, names = platform.serving(FORECAST), (FORECAST, REGRESSION, CLASSES, NOTHING)
-    stages = Stages(settings.limits)
-    app = build_app({name: LocalBackend(platform.serving(name), stages) for name in names}, settings)
-    with in_thread(app) as client:
+    names = FORECAST, REGRESSION, CLASSES, NOTHING
+    with in_thread(platform.application(*names)) as client:
         for name in names[1:3]:
             client.post(f"/admin/reload/{name}", headers=ADMIN)
         yield client

@@ -12,10 +12,11 @@ from pydantic import BaseModel
 
 from mlplatform.settings import Settings
 from serving.answers import to_json
-from serving.bodies import JSON, PROBLEM
+from serving.bodies import JSON
 from serving.cockpit.recent import entity_of, read_drift, read_recent
-from serving.errors import ErrorResponse, ServingError
+from serving.errors import ServingError
 from serving.examples import example_entities
+from serving.openapi import described_errors
 from serving.service import PredictionService
 from serving.stages import Stage
 
@@ -100,12 +101,12 @@ def add_cockpit(app: FastAPI, cockpit: Cockpit) -> None:
 def _routes(cockpit: Cockpit) -> APIRouter:
     router = APIRouter(tags=["models"])
 
-    @router.get("/models/{name}/entities", response_model=EntitiesAnswer, responses=_errors(404, 503))
+    @router.get("/models/{name}/entities", response_model=EntitiesAnswer, responses=described_errors(404, 503))
     async def entities(name: str) -> Response:
         """Name a few entities that the model can be asked about."""
         return _json({"entities": cockpit.entities(name)})
 
-    @router.get("/models/{name}/recent", response_model=RecentAnswer, responses=_errors(404, 409, 422, 503))
+    @router.get("/models/{name}/recent", response_model=RecentAnswer, responses=described_errors(404, 409, 422, 503))
     async def recent(
         name: str,
         entity: Annotated[str, Query(description='The id, as in JSON: 7, or "007" for text.')],
@@ -114,7 +115,7 @@ def _routes(cockpit: Cockpit) -> APIRouter:
         """Return the newest values of the model's targets that the feature store holds of an entity."""
         return _json(await cockpit.recent(name, entity, steps))
 
-    @router.get("/models/{name}/drift", response_model=DriftAnswer | None, responses=_errors(404, 503))
+    @router.get("/models/{name}/drift", response_model=DriftAnswer | None, responses=described_errors(404, 503))
     async def drift(name: str) -> Response:
         """Return what the newest drift report says, or null."""
         return _json(await cockpit.drift(name))
@@ -124,8 +125,3 @@ def _routes(cockpit: Cockpit) -> APIRouter:
 
 def _json(content: Any) -> Response:
     return Response(to_json(content), media_type=JSON)
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
-    return {status: {"model": ErrorResponse, "content": content} for status in statuses}

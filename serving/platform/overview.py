@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from mlplatform.monitoring import read_report
 from mlplatform.monitoring.retraining import Journal
-from mlplatform.registry.pairs import PREVIOUS, PRODUCTION, PROMOTION_GATE, STAGING, PairStore
+from mlplatform.registry.pairs import PREVIOUS, PRODUCTION, PROMOTION_GATE, STAGING, Evidence, PairStore
 from mlplatform.settings import Settings, sqlite_file
 
 # Newest versions that are listed of an experiment.
 LISTED = 20
-_SUFFIX, _GATE = "_model", f"check.{PROMOTION_GATE}"
 
 
 def overview(settings: Settings) -> list[dict[str, Any]]:
@@ -21,46 +19,30 @@ def overview(settings: Settings) -> list[dict[str, Any]]:
     if database is not None and not database.exists():
         return []
     store = PairStore(settings)
-    return [_experiment(name, store, settings) for name in sorted(_registered(store))]
-
-
-def _registered(store: PairStore) -> list[str]:
-    names: list[str] = []
-    token = None
-    while True:
-        page = store.client.search_registered_models(max_results=200, page_token=token)
-        names += [model.name.removesuffix(_SUFFIX) for model in page if model.name.endswith(_SUFFIX)]
-        token = page.token
-        if not token:
-            return names
+    return [_experiment(name, store, settings) for name in store.names()]
 
 
 def _experiment(name: str, store: PairStore, settings: Settings) -> dict[str, Any]:
+    stands, gates = store.alias_versions(name), store.evidence(name, PROMOTION_GATE)
     aliases: dict[int, list[str]] = {}
-    for alias in (PRODUCTION, PREVIOUS, STAGING):
-        pair = store.find(name, alias)
-        if pair is not None:
-            aliases.setdefault(pair.version, []).append(alias)
-    in_production = [version for version, names in aliases.items() if PRODUCTION in names]
+    for alias in sorted({PRODUCTION, PREVIOUS, STAGING} & set(stands)):
+        aliases.setdefault(stands[alias], []).append(alias)
     last = Journal(settings, name).last()
     return {
         "experiment": name,
-        "production": in_production[0] if in_production else None,
-        "versions": [_version(name, each, aliases, store) for each in store.versions(name)[:LISTED]],
+        "production": stands.get(PRODUCTION),
+        "versions": [_version(each, aliases.get(each, []), gates.get(each)) for each in store.versions(name)[:LISTED]],
         "drift": _drift(name, settings),
         "retraining": None if last is None else {"at": last.at.isoformat(), **vars(last.decision)},
     }
 
 
-def _version(name: str, version: int, aliases: dict[int, list[str]], store: PairStore) -> dict[str, Any]:
-    pair = store.find(name, version)
-    tag = pair.tags.get(_GATE) if pair else None
-    gate = json.loads(tag) if tag else {}
+def _version(version: int, aliases: list[str], gate: Evidence | None) -> dict[str, Any]:
     return {
         "version": version,
-        "aliases": sorted(aliases.get(version, [])),
-        "gate": gate.get("summary"),
-        "gate_passed": gate.get("passed"),
+        "aliases": aliases,
+        "gate": gate.summary if gate else None,
+        "gate_passed": gate.passed if gate else None,
     }
 
 

@@ -18,8 +18,9 @@ from mlplatform.locks import FileLock, LockedError
 from mlplatform.monitoring.retraining import hold_of
 from mlplatform.settings import Settings
 from serving.answers import to_json
-from serving.bodies import JSON, PROBLEM
-from serving.errors import ErrorResponse, ServingError, shown
+from serving.bodies import JSON
+from serving.errors import ServingError, shown
+from serving.openapi import described_errors
 from serving.platform.audit import Audit, token_mark
 from serving.platform.dagster import DagsterClient, LaunchedRun
 from serving.platform.forms import (
@@ -136,7 +137,10 @@ def platform_routes(service: PredictionService, settings: Settings) -> APIRouter
         return {
             "response_model": RunAnswer,
             "status_code": 202,
-            "responses": {200: {"model": RunAnswer}, **_problems(401, 403, 404, 408, 409, 413, 415, 422, 429, 503)},
+            "responses": {
+                200: {"model": RunAnswer},
+                **described_errors(401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
+            },
             "openapi_extra": {**described_body(form), "parameters": [_KEY_PARAMETER]},
         }
 
@@ -155,7 +159,7 @@ def platform_routes(service: PredictionService, settings: Settings) -> APIRouter
         """Launch a run that sends a version through all checks and the gate."""
         return await ask(request, "promote", name, PromoteRequest)
 
-    @router.get("/runs/{run_id}", response_model=RunAnswer, responses=_problems(401, 403, 404, 503))
+    @router.get("/runs/{run_id}", response_model=RunAnswer, responses=described_errors(401, 403, 404, 503))
     async def run(request: Request, run_id: str) -> Response:
         """Say what became of a run."""
         admit(request)
@@ -166,7 +170,7 @@ def platform_routes(service: PredictionService, settings: Settings) -> APIRouter
             )
         return _answer(found, settings)
 
-    @router.get("/experiments", response_model=ExperimentsAnswer, responses=_problems(401, 403, 503))
+    @router.get("/experiments", response_model=ExperimentsAnswer, responses=described_errors(401, 403, 503))
     async def experiments(request: Request) -> Response:
         """List the experiments: versions, aliases, gate decisions, drift, live error, the policy's last decision."""
         admit(request)
@@ -291,8 +295,3 @@ def _answer(run: LaunchedRun, settings: Settings, status: int = 200, *, is_repea
         repeated=is_repeated,
     )
     return Response(to_json(content.model_dump()), status, media_type=JSON)
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
-    return {status: {"model": ErrorResponse, "content": content} for status in statuses}

@@ -14,6 +14,7 @@ from .info import (
     PairIntegrityError,
     PairNotFoundError,
     PairUnreadableError,
+    registered_model,
 )
 from .kept import KeptPairs
 from .repair import RepairReport
@@ -50,6 +51,7 @@ __all__ = [
     "load_pair",
     "load_with_example",
     "read_example",
+    "registered_model",
     "state_digests",
     "stored_example",
     "tag_name",

@@ -146,6 +146,25 @@ class PairStore:
             self.client.set_model_version_tag(registered_model(name, "model"), str(info.version), SIGNATURE, text)
         return self.resolve(name, version)
 
+    def names(self) -> list[str]:
+        """Return the stems of all registered pairs, sorted."""
+        end, names, token = registered_model("", "model"), list[str](), None
+        while True:
+            page = self.client.search_registered_models(max_results=200, page_token=token)
+            names += [model.name.removesuffix(end) for model in page if model.name.endswith(end)]
+            token = page.token
+            if not token:
+                return sorted(names)
+
+    def alias_versions(self, name: str) -> dict[str, int]:
+        """Return every alias and the version it stands for, `previous` among them.
+
+        Raises:
+            PairNotFoundError: if nothing was ever registered under the name.
+        """
+        self._require(name)
+        return Aliases(self.client, name).read().current
+
     def versions(self, name: str) -> list[int]:
         """Return the numbers of all complete pairs, newest first.
 
