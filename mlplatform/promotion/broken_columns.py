@@ -174,9 +174,7 @@ def _pieces(rows: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
             yield rows.iloc[max(0, end - size) : end]
 
 
-def _single(
-    old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str], *, is_series: bool
-) -> Iterator[_Finding]:
+def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str], *, is_series: bool) -> Iterator[_Finding]:
     """Yield the columns that are missing or stuck.
 
     Parameters:

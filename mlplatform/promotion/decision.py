@@ -352,8 +352,8 @@ def _learnt_from_a_working_feed(case: Case) -> Verdict:
     asked = "" if case.retraining is None else f"drift ({case.retraining.cause}) asked for it, but "
     return "broken_column", (
         f"version {case.candidate.version} was trained or judged on rows of a broken feed: {asked}"
-        f"{'; '.join(case.broken)}; repair the feed and train again, or promote this version by hand and say why that is "
-        "right"
+        f"{'; '.join(case.broken)}; repair the feed and train again, or promote this version by hand and say why "
+        "that is right"
     )
 
 
