@@ -28,8 +28,9 @@ Kind = Literal["missing", "stuck", "unit", "swapped"]
 LEAST_ROWS = 24
 # Numbers are judged as they stand at a step; more columns than this, in groups.
 MOST_COLUMNS = 30
-# A sensor that keeps its value so many times longer than it ever did is stuck.
-STUCK = 3
+# A sensor that keeps its value so many times longer than it ever did is stuck, but not where the value is one that it
+# rests at: it had it in such a share of the old rows, as rain is 0 and a holiday is rare.
+STUCK, RESTING = 3, 0.2
 # Of the old share of values so little is as good as none.
 PRESENT = 0.1
 # Mean squared distance from the old rows, in their own spread and per column: 1 for rows like the old ones. From ODD on
@@ -142,7 +143,8 @@ def broken_columns(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str])
     groups = _groups(old, new)
     for entity, (before, after) in groups.items():
         for piece in _pieces(after, len(before)):
-            for finding in (*_single(before, piece, columns), *_readings(before, piece, columns)):
+            singles = _single(before, piece, columns, is_series=bool(entity))
+            for finding in (*singles, *_readings(before, piece, columns)):
                 found.setdefault((finding.kind, finding.columns, finding.key), {}).setdefault(entity, finding)
     return [_report(entities, len(groups)) for entities in found.values()]
 
@@ -172,8 +174,12 @@ def _pieces(rows: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
             yield rows.iloc[max(0, end - size) : end]
 
 
-def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> Iterator[_Finding]:
-    """Yield the columns that are missing or stuck."""
+def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str], *, is_series: bool) -> Iterator[_Finding]:
+    """Yield the columns that are missing or stuck.
+
+    Parameters:
+        is_series: whether the rows follow each other; of others a column is stuck if it has one value only.
+    """
     for name in columns:
         before, after = old[name], new[name]
         if not before.notna().any():
@@ -182,8 +188,9 @@ def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> Ite
             shares = f"{after.notna().mean():.0%} of the rows, and before in {before.notna().mean():.0%}"
             yield _Finding("missing", (name,), "", f"column {name!r} has a value in {shares}")
         elif _is_number(before) and _is_number(after):
-            held, holds = _longest_run(before), _longest_run(after)
-            if holds >= LEAST_ROWS and holds > STUCK * held:
+            (held, _), (holds, value) = _longest_run(before), _longest_run(after)
+            is_long = holds > STUCK * held if is_series else holds == after.notna().sum() and before.nunique() > 1
+            if holds >= LEAST_ROWS and is_long and (before == value).mean() < RESTING:
                 evidence = f"column {name!r} keeps one value for {holds} rows, and before for {held} at most"
                 yield _Finding("stuck", (name,), "", evidence)
 
@@ -192,10 +199,14 @@ def _is_number(values: pd.Series[Any]) -> bool:
     return pd.api.types.is_numeric_dtype(values)
 
 
-def _longest_run(values: pd.Series[Any]) -> int:
+def _longest_run(values: pd.Series[Any]) -> tuple[int, float]:
+    """Return how many values in a row are the same at most, and which."""
     present = values.dropna().to_numpy(np.float64)
-    changes = np.flatnonzero(np.diff(present) != 0) + 1
-    return int(np.diff(np.concatenate([[0], changes, [len(present)]])).max(initial=0))
+    borders = np.concatenate([[0], np.flatnonzero(np.diff(present) != 0) + 1, [len(present)]])
+    if not len(present):
+        return 0, math.nan
+    longest = int(np.diff(borders).argmax())
+    return int(borders[longest + 1] - borders[longest]), float(present[borders[longest]])
 
 
 def _readings(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> Iterator[_Finding]:
