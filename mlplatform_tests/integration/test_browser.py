@@ -1,4 +1,4 @@
-"""What a newcomer sees in a browser: the graph, a training that is launched there, its gate, its report, the server's page."""
+"""What a newcomer sees in a browser: graph, a training that is launched there, gate, report, the page of the server."""
 
 from __future__ import annotations
 
