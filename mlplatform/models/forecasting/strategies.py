@@ -136,12 +136,12 @@ def _step_table(samples: WindowSamples, spec: ModelSpec, params: StrategyParams,
         steps = list(range(1, spec.horizon + 1))
     parts = samples.select(chosen)
     rows = _rows_of_steps(parts, spec, params, features[chosen], steps)
-    targets = list(spec.targets)
     last, scales = last_observed(parts), window_scales(parts, spec, spec.targets)
-    labels = np.empty((len(parts), len(steps), len(targets)), dtype=np.float32)
+    outputs = parts.outputs()
+    labels = np.empty((len(parts), len(steps), len(spec.targets)), dtype=np.float32)
     for position, step in enumerate(steps):
-        labels[:, position] = (samples.values[parts.origins + step][:, targets] - last) / scales
-    return Table(rows, np.asfortranarray(labels.reshape(-1, len(targets))))
+        labels[:, position] = (outputs[:, step - 1] - last) / scales
+    return Table(rows, np.asfortranarray(labels.reshape(-1, len(spec.targets))))
 
 
 def _rows_of_steps(
@@ -213,28 +213,41 @@ def _from_last(changes: Float32, samples: WindowSamples, spec: ModelSpec) -> Flo
 
 def _recursive(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
     """Write every forecast behind its window and move the window one step, as often as the horizon is long."""
-    length = spec.lookback + spec.horizon
+    past = spec.lookback + samples.period
+    length = past + spec.horizon
+    rows = samples.origins[:, None] + np.arange(1 - past, 1)
     unrolled = np.empty((len(samples), length, len(spec.channels)), dtype=np.float32)
-    unrolled[:, : spec.lookback] = samples.inputs()
-    unrolled[:, spec.lookback :] = unrolled[:, spec.lookback - 1 : spec.lookback]
+    unrolled[:, :past] = samples.values[rows]
+    unrolled[:, past:] = unrolled[:, past - 1 : past]
+    levels = None
+    if samples.levels is not None:
+        levels = np.zeros((len(samples), length, len(spec.targets)), dtype=np.float32)
+        levels[:, :past] = samples.levels[rows]
     if spec.known:
         for step in range(spec.horizon):
-            rows = samples.values[samples.origins + step + 1]
-            unrolled[:, spec.lookback + step, list(spec.known)] = rows[:, list(spec.known)]
+            ahead = samples.values[samples.origins + step + 1]
+            unrolled[:, past + step, list(spec.known)] = ahead[:, list(spec.known)]
     times = samples.origin_times
     for step in range(spec.horizon):
-        moved = _moved(unrolled, spec.calendar.ahead(times, step), step, spec)
+        moved = _moved(unrolled, levels, samples.period, spec.calendar.ahead(times, step), step, spec)
         features = origin_features(moved, spec, params, with_known=False)
         changes = answer(_rows_of_steps(moved, spec, params, features, [1]))[..., 0]
         scales = window_scales(moved, spec, spec.targets)
-        unrolled[:, spec.lookback + step, list(spec.targets)] = last_observed(moved) + changes * scales
-    return unrolled[:, spec.lookback :, list(spec.targets), None]
+        found = last_observed(moved) + changes * scales
+        unrolled[:, past + step, list(spec.targets)] = found
+        if levels is not None:
+            levels[:, past + step] = found + moved.anchors()[:, 0]
+    if levels is not None:
+        return (levels[:, past:] - samples.anchors())[..., None]
+    return unrolled[:, past:, list(spec.targets), None]
 
 
-def _moved(unrolled: Float32, times: np.ndarray, step: int, spec: ModelSpec) -> WindowSamples:
+def _moved(
+    unrolled: Float32, levels: Float32 | None, period: int, times: np.ndarray, step: int, spec: ModelSpec
+) -> WindowSamples:
     """Return the unrolled windows as samples whose origin is `step` steps behind the end of the window."""
     count, length, channels = unrolled.shape
-    origins: Int64 = np.arange(count, dtype=np.int64) * length + (spec.lookback - 1 + step)
+    origins: Int64 = np.arange(count, dtype=np.int64) * length + (length - spec.horizon - 1 + step)
     timestamps = np.zeros(count * length, dtype="datetime64[ns]")
     timestamps[origins] = times
     return WindowSamples(
@@ -249,4 +262,6 @@ def _moved(unrolled: Float32, times: np.ndarray, step: int, spec: ModelSpec) -> 
         static=spec.static,
         step_seconds=spec.step_seconds,
         calendar_text=spec.calendar_text,
+        period=period,
+        levels=None if levels is None else levels.reshape(-1, len(spec.targets)),
     )
