@@ -43,15 +43,20 @@ class ModelParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # Parameters that came later: at their default they are not written, so that stored models keep their bits.
+    later: ClassVar[frozenset[str]] = frozenset({"difference"})
+
     difference: Annotated[int, Field(ge=1)] | Literal["season"] | None = None
 
     @model_serializer(mode="wrap")
     def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what came later and says nothing, so that stored models keep their bits."""
         values: dict[str, Any] = write(self)
-        if self.difference is None:
-            values.pop("difference", None)
-        return values
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in self.later or getattr(self, name) != fields[name].default
+        }
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "model",
         {"params": {"depth": 3}},
-        r"model\.params\.depth = 3: unknown key; allowed: difference, num_boost_round, .*max_depth",
+        r"model\.params\.depth = 3: unknown key; allowed: difference, .*max_depth",
     ),
     (
         "experiment",
@@ -194,6 +194,17 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "model",
         {"params": {"difference": "season"}},
         r"model\.params\.difference is 'season', which models are told with preprocessing\.scaling auto or window",
+    ),
+    (
+        "model",
+        {"params": {"loss": "poisson"}},
+        r"model\.params\.loss is 'poisson', which needs 'heat' in its own units, but preprocessing\.steps\[\d\] "
+        r"\(scale\) changes them; use preprocessing\.scaling: window",
+    ),
+    (
+        "model",
+        {"params": {"loss": "poisson", "difference": 1}},
+        r"model\.params\.loss is 'poisson', but differences can be negative",
     ),
     # search space
     (
