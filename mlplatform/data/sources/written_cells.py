@@ -97,9 +97,13 @@ def written_numbers(cells: pd.Series, decimal: str, thousands: str | None = None
 
 
 def written_times(cells: pd.Series, time_format: str) -> pd.Series:
-    """Return cells with times in the place of text in a format; whatever does not fit stays as it is."""
+    """Return cells with times in the place of text in a format; whatever does not fit stays as it is.
+
+    A format without a zone gives times without one, which are in the dataset's; a `Z` at its end is UTC.
+    """
     import pandas as pd
 
     is_text = cells.map(lambda cell: isinstance(cell, str)).astype(bool)
-    parsed = pd.to_datetime(cells.where(is_text), format=time_format, utc=True, errors="coerce")
+    has_zone = "%z" in time_format or "%Z" in time_format or time_format.endswith("Z")
+    parsed = pd.to_datetime(cells.where(is_text), format=time_format, utc=has_zone, errors="coerce")
     return parsed if parsed.notna().all() else parsed.astype(object).where(parsed.notna(), cells)
