@@ -241,7 +241,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "dataset",
         {"source": {"uri": "pump.csv", "options": {"separator": ";"}}},
-        r"dataset 'pump': 'pump\.csv' .*source\.options\.separator = ';': unknown key; allowed: delimiter, decimal",
+        r"dataset 'pump': 'pump\.csv' .*source\.options\.separator = ';': unknown key; allowed: decimal, thousands",
     ),
     (
         "dataset",
