@@ -107,7 +107,9 @@ class _Finding:
     evidence: str
 
 
-def broken_columns(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> list[BrokenColumn]:
+def broken_columns(
+    old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str], earlier: pd.DataFrame | None = None
+) -> list[BrokenColumn]:
     """Return what a broken feed seems to have done to columns between two sets of rows.
 
     An entity is compared with itself, in pieces of as many rows as the old ones have, so that a break that began in the
@@ -116,12 +118,15 @@ def broken_columns(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str])
     Parameters:
         old, new: rows with `entity_id`, `event_timestamp` and the columns, ordered by entity and time.
         columns: those to judge; others than numbers are judged only by whether they are there.
+        earlier: rows from before the old ones, which show how long a value may stand still, as that of a dry summer.
     """
     found: dict[tuple[Kind, tuple[str, ...], str], dict[str, _Finding]] = {}
     groups = _groups(old, new)
+    longest = _longest_runs(old if earlier is None else pd.concat([earlier, old]), columns)
     for entity, (before, after) in groups.items():
         for piece in _pieces(after, len(before)):
-            for finding in (*_single(before, piece, columns), *_readings(before, piece, columns)):
+            runs = {name: lengths[entity] for name, lengths in longest.items()}
+            for finding in (*_single(before, piece, columns, runs), *_readings(before, piece, columns)):
                 found.setdefault((finding.kind, finding.columns, finding.key), {}).setdefault(entity, finding)
     return [_report(entities, len(groups)) for entities in found.values()]
 
@@ -151,7 +156,9 @@ def _pieces(rows: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
             yield rows.iloc[max(0, end - size) : end]
 
 
-def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> Iterator[_Finding]:
+def _single(
+    old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str], held: Mapping[str, int]
+) -> Iterator[_Finding]:
     """Yield the columns that are missing or stuck."""
     for name in columns:
         before, after = old[name], new[name]
@@ -161,10 +168,21 @@ def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> Ite
             shares = f"{after.notna().mean():.0%} of the rows, and before in {before.notna().mean():.0%}"
             yield _Finding("missing", (name,), "", f"column {name!r} has a value in {shares}")
         elif _is_number(before) and _is_number(after):
-            held, holds = (int(run_lengths(each.to_numpy(np.float64)).max(initial=0)) for each in (before, after))
-            if is_stuck(holds, held, LEAST_ROWS):
-                evidence = f"column {name!r} keeps one value for {holds} rows, and before for {held} at most"
+            holds = _longest_run(after)
+            if is_stuck(holds, held[name], LEAST_ROWS):
+                evidence = f"column {name!r} keeps one value for {holds} rows, and before for {held[name]} at most"
                 yield _Finding("stuck", (name,), "", evidence)
+
+
+def _longest_runs(rows: pd.DataFrame, columns: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return column -> entity -> how long it kept one value; the name of all rows together is empty."""
+    numbers = [name for name in columns if _is_number(rows[name])]
+    groups = {str(entity): group for entity, group in rows.groupby(ENTITY, sort=False)} | {"": rows}
+    return {name: {entity: _longest_run(group[name]) for entity, group in groups.items()} for name in numbers}
+
+
+def _longest_run(values: pd.Series[Any]) -> int:
+    return int(run_lengths(values.to_numpy(np.float64)).max(initial=0))
 
 
 def _is_number(values: pd.Series[Any]) -> bool:

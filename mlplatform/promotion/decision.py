@@ -97,12 +97,10 @@ class Retraining:
 
     Attributes:
         cause: what had drifted.
-        broken: what a broken feed seems to have done to the rows since; empty if nothing.
         before: None where candidate and champion have one reference set, or the old one cannot be answered.
     """
 
     cause: str
-    broken: tuple[str, ...] = ()
     before: Before | None = None
 
 
@@ -120,6 +118,7 @@ class Decision:
         comparison: candidate beside champion by resampling; None where there is nothing to compare.
         min_probability: the probability of being better that was asked for.
         retraining: what is known of the drift that asked for the training; None if none did.
+        broken: what a broken feed seems to have done to the candidate's rows; empty if nothing.
         warnings: what is to be done soon.
         baselines, others: scores of the naive baselines, and of those that need not be beaten.
     """
@@ -139,6 +138,7 @@ class Decision:
     comparison: Comparison | None = None
     min_probability: float = 0.5
     retraining: Retraining | None = None
+    broken: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -176,6 +176,7 @@ class Case:
     others: Mapping[str, float] = field(default_factory=dict)
     comparison: Comparison | None = None
     retraining: Retraining | None = None
+    broken: tuple[str, ...] = ()
 
     @property
     def min_probability(self) -> float:
@@ -210,6 +211,7 @@ def decide_promotion(
     others: Mapping[str, float] | None = None,
     comparison: Comparison | None = None,
     retraining: Retraining | None = None,
+    broken: tuple[str, ...] = (),
 ) -> Decision:
     """Decide whether `candidate` replaces `champion`: the first rule with an objection decides.
 
@@ -221,13 +223,14 @@ def decide_promotion(
         baselines: the same metric for every naive baseline.
         now: the current time, with time zone.
         reference: the rows behind the scores; None leaves the least number of rows unchecked.
-        word: why a person promotes the candidate although a check finds it too good, although the feed that drift was
-            seen in looks broken or the candidate forgot the time before it, or although the champion knows reference
-            rows, which can only make it look better than it is. Nothing else bends to it.
+        word: why a person promotes the candidate although a check finds it too good, although the feed it learnt
+            from looks broken or it forgot the time before a drift, or although the champion knows reference rows, which
+            can only make it look better than it is. Nothing else bends to it.
         others: the same metric for the other baselines, which the reason names and no rule reads.
         comparison: of candidate and champion on the reference samples; a policy that asks for more than an even
             probability refuses a candidate without one.
         retraining: what is known of the drift that asked for the candidate's training; None if none did.
+        broken: what a broken feed seems to have done to the rows since the champion's reference set.
     """
     case = Case(
         candidate,
@@ -242,6 +245,7 @@ def decide_promotion(
         others or {},
         comparison,
         retraining,
+        broken,
     )
     for rule in RULES:
         verdict = rule(case)
@@ -273,6 +277,7 @@ def _decision(case: Case, promote: bool, outcome: Outcome, reason: str) -> Decis
         comparison=case.comparison,
         min_probability=case.min_probability,
         retraining=case.retraining,
+        broken=case.broken,
         warnings=_worn_out(case),
     )
 
@@ -342,13 +347,13 @@ def _plausible(case: Case) -> Verdict:
 
 
 def _learnt_from_a_working_feed(case: Case) -> Verdict:
-    retraining = case.retraining
-    if retraining is None or not retraining.broken or case.word:
+    if not case.broken or case.word:
         return None
+    asked = "" if case.retraining is None else f"drift ({case.retraining.cause}) asked for it, but "
     return "broken_column", (
-        f"drift ({retraining.cause}) asked for version {case.candidate.version}, but the feed looks broken: "
-        f"{'; '.join(retraining.broken)}; repair the feed and train again, or promote this version by hand and say why "
-        "that is right"
+        f"version {case.candidate.version} may have learnt what is broken: {asked}the feed looks broken since the "
+        f"champion's reference set: {'; '.join(case.broken)}; repair the feed and train again, or promote this version "
+        "by hand and say why that is right"
     )
 
 

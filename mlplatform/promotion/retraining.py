@@ -1,13 +1,15 @@
-"""What the gate asks of a training that drift asked for: did the feed break, and what became of the time before?
+"""What the gate asks of a training on a newer split version: did the feed break, and what became of the time before?
 
-Such a training cuts a new split version, so that candidate and champion are judged on rows of the new time. If a broken
-feed made these rows, the candidate that learnt what is broken wins on them. The reference set that the champion was
-judged on is still there, and shows both: the rows are compared with it, and both pairs answer it, too.
+With a new split version candidate and champion are judged on rows of the new time. If a broken feed made these rows,
+the candidate that learnt what is broken wins on them, whoever launched its training. The reference set that the
+champion was judged on is still there, and shows both: the rows are compared with it, and if drift asked for the
+training, both pairs answer it, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -31,19 +33,35 @@ from mlplatform.settings import Settings
 DRIFT_CAUSE = "drift.cause"
 
 
+@dataclass(frozen=True)
+class LookBack:
+    """What the time before says.
+
+    Attributes:
+        broken: what a broken feed seems to have done to the rows since.
+        retraining: what is known of the drift that asked for the training; `None` if none did.
+        notes: on what could not be found out.
+    """
+
+    broken: tuple[str, ...] = ()
+    retraining: Retraining | None = None
+    notes: tuple[str, ...] = ()
+
+
 def look_back(
     config: ExperimentConfig,
-    cause: str,
+    cause: str | None,
     champion: PairInfo,
     pairs: Mapping[str, Forecaster],
     reference: pd.DataFrame,
     champion_error: float | None,
     settings: Settings,
-) -> tuple[Retraining, list[str]]:
-    """Return what is known of a drift retraining, and notes on what could not be found out.
+) -> LookBack:
+    """Return what the champion's reference set says of a candidate.
 
     Parameters:
         config: of the candidate; its split version is the new one.
+        cause: the drift that asked for the training; `None` if none did.
         pairs: `candidate` and `champion`.
         reference: rows of the new reference set.
         champion_error: the champion's mean error on it; None if it has none.
@@ -51,25 +69,29 @@ def look_back(
     Raises:
         SplitIntegrityError: if the old reference set was changed.
     """
+    retraining = None if cause is None else Retraining(cause)
     old_version = champion.tags.get("split_version", config.split.version_id)
     if old_version == config.split.version_id:
-        return Retraining(cause), []
+        # They learnt the same rows.
+        return LookBack(retraining=retraining)
     try:
-        old = read_part(settings, config.dataset.name, old_version, REFERENCE)
+        old, learnt = (read_part(settings, config.dataset.name, old_version, part) for part in (REFERENCE, TRAIN))
     except SplitError as error:
-        return Retraining(cause), [
-            f"what candidate and champion do on the champion's reference set is unknown: {error}"
-        ]
+        note = f"whether the feed broke since the champion's reference set is unknown: {error}"
+        return LookBack(retraining=retraining, notes=(note,))
     broken = tuple(
         f"{finding.evidence}, {where}"
         for where, rows in _spans(config, old, reference, settings).items()
-        for finding in _findings(config, old, rows)
+        for finding in _findings(config, old, rows, learnt)
     )
+    if retraining is None:
+        return LookBack(broken)
     try:
         before = _before(config, old_version, old, pairs, champion_error)
     except ValueError as error:
-        return Retraining(cause, broken), [f"how both do on the reference set of {old_version} is unknown: {error}"]
-    return Retraining(cause, broken, before), []
+        note = f"how both do on the reference set of {old_version} is unknown: {error}"
+        return LookBack(broken, retraining, (note,))
+    return LookBack(broken, replace(retraining, before=before))
 
 
 def _spans(
@@ -83,9 +105,12 @@ def _spans(
     return spans
 
 
-def _findings(config: ExperimentConfig, old: pd.DataFrame, new: pd.DataFrame) -> list[BrokenColumn]:
+def _findings(
+    config: ExperimentConfig, old: pd.DataFrame, new: pd.DataFrame, learnt: pd.DataFrame
+) -> list[BrokenColumn]:
     names = dict.fromkeys((*config.features.columns, *config.targets))
-    return broken_columns(own_rows(old), new, [name for name in names if name in old and name in new])
+    judged = [name for name in names if name in old and name in new]
+    return broken_columns(own_rows(old), new, judged, earlier=own_rows(learnt))
 
 
 def _before(

@@ -71,3 +71,13 @@ def test_one_entity_is_enough() -> None:
 )
 def test_a_world_that_changes_is_no_broken_feed(change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     assert broken_columns(*weeks(change), COLUMNS) == []
+
+
+def test_a_value_may_stand_still_for_as_long_as_it_ever_did() -> None:
+    rows = feed(6 * WEEK)
+    step = rows.groupby("entity_id").cumcount()
+    is_dry = (step < WEEK - 50) | (step >= 5 * WEEK + 20)
+    rows["rain"] = np.where(is_dry, 0.0, np.random.default_rng(5).gamma(1.0, 1.0, len(rows)))
+    old, new = rows[(step >= 2 * WEEK) & (step < 3 * WEEK)], rows[step >= 5 * WEEK]
+    assert [found.columns for found in broken_columns(old, new, [*COLUMNS, "rain"])] == [("rain",)]
+    assert broken_columns(old, new, [*COLUMNS, "rain"], earlier=rows[step < 2 * WEEK]) == []

@@ -125,9 +125,10 @@ def gate_metadata(report: "GateReport") -> dict[str, Any]:
         metadata["candidate minus champion"] = table([decision.figures])
     if decision.retraining is not None:
         metadata["drift"] = decision.retraining.cause
-        metadata["broken columns"] = "; ".join(decision.retraining.broken) or "none"
         if decision.retraining.before is not None:
             metadata["on the champion's reference set"] = table([vars(decision.retraining.before)])
+    if decision.broken:
+        metadata["broken columns"] = "; ".join(decision.broken)
     if decision.warnings:
         metadata["warning"] = "; ".join(decision.warnings)
     if decision.notes:
