@@ -16,7 +16,7 @@ import pandas as pd
 
 from mlplatform.figures import BLUE, GREY, ORANGE, new_figure, png_bytes
 from mlplatform.monitoring.drift import Course
-from mlplatform.monitoring.report import DriftReport
+from mlplatform.monitoring.report import DriftReport, FeatureDrift, GroupDrift
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +51,10 @@ def report_page(report: DriftReport, courses: Sequence[Course], by_day: pd.DataF
         _section("Broken data", _table([vars(each) for each in report.quality])),
         *pictures,
         _section("Every feature", _table([{**vars(each), "kinds": ", ".join(each.kinds)} for each in report.features])),
+        _section(
+            "Entities and groups", _table([{**vars(each), "kinds": ", ".join(each.kinds)} for each in report.groups])
+        ),
+        *(f"<p>{html.escape(note)}</p>" for note in report.notes),
         _section("Live error", _table([vars(report.errors)])),
     ]
     return (
@@ -121,6 +125,10 @@ def _date(axes: Axes) -> None:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call] # nor has it
     axes.xaxis.get_offset_text().set_fontsize(7)
+
+
+def _with_kinds(found: Iterable[FeatureDrift | GroupDrift]) -> str:
+    return _table([{**vars(each), "kinds": ", ".join(each.kinds)} for each in found])
 
 
 def _verdict(report: DriftReport) -> str:

@@ -113,17 +113,23 @@ def correlation_distances(blocks: Blocks, standards: Sequence[Floats]) -> Floats
     return np.asarray(np.maximum(np.sqrt(np.mean(apart**2, axis=1)), 1e-6))
 
 
-def findings(evidence: Sequence[Evidence], rate: float) -> dict[str, Finding]:
+def findings(evidence: Sequence[Evidence], rate: float, of_groups: Sequence[Evidence] = ()) -> dict[str, Finding]:
     """Return, by column, which changes are more than chance.
 
     Parameters:
+        evidence: of the features.
         rate: the false-discovery rate over all questions.
+        of_groups: of features in groups of entities. All of these together may take as much of the rate as all others,
+            however many there are: a thousand entities make no feature harder to find.
     """
+    weights, own = _weights(evidence), _weights(of_groups)
+    if weights.any() and own.any():
+        own *= weights.sum() / own.sum()
+    weights, evidence = np.concatenate([weights, own]), [*evidence, *of_groups]
     p, flat = (
         np.array([_p(each, value) for each, value in zip(evidence, values, strict=True)])
         for values in ([each.p for each in evidence], [each.p_flat for each in evidence])
     )
-    weights = np.array([WEIGHTS.get(each.kind, 1.0) for each in evidence])
     rejected, adjusted = discoveries(p, rate, weights)
     rejected_flat, adjusted_flat = discoveries(flat, rate, weights)
     by_column: Mapping[str, list[int]] = {each.column: [] for each in evidence}
@@ -139,6 +145,11 @@ def findings(evidence: Sequence[Evidence], rate: float) -> dict[str, Finding]:
         kinds = tuple(evidence[number].kind for number in (fast or slow))
         found[column] = Finding(column, kinds, float(known.min()) if len(known) else float("nan"), bool(slow))
     return found
+
+
+def _weights(evidence: Sequence[Evidence]) -> Floats:
+    """Return how much of the rate each may take; nothing where the history is too short to ask."""
+    return np.array([WEIGHTS.get(each.kind, 1.0) if np.isfinite(each.p) else 0.0 for each in evidence])
 
 
 def newest_only(blocks: Blocks) -> Blocks:
