@@ -1,6 +1,6 @@
 from .columns import source_columns
 from .errors import DataError, SourceUnavailableError
-from .feed_faults import CONVERSIONS, Conversion, is_stuck, run_lengths
+from .feed_faults import CONVERSIONS, Conversion, is_resting, is_stuck, runs_of
 from .local_times import localise
 from .news import source_news
 from .parsing import parse_entities, parse_local_times, parse_marks, parse_times
@@ -28,6 +28,7 @@ __all__ = [
     "entity_spans",
     "gone_at",
     "ingest",
+    "is_resting",
     "is_stuck",
     "localise",
     "off_grid_reason",
@@ -39,7 +40,7 @@ __all__ = [
     "read_raw",
     "read_removals",
     "require_raw",
-    "run_lengths",
+    "runs_of",
     "simulate_fleet",
     "source_columns",
     "source_news",

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
 
-# A sensor that keeps its value so many times longer than it ever did is stuck.
-STUCK = 3
+# A sensor that keeps its value so many times longer than it ever did is stuck, but not where the value is one that it
+# rests at: it had it in such a share of the earlier rows, as rain is 0 and a holiday is rare.
+STUCK, RESTING = 3, 0.2
 
 
 @dataclass(frozen=True)
@@ -58,24 +59,30 @@ CONVERSIONS: tuple[Conversion, ...] = (
 )
 
 
-def run_lengths(values: Float64) -> npt.NDArray[np.int64]:
+def runs_of(values: Float64) -> tuple[npt.NDArray[np.int64], Float64]:
     """Return how often each value of a series, of shape (n,), stands in a row, oldest first; what is NaN is left out.
 
     Returns:
-        Of shape (runs,); its sum is the number of values that are there.
+        Lengths, whose sum is the number of values that are there, and the value of each run; both of shape (runs,).
     """
     present = values[np.isfinite(values)]
-    changes = np.flatnonzero(np.diff(present) != 0) + 1
-    lengths: npt.NDArray[np.int64] = np.diff(np.concatenate([[0], changes, [len(present)]]))
-    return lengths[lengths > 0]
+    starts = np.flatnonzero(np.diff(present, prepend=np.nan) != 0)
+    return np.diff(starts, append=len(present)), present[starts]
 
 
-def is_stuck(run: int, before: int, least: int) -> bool:
+def is_stuck(run: int, value: float, earlier: Float64, least: int) -> bool:
     """Return whether a value has stood still for longer than a working sensor lets it.
 
     Parameters:
-        run: rows with one value.
-        before: the longest such run of the time when the sensor worked.
+        run: rows in a row with this value.
+        earlier: the series while the sensor worked, of shape (n,).
         least: fewer rows say nothing.
     """
-    return run >= least and run > STUCK * before
+    longest = int(runs_of(earlier)[0].max(initial=0))
+    return run >= least and run > STUCK * longest and not is_resting(value, earlier)
+
+
+def is_resting(value: float, earlier: Float64) -> bool:
+    """Return whether a series of shape (n,) had a value so often that it says nothing if it keeps it."""
+    present = earlier[np.isfinite(earlier)]
+    return bool(len(present)) and float((present == value).mean()) >= RESTING

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.data import CONVERSIONS, is_stuck, run_lengths
+from mlplatform.data import CONVERSIONS, is_stuck, runs_of
 from mlplatform.monitoring.blocks import Blocks
 from mlplatform.monitoring.calibration import discoveries
 from mlplatform.monitoring.evidence import Evidence, Judge
@@ -136,8 +136,8 @@ def _stuck(blocks: Blocks, values: Floats) -> str:
         trained, recent = trained[np.isfinite(trained)], recent[np.isfinite(recent)]
         if not len(trained) or len(recent) < MIN_RUN:
             continue
-        run, longest = int(run_lengths(recent)[-1]), int(run_lengths(trained).max())
-        if is_stuck(run, longest, MIN_RUN):
+        run, longest = int(runs_of(recent)[0][-1]), int(runs_of(trained)[0].max())
+        if is_stuck(run, recent[-1], trained, MIN_RUN):
             found.append(f"entity {entity} repeats {recent[-1]:g} for {run} steps; {longest} was the longest before")
     return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY
-from mlplatform.data import CONVERSIONS, is_stuck, run_lengths
+from mlplatform.data import CONVERSIONS, is_resting, is_stuck, runs_of
 
 Float64 = npt.NDArray[np.float64]
 Kind = Literal["missing", "stuck", "unit", "swapped"]
@@ -107,9 +107,7 @@ class _Finding:
     evidence: str
 
 
-def broken_columns(
-    old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str], earlier: pd.DataFrame | None = None
-) -> list[BrokenColumn]:
+def broken_columns(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> list[BrokenColumn]:
     """Return what a broken feed seems to have done to columns between two sets of rows.
 
     An entity is compared with itself, in pieces of as many rows as the old ones have, so that a break that began in the
@@ -118,15 +116,13 @@ def broken_columns(
     Parameters:
         old, new: rows with `entity_id`, `event_timestamp` and the columns, ordered by entity and time.
         columns: those to judge; others than numbers are judged only by whether they are there.
-        earlier: rows from before the old ones, which show how long a value may stand still, as that of a dry summer.
     """
     found: dict[tuple[Kind, tuple[str, ...], str], dict[str, _Finding]] = {}
     groups = _groups(old, new)
-    longest = _longest_runs(old if earlier is None else pd.concat([earlier, old]), columns)
     for entity, (before, after) in groups.items():
         for piece in _pieces(after, len(before)):
-            runs = {name: lengths[entity] for name, lengths in longest.items()}
-            for finding in (*_single(before, piece, columns, runs), *_readings(before, piece, columns)):
+            singles = _single(before, piece, columns, is_series=bool(entity))
+            for finding in (*singles, *_readings(before, piece, columns)):
                 found.setdefault((finding.kind, finding.columns, finding.key), {}).setdefault(entity, finding)
     return [_report(entities, len(groups)) for entities in found.values()]
 
@@ -156,10 +152,12 @@ def _pieces(rows: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
             yield rows.iloc[max(0, end - size) : end]
 
 
-def _single(
-    old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str], held: Mapping[str, int]
-) -> Iterator[_Finding]:
-    """Yield the columns that are missing or stuck."""
+def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str], *, is_series: bool) -> Iterator[_Finding]:
+    """Yield the columns that are missing or stuck.
+
+    Parameters:
+        is_series: whether the rows follow each other; of others a column is stuck if it has one value only.
+    """
     for name in columns:
         before, after = old[name], new[name]
         if not before.notna().any():
@@ -168,21 +166,17 @@ def _single(
             shares = f"{after.notna().mean():.0%} of the rows, and before in {before.notna().mean():.0%}"
             yield _Finding("missing", (name,), "", f"column {name!r} has a value in {shares}")
         elif _is_number(before) and _is_number(after):
-            holds = _longest_run(after)
-            if is_stuck(holds, held[name], LEAST_ROWS):
-                evidence = f"column {name!r} keeps one value for {holds} rows, and before for {held[name]} at most"
+            earlier = before.to_numpy(np.float64)
+            lengths, values = runs_of(after.to_numpy(np.float64))
+            held, longest = int(runs_of(earlier)[0].max(initial=0)), int(lengths.argmax())
+            holds, value = int(lengths[longest]), float(values[longest])
+            if is_series:
+                stands = is_stuck(holds, value, earlier, LEAST_ROWS)
+            else:
+                stands = holds >= LEAST_ROWS and len(lengths) == 1 < before.nunique() and not is_resting(value, earlier)
+            if stands:
+                evidence = f"column {name!r} keeps one value for {holds} rows, and before for {held} at most"
                 yield _Finding("stuck", (name,), "", evidence)
-
-
-def _longest_runs(rows: pd.DataFrame, columns: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return column -> entity -> how long it kept one value; the name of all rows together is empty."""
-    numbers = [name for name in columns if _is_number(rows[name])]
-    groups = {str(entity): group for entity, group in rows.groupby(ENTITY, sort=False)} | {"": rows}
-    return {name: {entity: _longest_run(group[name]) for entity, group in groups.items()} for name in numbers}
-
-
-def _longest_run(values: pd.Series[Any]) -> int:
-    return int(run_lengths(values.to_numpy(np.float64)).max(initial=0))
 
 
 def _is_number(values: pd.Series[Any]) -> bool:

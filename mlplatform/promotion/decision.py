@@ -117,8 +117,8 @@ class Decision:
         notes: what could not be found out, for people.
         comparison: candidate beside champion by resampling; None where there is nothing to compare.
         min_probability: the probability of being better that was asked for.
+        broken: what a broken feed seems to have done to the rows since the champion's reference set; empty if nothing.
         retraining: what is known of the drift that asked for the training; None if none did.
-        broken: what a broken feed seems to have done to the candidate's rows; empty if nothing.
         warnings: what is to be done soon.
         baselines, others: scores of the naive baselines, and of those that need not be beaten.
     """
@@ -137,8 +137,8 @@ class Decision:
     others: Mapping[str, float] = field(default_factory=dict)
     comparison: Comparison | None = None
     min_probability: float = 0.5
-    retraining: Retraining | None = None
     broken: tuple[str, ...] = ()
+    retraining: Retraining | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -175,8 +175,8 @@ class Case:
     word: str = ""
     others: Mapping[str, float] = field(default_factory=dict)
     comparison: Comparison | None = None
-    retraining: Retraining | None = None
     broken: tuple[str, ...] = ()
+    retraining: Retraining | None = None
 
     @property
     def min_probability(self) -> float:
@@ -210,8 +210,8 @@ def decide_promotion(
     word: str = "",
     others: Mapping[str, float] | None = None,
     comparison: Comparison | None = None,
-    retraining: Retraining | None = None,
     broken: tuple[str, ...] = (),
+    retraining: Retraining | None = None,
 ) -> Decision:
     """Decide whether `candidate` replaces `champion`: the first rule with an objection decides.
 
@@ -223,14 +223,14 @@ def decide_promotion(
         baselines: the same metric for every naive baseline.
         now: the current time, with time zone.
         reference: the rows behind the scores; None leaves the least number of rows unchecked.
-        word: why a person promotes the candidate although a check finds it too good, although the feed it learnt
-            from looks broken or it forgot the time before a drift, or although the champion knows reference rows, which
-            can only make it look better than it is. Nothing else bends to it.
+        word: why a person promotes the candidate although a check finds it too good, although the feed looks broken or
+            the candidate forgot the time before it, or although the champion knows reference rows, which can only make
+            it look better than it is. Nothing else bends to it.
         others: the same metric for the other baselines, which the reason names and no rule reads.
         comparison: of candidate and champion on the reference samples; a policy that asks for more than an even
             probability refuses a candidate without one.
+        broken: what a broken feed seems to have done to the rows since the champion's reference set; empty if nothing.
         retraining: what is known of the drift that asked for the candidate's training; None if none did.
-        broken: what a broken feed seems to have done to the rows since the champion's reference set.
     """
     case = Case(
         candidate,
@@ -244,8 +244,8 @@ def decide_promotion(
         word,
         others or {},
         comparison,
-        retraining,
         broken,
+        retraining,
     )
     for rule in RULES:
         verdict = rule(case)
@@ -276,8 +276,8 @@ def _decision(case: Case, promote: bool, outcome: Outcome, reason: str) -> Decis
         others=case.others,
         comparison=case.comparison,
         min_probability=case.min_probability,
-        retraining=case.retraining,
         broken=case.broken,
+        retraining=case.retraining,
         warnings=_worn_out(case),
     )
 
@@ -351,9 +351,9 @@ def _learnt_from_a_working_feed(case: Case) -> Verdict:
         return None
     asked = "" if case.retraining is None else f"drift ({case.retraining.cause}) asked for it, but "
     return "broken_column", (
-        f"version {case.candidate.version} may have learnt what is broken: {asked}the feed looks broken since the "
-        f"champion's reference set: {'; '.join(case.broken)}; repair the feed and train again, or promote this version "
-        "by hand and say why that is right"
+        f"version {case.candidate.version} was trained or judged on rows of a broken feed: {asked}"
+        f"{'; '.join(case.broken)}; repair the feed and train again, or promote this version by hand and say why "
+        "that is right"
     )
 
 

@@ -1,15 +1,15 @@
-"""What the gate asks of a training on a newer split version: did the feed break, and what became of the time before?
+"""What the gate asks of a training on newer rows than the champion's: did the feed break, and what became of the past?
 
-With a new split version candidate and champion are judged on rows of the new time. If a broken feed made these rows,
-the candidate that learnt what is broken wins on them, whoever launched its training. The reference set that the
-champion was judged on is still there, and shows both: the rows are compared with it, and if drift asked for the
-training, both pairs answer it, too.
+A new split version has candidate and champion judged on rows of the new time. If a broken feed made these rows, the
+candidate that learnt what is broken wins on them, whoever asked for the training. The reference set that the champion
+was judged on is still there, and shows it: the rows are compared with it, and if drift asked for the training, both
+pairs answer it, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 
@@ -33,21 +33,6 @@ from mlplatform.settings import Settings
 DRIFT_CAUSE = "drift.cause"
 
 
-@dataclass(frozen=True)
-class LookBack:
-    """What the time before says.
-
-    Attributes:
-        broken: what a broken feed seems to have done to the rows since.
-        retraining: what is known of the drift that asked for the training; `None` if none did.
-        notes: on what could not be found out.
-    """
-
-    broken: tuple[str, ...] = ()
-    retraining: Retraining | None = None
-    notes: tuple[str, ...] = ()
-
-
 def look_back(
     config: ExperimentConfig,
     cause: str | None,
@@ -56,12 +41,14 @@ def look_back(
     reference: pd.DataFrame,
     champion_error: float | None,
     settings: Settings,
-) -> LookBack:
-    """Return what the champion's reference set says of a candidate.
+) -> tuple[tuple[str, ...], Retraining | None, list[str]]:
+    """Return what a broken feed did to the rows since the champion, what is known of a drift retraining, and notes.
+
+    Notes say what could not be found out.
 
     Parameters:
         config: of the candidate; its split version is the new one.
-        cause: the drift that asked for the training; `None` if none did.
+        cause: what had drifted; None if no drift asked for the training.
         pairs: `candidate` and `champion`.
         reference: rows of the new reference set.
         champion_error: the champion's mean error on it; None if it has none.
@@ -72,26 +59,23 @@ def look_back(
     retraining = None if cause is None else Retraining(cause)
     old_version = champion.tags.get("split_version", config.split.version_id)
     if old_version == config.split.version_id:
-        # They learnt the same rows.
-        return LookBack(retraining=retraining)
+        return (), retraining, []
     try:
-        old, learnt = (read_part(settings, config.dataset.name, old_version, part) for part in (REFERENCE, TRAIN))
+        old = read_part(settings, config.dataset.name, old_version, REFERENCE)
     except SplitError as error:
-        note = f"whether the feed broke since the champion's reference set is unknown: {error}"
-        return LookBack(retraining=retraining, notes=(note,))
+        return (), retraining, [f"whether the feed broke since the champion is unknown: {error}"]
     broken = tuple(
         f"{finding.evidence}, {where}"
         for where, rows in _spans(config, old, reference, settings).items()
-        for finding in _findings(config, old, rows, learnt)
+        for finding in _findings(config, old, rows)
     )
     if retraining is None:
-        return LookBack(broken)
+        return broken, None, []
     try:
         before = _before(config, old_version, old, pairs, champion_error)
     except ValueError as error:
-        note = f"how both do on the reference set of {old_version} is unknown: {error}"
-        return LookBack(broken, retraining, (note,))
-    return LookBack(broken, replace(retraining, before=before))
+        return broken, retraining, [f"how both do on the reference set of {old_version} is unknown: {error}"]
+    return broken, replace(retraining, before=before), []
 
 
 def _spans(
@@ -105,12 +89,9 @@ def _spans(
     return spans
 
 
-def _findings(
-    config: ExperimentConfig, old: pd.DataFrame, new: pd.DataFrame, learnt: pd.DataFrame
-) -> list[BrokenColumn]:
+def _findings(config: ExperimentConfig, old: pd.DataFrame, new: pd.DataFrame) -> list[BrokenColumn]:
     names = dict.fromkeys((*config.features.columns, *config.targets))
-    judged = [name for name in names if name in old and name in new]
-    return broken_columns(own_rows(old), new, judged, earlier=own_rows(learnt))
+    return broken_columns(own_rows(old), new, [name for name in names if name in old and name in new])
 
 
 def _before(

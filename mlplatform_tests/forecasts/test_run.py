@@ -92,7 +92,9 @@ def test_errors_of_a_run_are_those_of_its_forecasts(meters: Yard) -> None:
     made = forecast(meters, time_point=origin.isoformat()).set_index(["entity_id", "timestamp"])
     update_errors(meters.config, meters.settings)
     piece = errors_folder(meters.settings, EXPERIMENT) / "batch" / f"origin={origin:%Y%m%dT%H%M%S}Z.parquet"
-    found = pd.read_parquet(piece).set_index(["entity_id", "timestamp"])
+    found = (
+        pd.read_parquet(piece).rename(columns={"event_timestamp": "timestamp"}).set_index(["entity_id", "timestamp"])
+    )
     assert set(found.index) == set(made.index)
     made = made.loc[found.index]
     for name in ("value", "lower", "upper", "step"):

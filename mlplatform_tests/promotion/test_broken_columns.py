@@ -73,11 +73,23 @@ def test_a_world_that_changes_is_no_broken_feed(change: Callable[[pd.DataFrame],
     assert broken_columns(*weeks(change), COLUMNS) == []
 
 
-def test_a_value_may_stand_still_for_as_long_as_it_ever_did() -> None:
-    rows = feed(6 * WEEK)
-    step = rows.groupby("entity_id").cumcount()
-    is_dry = (step < WEEK - 50) | (step >= 5 * WEEK + 20)
-    rows["rain"] = np.where(is_dry, 0.0, np.random.default_rng(5).gamma(1.0, 1.0, len(rows)))
-    old, new = rows[(step >= 2 * WEEK) & (step < 3 * WEEK)], rows[step >= 5 * WEEK]
-    assert [found.columns for found in broken_columns(old, new, [*COLUMNS, "rain"])] == [("rain",)]
-    assert broken_columns(old, new, [*COLUMNS, "rain"], earlier=rows[step < 2 * WEEK]) == []
+def test_a_column_that_rests_is_not_stuck() -> None:
+    def rain(rows: pd.DataFrame, hours: int) -> pd.DataFrame:
+        return rows.assign(temp=np.where(rows.groupby("entity_id").cumcount() % 12 < hours, rows["temp"], 0.0))
+
+    old, new = weeks(lambda rows: rows)
+    assert broken_columns(rain(old, 9), rain(new, 0), COLUMNS) == []
+    (found,) = broken_columns(rain(old, 9), new.assign(temp=17.0), COLUMNS)
+    assert (found.kind, found.columns) == ("stuck", ("temp",))
+
+
+def test_the_order_of_a_table_says_nothing() -> None:
+    noise = np.random.default_rng(4)
+
+    def table(rows: int) -> pd.DataFrame:
+        columns = {"entity_id": noise.permutation(10**6)[:rows], "age": noise.integers(20, 24, rows).astype(float)}
+        return pd.DataFrame({**columns, "dose": noise.normal(size=rows)})
+
+    assert broken_columns(table(500), table(500).sort_values("age"), ["age", "dose"]) == []
+    (found,) = broken_columns(table(500), table(500).assign(dose=1.5), ["age", "dose"])
+    assert (found.kind, found.columns) == ("stuck", ("dose",))

@@ -413,9 +413,9 @@ SITUATIONS = (
         ),
     ),
     Situation(
-        "a training launched by hand on a feed that changed its unit",
+        "a training by hand on a feed that changed its unit",
         "broken_column",
-        r"version 2 may have learnt what is broken: the feed .* 'ambient_c' seems to be in another unit",
+        r"version 2 was trained or judged on rows of a broken feed: column 'ambient_c' seems to be in another unit",
         (
             *WEAK_CHAMPION,
             lambda stage: stage.judged_before(1, lambda rows: rows.assign(ambient_c=rows["ambient_c"] - 273.15)),
