@@ -34,6 +34,8 @@ CATEGORIES, UNSEEN_CATEGORY, CORRELATION = "categories", "unseen category", "cor
 WEIGHTS = {LEVEL: 6.0, SPREAD: 2.0, SHAPE: 1.0, DAILY_SHAPE: 1.0, CATEGORIES: 6.0, CORRELATION: 2.0}
 # The least change of a logarithm, of a distance between categories, and the least share of an unseen category.
 LOG_FLOOR, CATEGORY_FLOOR, UNSEEN_FLOOR = 0.22, 0.1, 0.01
+# Features whose correlations are computed together; of more, those of neighbours in the list.
+TOGETHER = 50
 # What the correlations of all features together are listed under.
 ALL_FEATURES = "all features"
 
@@ -101,16 +103,28 @@ def ask_correlation(judge: Judge, standards: Sequence[Floats]) -> list[Evidence]
 
 
 def correlation_distances(blocks: Blocks, standards: Sequence[Floats]) -> Floats:
-    """Return how far the correlations of every window are from those of the training, root mean square over pairs."""
-    matrices = correlation_matrices(list(standards), blocks.window)
+    """Return how far the correlations of every window are from those of the training, root mean square over pairs.
+
+    The pairs are those within stretches of `TOGETHER` features, so that a thousand cost twenty times what fifty do.
+    """
     if not blocks.is_training.any():
-        return np.full(len(matrices), np.nan)
-    single = correlation_matrices(list(standards), 1)
-    training = np.nanmean(single[blocks.is_training], axis=0)
-    pairs = np.triu_indices(len(standards), 1)
-    apart = (matrices - training)[:, pairs[0], pairs[1]]
+        return np.full(blocks.count, np.nan)
+    stretches = -(-len(standards) // TOGETHER)
+    squares, pairs = np.zeros(blocks.count), 0
+    for part in np.array_split(np.arange(len(standards)), stretches):
+        apart = _correlations_apart(blocks, [standards[each] for each in part])
+        squares, pairs = squares + np.sum(apart**2, axis=1), pairs + apart.shape[1]
+    return np.asarray(np.maximum(np.sqrt(squares / pairs), 1e-6))
+
+
+def _correlations_apart(blocks: Blocks, standards: list[Floats]) -> Floats:
+    """Return how far every pair's correlation in every window is from the training's, of shape (blocks, pairs)."""
+    matrices = correlation_matrices(standards, blocks.window)
+    training = np.nanmean(correlation_matrices(standards, 1)[blocks.is_training], axis=0)
+    first, second = np.triu_indices(len(standards), 1)
+    apart = np.asarray((matrices - training)[:, first, second])
     apart[blocks.is_training] /= own_share(blocks)
-    return np.asarray(np.maximum(np.sqrt(np.mean(apart**2, axis=1)), 1e-6))
+    return apart
 
 
 def findings(evidence: Sequence[Evidence], rate: float, of_groups: Sequence[Evidence] = ()) -> dict[str, Finding]:
