@@ -37,10 +37,17 @@ def series(unit: int) -> pd.DataFrame:
 
 
 def forecast_of(
-    column: Callable[[Series], Series], *, known: bool, horizon: int = 6, is_text: bool = False
+    column: Callable[[Series], Series],
+    *,
+    known: bool,
+    horizon: int = 6,
+    lookback: int = 48,
+    is_text: bool = False,
+    levels: tuple[float, float] = (1, 1),
 ) -> list[TooGood]:
     """Return what is found where `column` makes the column `plan` from the target."""
     frame = pd.concat(series(unit) for unit in (1, 2)).reset_index(drop=True)
+    frame["heat"] *= np.where(frame["entity_id"] == 1, *levels)
     frame["plan"] = frame.groupby("entity_id")["heat"].transform(column).astype(np.float32)
     if is_text:
         frame["plan"] = frame["plan"].map("{:.1f}".format).astype(object)
@@ -49,7 +56,7 @@ def forecast_of(
             "name": "boiler",
             "task": "forecast",
             "targets": ["heat"],
-            "lookback": 48,
+            "lookback": lookback,
             "horizon": horizon,
             "metric": "mae",
             "dataset": {
@@ -68,7 +75,7 @@ def forecast_of(
             "split": {
                 "version": "v1",
                 "reference_steps": 100,
-                "context_steps": 48,
+                "context_steps": lookback,
                 "cv": {"name": "expanding", "params": {"validation_steps": 100}},
                 "folds": 1,
             },
@@ -121,6 +128,29 @@ class TestForecasts:
         (found,) = forecast_of(disguise, known=False)
         assert found.column == "plan"
         assert "leaves open 1 step ahead, on " in found.evidence
+
+    @pytest.mark.parametrize(
+        "disguise",
+        [
+            lambda values: np.log(values - values.min() + 1),
+            lambda values: values**2,
+            lambda values: (values - values.mean()) / values.std(),
+            lambda values: np.log(values - values.min() + 1).shift(-2),
+        ],
+        ids=["logarithm", "square", "in units of its entity", "lead of a logarithm"],
+    )
+    def test_another_form_of_the_target_is_named(self, disguise: Callable[[Series], Series]) -> None:
+        (found,) = forecast_of(disguise, known=True, levels=(1, 30))
+        assert found.column == "plan"
+
+    def test_a_lead_that_only_the_start_of_the_lookback_has_is_named(self) -> None:
+        (found,) = forecast_of(lambda values: values.shift(-96), known=False, lookback=100)
+        assert found.column == "plan"
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_a_lead_as_text_is_named(self, known: bool) -> None:
+        (found,) = forecast_of(lambda values: values.shift(-1), known=known, is_text=True)
+        assert found.column == "plan"
 
     def test_a_lead_beyond_the_lookback_is_found_where_it_tells(self) -> None:
         (found,) = forecast_of(lambda values: values.shift(-60), known=False, horizon=96)
@@ -202,6 +232,23 @@ class TestTables:
         found = table_of("regression", columns, self.number)
         assert [each.column for each in found] == ["copy", "in_other_units"]
         assert found[0].evidence.startswith("column 'copy' alone tells 'answer': R² ")
+
+    @pytest.mark.parametrize("rows", [120, 600])
+    @pytest.mark.parametrize(
+        "target",
+        [
+            lambda number: number,
+            lambda number: np.exp(2 * number),
+            lambda number: np.where(number < 0.5, 0, np.exp(number)),
+        ],
+        ids=["even", "heavy tail", "mostly zero"],
+    )
+    def test_neither_few_rows_nor_extremes_hide_a_copy(self, target: Callable[[Any], Any], rows: int) -> None:
+        answer = target(self.number[:rows]).astype(np.float32)
+        text = np.asarray([f"{value:.3f}" for value in answer], dtype=object)
+        is_zero = (answer == 0).astype(np.float32)
+        columns = {"copy": answer * 2, "text": text, "is_zero": is_zero, "helpful": self.helpful[:rows]}
+        assert [each.column for each in table_of("regression", columns, answer)] == ["copy", "text"]
 
     def test_a_column_that_is_the_class_is_named(self) -> None:
         renamed = np.where(self.label == "ill", "J", "N").astype(object)
