@@ -7,6 +7,8 @@ import sys
 
 PROGRAM = """
 import sys
+import warnings
+shown = list(warnings.filters)
 from mlplatform.feast_import import import_feast
 import typeguard
 original = typeguard.typechecked
@@ -14,6 +16,7 @@ import_feast()
 import_feast()
 assert "feast" in sys.modules
 assert "torch" not in sys.modules, "torch was imported"
+assert warnings.filters == shown, "deprecations of other libraries are shown"
 assert typeguard.typechecked is original
 assert typeguard.typechecked.__module__.startswith("typeguard")
 import torch
