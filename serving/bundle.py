@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import numpy as np
 
-from mlplatform.config import AnsweringConfig, DatasetConfig, ExperimentConfig, StalenessConfig, load_experiment
+from mlplatform.config import (
+    AnsweringConfig,
+    ConfigError,
+    DatasetConfig,
+    ExperimentConfig,
+    StalenessConfig,
+    load_experiment,
+)
 from mlplatform.datamodule import Float32
 from mlplatform.registry import FallbackPolicy, Forecaster, Scale, input_panel, scale_of_pair
 from mlplatform.registry.pairs import (
@@ -124,7 +131,15 @@ class BundleLoader:
         try:
             return self._store.resolve(self.experiment, "production")
         except PairNotFoundError as error:
-            raise no_production_pair(self.experiment, self._store.refusal(self.experiment)) from error
+            raise self._without_pair() from error
+
+    def _without_pair(self) -> ServingError:
+        try:
+            self.config()
+        except ConfigError as error:
+            # Nothing can be trained before that is mended.
+            return ServingError(503, "no_production_pair", f"no production pair for {self.experiment}: {error}")
+        return no_production_pair(self.experiment, self._store.refusal(self.experiment))
 
     def version(self, version: int, pair_id: str) -> PairInfo:
         """Return a version of the pair, as long as it is still the same pair.

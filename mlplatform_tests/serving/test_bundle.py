@@ -72,6 +72,16 @@ def test_concurrent_reloads_become_one(holder: BundleHolder, platform: Platform,
     assert loader.loads == 2
 
 
+def test_without_a_pair_a_broken_experiment_says_what_is_wrong_with_it(platform: Platform, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "torn.yaml").write_text("# @package _global_\nname: [torn\n")
+    holder = BundleHolder(BundleLoader(replace(platform.serving("torn"), conf_dir=tmp_path)))
+    with pytest.raises(ServingError, match="no production pair for torn: experiment 'torn' does not compose") as caught:
+        asyncio.run(holder.reload())
+    assert caught.value.code == "no_production_pair"
+    assert "run train_torn" not in caught.value.message
+
+
 def test_without_a_pair_the_message_says_what_to_run(platform: Platform) -> None:
     holder = BundleHolder(BundleLoader(platform.serving("tiny_untrained")))
     with pytest.raises(ServingError, match="no production pair for tiny_untrained: run train_tiny_untrained") as caught:
