@@ -1,6 +1,8 @@
 from .base import Calendar, ns_of, times_of
 from .errors import CalendarError
+from .features import FourierTerms, Holidays, Part, TimeFeatures, features_text, time_features, usual_parts
 from .frequency import calendar_from_text, calendar_of, has_holidays, make_calendar
+from .holiday_days import HolidayDays
 from .inference import Inferred, infer_frequency
 from .units import WORKING_DAYS
 from .zones import UTC, Zone, zone_of
@@ -10,14 +12,22 @@ __all__ = [
     "WORKING_DAYS",
     "Calendar",
     "CalendarError",
+    "FourierTerms",
+    "HolidayDays",
+    "Holidays",
     "Inferred",
+    "Part",
+    "TimeFeatures",
     "Zone",
     "calendar_from_text",
     "calendar_of",
+    "features_text",
     "has_holidays",
     "infer_frequency",
     "make_calendar",
     "ns_of",
+    "time_features",
     "times_of",
+    "usual_parts",
     "zone_of",
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.calendars.units import DAY_NS, Unit
+from mlplatform.calendars.units import DAY_NS, WORKING_DAYS, BusinessDays, Months, Unit
 from mlplatform.calendars.zones import SECOND_NS, Zone
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class Calendar(ABC):
     is_plain: bool = False
     # Whether every step has the same length in nanoseconds.
     is_even: bool = False
+    # Whether a step is told by its last day, so that the days it covers come before it.
+    is_told_by_end: bool = False
+    # The weekmask of the working days, and the days that are none of them whatever their weekday.
+    working_days: tuple[str, tuple[str, ...]] = (WORKING_DAYS, ())
 
     @property
     @abstractmethod
@@ -121,6 +125,18 @@ class Calendar(ABC):
         """Return the oldest step at or after moments, on the grid of phase 0."""
         floor = self.floor(moments)
         return np.where(floor == moments, moments, self.shift(floor, 1))
+
+    def days(self, moments: Int64) -> tuple[Int64, Int64]:
+        """Return the first day that steps cover, and the day after the last, in days of the zone since 1970.
+
+        A step of hours covers the day that it lies in, and a business day itself alone.
+        """
+        own = self.zone.wall(moments) // DAY_NS
+        if self.nominal_ns < 2 * DAY_NS:
+            return own, own + 1
+        if self.is_told_by_end:
+            return self.zone.wall(self.shift(moments, -1)) // DAY_NS + 1, own + 1
+        return own, self.zone.wall(self.shift(moments, 1)) // DAY_NS
 
     @property
     def stored_text(self) -> str:
@@ -209,6 +225,9 @@ class WallSteps(Calendar):
         self.frequency, self.zone, self.name = frequency, zone, name
         self.nominal_ns = unit.nominal * multiple
         self._unit, self._multiple, self._seasons = unit, multiple, seasons
+        self.is_told_by_end = isinstance(unit, Months) and unit.at_end
+        if isinstance(unit, BusinessDays):
+            self.working_days = (unit.weekmask, unit.holidays)
 
     @property
     def text(self) -> str:

@@ -122,6 +122,7 @@ class BusinessDays(Unit):
     reach = DAY_NS
 
     def __init__(self, weekmask: str, holidays: tuple[str, ...]) -> None:
+        self.weekmask, self.holidays = weekmask, holidays
         self._days = np.busdaycalendar(weekmask, np.array(holidays, dtype="datetime64[D]"))
         self._first = np.busday_offset(EARLIEST, 0, roll="forward", busdaycal=self._days)
         self._before_epoch = int(np.busday_count(self._first, EPOCH, busdaycal=self._days))

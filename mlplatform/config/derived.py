@@ -1,4 +1,5 @@
-"""What follows from a dataset's frequency where YAML leaves it open: season, lookback, horizon and lengths of folds.
+"""What follows from a dataset's frequency where YAML leaves it open: season, lookback, horizon and lengths of folds,
+and what is read of the calendar.
 
 An open value is `null`. It is filled in before an experiment is checked, so that what was derived is part of the
 configuration that every run stores. Not here: how steps are counted (`calendars`).
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlplatform.calendars import CalendarError, make_calendar
+from mlplatform.calendars import CalendarError, Part, make_calendar, usual_parts
 from mlplatform.config.found import AUTO, read_found
 
 DAY_NS = 86_400 * 10**9
@@ -86,6 +87,10 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
     lookback = filled.get("lookback")
     window = max(WINDOW_STEPS, lookback + ROOM if isinstance(lookback, int) else 0)
     filled["dataset"] = {"window_steps": window, **dataset} if window > WINDOW_STEPS else dataset
+    features = values.get("features")
+    if isinstance(features, Mapping) and features.get("calendar") is not None:
+        parts = usual_parts(make_calendar(_frequency(dataset)))
+        filled["features"] = {**features, "calendar": _calendar(features["calendar"], parts, lengths.season)}
     split = values.get("split")
     if isinstance(split, Mapping):
         filled["split"] = _filled(split, {"reference_steps": lengths.block, "context_steps": window})
@@ -108,6 +113,21 @@ def _frequency(dataset: Mapping[str, Any]) -> str:
         return frequency
     inferred = read_found(str(dataset.get("name")))
     return UNKNOWN if inferred is None else inferred.frequency
+
+
+def _calendar(calendar: Any, parts: tuple[Part, ...], season: int) -> Any:
+    """Return `features.calendar` with the parts that a frequency has, and its season, where they are left open."""
+    given = {} if calendar == AUTO else calendar
+    if not isinstance(given, Mapping):
+        return calendar
+    found = _filled({"parts": None, **given}, {"parts": parts})
+    if isinstance(found.get("fourier"), list | tuple):
+        terms = [
+            _filled({"season": None, **each}, {"season": season}) if isinstance(each, Mapping) else each
+            for each in found["fourier"]
+        ]
+        found["fourier"] = terms
+    return found
 
 
 def _filled(values: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:

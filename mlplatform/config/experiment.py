@@ -134,6 +134,8 @@ class ExperimentConfig(Frozen):
         if self.dataset.entity_type == "auto":
             # As ids were made before there was the setting; folds and studies of then stay valid.
             del values["dataset"]["entity_type"]
+        if self.features.calendar is None:
+            del values["features"]["calendar"]
         if self.preprocessing.scaling == "none":
             del values["preprocessing"]["scaling"]
         # Digests of folds that were stored before there was a choice are those of today's default.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlplatform.calendars import Calendar, calendar_of
+from mlplatform.calendars import Calendar, TimeFeatures, calendar_of, time_features
 from mlplatform.config import Task
 
 
@@ -30,6 +30,7 @@ class ModelSpec:
         scaling: `window` if measured numbers come as they are and every window is scaled by itself; empty if they were
             scaled beforehand.
         season: length of the season in steps (forecast only); 0 where it is not told.
+        time_text: what is read of the calendar (see `time_features`), in the place of the time of day and of the week.
     """
 
     task: Task
@@ -46,11 +47,17 @@ class ModelSpec:
     scaling: str = ""
     season: int = 0
     calendar_text: str = ""
+    time_text: str = ""
 
     @property
     def calendar(self) -> Calendar:
         """What counts the steps."""
         return calendar_of(self.calendar_text, self.step_seconds)
+
+    @property
+    def time_features(self) -> TimeFeatures | None:
+        """What is read of the calendar; `None` for the time of day and of the week, as families have it without."""
+        return time_features(self.time_text, self.calendar) if self.time_text else None
 
     def quantile_position(self, level: float) -> int:
         """Return the position of a level in `quantiles`.
@@ -66,7 +73,7 @@ class ModelSpec:
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON values; what came later stands there only if it says something, so digests stay."""
         values = dict(vars(self))
-        for key in ("scaling", "season", "calendar_text"):
+        for key in ("scaling", "season", "calendar_text", "time_text"):
             if not values[key]:
                 del values[key]
         return values

@@ -99,6 +99,7 @@ class TimeSeriesDataModule(DataModule):
             quantiles=config.uncertainty.quantiles,
             scaling="window" if manager.windowed else "",
             calendar_text=config.dataset.calendar.stored_text,
+            time_text="" if features.calendar is None else features.calendar.text,
             # Experiments of before, which say nothing about scaling, train again as they did.
             season=0 if config.preprocessing.scaling == "none" else config.season,
         )

@@ -107,7 +107,8 @@ class Model(ABC, Generic[S]):
         Params: its hyperparameters.
         is_naive: whether it is a rule so simple that a candidate must beat it to be promoted.
         covariates: the kinds of input it reads beside the history of its columns: `known` (columns whose values over
-            the horizon are known) and `static` (columns that are constant per entity).
+            the horizon are known), `static` (columns that are constant per entity) and `calendar` (what
+            `features.calendar` says about the time).
         has_quantiles: whether it can be fitted to the quantiles of the spec.
         reads_missing: whether it reads NaN as it is; a fit of the others refuses it.
         is_exact: whether the answer to a sample is the same to the last bit, whatever samples stand beside it.
@@ -167,7 +168,9 @@ class Model(ABC, Generic[S]):
             yield f"{use.section}: {use.name!r} needs a lookback of at least {least}, but lookback is {config.lookback}"
         if use.section != "model":
             return  # a baseline may leave inputs and quantiles to the model
-        for kind, names in (("known", config.features.known_future), ("static", config.features.static)):
+        features = config.features
+        calendar = () if features.calendar is None else (features.calendar.text,)
+        for kind, names in (("known", features.known_future), ("static", features.static), ("calendar", calendar)):
             if names and kind not in cls.covariates:
                 yield (
                     f"model.family {use.name!r} does not read {kind} inputs, but features version "

@@ -104,3 +104,59 @@ def test_a_decision_needs_no_more_rows_than_the_reference_set_has(frequency: str
     assert based(tmp_path, frequency).promotion.min_reference_rows == rows
     asked = based(tmp_path, frequency, promotion={"min_reference_rows": 2})
     assert asked.promotion.min_reference_rows == 2
+
+
+def features(**calendar: Any) -> dict[str, Any]:
+    return {"version": "calendar_v1", "columns": None, "calendar": calendar}
+
+
+@pytest.mark.parametrize(
+    ("frequency", "parts"), [("15min", ("hour", "weekday")), ("B", ("weekday", "month")), ("ME", ("month",))]
+)
+def test_what_is_read_of_the_calendar_follows_from_the_frequency(
+    frequency: str, parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    auto = based(tmp_path, frequency, features={**features(), "calendar": "auto"}).features.calendar
+    assert auto is not None
+    assert (auto.parts, auto.fourier, auto.holidays) == (parts, (), ())
+    more = features(fourier=[{"season": None, "terms": 1}], holidays=[{"country": "DE", "before": 1}])
+    config = based(tmp_path, frequency, features=more)
+    found = config.features.calendar
+    assert found is not None
+    assert found.parts == parts
+    assert found.text == f"{' '.join(parts)} fourier={config.season}:1 holidays=DE::1:0"
+    assert ExperimentConfig.model_validate(config.model_dump(mode="json")) == config
+    chosen = based(tmp_path, frequency, features=features(parts=["business_day"])).features.calendar
+    assert chosen is not None
+    assert chosen.text == "business_day"
+
+
+@pytest.mark.parametrize(
+    ("calendar", "message"),
+    [
+        ({"holidays": [{"country": "Germany"}]}, r"holidays.*no holidays of country 'Germany'.*DE \(germany\)"),
+        ({"holidays": [{"country": "DE", "subdivision": "Berlin"}]}, r"no subdivision 'Berlin'.*BE"),
+        ({"parts": ["minute"]}, r"parts.*'hour'.*'business_day'"),
+        ({"parts": ["hour", "hour"]}, "each may be named once"),
+        ({"parts": []}, "it names nothing"),
+        ({"fourier": [{"season": 7, "terms": 4}]}, "a season of 7 steps has 3 terms at most, but terms is 4"),
+    ],
+)
+def test_what_the_calendar_cannot_say_is_refused(calendar: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        based(tmp_path, "1D", features=features(**calendar))
+
+
+def test_a_family_that_does_not_read_the_calendar_says_which_do(tmp_path: Path) -> None:
+    defaults = ["/base/forecast", {"override /model": "nlinear_v1"}, "_self_"]
+    with pytest.raises(ConfigError, match=r"'nlinear' does not read calendar inputs.*families that do: .*xgboost"):
+        based(tmp_path, "1D", features={**features(), "calendar": "auto"}, defaults=defaults)
+
+
+def test_folds_are_others_only_where_the_calendar_is_read(tmp_path: Path) -> None:
+    before = based(tmp_path, "1D")
+    auto = based(tmp_path, "1D", features={**features(), "calendar": "auto", "version": before.features.version})
+    values = before.model_dump(mode="json")
+    # As earlier releases stored it.
+    del values["features"]["calendar"]
+    assert ExperimentConfig.model_validate(values).fold_digest() == before.fold_digest() != auto.fold_digest()

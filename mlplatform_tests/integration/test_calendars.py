@@ -7,17 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from dagster import DagsterInstance
 from fastapi.testclient import TestClient
 
-from mlplatform.config import load_experiment
-from mlplatform.data import open_raw
+from mlplatform.config import TIMESTAMP, ExperimentConfig, load_experiment
+from mlplatform.data import open_raw, read_raw
 from mlplatform.definitions import build_defs
 from mlplatform.defs.io_managers import ArtifactIOManager
+from mlplatform.forecasts import make_forecasts, read_forecasts
 from mlplatform.promotion import parity  # noqa: F401 (the check that the job runs)
+from mlplatform.registry import open_tracking
 from mlplatform.settings import Settings
 from mlplatform_tests.serving.servers import wait_until_loaded
 from serving.api import build_app
@@ -27,11 +30,12 @@ pytestmark = pytest.mark.integration
 
 YAML = """\
 # @package _global_
-defaults: [/base/forecast, {{override /model: ridge_v1}}, {{override /tuning: none}}, _self_]
-name: sales_ridge
+defaults: [/base/forecast, {{override /model: xgboost_small_v1}}, {{override /tuning: none}}, _self_]
+name: sales_trees
 dataset: {{name: sales, source: {{uri: {path}}}, time_column: time, frequency: {frequency}, {more}
   window_steps: {window}, columns: {{sold: {{}}}}}}
 targets: [sold]
+features: {{calendar: {{fourier: [{{season: null, terms: 1}}], holidays: [{{country: US, before: 1}}]}}}}
 lookback: {lookback}
 horizon: {horizon}
 split: {{reference_steps: {held_out}, context_steps: {window}, folds: 2,
@@ -96,15 +100,15 @@ def install(series: Series, folder: Path) -> None:
         path=data, frequency=series.frequency, more=series.more, lookback=series.lookback, window=2 * series.lookback,
         horizon=series.horizon, held_out=max(40, 2 * series.horizon),
     )  # fmt: skip
-    assert len(text.splitlines()) <= 12
-    (conf / "sales_ridge.yaml").write_text(text)
+    assert len(text.splitlines()) <= 13
+    (conf / "sales_trees.yaml").write_text(text)
 
 
 def train(settings: Settings) -> None:
     resources = {"io_manager": ArtifactIOManager(root=str(settings.assets_dir))}
-    defs = build_defs(experiments=[load_experiment("sales_ridge", settings=settings)], resources=resources)
+    defs = build_defs(experiments=[load_experiment("sales_trees", settings=settings)], resources=resources)
     with DagsterInstance.ephemeral() as instance:
-        assert defs.resolve_job_def("train_sales_ridge").execute_in_process(instance=instance).success
+        assert defs.resolve_job_def("train_sales_trees").execute_in_process(instance=instance).success
 
 
 @pytest.mark.parametrize("make", [months, business_days, local_hours])
@@ -115,22 +119,40 @@ def test_a_calendar_is_kept_from_the_file_to_the_answer(
     install(series, tmp_path)
     monkeypatch.setenv("MLPLATFORM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLPLATFORM_CONF_DIR", str(tmp_path / "conf"))
-    settings = replace(Settings.from_env(), experiment="sales_ridge")
+    settings = replace(Settings.from_env(), experiment="sales_trees")
     train(settings)
-    config = load_experiment("sales_ridge", settings=settings)
+    config = load_experiment("sales_trees", settings=settings)
     raw = open_raw(config.dataset, settings)
     assert raw is not None
     assert (raw.state.rows_read, raw.state.quarantined) == (len(series.times), 0)
     steps = config.dataset.calendar
     assert series.frequency in ("auto", steps.frequency)
     assert steps.steps(*raw.spans[["first", "last"]].to_numpy()[0]) == len(series.times) - 1
-    with TestClient(build_app({"sales_ridge": LocalBackend(settings)}, settings)) as client:
+    with TestClient(build_app({"sales_trees": LocalBackend(settings)}, settings)) as client:
         wait_until_loaded(client)
         answer = client.post("/predict/feast/batch", json={"entities": [1], "time_point": "now"})
         assert answer.status_code == 200, answer.text
         (forecast,) = answer.json()["forecasts"]
         assert forecast["timestamps"] == series.ahead
         _asks_in_local_time(client, series, forecast)
+    _answers_are_the_same_in_batches_and_from_mlflow(config, series, settings, forecast)
+
+
+def _answers_are_the_same_in_batches_and_from_mlflow(
+    config: ExperimentConfig, series: Series, settings: Settings, forecast: dict[str, Any]
+) -> None:
+    # Answers over HTTP have as many digits as tell numbers of single precision apart.
+    expected = np.float32(forecast["values"]["sold"]).tolist()
+    open_tracking(settings)
+    raw = read_raw(config.dataset, settings).sort_values(TIMESTAMP).iloc[-2 * series.lookback :]
+    answer = mlflow.pyfunc.load_model("models:/sales_trees_forecaster@production").predict(raw)
+    assert answer["sold"].tolist() == expected
+    # Of now from the online store, of the last row's moment from the feature table.
+    for moment in ("now", pd.Timestamp(raw[TIMESTAMP].max())):
+        report = make_forecasts(config, settings, moment)
+        found = read_forecasts(settings, "sales_trees", report.origin)
+        assert found["value"].tolist() == expected
+        assert [f"{time:%Y-%m-%dT%H:%M:%SZ}" for time in found["timestamp"]] == series.ahead
 
 
 def _asks_in_local_time(client: TestClient, series: Series, forecast: dict[str, Any]) -> None:

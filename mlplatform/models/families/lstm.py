@@ -8,8 +8,15 @@ from pydantic import Field
 from typing_extensions import override
 
 from mlplatform.config import SearchDimension
-from mlplatform.models.forecasting import CALENDAR_FEATURES
-from mlplatform.models.networks import Batch, TorchModel, TorchParams, add_level, outputs_per_step, shape_outputs
+from mlplatform.models.networks import (
+    Batch,
+    TorchModel,
+    TorchParams,
+    add_level,
+    calendar_width,
+    outputs_per_step,
+    shape_outputs,
+)
 from mlplatform.plugins import MODELS
 
 if TYPE_CHECKING:
@@ -49,7 +56,7 @@ class LSTM(TorchModel):
     tasks = frozenset({"forecast"})
     Params = LSTMParams
     params: LSTMParams
-    covariates = frozenset({"known", "static"})
+    covariates = frozenset({"known", "static", "calendar"})
     has_quantiles = True
     reads_calendar = True
     predict_batch = 1024
@@ -93,7 +100,7 @@ class LSTM(TorchModel):
                 self.ahead_columns = MixedColumns(
                     [counts[place] for place in (*spec.known, *spec.static)], params.category_width
                 )
-                features = self.past_columns.size + CALENDAR_FEATURES
+                features = self.past_columns.size + calendar_width(spec)
                 self.register_buffer("moving", torch.tensor(moving), persistent=False)
                 self.gain = torch.nn.Parameter(torch.ones(len(spec.channels)))
                 self.shift = torch.nn.Parameter(torch.zeros(len(spec.channels)))
@@ -101,7 +108,7 @@ class LSTM(TorchModel):
                 self.encoder = torch.nn.LSTM(features, width, params.layers, batch_first=True, dropout=inner)
                 self.dropout = torch.nn.Dropout(params.dropout)
                 self.spread = torch.nn.Linear(width, spec.horizon * width)
-                self.ahead = torch.nn.Linear(self.ahead_columns.size + CALENDAR_FEATURES, width)
+                self.ahead = torch.nn.Linear(self.ahead_columns.size + calendar_width(spec), width)
                 self.head = torch.nn.Linear(width, outputs_per_step(spec))
                 self.skip = torch.nn.Linear(spec.lookback, spec.horizon, bias=False) if params.linear_skip else None
                 if self.skip is not None:

@@ -70,7 +70,7 @@ class TFT(TorchModel):
     tasks = frozenset({"forecast"})
     Params = TFTParams
     params: TFTParams
-    covariates = frozenset({"known", "static"})
+    covariates = frozenset({"known", "static", "calendar"})
     has_quantiles = True
     reads_calendar = True
     explains = "weights"

@@ -1,4 +1,5 @@
-from .lag_features import CALENDAR_FEATURES, DAY_SECONDS, WEEK_SECONDS, last_observed
+from .calendar_inputs import DAY_SECONDS, WEEK_SECONDS
+from .lag_features import last_observed
 from .rule import RuleModel
 from .strategies import (
     StrategyForecast,
@@ -11,7 +12,6 @@ from .strategies import (
 )
 
 __all__ = [
-    "CALENDAR_FEATURES",
     "DAY_SECONDS",
     "WEEK_SECONDS",
     "RuleModel",

@@ -17,12 +17,16 @@ from pydantic import Field
 
 from mlplatform.datamodule import Float32, ModelSpec, WindowSamples
 from mlplatform.models.base import ModelParams, as_float32
+from mlplatform.models.forecasting.calendar_inputs import (
+    calendar_values,
+    calendar_width,
+    event_names,
+    event_steps,
+    events_ahead,
+)
 from mlplatform.models.sample_cache import keep_latest
 from mlplatform.models.window_scale import observed_means, scaled_channels, window_scales
 
-DAY_SECONDS = 86_400
-WEEK_SECONDS = 7 * DAY_SECONDS
-CALENDAR_FEATURES = 4
 # Windows per block: bounds the memory beside the matrix itself, whatever the number of samples.
 BLOCK = 8192
 
@@ -37,6 +41,7 @@ class LagFeatureParams(ModelParams):
     averages. Those that an experiment does not give follow from its season, see `for_season`. Without
     `covariate_history`, columns that are neither targets nor known nor static are not read at all. Without `levels`,
     last values serve only to take differences: for series whose level drifts out of the range that was learned from.
+    `calendar` has the time read, at the origin or at the step that is forecast.
     """
 
     target_lags: tuple[Steps, ...] = (1, 2, 3, 4, 6, 9, 12, 18, 23, 24, 47, 48, 72, 96, 144, 167, 168)
@@ -93,7 +98,7 @@ def origin_features(samples: WindowSamples, spec: ModelSpec, params: LagFeatureP
         with_known: adds the known columns at every step of the horizon.
     """
     chosen = params.model_dump(include=set(LagFeatureParams.model_fields))
-    problem = (spec.known, spec.static, spec.cardinalities, spec.targets, spec.scaling, spec.season)
+    problem = (spec.known, spec.static, spec.cardinalities, spec.targets, spec.scaling, spec.season, spec.time_text)
     setting = (tuple(chosen.values()), with_known, *problem)
     return keep_latest(samples.cache, "lag_features", setting, lambda: _fill(samples, spec, params, with_known))
 
@@ -101,9 +106,10 @@ def origin_features(samples: WindowSamples, spec: ModelSpec, params: LagFeatureP
 def _fill(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, with_known: bool) -> Float32:
     plan = feature_plan(spec, params)
     widths = [len(lags) + len(means) for _, lags, means in plan]
-    calendar = CALENDAR_FEATURES if params.calendar else 0
+    calendar = calendar_width(spec) if params.calendar else 0
+    events = len(event_steps(spec)) * len(event_names(spec)) if with_known and params.calendar else 0
     future = spec.horizon * len(spec.known) if with_known else 0
-    matrix = np.empty((len(samples), sum(widths) + calendar + future), dtype=np.float32)
+    matrix = np.empty((len(samples), sum(widths) + calendar + events + future), dtype=np.float32)
     start, scaled = 0, scaled_channels(spec)
     for (channel, lags, means), width in zip(plan, widths, strict=True):
         own = matrix[:, start : start + width]
@@ -115,10 +121,12 @@ def _fill(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, wit
     for first in range(0, len(samples), BLOCK):
         block = slice(first, first + BLOCK)
         if params.calendar:
-            times = spec.calendar.local(samples.timestamps[samples.origins[block]])
-            matrix[block, start : start + calendar] = calendar_features(times)
+            times = samples.timestamps[samples.origins[block]]
+            matrix[block, start : start + calendar] = calendar_values(spec, times)
+            if events:
+                matrix[block, start + calendar : start + calendar + events] = events_ahead(spec, times)
         for step in range(1, spec.horizon + 1) if future else ():
-            column = start + calendar + (step - 1) * len(spec.known)
+            column = start + calendar + events + (step - 1) * len(spec.known)
             matrix[block, column : column + len(spec.known)] = _known_change(samples, spec, step, block)
     return matrix
 
@@ -208,7 +216,7 @@ def step_features(samples: WindowSamples, spec: ModelSpec, params: LagFeaturePar
     if params.calendar:
         # There may be no row, and so no timestamp, behind the origin.
         ahead = spec.calendar.ahead(samples.origin_times, step)
-        blocks.append(calendar_features(spec.calendar.local(ahead)))
+        blocks.append(calendar_values(spec, ahead))
     return as_float32(np.hstack(blocks))
 
 
@@ -240,10 +248,3 @@ def last_observed(samples: WindowSamples, channels: tuple[int, ...] | None = Non
     if samples.levels is not None:
         last[:, [channel in samples.targets for channel in chosen]] = 0
     return last
-
-
-def calendar_features(times: np.ndarray) -> Float32:
-    """Return sine and cosine of the time of day and of the week, of shape (samples, 4)."""
-    seconds = times.astype("datetime64[s]").astype(np.int64)
-    angles = np.column_stack([(seconds % period) / period for period in (DAY_SECONDS, WEEK_SECONDS)]) * (2 * np.pi)
-    return as_float32(np.hstack([np.sin(angles), np.cos(angles)]))

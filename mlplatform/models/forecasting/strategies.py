@@ -64,7 +64,7 @@ class StrategyForecast(DirectFitModel[WindowSamples]):
     """A forecasting family made of models that answer one number per row of a table."""
 
     tasks = frozenset({"forecast"})
-    covariates = frozenset({"known", "static"})
+    covariates = frozenset({"known", "static", "calendar"})
     params: StrategyParams
 
     def __init__(self, params: StrategyParams, spec: ModelSpec) -> None:

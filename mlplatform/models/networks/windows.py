@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mlplatform.calendars import ns_of
 from mlplatform.datamodule import ModelSpec, WindowSamples
 from mlplatform.models.forecasting import DAY_SECONDS, WEEK_SECONDS, last_observed
 from mlplatform.models.window_scale import scaled_channels, window_scales
@@ -19,6 +20,8 @@ from mlplatform.models.window_scale import scaled_channels, window_scales
 if TYPE_CHECKING:
     import torch
 
+# Those of a model whose spec says nothing about the calendar.
+ANGLES = ("time of day", "time of week")
 ALL_COVARIATES = frozenset({"known", "static"})
 
 
@@ -29,8 +32,9 @@ class Batch(NamedTuple):
         past: all channels up to the origin, of shape (B, L, channels), or the targets alone, of shape (B, L, targets).
         future: the known columns over the horizon, of shape (B, H, known).
         static: the static columns at the origin, of shape (B, static).
-        past_calendar, future_calendar: sine and cosine of the time of day and of the week, of shapes (B, L, 4) and
-            (B, H, 4); empty in the last dimension for a network that does not ask for them.
+        past_calendar, future_calendar: what is read of the time, of shapes (B, L, columns) and (B, H, columns): sine
+            and cosine of every one of `calendar_angles`, then `calendar_events`. Empty in the last dimension for a
+            network that does not ask for them.
     """
 
     past: torch.Tensor
@@ -38,6 +42,21 @@ class Batch(NamedTuple):
     static: torch.Tensor
     past_calendar: torch.Tensor
     future_calendar: torch.Tensor
+
+
+def calendar_angles(spec: ModelSpec) -> tuple[str, ...]:
+    """Return what the pairs of calendar columns are of."""
+    return ANGLES if spec.time_features is None else spec.time_features.wave_names()
+
+
+def calendar_events(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the names of the single calendar columns behind the pairs."""
+    return () if spec.time_features is None else spec.time_features.event_names
+
+
+def calendar_width(spec: ModelSpec) -> int:
+    """Return the number of calendar columns."""
+    return 2 * len(calendar_angles(spec)) + len(calendar_events(spec))
 
 
 def calendar(seconds: torch.Tensor) -> torch.Tensor:
@@ -55,7 +74,8 @@ class WindowTensors:
         with_calendar: whether batches carry calendar features.
         targets_only: whether `past` holds the targets instead of all channels.
         covariates: which of `known` and `static` columns batches carry.
-        spec: says whether windows are scaled one by one; without it they are not.
+        spec: says whether windows are scaled one by one, and what is read of the calendar; without it windows are not
+            scaled, and the calendar is that of the day and the week.
     """
 
     def __init__(
@@ -69,6 +89,7 @@ class WindowTensors:
     ) -> None:
         import torch
 
+        self.features = None if spec is None else spec.time_features
         self.spec = spec if spec is not None and spec.scaling else None
         self.levels: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
         self.past_channels = samples.targets if targets_only else tuple(range(samples.values.shape[1]))
@@ -89,7 +110,7 @@ class WindowTensors:
         """Return the inputs of the samples at the given positions; reads nothing that a forecast may not."""
         origins = self.origins[chosen]
         starts = origins - (self.samples.lookback - 1)
-        past_calendar, future_calendar = self._calendars(origins, starts)
+        past_calendar, future_calendar = self._calendars(chosen, starts)
         past = self.past.index_select(0, starts).transpose(1, 2)
         return Batch(
             past=past if self.spec is None else self._scaled(past, chosen),
@@ -172,44 +193,61 @@ class WindowTensors:
         windows = self.known.unfold(1, self.samples.horizon, 1).transpose(0, 1)
         return windows.index_select(0, origins + 1).transpose(1, 2)
 
-    def _calendars(self, origins: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _calendars(self, chosen: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
-        count, lookback = len(origins), self.samples.lookback
+        count, lookback = len(chosen), self.samples.lookback
         if not self.with_calendar:
             empty = self.series.new_empty
             return empty((count, lookback, 0)), empty((count, self.samples.horizon, 0))
         if self.past_calendar is not None:
             past = self.past_calendar.index_select(0, starts).transpose(1, 2)
         else:
-            past = calendar(self._seconds(starts[:, None] + torch.arange(lookback, device=self.device)))
-        return past, calendar(self._seconds_ahead(origins))
+            rows = starts[:, None] + torch.arange(lookback, device=self.device)
+            past = self._described(self.samples.timestamps[rows.cpu().numpy()])
+        return past, self._calendar_ahead(chosen)
 
-    def _seconds(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the local times of rows in whole seconds."""
-        return self._as_seconds(self.samples.timestamps[rows.cpu().numpy()])
+    def _calendar_ahead(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Return the calendar columns of the horizon, of shape (B, H, columns)."""
+        import torch
 
-    def _seconds_ahead(self, origins: torch.Tensor) -> torch.Tensor:
-        """Return the local times of the horizon in whole seconds, of shape (B, H)."""
-        steps = self.samples.calendar
-        if steps.is_plain:
-            return self._seconds(origins)[:, None] + self.ahead * self.samples.step_seconds
-        times = self.samples.timestamps[origins.cpu().numpy()]
-        return self._as_seconds(steps.ahead(times[:, None], np.arange(1, self.samples.horizon + 1)))
+        steps, origins = self.samples.calendar, self.origins[chosen].cpu().numpy()
+        times = self.samples.timestamps[origins]
+        if self.features is None and steps.is_plain:
+            return calendar(self._seconds(times)[:, None] + self.ahead * self.samples.step_seconds)
+        if self.features is None:
+            return self._described(steps.ahead(times[:, None], np.arange(1, self.samples.horizon + 1)))
+        key = ("calendar_ahead", self.features, self.device)
+        if key not in self.samples.cache:
+            # Windows overlap: every moment is described once.
+            ahead = np.arange(1, self.samples.horizon + 1)
+            moments, places = np.unique(steps.ahead(self.samples.origin_times[:, None], ahead), return_inverse=True)
+            owners = torch.from_numpy(places.reshape(-1, self.samples.horizon)).to(self.device)
+            self.samples.cache[key] = self._described(moments), owners
+        columns, owners = self.samples.cache[key]
+        found: torch.Tensor = columns[owners.index_select(0, chosen)]
+        return found
 
-    def _as_seconds(self, times: np.ndarray) -> torch.Tensor:
+    def _described(self, times: np.ndarray) -> torch.Tensor:
+        """Return the calendar columns of times in UTC: shape (...) becomes (..., columns)."""
+        import torch
+
+        if self.features is None:
+            return calendar(self._seconds(times))
+        columns = self.features.waves(ns_of(times.ravel())).reshape(*times.shape, -1)
+        return torch.from_numpy(columns).to(self.device)
+
+    def _seconds(self, times: np.ndarray) -> torch.Tensor:
+        """Return local times in whole seconds."""
         import torch
 
         seconds = self.samples.calendar.local(times).astype("datetime64[s]").astype(np.int64)
         return torch.from_numpy(seconds).to(self.device)
 
     def _cached_calendar(self) -> torch.Tensor:
-        """Return the calendar features of all rows, of shape (4, rows), kept with the samples."""
-        import torch
-
-        key = ("calendar", self.device)
+        """Return the calendar columns of all rows, of shape (columns, rows), kept with the samples."""
+        key = ("calendar", self.features, self.device)
         if key not in self.samples.cache:
-            rows = torch.arange(len(self.samples.timestamps), device=self.device)
-            self.samples.cache[key] = calendar(self._seconds(rows)).T.contiguous()
+            self.samples.cache[key] = self._described(self.samples.timestamps).T.contiguous()
         found: torch.Tensor = self.samples.cache[key]
         return found

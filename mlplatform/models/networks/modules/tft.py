@@ -6,19 +6,18 @@ import torch
 from torch import nn
 
 from mlplatform.datamodule import ModelSpec
-from mlplatform.models.networks.modules.fusion_transformer import Embeddings, Fused, FusionTransformer
+from mlplatform.models.networks.modules.fusion_transformer import Embedded, Embeddings, Fused, FusionTransformer
 from mlplatform.models.networks.quantiles import add_level, outputs_per_step, shape_outputs
-from mlplatform.models.networks.windows import Batch
+from mlplatform.models.networks.windows import Batch, calendar_angles, calendar_events
 
-ANGLES = ("time of day", "time of week")
 VARIANCE_FLOOR = 1e-4
 
 
 class TFTModule(nn.Module):
     """From a batch to forecasts, or to quantiles that do not cross.
 
-    The past variables are all columns that are not static, the future ones the known columns; both have the time of day
-    and of the week beside them.
+    The past variables are all columns that are not static, the future ones the known columns; both have those of the
+    calendar beside them: its events among the numbers, and its angles.
 
     Parameters:
         width: of every layer; a multiple of `heads`.
@@ -44,11 +43,14 @@ class TFTModule(nn.Module):
         self.register_buffer("moving", torch.tensor(moving), persistent=False)
         self.own = [past.index(place) for place in spec.targets]
         self.static = Embeddings([counts[place] for place in spec.static], 0, width)
-        self.past = Embeddings([counts[place] for place in past], len(ANGLES), width)
-        self.future = Embeddings([counts[place] for place in spec.known], len(ANGLES), width)
+        angles, events = calendar_angles(spec), calendar_events(spec)
+        self.angles = len(angles)
+        still_numbers = [0] * len(events)
+        self.past = Embeddings([counts[place] for place in past] + still_numbers, len(angles), width)
+        self.future = Embeddings([counts[place] for place in spec.known] + still_numbers, len(angles), width)
         self.static_names = self.static.names([spec.channels[place] for place in spec.static], ())
-        self.past_names = self.past.names([spec.channels[place] for place in past], ANGLES)
-        self.future_names = self.future.names([spec.channels[place] for place in spec.known], ANGLES)
+        self.past_names = self.past.names([*(spec.channels[place] for place in past), *events], angles)
+        self.future_names = self.future.names([*(spec.channels[place] for place in spec.known), *events], angles)
         self.network = FusionTransformer(
             len(self.static_names), len(self.past_names), len(self.future_names), width, heads, dropout
         )
@@ -70,11 +72,17 @@ class TFTModule(nn.Module):
         static = batch.static.T
         fused: Fused = self.network(
             self.static(static, static[:0]),
-            self.past(_rows(past), _rows(batch.past_calendar)),
-            self.future(_rows(batch.future), _rows(batch.future_calendar)),
+            self._embedded(self.past, past, batch.past_calendar),
+            self._embedded(self.future, batch.future, batch.future_calendar),
             len(batch.static),
         )
         return fused
+
+    def _embedded(self, embeddings: Embeddings, columns: torch.Tensor, calendar: torch.Tensor) -> Embedded:
+        """Embed columns and calendar columns, both of shape (batch, steps, columns)."""
+        angles, events = calendar.tensor_split([2 * self.angles], dim=-1)
+        embedded: Embedded = embeddings(_rows(torch.cat([columns, events], dim=-1)), _rows(angles))
+        return embedded
 
     def _normalised(self, channels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Return the past columns without their level, and level and scale of the targets: (batch, 1, targets)."""
