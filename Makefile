@@ -24,7 +24,7 @@ space := $(empty) $(empty)
 comma := ,
 export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
 
-.PHONY: help setup demo demo-drift test test-quick lint format ui mlflow serve serve-ray stream bench clean
+.PHONY: help setup demo demo-drift test test-quick lint format docs ui mlflow serve serve-ray stream bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -89,6 +89,10 @@ lint: $(VENV)/.dev ## Check style and types
 format: $(VENV)/.dev ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## Build the documentation into build/site; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	echo "python -m http.server --directory build/site    # then http://127.0.0.1:8000"
 
 ui: setup ## Dagster page and daemon on http://127.0.0.1:3000
 	@$(BIN)/python -c 'from mlplatform.settings import check_dagster_home; check_dagster_home()'
