@@ -171,12 +171,22 @@ class Model(ABC, Generic[S]):
         for part in (each for each in samples if each is not None):
             if not isinstance(part, kind):
                 raise TypeError(f"{type(self).__name__} is fitted to {kind.__name__}, but got {type(part).__name__}")
-            missing = "" if self.reads_missing or self.is_naive else _missing(part, scaled_channels(self.spec))
-            if missing:
+            unreadable = self.unreadable(part)
+            if unreadable:
                 raise ValueError(
-                    f"{type(self).__name__} cannot read missing values, found in {missing}; add an impute step to the "
-                    "preprocessing, or use a family that reads them"
+                    f"{type(self).__name__} cannot read missing values, found in {', '.join(unreadable)}; add an "
+                    "impute step to the preprocessing, or use a family that reads them"
                 )
+
+    def unreadable(self, samples: Samples) -> tuple[str, ...]:
+        """Return the columns of the samples with missing values that the model does not read.
+
+        Naive rules may read them, and what the scaling of windows fills is not missing.
+        """
+        if self.reads_missing or self.is_naive:
+            return ()
+        filled = scaled_channels(self.spec)
+        return tuple(samples.channels[column] for column in _missing(samples) if column not in filled)
 
     @abstractmethod
     def predict(self, samples: S) -> Float32:
@@ -304,16 +314,12 @@ def load_model(folder: Path) -> Model:
     return model
 
 
-def _missing(samples: Samples, filled: tuple[int, ...]) -> str:
-    """Return the names of the columns with missing values, joined; looked up once per samples.
-
-    Parameters:
-        filled: positions of columns whose missing values the scaling of windows fills.
-    """
+def _missing(samples: Samples) -> tuple[int, ...]:
+    """Return the positions of the columns with missing values; looked up once per samples."""
     if MISSING not in samples.cache:
-        columns = np.flatnonzero(np.isnan(samples.values).any(axis=0))
-        samples.cache[MISSING] = ", ".join(samples.channels[column] for column in columns if column not in filled)
-    return str(samples.cache[MISSING])
+        samples.cache[MISSING] = tuple(np.flatnonzero(np.isnan(samples.values).any(axis=0)).tolist())
+    found: tuple[int, ...] = samples.cache[MISSING]
+    return found
 
 
 def as_float32(values: Any) -> Float32:

@@ -6,7 +6,6 @@ Not here: how it comes to say so (`drift`), and where it is kept (`kept_reports`
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 
@@ -158,13 +157,6 @@ class DriftReport:
         """What drifted: `feature:<column>` and `errors`."""
         causes = [f"feature:{drift.column}" for drift in self.features if drift.is_drifted]
         return (*causes, *(["errors"] if self.errors.is_drifted else []))
-
-    @property
-    def cause_id(self) -> str:
-        """The same for the same kind of drift of the same production pair, so that one cause is acted on once."""
-        kinds = sorted({cause.partition(":")[0] for cause in self.causes})
-        text = json.dumps([self.experiment, self.pair_version, kinds])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         """Return the report as JSON."""

@@ -77,6 +77,23 @@ def test_other_ways_of_writing_are_options(settings: Settings) -> None:
     assert result.quarantine["time"].tolist() == ["?"]
 
 
+@pytest.mark.parametrize(
+    ("time_format", "cells", "hours"),
+    [
+        ("%d.%m.%Y %H:%M", ["01.07.2024 12:00", "01.07.2024 13:00"], [10, 11]),
+        ("%d.%m.%Y %H:%M", ["01.07.2024 12:00", "?", "01.07.2024 13:00"], [10, 11]),
+        ("%d.%m.%Y %H:%M%z", ["01.07.2024 12:00+0300", "01.07.2024 10:00Z"], [9, 10]),
+        ("%d.%m.%Y %H:%MZ", ["01.07.2024 12:00Z", "01.07.2024 13:00Z"], [12, 13]),
+    ],
+)
+def test_a_format_without_a_zone_is_in_the_zone_of_the_dataset(
+    time_format: str, cells: list[str], hours: list[int], settings: Settings
+) -> None:
+    content = "time,flow,pressure,state\n" + "".join(f"{cell},1,2,a\n" for cell in cells)
+    dataset = with_options(time_format=time_format).model_copy(update={"timezone": "Europe/Berlin"})
+    assert read(content, settings, dataset).rows["event_timestamp"].dt.hour.tolist() == hours
+
+
 def test_one_text_does_not_change_the_numbers_of_its_column(settings: Settings) -> None:
     content = "time;flow;pressure;state\n2024-01-01 00:00;1,5;10;a\n2024-01-01 01:00;?;11;a\n2024-01-01 02:00;;12;a\n"
     result = read(content, settings, with_options(delimiter=";", decimal=","))

@@ -167,8 +167,12 @@ def _with_decimal_points(values: pd.Series, decimal: str) -> pd.Series:
 
 
 def _times(values: pd.Series, time_format: str) -> pd.Series:
-    """Parse times by a format; what does not fit stays text, for validation to quarantine."""
+    """Parse times by a format; what does not fit stays text, for validation to quarantine.
+
+    A format without a zone gives times without one, which are in the dataset's; a `Z` at its end is UTC.
+    """
     import pandas as pd
 
-    parsed = pd.to_datetime(values, format=time_format, utc=True, errors="coerce")
+    has_zone = "%z" in time_format or "%Z" in time_format or time_format.endswith("Z")
+    parsed = pd.to_datetime(values, format=time_format, utc=has_zone, errors="coerce")
     return parsed if parsed.notna().all() else parsed.astype(object).where(parsed.notna(), values)
