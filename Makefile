@@ -11,7 +11,7 @@ export MLPLATFORM_HOME ?= $(CURDIR)/.mlplatform
 export DAGSTER_HOME ?= $(MLPLATFORM_HOME)/dagster
 export DATASET ?=
 # Tests that start no server and train nothing.
-QUICK := architecture config datamodule preprocessing monitoring promotion/test_decision.py \
+QUICK := architecture config datamodule docs/test_code.py docs/test_links.py preprocessing monitoring promotion/test_decision.py \
 	test_cores.py test_locks.py test_plugins.py test_settings.py test_storage.py
 # One process of tests more than there are cores, because they wait for processes and servers of their own; whole files,
 # because their tests share what was trained once. COVERAGE=1 measures.
