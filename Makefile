@@ -11,7 +11,7 @@ export MLPLATFORM_HOME ?= $(CURDIR)/.mlplatform
 export DAGSTER_HOME ?= $(MLPLATFORM_HOME)/dagster
 export DATASET ?=
 # Tests that start no server and train nothing.
-QUICK := architecture config datamodule preprocessing monitoring promotion/test_decision.py \
+QUICK := architecture config datamodule docs/test_code.py docs/test_links.py preprocessing monitoring promotion/test_decision.py \
 	test_cores.py test_locks.py test_plugins.py test_settings.py test_storage.py
 # One process of tests more than there are cores, because they wait for processes and servers of their own; whole files,
 # because their tests share what was trained once. COVERAGE=1 measures.
@@ -24,7 +24,7 @@ space := $(empty) $(empty)
 comma := ,
 export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
 
-.PHONY: help setup demo demo-drift test test-quick lint format ui mlflow serve serve-ray stream bench clean
+.PHONY: help setup demo demo-drift test test-quick lint format docs ui mlflow serve serve-ray stream bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -89,6 +89,10 @@ lint: $(VENV)/.dev ## Check style and types
 format: $(VENV)/.dev ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## Build the documentation into build/site; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	echo "python -m http.server --directory build/site    # then http://127.0.0.1:8000"
 
 ui: setup ## Dagster page and daemon on http://127.0.0.1:3000
 	@$(BIN)/python -c 'from mlplatform.settings import check_dagster_home; check_dagster_home()'

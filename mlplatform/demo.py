@@ -145,7 +145,7 @@ def _show_forecast(answer: dict[str, Any]) -> None:
 
 
 def _plot(settings: Settings, answer: dict[str, Any], path: Path) -> Path:
-    """Draw the recent history and the served forecasts."""
+    """Draw the recent history and the served forecasts with their intervals."""
     import pandas as pd
 
     from mlplatform.config import ENTITY, TIMESTAMP, load_dataset
@@ -157,15 +157,19 @@ def _plot(settings: Settings, answer: dict[str, Any], path: Path) -> Path:
     target = next(iter(forecasts[0]["values"]))
     start = pd.Timestamp(forecasts[0]["window_end"]) - pd.Timedelta(days=5)
     history = load_history(dataset, (target,), settings, start=start.isoformat())
-    figure = new_figure(8.0, 2.2 * len(forecasts))
+    figure = new_figure(8.0, 1.7 * len(forecasts))
     for axes, forecast in zip(figure.subplots(len(forecasts), sharex=True), forecasts, strict=True):
         own = history[history[ENTITY] == forecast["entity"]]
         axes.plot(own[TIMESTAMP], own[target], color=GREY, label="history")
-        axes.plot(pd.to_datetime(forecast["timestamps"]), forecast["values"][target], color=ORANGE, label="forecast")
+        times, interval = pd.to_datetime(forecast["timestamps"]), forecast["interval"]
+        axes.plot(times, forecast["values"][target], color=ORANGE, label="forecast")
+        bounds = interval["lower"][target], interval["upper"][target]
+        share = f"{interval['coverage']:.0%} interval"
+        axes.fill_between(times, *bounds, color=ORANGE, alpha=0.25, linewidth=0, label=share)
         axes.set_ylabel(f"{target} [{dataset.columns[target].unit}]")
         axes.set_title(f"transformer {forecast['entity']}", fontsize=9)
         axes.tick_params(axis="x", labelsize=8)
-    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2, fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle(f"{answer['model']} version {answer['version']}: the next {len(forecast['timestamps'])} hours")
     figure.savefig(path, dpi=120)
     return path

@@ -52,7 +52,8 @@ def compare(
     """Return what sets two versions apart.
 
     Parameters:
-        first, second: a version number, an alias, or `latest` for the newest.
+        first: a version number, an alias, or `latest` for the newest.
+        second: the same, of the other one.
 
     Raises:
         ConfigError, PairNotFoundError: if there is no such experiment or version.

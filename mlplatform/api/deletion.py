@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlplatform.api.facts import facts_html
 from mlplatform.config import ConfigError, DatasetConfig, ExperimentConfig, load_all_experiments, load_experiment
 from mlplatform.settings import Settings
 
@@ -44,6 +45,9 @@ class DeletionPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        return facts_html(self.to_dict())
 
 
 def plan_deletion(experiment: str, *, with_data: bool = False, settings: Settings | None = None) -> DeletionPlan:

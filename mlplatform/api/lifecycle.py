@@ -7,6 +7,7 @@ import getpass
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlplatform.api.facts import facts_html
 from mlplatform.config import load_experiment
 from mlplatform.settings import Settings
 
@@ -32,6 +33,9 @@ class Change:
     reason: str
     production: int | None
     servers: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        return facts_html(vars(self))
 
 
 @dataclass(frozen=True)

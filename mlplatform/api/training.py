@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlplatform.api.facts import facts_html
 from mlplatform.child_processes import child_process
 from mlplatform.config import ConfigError, load_experiment
 from mlplatform.settings import Settings
@@ -40,6 +41,9 @@ class TrainingResult:
     promoted: bool
     reason: str
     log: Path
+
+    def _repr_html_(self) -> str:
+        return facts_html(vars(self))
 
 
 def train(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from mlplatform.api.facts import facts_html
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, Column, Look, look_at
 from mlplatform.api.proposal.times import frequency_of
 from mlplatform.config import NAME_PATTERN, ConfigError, load_experiment
@@ -36,6 +37,9 @@ class Proposal:
     yaml: str
     notes: tuple[str, ...]
     mistakes: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        return facts_html(vars(self))
 
     def write(self, settings: Settings | None = None, *, overwrite: bool = False) -> Path:
         """Write the file where experiments are looked up first, and return its path.
@@ -89,7 +93,9 @@ def propose(
 
     Parameters:
         name: of the experiment; default: from the file's name and the model's. The dataset goes by the file's.
-        targets, time, entity: columns, where the file's look would mislead.
+        targets: columns to predict; this and the next two are for where the file's look would mislead.
+        time: the column of times.
+        entity: the column that names the series.
         timezone: of times without a zone, as `Europe/Berlin`; default: UTC.
 
     Raises:
