@@ -118,7 +118,8 @@ def build_report(
     found = findings(look.evidence(judge, standards, broken), config.drift.false_alarm_rate, of_groups)
     if ALL_FEATURES in found and found[ALL_FEATURES].kinds:
         quality += swapped_by_correlation(look.blocks, look.numbers)
-    features = [_feature_drift(config, name, train, recent, look) for name in (*look.numbers, *look.codes)]
+    stretch_of = _stretches(config, train)
+    features = [_feature_drift(config, name, train, recent, look, stretch_of) for name in (*look.numbers, *look.codes)]
     if ALL_FEATURES in found:
         features.append(FeatureDrift(ALL_FEATURES, 0.0, float("inf")))
     broken |= {name for each in quality for name in each.columns}
@@ -311,7 +312,12 @@ def _status(
 
 
 def _feature_drift(
-    config: ExperimentConfig, column: str, train: pd.DataFrame, recent: pd.DataFrame, look: _Look
+    config: ExperimentConfig,
+    column: str,
+    train: pd.DataFrame,
+    recent: pd.DataFrame,
+    look: _Look,
+    stretch_of: npt.NDArray[np.int64],
 ) -> FeatureDrift:
     """Return a feature's distance beside what stretches of the training rows show."""
     if column in look.codes:
@@ -323,7 +329,8 @@ def _feature_drift(
     if not len(new):
         return FeatureDrift(column, float("inf"), 0.0)
     background = _thin(_finite(values), generator)
-    calibration = [distance(background, _thin(part, generator)) for part in _stretches(config, column, train)]
+    parts = [_finite(values[stretch_of == number]) for number in range(int(stretch_of.max(initial=-1)) + 1)]
+    calibration = [distance(background, _thin(part, generator)) for part in parts if len(part)]
     threshold = float(np.quantile(calibration, config.drift.quantile)) if calibration else float("inf")
     return FeatureDrift(column, distance(background, new), threshold)
 
@@ -336,19 +343,20 @@ def _category_distance(config: ExperimentConfig, column: str, look: _Look) -> Fe
     return FeatureDrift(column, float(np.nan_to_num(distances[-1])), threshold)
 
 
-def _stretches(config: ExperimentConfig, column: str, train: pd.DataFrame) -> list[Floats]:
-    """Return consecutive stretches of the training rows, each as long as the recent rows."""
+def _stretches(config: ExperimentConfig, train: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return of every training row, in which of the stretches it is that are as long as the recent rows; -1 for none.
+
+    Of tables these are consecutive rows, of series the newest comes first.
+    """
+    size = config.drift.recent_steps
     if config.task != "forecast":
-        size = config.drift.recent_steps
-        parts = [train[column].to_numpy(dtype=np.float64)[i : i + size] for i in range(0, len(train) - size + 1, size)]
-        return [_finite(part) for part in parts[-CALIBRATION_STRETCHES:] if len(_finite(part))]
+        whole, number = len(train) // size, np.arange(len(train)) // size
+        numbers = np.where(number < whole, number - max(whole - CALIBRATION_STRETCHES, 0), -1)
+        return np.maximum(numbers, -1)
     calendar, newest = config.dataset.calendar, train[TIMESTAMP].max()
-    behind = calendar.steps(to_utc_ns(train[TIMESTAMP]).astype(np.int64), newest.as_unit("ns").value)
-    block = behind // config.drift.recent_steps
-    whole = calendar.count(train[TIMESTAMP].min(), newest) // config.drift.recent_steps
-    values = train[column].to_numpy(dtype=np.float64)
-    parts = [_finite(values[block == number]) for number in range(min(whole, CALIBRATION_STRETCHES))]
-    return [part for part in parts if len(part)]
+    number = calendar.steps(to_utc_ns(train[TIMESTAMP]).astype(np.int64), newest.as_unit("ns").value) // size
+    whole = calendar.count(train[TIMESTAMP].min(), newest) // size
+    return np.where(number < min(whole, CALIBRATION_STRETCHES), number, -1)
 
 
 def _finite(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
