@@ -129,7 +129,7 @@ def draw_forecast(
 ) -> None:
     """Draw history, truth and forecast of one window on matplotlib axes, with its interval if there is one.
 
-    The title names the experiment, the entity and the time of the last row that the forecast knows.
+    The title names the experiment, the entity (of a single series none) and the time of the last row that is known.
     """
     from matplotlib.axes import Axes
 
@@ -150,8 +150,9 @@ def draw_forecast(
             axes.fill_between(times[future], *band, color=ORANGE, alpha=0.2, linewidth=0, label=label)
     axes.plot(times[future], truth, color="black", linewidth=1, marker=mark, label="truth")
     axes.plot(times[future], forecast, color=ORANGE, marker=mark, label="forecast")
-    entity, column = module.panel.row_entities[origin], module.config.dataset.entity_column or "entity"
-    axes.set_title(f"{module.config.name}: {column} {entity}, reference set, from {str(times[origin])[:16]}")
+    column = module.config.dataset.entity_column
+    whose = "" if column is None else f"{column} {module.panel.row_entities[origin]}, "
+    axes.set_title(f"{module.config.name}: {whose}reference set, from {str(times[origin])[:16]}")
     unit = module.config.dataset.columns[target].unit
     axes.set_ylabel(f"{target} [{unit}]" if unit else target)
     axes.legend(frameon=False, fontsize=8)
