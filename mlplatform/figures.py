@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
+# Letters of a title or label that an inch of a figure holds.
+_LETTERS_PER_INCH = 11
 BLUE, GREY, ORANGE = "#2563eb", "#9ca3af", "#ea580c"
 
 
@@ -26,16 +28,26 @@ def new_figure(width: float, height: float) -> Figure:
 def png_bytes(figure: Figure) -> bytes:
     """Return a figure as the content of a PNG file.
 
-    Words are drawn as they are: names of columns and entities may hold dollar signs, which would begin a formula.
+    Words are drawn as they are: names of columns and entities may hold dollar signs, which would begin a formula. Those
+    that are longer than their side of the figure lose letters in the middle.
     """
     for text in _words(figure):
         text.set_parse_math(False)
+    width, height = (float(inches) * _LETTERS_PER_INCH for inches in figure.get_size_inches())
+    for axes in figure.axes:
+        for text, letters in ((axes.title, width), (axes.xaxis.label, width), (axes.yaxis.label, height)):
+            text.set_text(_shortened(text.get_text(), int(letters)))
     stream = io.BytesIO()
     with warnings.catch_warnings():
         # A name may hold letters that the font lacks; they are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(stream, format="png", dpi=110)
     return stream.getvalue()
+
+
+def _shortened(words: str, letters: int) -> str:
+    kept = letters // 2
+    return words if len(words) <= letters else f"{words[:kept]}\N{HORIZONTAL ELLIPSIS}{words[-kept + 1 :]}"
 
 
 def _words(figure: Figure) -> Iterator[Text]:

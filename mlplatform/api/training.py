@@ -16,7 +16,7 @@ from typing import Any
 from mlplatform.api.facts import facts_html
 from mlplatform.child_processes import child_process
 from mlplatform.config import ConfigError, load_experiment
-from mlplatform.settings import Settings
+from mlplatform.settings import Settings, check_dagster_home
 
 RUN_LINE = re.compile(r", Dagster run (?P<run>[0-9a-f-]{36})$")
 
@@ -64,6 +64,7 @@ def train(
         on_line: called with every line that the run prints.
 
     Raises:
+        AddressError: if Dagster would keep its databases outside of `DAGSTER_HOME`.
         ConfigError: if the experiment or an override cannot be used.
     """
     settings = settings or Settings.from_env()
@@ -85,8 +86,13 @@ def train(
 
 
 def dagster_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of a Dagster process: that of this one, and a home for its instance that exists."""
+    """Return the environment of a Dagster process: that of this one, and a home for its instance that exists.
+
+    Raises:
+        AddressError: if Dagster would keep its databases outside of that home. It makes them before it reads any code.
+    """
     home = Path(os.environ.get("DAGSTER_HOME") or settings.home / "dagster")
+    check_dagster_home({"DAGSTER_HOME": str(home)})
     home.mkdir(parents=True, exist_ok=True)
     # In a checkout the project's own settings of Dagster lie beside the code.
     own, kept = Path(__file__).resolve().parents[2] / "dagster.yaml", home / "dagster.yaml"

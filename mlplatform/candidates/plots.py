@@ -132,7 +132,7 @@ def draw_forecast(
 
     Beside them stands the naive forecast: the last season once more, or the last value where there is no season.
 
-    The title names the experiment, the entity and the time of the last row that the forecast knows.
+    The title names the experiment, the entity (of a single series none) and the time of the last row that is known.
     """
     from matplotlib.axes import Axes
 
@@ -157,8 +157,9 @@ def draw_forecast(
     axes.plot(times[future], naive, ":", color=GREY, linewidth=1.2, marker=mark, label=words)
     axes.plot(times[future], truth, color="black", linewidth=1, marker=mark, label="truth")
     axes.plot(times[future], forecast, color=ORANGE, marker=mark, label="forecast")
-    entity, column = module.panel.row_entities[origin], module.config.dataset.entity_column or "entity"
-    axes.set_title(f"{module.config.name}: {column} {entity}, reference set, from {str(times[origin])[:16]}")
+    column = module.config.dataset.entity_column
+    whose = "" if column is None else f"{column} {module.panel.row_entities[origin]}, "
+    axes.set_title(f"{module.config.name}: {whose}reference set, from {str(times[origin])[:16]}")
     unit = module.config.dataset.columns[target].unit
     axes.set_ylabel(f"{target} [{unit}]" if unit else target)
     axes.legend(frameon=False, fontsize=8)

@@ -33,9 +33,8 @@ def ui(
     """Start the Dagster page and its daemon."""
     with told():
         from mlplatform.api import dagster_command, dagster_environment
-        from mlplatform.settings import Settings, check_dagster_home
+        from mlplatform.settings import Settings
 
         environment = dagster_environment(Settings.from_env())
-        check_dagster_home(environment)
         command = [dagster_command(), "dev", "-m", "mlplatform.definitions", "--host", host, "--port", str(port)]
         os.execve(command[0], command, environment)  # noqa: S606 - this project's own program

@@ -121,7 +121,7 @@ def _history(trials: Sequence[Row], metric: str) -> bytes:
             )  # fmt: skip
     axes.set_xlabel("trial")
     axes.set_ylabel(metric)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return png_bytes(figure)
 

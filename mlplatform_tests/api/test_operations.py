@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlplatform.config import ConfigError
 from mlplatform.features import EntityTypeError
 from mlplatform.forecasts import make_forecasts, read_forecasts
 from mlplatform.registry.pairs import PairNotFoundError
+from mlplatform.settings import AddressError
 from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard
 
 
@@ -24,6 +26,16 @@ def yard(trained_yard: Yard, tmp_path_factory: pytest.TempPathFactory) -> Yard:
     yard = trained_yard.clone_to(tmp_path_factory.mktemp("api"))
     assert yard.run(TRAIN).success
     return yard
+
+
+def test_a_training_makes_nothing_where_dagster_would_keep_its_databases_elsewhere(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with pytest.raises(AddressError, match="DAGSTER_HOME is"):
+        api.train(EXPERIMENT, settings=replace(yard.settings, home=tmp_path / "a?b"))
+    assert not list(tmp_path.rglob("dagster*"))
+    assert not (tmp_path / "a").exists()
 
 
 def test_status_says_what_is_in_production_and_why_nothing_newer_is(yard: Yard) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import dataclass
@@ -228,6 +229,17 @@ def test_the_picture_of_a_forecast_names_whose_it_is_and_shows_interval_and_trut
     assert drawn["truth"].get_ydata().tolist() == truth.tolist()
     # A line through one point is invisible.
     assert steps > 1 or drawn["truth"].get_marker() == "o"
+
+
+def test_the_picture_of_a_single_series_invents_no_entity(forecast: Run) -> None:
+    module = forecast.parts["reference"]
+    alone = copy.copy(module)
+    alone.config = module.config.model_copy(
+        update={"dataset": module.config.dataset.model_copy(update={"entity_column": None})}
+    )
+    axes = new_figure(7.0, 3.2).add_subplot()
+    draw_forecast(axes, alone, int(module.rows[0]), "heat", np.full(3, 20.0), np.full(3, 21.0))
+    assert axes.get_title() == f"pump_xgboost: reference set, from {str(module.panel.timestamps[module.rows[0]])[:16]}"
 
 
 def test_every_baseline_is_named_with_its_outcome() -> None:

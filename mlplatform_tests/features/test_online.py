@@ -142,7 +142,7 @@ def test_requests_that_cannot_be_answered_say_why(filled: DatasetConfig, setting
         read_windows(filled, [1], ["load", "wind"], 2, settings)
     with pytest.raises(FeatureStoreError, match="no entities were asked for"):
         read_windows(filled, [], ["load"], 2, settings)
-    with pytest.raises(FeatureStoreError, match="'other' is not registered; run apply_dataset first"):
+    with pytest.raises(FeatureStoreError, match="'other' is not registered: it was never applied, or"):
         read_windows(timeseries("other"), [1], ["load"], 2, settings)
 
 

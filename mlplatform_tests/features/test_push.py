@@ -216,7 +216,7 @@ def test_rows_that_cannot_be_pushed_are_refused_and_nothing_is_written(
         push_rows(plant, good.assign(entity_id="1"), settings)
     with pytest.raises(UnknownEntityError, match=str(2**63)):
         push_rows(plant, good.assign(entity_id=np.array([2**63], dtype=np.uint64)), settings)
-    with pytest.raises(FeatureStoreError, match="'other' is not registered; run apply_dataset first"):
+    with pytest.raises(FeatureStoreError, match="'other' is not registered: it was never applied, or"):
         push_rows(timeseries("other"), good, settings)
     longer = plant.model_copy(update={"window_steps": STEPS + 1})
     with pytest.raises(FeatureStoreError, match=r"with \[12\] steps, but window_steps is 13; materialise .* in full"):

@@ -154,7 +154,7 @@ def test_history_needs_the_table_and_the_registration(dataset: DatasetConfig, se
     with pytest.raises(FeatureStoreError, match="materialise plant/feature_table first"):
         load_history(dataset, ["load"], settings)
     write_feature_table(raw_frame(), dataset, settings)
-    with pytest.raises(FeatureStoreError, match="run apply_dataset first"):
+    with pytest.raises(FeatureStoreError, match="or apply_dataset"):
         load_history(dataset, ["load"], settings)
 
 

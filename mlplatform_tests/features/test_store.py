@@ -114,7 +114,7 @@ def test_a_changed_registry_is_seen_by_a_thread_that_has_read_it(settings: Setti
     thread.start()
     thread.join()
     assert [field.name for field in registered(dataset, settings).features.features] == ["load"]
-    with pytest.raises(FeatureStoreError, match="'other' is not registered; run apply_dataset first"):
+    with pytest.raises(FeatureStoreError, match="'other' is not registered: it was never applied, or"):
         registered(timeseries("other"), settings)
 
 

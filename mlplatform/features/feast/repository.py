@@ -152,7 +152,10 @@ def _read_registered(store: FeatureStore, dataset: DatasetConfig) -> Registered:
             has_text_ids=bool(entity.value_type == ValueType.STRING),
         )
     except (EntityNotFoundException, FeatureViewNotFoundException) as error:
-        raise FeatureStoreError(f"dataset {dataset.name!r} is not registered; run apply_dataset first") from error
+        raise FeatureStoreError(
+            f"dataset {dataset.name!r} is not registered: it was never applied, or a `feast teardown` took it out; "
+            f"run the job materialize_{dataset.name}, or apply_dataset"
+        ) from error
 
 
 def apply_dataset(dataset: DatasetConfig, settings: Settings) -> tuple[str, ...]:
