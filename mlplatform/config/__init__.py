@@ -55,7 +55,7 @@ from mlplatform.config.retraining import RetrainConfig
 from mlplatform.config.serving import DEPLOYMENTS, INGRESS, AutoscalingConfig, DeploymentConfig, ServingConfig
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
-from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
+from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels, bound_names, percent
 from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
@@ -113,6 +113,7 @@ __all__ = [
     "UtcDatetime",
     "apply_versions",
     "bound_levels",
+    "bound_names",
     "check_all",
     "check_conditions",
     "check_source",
@@ -125,6 +126,7 @@ __all__ = [
     "load_serving",
     "options",
     "parse_experiment",
+    "percent",
     "preprocessing_context",
     "read_found",
     "source_scheme",

@@ -33,16 +33,19 @@ _STYLE = (
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def report_page(report: DriftReport, courses: Sequence[Course], by_day: pd.DataFrame) -> str:
+def report_page(report: DriftReport, courses: Sequence[Course], by_day: pd.DataFrame, by_coverage: pd.DataFrame) -> str:
     """Return the page.
 
     Parameters:
         by_day: what `summarise_errors` says of the pair by `day`.
+        by_coverage: the same by `day` and `coverage`.
     """
     title = f"{report.experiment}, {report.about}"
     pictures = [_section("Features", _image(plot_courses(report, courses), "features over time"))] if courses else []
     if len(by_day):
-        pictures.append(_section("Errors and coverage", _image(plot_errors(report, by_day), "errors by day")))
+        pictures.append(
+            _section("Errors and coverage", _image(plot_errors(report, by_day, by_coverage), "errors by day"))
+        )
     body = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>Version {report.pair_version} in production, split {html.escape(report.split_version)}, data until "
@@ -72,9 +75,9 @@ def plot_courses(report: DriftReport, courses: Sequence[Course]) -> bytes:
     return png_bytes(figure)
 
 
-def plot_errors(report: DriftReport, by_day: pd.DataFrame) -> bytes:
+def plot_errors(report: DriftReport, by_day: pd.DataFrame, by_coverage: pd.DataFrame) -> bytes:
     """Return the error and the coverage of each day as a PNG."""
-    has_coverage = bool(by_day["covered"].notna().any())
+    has_coverage = bool(by_coverage["covered"].notna().any())
     figure = new_figure(9, 5.2 if has_coverage else 2.8)
     axes = figure.add_subplot(2 if has_coverage else 1, 1, 1)
     days = pd.to_datetime(by_day["day"])
@@ -88,8 +91,12 @@ def plot_errors(report: DriftReport, by_day: pd.DataFrame) -> bytes:
     _date(axes)
     if has_coverage:
         below = figure.add_subplot(2, 1, 2)
-        below.plot(days, by_day["covered"], color=BLUE, marker="o", markersize=3, label="truths inside the interval")
-        below.plot(days, by_day["coverage"], color=ORANGE, linestyle="--", label="promised")
+        labels: tuple[str | None, str | None] = ("truths inside the interval", "promised")
+        for coverage, found in by_coverage.groupby("coverage"):
+            shown = pd.to_datetime(found["day"])
+            below.plot(shown, found["covered"], color=BLUE, marker="o", markersize=3, label=labels[0])
+            below.plot(shown, np.full(len(found), coverage), color=ORANGE, linestyle="--", label=labels[1])
+            labels = None, None
         below.set_ylim(0, 1.02)
         below.set_title("coverage by day")
         below.legend(frameon=False, fontsize=8, loc="lower left")
