@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
+from mlplatform.datamodule import Float32
+from mlplatform.models import Bounds
 from mlplatform.monitoring import ServedPredictions
 from serving.backend import Prediction
 from serving.errors import ErrorDetail, ServingError, shown
@@ -29,12 +32,7 @@ def refuse_missing_numbers(prediction: Prediction) -> None:
     Raises:
         ServingError: 500 that names the entities.
     """
-    outputs = prediction.outputs
-    broken = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-    for side in prediction.answers[1:3]:
-        if side is not None:
-            # What stands in for a forecast has no interval.
-            broken |= ~np.isfinite(side.reshape(len(outputs), -1)).all(axis=1) & ~prediction.is_fallback
+    outputs, broken = prediction.outputs, prediction.answers.is_broken(prediction.is_fallback)
     if not broken.any():
         return
     ids = prediction.entity_ids[broken].tolist()
@@ -90,7 +88,11 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
             labels = [contract.classes[position] for position in best]
             values = np.take_along_axis(values, best[:, None], axis=1)
         values = values[:, None, :]
-    _, lower, upper, coverage = prediction.answers
+    logged = [
+        Bounds(_logged_bound(prediction, lower), _logged_bound(prediction, upper), coverage)
+        for lower, upper, coverage in prediction.answers.bounds
+    ]
+    main = logged[0] if logged else None
     return ServedPredictions(
         served_at=now,
         request_id=request_id,
@@ -103,9 +105,10 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
         timestamps=timestamps,
         values=values,
         labels=labels,
-        lower=_logged_bound(prediction, lower),
-        upper=_logged_bound(prediction, upper),
-        coverage=coverage,
+        lower=main and main.lower,
+        upper=main and main.upper,
+        coverage=main and main.coverage,
+        others=logged[1:],
         observed=prediction.observed if contract.task == "forecast" else None,
         is_fallback=prediction.is_fallback,
         arm=prediction.arm,
@@ -113,10 +116,8 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
     )
 
 
-def _logged_bound(prediction: Prediction, bound: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+def _logged_bound(prediction: Prediction, bound: Float32) -> Float32:
     """Return one side of the intervals as (n, steps, targets), NaN for what stands in for a forecast."""
-    if bound is None:
-        return None
     per_value = bound if bound.ndim == 3 else bound.reshape(len(bound), 1, 1)
     return np.where(prediction.is_fallback[:, None, None], np.nan, per_value)
 
@@ -165,9 +166,9 @@ def _forecasts(prediction: Prediction) -> dict[str, Any]:
             "window_end": origin,
             "timestamps": moments,
             "values": dict(zip(targets, series, strict=True)),
-            "interval": interval,
+            **intervals,
         }
-        for entity, share, reason, origin, moments, series, interval in zip(
+        for entity, share, reason, origin, moments, series, intervals in zip(
             _entities(prediction),
             prediction.observed.tolist(),
             prediction.fallback_reasons,
@@ -181,34 +182,49 @@ def _forecasts(prediction: Prediction) -> dict[str, Any]:
     return {"forecasts": forecasts}
 
 
-def _forecast_intervals(prediction: Prediction) -> list[dict[str, Any] | None]:
-    """Return the prediction interval of every entity; `None` without calibration, and for what stands in for one."""
-    _, lower, upper, coverage = prediction.answers
-    if lower is None or upper is None:
-        return [None] * len(prediction.outputs)
+def _forecast_intervals(prediction: Prediction) -> list[dict[str, Any]]:
+    """Return what an answer says of the prediction intervals of every entity; there are none for what stands in."""
     targets = prediction.pair.contract.targets
-    sides = (np.ascontiguousarray(side.transpose(0, 2, 1)) for side in (lower, upper))
+
+    def sides(bound: Float32) -> list[dict[str, Any]]:
+        series = np.ascontiguousarray(bound.transpose(0, 2, 1))
+        return [dict(zip(targets, one, strict=True)) for one in series]
+
+    found = _intervals(prediction, sides)
+    stand_in = dict.fromkeys(found[0]) if found else {}
+    replaced = prediction.is_fallback.tolist()
+    return [stand_in if is_fallback else told for told, is_fallback in zip(found, replaced, strict=True)]
+
+
+def _intervals(prediction: Prediction, sides: Callable[[Float32], Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return the main interval of every answer as `interval`, and all where there are several as `intervals`.
+
+    Parameters:
+        sides: returns what an answer says of one bound, for every answer.
+    """
+    bounds = prediction.answers.bounds
+    if not bounds:
+        return [{"interval": None}] * len(prediction.outputs)
+    by_coverage = {
+        coverage: [
+            {"coverage": coverage, "lower": low, "upper": high}
+            for low, high in zip(sides(lower), sides(upper), strict=True)
+        ]
+        for lower, upper, coverage in bounds
+    }
+    if len(bounds) == 1:
+        return [{"interval": interval} for interval in by_coverage[bounds[0].coverage]]
+    # The narrowest first.
+    listed = zip(*(by_coverage[coverage] for coverage in sorted(by_coverage)), strict=True)
     return [
-        None
-        if is_fallback
-        else {
-            "coverage": coverage,
-            "lower": dict(zip(targets, low, strict=True)),
-            "upper": dict(zip(targets, high, strict=True)),
-        }
-        for low, high, is_fallback in zip(*sides, prediction.is_fallback.tolist(), strict=True)
+        {"interval": interval, "intervals": intervals}
+        for interval, intervals in zip(by_coverage[bounds[0].coverage], listed, strict=True)
     ]
 
 
 def _values(prediction: Prediction) -> dict[str, Any]:
-    _, lower, upper, coverage = prediction.answers
-    intervals: list[dict[str, Any] | None] = [None] * len(prediction.outputs)
-    if lower is not None and upper is not None:
-        intervals = [
-            {"coverage": coverage, "lower": low, "upper": high} for low, high in zip(lower, upper, strict=True)
-        ]
-    rows = zip(_entities(prediction), prediction.outputs, intervals, strict=True)
-    return {"predictions": [{**entity, "value": value, "interval": interval} for entity, value, interval in rows]}
+    rows = zip(_entities(prediction), prediction.outputs, _intervals(prediction, list), strict=True)
+    return {"predictions": [{**entity, "value": value, **intervals} for entity, value, intervals in rows]}
 
 
 def _classes(prediction: Prediction) -> dict[str, Any]:

@@ -264,14 +264,11 @@ def joined(first: Part, second: Part) -> Prediction:
     is_one = one.pair.pair_id == other.pair.pair_id
     marks, explained = [*one.marks, *other.marks], [*one.explanations, *other.explanations]
     reasons = [*one.fallback_reasons, *other.fallback_reasons]
-    sides = zip(one.answers[:3], other.answers[:3], strict=True)
-    point, lower, upper = (None if a is None or b is None else np.concatenate([a, b])[order] for a, b in sides)
-    assert point is not None
     return Prediction(
         pair=one.pair,
         entity_ids=both("entity_ids"),
         origins=both("origins"),
-        answers=Answers(point, lower, upper, one.answers.coverage),
+        answers=Answers.joined([one.answers, other.answers]).map(lambda values: values[order]),
         event_times=both("event_times"),
         ages=both("ages"),
         is_stale=both("is_stale"),

@@ -107,7 +107,7 @@ class Prediction:
     @property
     def form(self) -> tuple[Any, ...]:
         """As `Served.form`."""
-        return form_of(self.pair.contract, self.answers.coverage)
+        return form_of(self.pair.contract, self.answers.coverages)
 
     @property
     def is_fallback(self) -> npt.NDArray[np.bool_]:
@@ -174,10 +174,10 @@ class Prediction:
         )
 
 
-def form_of(contract: Contract, coverage: float | None) -> tuple[Any, ...]:
+def form_of(contract: Contract, coverages: tuple[float, ...]) -> tuple[Any, ...]:
     """Return what the form of answers depends on."""
     steps = (contract.horizon, contract.step_seconds, contract.calendar_text)
-    return contract.task, contract.targets, steps, contract.classes, coverage
+    return contract.task, contract.targets, steps, contract.classes, coverages
 
 
 class Part(NamedTuple):
@@ -194,7 +194,7 @@ class Served:
     Attributes:
         types: `float` or `category` per input column.
         max_age: age beyond which features are stale, as the configuration has it; `None` without a limit.
-        coverage: of the prediction intervals; `None` without intervals.
+        coverages: of the prediction intervals, the main one first; empty without intervals.
         example: raw rows that the pair answers, as a client would send them: enough for one prediction each of a few
             entities, or a few rows of a table.
         inference: how the model answers, in words: as fitted, or in a faster form with the same bits.
@@ -204,7 +204,7 @@ class Served:
     pair: PairInfo
     types: Mapping[str, str]
     max_age: str | None
-    coverage: float | None
+    coverages: tuple[float, ...]
     example: tuple[dict[str, Any], ...] = ()
     inference: str = "as fitted"
     names: KeyNames = field(default_factory=KeyNames)
@@ -212,7 +212,7 @@ class Served:
     @property
     def form(self) -> tuple[Any, ...]:
         """What the form of its answers depends on: two pairs can share a request only if theirs is the same."""
-        return form_of(self.pair.contract, self.coverage)
+        return form_of(self.pair.contract, self.coverages)
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,7 @@ class Slice:
 
     def of(self, answers: Answers) -> Answers:
         """Return the answers of this panel."""
-        point, lower, upper, coverage = answers
-        low, high = (None if side is None else side[self.start : self.stop] for side in (lower, upper))
-        return Answers(point[self.start : self.stop], low, high, coverage)
+        return answers.map(lambda values: values[self.start : self.stop])
 
 
 def stacked(panels: Sequence[Panel]) -> tuple[Panel, list[Slice]]:
@@ -162,7 +160,6 @@ def _rows(panel: Panel, entity: int) -> np.ndarray[tuple[int], np.dtype[np.bool_
 
 
 def _same(found: Answers, expected: Answers) -> bool:
-    return all(
-        (a is None and b is None) or (a is not None and b is not None and a.tobytes() == b.tobytes())
-        for a, b in zip(found[:3], expected[:3], strict=True)
+    return found.coverages == expected.coverages and all(
+        a.tobytes() == b.tobytes() for a, b in zip(found.arrays, expected.arrays, strict=True)
     )

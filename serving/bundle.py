@@ -25,7 +25,7 @@ from mlplatform.config import (
     load_experiment,
 )
 from mlplatform.datamodule import Float32
-from mlplatform.registry import FallbackPolicy, Forecaster, Scale, input_panel, scale_of_pair
+from mlplatform.registry import FallbackPolicy, Forecaster, Scales, input_panel, scales_of_pair
 from mlplatform.registry.pairs import (
     Fetch,
     KeptPairs,
@@ -91,11 +91,15 @@ class Bundle:
 
     def served(self) -> Served:
         """Return what clients are told about it."""
-        calibration = self.forecaster.model.calibration
-        coverage = None if calibration is None else calibration.coverage
-        types, max_age = self.forecaster.preprocessor.columns, self.staleness.max_age
+        forecaster = self.forecaster
         return Served(
-            self.pair, types, max_age, coverage, self.example, self.forecaster.model.inference, self.rules.names
+            pair=self.pair,
+            types=forecaster.preprocessor.columns,
+            max_age=self.staleness.max_age,
+            coverages=forecaster.coverages,
+            example=self.example,
+            inference=forecaster.model.inference,
+            names=self.rules.names,
         )
 
 
@@ -228,15 +232,15 @@ class BundleLoader:
         """Return the experiment's configuration as it is now."""
         return load_experiment(self.experiment, settings=self._settings)
 
-    def scale(self, pair: PairInfo) -> Scale | None:
+    def scales(self, pair: PairInfo) -> Scales | None:
         """Return what the pair's intervals are scaled by now."""
-        return scale_of_pair(self._settings, self.experiment, pair.pair_id)
+        return scales_of_pair(self._settings, self.experiment, pair.pair_id)
 
     def _bundle(self, pair: PairInfo, fetch: Fetch) -> Bundle:
         config = self.config()
         forecaster, rows, answer = load_with_example(fetch, pair)
         _check_example(pair, forecaster, rows, answer)
-        forecaster = replace(forecaster, interval_scale=self.scale(pair))
+        forecaster = replace(forecaster, interval_scales=self.scales(pair))
         rules = RowRules.of(forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
         batchable = is_batchable(forecaster, input_panel(pair.contract, rows))
         example = example_of(rows, config.dataset)
@@ -365,11 +369,11 @@ class BundleHolder:
         """Return a bundle under the policies that the configuration has now."""
         config = self._loader.config()
         rules = RowRules.of(loaded.forecaster, config.dataset, config.requests, FallbackPolicy.of(config))
-        scale, known = self._loader.scale(loaded.pair), loaded.forecaster.interval_scale
+        scales, known = self._loader.scales(loaded.pair), loaded.forecaster.interval_scales
         now, before = (config.staleness, rules, config.serving), (loaded.staleness, loaded.rules, loaded.answering)
-        if (now, scale) == (before, known):
+        if (now, scales) == (before, known):
             return loaded
-        forecaster = loaded.forecaster if scale == known else replace(loaded.forecaster, interval_scale=scale)
+        forecaster = loaded.forecaster if scales == known else replace(loaded.forecaster, interval_scales=scales)
         return replace(loaded, staleness=config.staleness, rules=rules, answering=config.serving, forecaster=forecaster)
 
 

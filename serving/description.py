@@ -37,7 +37,8 @@ async def describe(model: ServedModel) -> ModelAnswer:
         frequency=contract.calendar.length if is_forecast else None,
         timezone=contract.calendar.zone.name if is_forecast else None,
         max_age=served.max_age,
-        intervals=served.coverage,
+        intervals=next(iter(served.coverages), None),
+        coverages=list(served.coverages),
         inference=served.inference,
         challenger=_challenger(model),
     )

@@ -118,7 +118,7 @@ def answer_panel(question: Question, read: Callable[[], FeaturePanel]) -> Predic
     def answer(some: Panel) -> Answers:
         samples = prepared if some is panel and prepared is not None else forecaster.preprocess(some)
         with timed("predict", version):
-            outputs = forecaster.infer_answers(samples).scaled(forecaster.interval_scale)
+            outputs = forecaster.infer_answers(samples).scaled(forecaster.interval_scales)
         with timed("postprocess", version):
             return forecaster.postprocess_answers(outputs)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mlplatform.config import AnsweringConfig, StalenessConfig
 from mlplatform.datamodule import Panel, Samples
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry import Answers, FallbackPolicy, Recall, Scale, complete
+from mlplatform.registry import Answers, FallbackPolicy, Recall, Scales, complete
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.alerting import tell_failed_load
@@ -48,14 +48,14 @@ class Policies:
     """What answers requests now: a pair, what is told about it, and the policies of the experiment's configuration.
 
     Attributes:
-        scale: what the pair's intervals are scaled by.
+        scales: what the pair's intervals are scaled by.
     """
 
     served: Served
     staleness: StalenessConfig
     rules: RowRules
     answering: AnsweringConfig = field(default_factory=AnsweringConfig)
-    scale: Scale | None = None
+    scales: Scales | None = None
 
     @property
     def pair(self) -> PairInfo:
@@ -194,8 +194,8 @@ class RayBackend:
         policies = config.dataset, config.requests, FallbackPolicy.of(config)
         ref = PairRef.of(pair)
         served, rules = await repeated(lambda: self._preprocessing.described.remote(ref, config.staleness, *policies))
-        scale = await self._workers.run(self._loader.scale, pair)
-        return Policies(served, config.staleness, rules, config.serving, scale)
+        scales = await self._workers.run(self._loader.scales, pair)
+        return Policies(served, config.staleness, rules, config.serving, scales)
 
     async def _probe(self) -> str | None:
         ref = PairRef.of(self._require().pair)
@@ -246,7 +246,7 @@ class RayBackend:
         with self.times.timed("predict", ref.version):
             inferred: Answers = await repeated(lambda: self._model.infer.remote(ref, samples))
         with self.times.timed("postprocess", ref.version):
-            scaled = inferred.scaled(chosen.scale)
+            scaled = inferred.scaled(chosen.scales)
             answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, scaled))
         return answers
 

@@ -265,6 +265,11 @@ class Forecast(EntityAnswer):
     timestamps: list[dt.datetime] = Field(description="The forecast moments, one per horizon step.")
     values: dict[str, list[float]] = Field(description="Per target, one value per horizon step.")
     interval: ForecastInterval | None = Field(description="Null if the model was not calibrated, and with a fallback.")
+    intervals: list[ForecastInterval] | None = Field(
+        default=None,
+        description="Where the pair has several coverages, the intervals of all of them, the narrowest first; "
+        "`interval` is one of these. Null with a fallback, and left out where there is one coverage.",
+    )
 
 
 class ForecastAnswer(Answer):
@@ -278,6 +283,11 @@ class RegressionPrediction(EntityAnswer):
 
     value: float
     interval: ValueInterval | None = Field(description="Null if the model was not calibrated.")
+    intervals: list[ValueInterval] | None = Field(
+        default=None,
+        description="Where the pair has several coverages, the intervals of all of them, the narrowest first; "
+        "`interval` is one of these. Left out where there is one coverage.",
+    )
 
 
 class RegressionAnswer(Answer):
@@ -344,6 +354,7 @@ class ModelAnswer(BaseModel):
     timezone: str | None = Field(default=None, description="Zone of times that tell none, and of days and months.")
     max_age: str | None = Field(default=None, description="Age beyond which features are stale.")
     intervals: float | None = Field(default=None, description="Coverage of its prediction intervals.")
+    coverages: list[float] = Field(default=[], description="Of all its prediction intervals, that one first.")
     inference: str | None = Field(
         default=None, description="How it answers: as fitted, or in a faster form that has the same bits."
     )

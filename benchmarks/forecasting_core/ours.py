@@ -47,7 +47,7 @@ def run(series: SeriesSet, model: str, **changes: Any) -> dict[str, dict[str, fl
 
 def _scores(series: SeriesSet, made: Candidate, train: DataModule, held_out: DataModule) -> dict[str, float]:
     samples = held_out.samples(made.manager, made.manager.transform(held_out.panel), held_out.rows)
-    answers = [held_out.invert(made.manager, each)[..., 0] for each in made.model.predict_intervals(samples)]
+    answers = [held_out.invert(made.manager, each)[..., 0] for each in made.model.predict_intervals(samples)[:3]]
     truth = held_out.truth(made.manager, held_out.rows)[..., 0]
     panel = train.panel
     values = panel.columns["y"].astype(np.float64)

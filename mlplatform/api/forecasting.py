@@ -74,7 +74,9 @@ def forecast(
     scenario = None if future is None else read_scenario(future, config.dataset, pair.contract)
     answering = Answering.of_pair(config, store, pair, settings, at, scenario)
     known = present_ranges(config.dataset, settings, parse_time_point(at))[ENTITY]
-    schema = forecast_schema(has_text_ids=not pd.api.types.is_integer_dtype(known))
+    schema = forecast_schema(
+        has_text_ids=not pd.api.types.is_integer_dtype(known), coverages=answering.forecaster.coverages
+    )
     wanted = known.to_numpy() if entities is None else _typed(entities, known, config.dataset.name)
     tables, left_out = [schema.empty_table()], []
     for ids in chunks(wanted, config.forecasts.chunk_entities):

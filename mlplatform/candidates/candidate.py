@@ -276,18 +276,25 @@ def calibrate(
 ) -> None:
     """Give a refitted model prediction intervals, from what the folds' models predicted for rows they had not seen.
 
-    Too few held-out samples leave it without intervals, and the log says so.
+    Too few held-out samples leave it without intervals, or without those of some coverages, and the log says so.
     """
-    if config.uncertainty.coverage is None or not trial.bounds:
+    coverages = config.uncertainty.coverages
+    if not coverages or not trial.bounds:
         return
     held_out = [(fold.validation, bounds) for fold, bounds in zip(folds, trial.bounds, strict=True)]
     try:
         if config.uncertainty.calibration == "auto":
-            model.calibration = Calibration.chosen(held_out, config.uncertainty.coverage, config.season)
+            model.calibration = Calibration.chosen(held_out, *coverages, season=config.season)
         else:
-            model.calibration = Calibration.fit(held_out, config.uncertainty.coverage)
+            model.calibration = Calibration.fit(held_out, *coverages)
     except ValueError as error:
         log.warning(f"no prediction intervals: {error}")
+        return
+    if missing := sorted({*coverages} - {*model.calibration.coverages}):
+        log.warning(
+            f"no prediction intervals of coverage {', '.join(map(str, missing))}: {model.calibration.samples} held-out "
+            "samples are too few"
+        )
 
 
 def _fold_curves(trial: FittedTrial) -> dict[str, dict[str, list[float]]]:

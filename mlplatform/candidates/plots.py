@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mlplatform.candidates.candidate import Candidate
+from mlplatform.config import percent
 from mlplatform.datamodule import DataModule
 from mlplatform.figures import BLUE, GREY, ORANGE, new_figure, png_bytes
+from mlplatform.models import Bounds
 
 
 def scores_plot(candidate: Candidate) -> bytes:
@@ -94,18 +98,18 @@ def forecast_plot(candidate: Candidate, reference: DataModule) -> bytes:
     axes = figure.add_subplot()
     rows = reference.rows[[len(reference.rows) // 2]] if candidate.config.task == "forecast" else reference.rows
     samples = reference.samples(candidate.manager, candidate.manager.transform(reference.panel), rows)
-    bounds = None
+    bounds: tuple[Bounds, ...] = ()
     if candidate.model.calibration is None:
         answers = reference.invert(candidate.manager, candidate.model.predict(samples))
     else:
-        made = candidate.model.predict_intervals(samples)
-        answers, *bounds = (reference.invert(candidate.manager, each) for each in made)
+        made = candidate.model.predict_intervals(samples).map(lambda each: reference.invert(candidate.manager, each))
+        answers, bounds = made.point, made.bounds(candidate.model.calibration.coverage)
     truth = reference.truth(candidate.manager, rows)
     target = candidate.config.targets[-1]
     axes.set_title(f"{candidate.config.name}: reference set")
     if candidate.config.task == "forecast":
-        band = None if bounds is None else (bounds[0][0, :, -1], bounds[1][0, :, -1])
-        draw_forecast(axes, reference, int(rows[0]), target, truth[0, :, -1], answers[0, :, -1], band)
+        bands = [each.map(lambda values: values[0, :, -1]) for each in bounds]
+        draw_forecast(axes, reference, int(rows[0]), target, truth[0, :, -1], answers[0, :, -1], bands)
     elif candidate.config.task == "regression":
         axes.scatter(truth, answers, s=10, color=BLUE)
         limits = [float(truth.min()), float(truth.max())]
@@ -126,9 +130,9 @@ def draw_forecast(
     target: str,
     truth: np.ndarray,
     forecast: np.ndarray,
-    band: tuple[np.ndarray, np.ndarray] | None = None,
+    bands: Sequence[Bounds] = (),
 ) -> None:
-    """Draw history, truth and forecast of one window on matplotlib axes, with its interval if there is one.
+    """Draw history, truth and forecast of one window on matplotlib axes, with its intervals, the widest palest.
 
     Beside them stands the naive forecast: the last season once more, or the last value where there is no season.
 
@@ -144,13 +148,13 @@ def draw_forecast(
     axes.plot(times[past], values[past], color=GREY, label="history")
     # One step makes a point: neither a line nor an area would show it.
     mark = "o" if len(truth) == 1 else ""
-    if band is not None:
-        coverage = module.config.uncertainty.coverage
-        label = "interval" if coverage is None else f"{coverage:.0%} interval"
+    for lower, upper, coverage in sorted(bands, key=lambda band: -band.coverage):
+        label = f"{percent(coverage)}% interval"
+        # What lies inside one interval lies inside all wider ones, and is as much darker.
         if mark:
-            axes.vlines(times[future], *band, color=ORANGE, alpha=0.4, linewidth=6, label=label)
+            axes.vlines(times[future], lower, upper, color=ORANGE, alpha=0.4, linewidth=6, label=label)
         else:
-            axes.fill_between(times[future], *band, color=ORANGE, alpha=0.2, linewidth=0, label=label)
+            axes.fill_between(times[future], lower, upper, color=ORANGE, alpha=0.2, linewidth=0, label=label)
     season = module.config.season
     naive = values[origin + 1 - season + np.arange(len(truth)) % season]
     words = "last season" if season > 1 else "last value"

@@ -54,7 +54,7 @@ from mlplatform.config.serving import DEPLOYMENTS, INGRESS, AutoscalingConfig, D
 from mlplatform.config.source import SourceConfig, source_scheme
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
-from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels
+from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels, bound_names, percent
 from mlplatform.config.versions import VERSION_GROUPS, apply_versions
 
 __all__ = [
@@ -112,6 +112,7 @@ __all__ = [
     "UtcDatetime",
     "apply_versions",
     "bound_levels",
+    "bound_names",
     "check_all",
     "check_conditions",
     "check_source",
@@ -124,6 +125,7 @@ __all__ = [
     "load_serving",
     "options",
     "parse_experiment",
+    "percent",
     "preprocessing_context",
     "read_found",
     "source_scheme",

@@ -28,7 +28,7 @@ from mlplatform.config.rules import plugin_mistakes
 from mlplatform.config.split import SplitConfig, forecast_split_mistakes, tabular_split_mistakes
 from mlplatform.config.truth import TruthConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
-from mlplatform.config.uncertainty import UncertaintyConfig
+from mlplatform.config.uncertainty import UncertaintyConfig, bound_names
 from mlplatform.plugins import DRIFT_TESTS, EXECUTORS, METRICS, MODELS, SPLITTERS, PluginUse
 
 
@@ -234,9 +234,10 @@ def _forecast_target_mistakes(config: ExperimentConfig) -> Iterator[str]:
                 f"targets names {target!r}, which is not among features.columns "
                 f"({', '.join(config.features.columns)}); a forecast reads the history of its targets"
             )
-    bounds = {f"{target}{end}": target for target in config.targets for end in ("_lower", "_upper")}
+    ends = [end for both in bound_names(config.uncertainty.coverages).values() for end in both]
+    bounds = {f"{target}{end}": target for target in config.targets for end in ends}
     for target in config.targets:
-        if config.uncertainty.coverage is not None and target in bounds:
+        if target in bounds:
             yield (
                 f"targets names {target!r}, as the interval of target {bounds[target]!r} is called in tables of "
                 "answers; rename the column in the source, or make no intervals (uncertainty.coverage: null)"

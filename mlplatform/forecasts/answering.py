@@ -28,7 +28,7 @@ from mlplatform.registry import (
     complete,
     judge,
     read_features,
-    scale_of_pair,
+    scales_of_pair,
     unknown_ahead,
     with_ahead,
 )
@@ -98,8 +98,8 @@ class Answering:
         Raises:
             PairIntegrityError: if an artifact of it is not what was registered.
         """
-        scale = scale_of_pair(settings, config.name, pair.pair_id)
-        return cls(config, replace(store.load(pair), interval_scale=scale), settings, time_point, scenario)
+        scales = scales_of_pair(settings, config.name, pair.pair_id)
+        return cls(config, replace(store.load(pair), interval_scales=scales), settings, time_point, scenario)
 
     def answer(self, entities: Sequence[Any]) -> tuple[Answered | None, list[LeftOut]]:
         """Return the answers of the entities that have one, in their order, and the others."""
@@ -178,7 +178,7 @@ class Answering:
             kept = _without(panel, is_refused)
         replaced = tuple(why for why, is_out in zip(judged.replaced, is_refused, strict=True) if not is_out)
         completed = complete(kept, contract, policy, replaced, self.forecaster.answer)
-        is_broken = _not_finite(completed.answers, completed.is_fallback)
+        is_broken = completed.answers.is_broken(completed.is_fallback)
         texts = ["the model answered NaN or infinity; check the entity's latest rows"] * len(is_broken)
         panel_left = _kept(kept, is_broken, "not_finite", texts, left_out)
         if panel_left is None:
@@ -188,7 +188,7 @@ class Answering:
         is_forecast = contract.task == "forecast"
         answered = Answered(
             panel=panel_left,
-            answers=_chosen(completed.answers, is_whole),
+            answers=completed.answers.map(lambda values: values[is_whole]),
             origins=completed.origins[is_whole] if is_forecast else panel_left.event_times,
             observed=judged.shares[~is_refused][is_whole],
             is_fallback=completed.is_fallback[is_whole],
@@ -238,23 +238,6 @@ def _without(panel: FeaturePanel, is_out: Bools) -> FeaturePanel:
         ages=panel.ages[kept],
         is_stale=panel.is_stale[kept],
         known_ahead={name: values[kept] for name, values in panel.known_ahead.items()},
-    )
-
-
-def _not_finite(answers: Answers, falls_back: Bools) -> Bools:
-    """Return which answers a client could not use; what stands in for a forecast has no interval."""
-    count = len(answers.point)
-    broken: Bools = np.asarray(~np.isfinite(answers.point.reshape(count, -1)).all(axis=1))
-    for side in (answers.lower, answers.upper):
-        if side is not None:
-            broken |= ~np.isfinite(side.reshape(count, -1)).all(axis=1) & ~falls_back
-    return broken
-
-
-def _chosen(answers: Answers, kept: Bools) -> Answers:
-    point, lower, upper, coverage = answers
-    return Answers(
-        point[kept], None if lower is None else lower[kept], None if upper is None else upper[kept], coverage
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import ENTITY, ForecastDatabase
+from mlplatform.forecasts.rows import INTERVALS
 from mlplatform.forecasts.table import ORIGIN, chunk_files, origin_of
 from mlplatform.settings import secret_from_env
 
@@ -53,7 +54,7 @@ def upsert_table(folder: Path, experiment: str, version: int, target: ForecastDa
     engine = None
     try:
         engine = sa.create_engine(address, poolclass=NullPool, hide_parameters=True)
-        table = _table(target.table)
+        table = _table(target.table, _columns(folder))
         statement = _upsert(engine.dialect.name, table)
         table.metadata.create_all(engine)
         rows = 0
@@ -73,7 +74,14 @@ def upsert_table(folder: Path, experiment: str, version: int, target: ForecastDa
     return rows
 
 
-def _table(name: str) -> sa.Table:
+def _columns(folder: Path) -> Sequence[str]:
+    import pyarrow.parquet as pq
+
+    return [name for path in chunk_files(folder)[:1] for name in pq.read_schema(path).names]
+
+
+def _table(name: str, columns: Sequence[str]) -> sa.Table:
+    """Return the table that takes rows of some columns; that of the intervals is there where several are made."""
     import sqlalchemy as sa
 
     schema, _, table = name.rpartition(".")
@@ -100,6 +108,7 @@ def _table(name: str) -> sa.Table:
         sa.Column("observed", sa.Double),
         sa.Column("fallback", sa.Boolean),
         sa.Column("marks", sa.Text),
+        *([sa.Column(INTERVALS, sa.Text)] if INTERVALS in columns else []),
         sa.Column("run_id", sa.String(32)),
         schema=schema or None,
     )
@@ -147,6 +156,8 @@ def _plain(name: str, column: pa.Array) -> Sequence[Any]:
         return [str(value) for value in values]
     if name == "marks":
         return [json.dumps(value) for value in values]
+    if name == INTERVALS:
+        return [None if value is None else json.dumps(value) for value in values]
     if name == "probabilities":
         return [None if value is None else json.dumps(dict(value)) for value in values]
     return list(values)

@@ -1,9 +1,9 @@
-"""One entity's forecast as a picture: what was measured, the points, and their interval."""
+"""One entity's forecast as a picture: what was measured, the points, and their intervals."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,8 @@ import numpy.typing as npt
 from mlplatform.datamodule import Float32
 from mlplatform.figures import BLUE, GREY, new_figure, png_bytes
 from mlplatform.forecasts.answering import Answered
+from mlplatform.models import Bounds
 from mlplatform.registry import Contract
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,8 @@ class Sample:
 
     Attributes:
         past_times, past: of shape (steps,): what the model read of the target, gaps as NaN.
-        times, point, lower, upper: of shape (horizon,); without bounds where there is no interval.
+        times, point: of shape (horizon,).
+        bounds: of its intervals, the narrowest first, of the same shape; empty where there are none.
     """
 
     entity: Any
@@ -32,8 +31,7 @@ class Sample:
     past: Float32
     times: npt.NDArray[np.datetime64]
     point: Float32
-    lower: Float32 | None
-    upper: Float32 | None
+    bounds: tuple[Bounds, ...]
 
     @classmethod
     def of(cls, answered: Answered, contract: Contract) -> Sample | None:
@@ -42,18 +40,15 @@ class Sample:
             return None
         panel, target = answered.panel, contract.targets[0]
         past = slice(0, int(panel.offsets[1]) - contract.future_rows)
-        has_interval = answered.answers.lower is not None and not answered.is_fallback[0]
-        sides: Sequence[Float32 | None] = answered.answers[1:3] if has_interval else (None, None)
-        lower, upper = (None if side is None else side[0, :, 0] for side in sides)
+        first = answered.answers.map(lambda values: values[0, :, 0])
         return cls(
             entity=panel.entity_ids.tolist()[0],
             target=target,
             past_times=panel.timestamps[past],
             past=panel.columns[target][past].astype(np.float32),
             times=contract.moments_ahead(answered.origins[:1])[0],
-            point=answered.answers.point[0, :, 0],
-            lower=lower,
-            upper=upper,
+            point=first.point,
+            bounds=() if answered.is_fallback[0] else first.by_coverage,
         )
 
 
@@ -63,8 +58,8 @@ def plot_sample(sample: Sample) -> bytes:
     axes = figure.add_subplot()
     axes.plot(sample.past_times, sample.past, color=GREY, label="measured")
     axes.plot(sample.times, sample.point, color=BLUE, label="forecast")
-    if sample.lower is not None and sample.upper is not None:
-        axes.fill_between(sample.times, sample.lower, sample.upper, color=BLUE, alpha=0.2, linewidth=0)
+    for lower, upper, _ in sample.bounds:
+        axes.fill_between(sample.times, lower, upper, color=BLUE, alpha=0.2, linewidth=0)
     axes.set_title(f"{sample.target} of {sample.entity}")
     axes.set_xlabel("UTC")
     axes.legend(loc="upper left", frameon=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,15 +11,22 @@ import numpy.typing as npt
 from mlplatform.config import ENTITY
 from mlplatform.datamodule import Float32, Int64
 from mlplatform.forecasts.answering import Answered, LeftOut
-from mlplatform.registry import Contract
+from mlplatform.registry import Contract, interval_lists, interval_type
 from mlplatform.registry.pairs import PairInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# The column of pairs with several coverages.
+INTERVALS = "intervals"
 
-def forecast_schema(*, has_text_ids: bool) -> pa.Schema:
-    """Return the columns of the table; numbers are those of the model, as 32-bit floats."""
+
+def forecast_schema(*, has_text_ids: bool, coverages: Sequence[float] = ()) -> pa.Schema:
+    """Return the columns of the table; numbers are those of the model, as 32-bit floats.
+
+    Parameters:
+        coverages: of the pair's intervals.
+    """
     import pyarrow as pa
 
     moment = pa.timestamp("ns", tz="UTC")
@@ -45,6 +53,7 @@ def forecast_schema(*, has_text_ids: bool) -> pa.Schema:
             ("observed", pa.float64()),
             ("fallback", pa.bool_()),
             ("marks", pa.list_(mark)),
+            *([(INTERVALS, interval_type(pa.float32()))] if len(coverages) > 1 else []),
         ]
     )
 
@@ -52,7 +61,8 @@ def forecast_schema(*, has_text_ids: bool) -> pa.Schema:
 def forecast_table(pair: PairInfo, answered: Answered, schema: pa.Schema) -> pa.Table:
     """Return the rows of answers: entity after entity, target after target, step after step.
 
-    A row of a table has the step 0 and its own time; of a classification, `value` is the probability of `label`.
+    A row of a table has the step 0 and its own time; of a classification, `value` is the probability of `label`. A pair
+    with several coverages has the intervals of all of them in `intervals`, that of the main one included.
     """
     import pyarrow as pa
 
@@ -80,6 +90,9 @@ def forecast_table(pair: PairInfo, answered: Answered, schema: pa.Schema) -> pa.
         "fallback": is_fallback,
         "marks": marks.take(entity),
     }
+    if INTERVALS in schema.names:
+        bounds = [each.map(_flat) for each in answered.answers.by_coverage]
+        values[INTERVALS] = interval_lists(bounds, is_fallback, pa.float32()) if bounds else pa.nulls(len(entity))
     rows = len(entity)
     arrays = [
         _typed(values[field.name], field.type) if field.name in values else pa.nulls(rows, field.type)
@@ -109,14 +122,14 @@ def _moments(contract: Contract, origins: npt.NDArray[np.datetime64]) -> tuple[I
 
 
 def _numbers(contract: Contract, answered: Answered, is_fallback: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    point, lower, upper, coverage = answered.answers
+    answers = answered.answers
     if contract.task == "classification":
-        return {"value": point.max(axis=1)}
-    found: dict[str, Any] = {"value": _flat(point)}
-    if lower is not None and upper is not None:
+        return {"value": answers.point.max(axis=1)}
+    found: dict[str, Any] = {"value": _flat(answers.point)}
+    for lower, upper, coverage in answers.bounds[:1]:
         found |= {"lower": _flat(lower), "upper": _flat(upper)}
         # What stands in for a forecast has no interval.
-        found["coverage"] = np.where(is_fallback, np.nan, coverage if coverage is not None else np.nan)
+        found["coverage"] = np.where(is_fallback, np.nan, coverage)
     return found
 
 
@@ -143,7 +156,7 @@ def _typed(values: Any, kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
     if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
+        return values.cast(kind) if pa.types.is_null(values.type) else values
     if isinstance(values, np.ndarray):
         # NaN is no number, as in the answers of the servers; time stamps are UTC.
         return pa.array(values, from_pandas=True).cast(kind)

@@ -119,7 +119,7 @@ class _Run:
             answering.config.dataset, answering.settings, parse_time_point(answering.time_point)
         )
         has_text_ids = not pd.api.types.is_integer_dtype(self.ranges[ENTITY])
-        self.schema: pa.Schema = forecast_schema(has_text_ids=has_text_ids)
+        self.schema: pa.Schema = forecast_schema(has_text_ids=has_text_ids, coverages=answering.forecaster.coverages)
         self.rows = self.entities = self.fallbacks = 0
         self.left_out: list[LeftOut] = []
         self.sample: Sample | None = None

@@ -11,11 +11,12 @@ from .base import (
     load_model,
     save_model,
 )
-from .calibration import Calibration, Intervals
+from .calibration import Bounds, Calibration, Intervals, nested
 from .explanation import CannotExplainError, Contributions, Explanation, Feature, Float64, VariableWeights
 
 __all__ = [
     "DEFAULT_OPTIONS",
+    "Bounds",
     "Calibration",
     "CannotExplainError",
     "Contributions",
@@ -33,5 +34,6 @@ __all__ = [
     "VariableWeights",
     "create_model",
     "load_model",
+    "nested",
     "save_model",
 ]

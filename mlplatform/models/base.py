@@ -21,7 +21,7 @@ from typing_extensions import TypeVar, override
 from mlplatform.config import ExperimentConfig, SearchDimension, bound_levels
 from mlplatform.cores import usable_cores
 from mlplatform.datamodule import Float32, ModelSpec, Samples, TabularSamples, WindowSamples
-from mlplatform.models.calibration import Calibration, Intervals
+from mlplatform.models.calibration import Bounds, Calibration, Intervals
 from mlplatform.models.explanation import CannotExplainError, Contributions, Explanation
 from mlplatform.models.window_scale import scaled_channels
 from mlplatform.plugins import MODELS, PluginUse
@@ -232,17 +232,23 @@ class Model(ABC, Generic[S]):
         """
         raise ValueError(f"{type(self).__name__} was not fitted to quantiles: its spec has {self.spec.quantiles}")
 
-    def predict_bounds(self, samples: S, coverage: float) -> Intervals:
-        """Return the point prediction and the model's own bounds for `coverage`, before any calibration.
+    def predict_bounds(self, samples: S, *coverages: float) -> Intervals:
+        """Return the point prediction and the model's own bounds for coverages, before any calibration.
 
-        Without quantiles both bounds are the point prediction. One pass over the model gives all three.
+        Without quantiles all bounds are the point prediction. One pass over the model gives everything.
         """
         if not self.spec.quantiles:
             point = self.predict(samples)
             return Intervals(point, point, point)
         quantiles = self.predict_quantiles(samples)
-        lower, upper = bound_levels(coverage)
-        return Intervals(*(quantiles[..., self.spec.quantile_position(level)] for level in (0.5, lower, upper)))
+
+        def at(coverage: float) -> Bounds:
+            lower, upper = (quantiles[..., self.spec.quantile_position(level)] for level in bound_levels(coverage))
+            return Bounds(lower, upper, coverage)
+
+        main, *others = map(at, coverages)
+        point = quantiles[..., self.spec.quantile_position(0.5)]
+        return Intervals(point, main.lower, main.upper, tuple(others))
 
     def predict_intervals(self, samples: S) -> Intervals:
         """Predict in preprocessed space, with calibrated prediction intervals.
@@ -252,7 +258,7 @@ class Model(ABC, Generic[S]):
         """
         if self.calibration is None:
             raise ValueError(f"{type(self).__name__} was not calibrated, so it has no prediction intervals")
-        return self.calibration.apply(self.predict_bounds(samples, self.calibration.coverage), samples)
+        return self.calibration.apply(self.predict_bounds(samples, *self.calibration.coverages), samples)
 
     @property
     def inference(self) -> str:

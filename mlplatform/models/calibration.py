@@ -11,6 +11,9 @@ for each bound, and windows measured by their scale, and keeps what has the leas
 Strictly Proper Scoring Rules, JASA 2007) on folds that it did not learn from; later folds weigh more (Barber et al.,
 Conformal prediction beyond exchangeability, Annals of Statistics 2023).
 
+Several coverages are calibrated on the same scores, and in the same way: the one with the least weighted interval score
+(Bracher et al., Evaluating epidemic forecasts in an interval format, PLOS Computational Biology 2021).
+
 Held-out samples of a time series are not exchangeable with the future, so the guarantee of the theorem does not hold
 there; the coverage on the reference set is measured and reported.
 """
@@ -18,8 +21,8 @@ there; the coverage on the reference set is measured and reported.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -39,12 +42,60 @@ FOLD_DECAY = 0.7
 BLOCK = 8192
 
 
+class Bounds(NamedTuple):
+    """The bounds of prediction intervals, in the shape of the point predictions.
+
+    Attributes:
+        coverage: share of truths that they are meant to cover.
+    """
+
+    lower: Float32
+    upper: Float32
+    coverage: float
+
+    def map(self, change: Callable[[Float32], Float32]) -> Bounds:
+        """Return what a function makes of both bounds."""
+        return Bounds(change(self.lower), change(self.upper), self.coverage)
+
+
 class Intervals(NamedTuple):
-    """Point predictions with the bounds of their intervals, three arrays of the shape that `Model.predict` returns."""
+    """Point predictions with the bounds of their intervals, arrays of the shape that `Model.predict` returns.
+
+    Attributes:
+        others: the bounds of further coverages, where they are not those of the first.
+    """
 
     point: Float32
     lower: Float32
     upper: Float32
+    others: tuple[Bounds, ...] = ()
+
+    def at(self, coverage: float) -> Intervals:
+        """Return the intervals of one coverage."""
+        for lower, upper, covers in self.others:
+            if covers == coverage:
+                return Intervals(self.point, lower, upper)
+        return Intervals(self.point, self.lower, self.upper)
+
+    def bounds(self, coverage: float) -> tuple[Bounds, ...]:
+        """Return all bounds, those of the main coverage, which is given, first."""
+        return Bounds(self.lower, self.upper, coverage), *self.others
+
+    def map(self, change: Callable[[Float32], Float32]) -> Intervals:
+        """Return what a function makes of every array."""
+        others = tuple(each.map(change) for each in self.others)
+        return Intervals(change(self.point), change(self.lower), change(self.upper), others)
+
+
+def nested(bounds: Sequence[Bounds]) -> tuple[Bounds, ...]:
+    """Return bounds, in the order given, of which none lies inside those of a smaller coverage."""
+    found: dict[float, Bounds] = {}
+    inner: Bounds | None = None
+    for each in sorted(bounds, key=lambda one: one.coverage):
+        if inner is not None:
+            each = Bounds(np.minimum(each.lower, inner.lower), np.maximum(each.upper, inner.upper), each.coverage)
+        found[each.coverage] = inner = each
+    return tuple(found[each.coverage] for each in bounds)
 
 
 @dataclass(frozen=True)
@@ -59,6 +110,7 @@ class Calibration:
         lower_margins: those of the lower bounds, where the bounds have margins of their own.
         difficulty: what a window's difficulty is measured by.
         season: of the windows' scale, in steps.
+        others: those of further coverages, learnt in the same way.
     """
 
     coverage: float
@@ -67,18 +119,26 @@ class Calibration:
     lower_margins: npt.NDArray[np.float32] | None = None
     difficulty: Difficulty = "changes"
     season: int = 0
+    others: tuple[Calibration, ...] = ()
+
+    @property
+    def coverages(self) -> tuple[float, ...]:
+        """All coverages, the main one first."""
+        return self.coverage, *(each.coverage for each in self.others)
 
     @classmethod
-    def fit(cls, held_out: Sequence[tuple[Samples, Intervals]], coverage: float) -> Calibration:
+    def fit(cls, held_out: Sequence[tuple[Samples, Intervals]], *coverages: float) -> Calibration:
         """Learn the margins from samples that the models behind the bounds were not fitted on.
 
         Parameters:
             held_out: per fold, its validation samples and the bounds that the fold's model gave them.
+            coverages: the main one first; of the others those are left out that the samples are too few for.
 
         Raises:
-            ValueError: if there are too few samples for the coverage.
+            ValueError: if there are too few samples for the main coverage.
         """
-        scores = np.concatenate([_scores(samples, bounds) for samples, bounds in held_out])
+        coverage, *others = coverages
+        scores = np.concatenate([_scores(samples, bounds.at(coverage)) for samples, bounds in held_out])
         # The rank with the finite-sample correction of split-conformal prediction.
         rank = int(np.ceil((len(scores) + 1) * coverage))
         if rank > len(scores):
@@ -87,54 +147,74 @@ class Calibration:
                 f"{int(np.ceil(round(coverage / (1 - coverage), 6)))} are needed"
             )
         margins = np.partition(scores, rank - 1, axis=0)[rank - 1]
-        return cls(coverage, np.asarray(margins, dtype=np.float32), len(scores))
+        reached = [other for other in others if np.ceil((len(scores) + 1) * other) <= len(scores)]
+        return cls(
+            coverage=coverage,
+            margins=np.asarray(margins, dtype=np.float32),
+            samples=len(scores),
+            others=tuple(cls.fit(held_out, other) for other in reached),
+        )
 
     @classmethod
-    def chosen(cls, held_out: Sequence[tuple[Samples, Intervals]], coverage: float, season: int) -> Calibration:
+    def chosen(cls, held_out: Sequence[tuple[Samples, Intervals]], *coverages: float, season: int) -> Calibration:
         """Learn the margins in the way that had the least interval score on folds left out one after another.
 
         With a single fold there is nothing to choose by: each bound has a margin where there are samples enough.
 
         Parameters:
             held_out: as for `fit`, the earliest fold first.
+            coverages: as for `fit`.
             season: length of the season in steps.
 
         Raises:
-            ValueError: if there are too few samples for the coverage.
+            ValueError: if there are too few samples for the main coverage.
         """
         is_forecast = isinstance(held_out[0][0], WindowSamples)
         kinds = DIFFICULTIES if is_forecast else DIFFICULTIES[:1]
         ways = [(kind, is_split) for is_split in (True, False) for kind in kinds]
-        losses = {way: _left_out_loss(held_out, coverage, season, *way) for way in ways} if len(held_out) > 1 else {}
+        losses = {way: _left_out_loss(held_out, coverages, season, *way) for way in ways} if len(held_out) > 1 else {}
         # The first of equals; where no way could be tried, the first that has samples enough.
         for kind, is_split in sorted(ways, key=lambda way: losses.get(way, 0.0)):
             try:
-                return _learnt(held_out, coverage, season, kind, is_split)
+                return _learnt(held_out, coverages, season, kind, is_split)
             except ValueError:
                 continue
-        return cls.fit(held_out, coverage)
+        return cls.fit(held_out, *coverages)
 
     def apply(self, bounds: Intervals, samples: Samples) -> Intervals:
-        """Return calibrated intervals; a bound never crosses the point prediction."""
+        """Return calibrated intervals; a bound never crosses the point prediction, nor that of a smaller coverage."""
         units = difficulty(samples, self.difficulty, self.season)
+        main, *others = nested([each._moved(bounds.at(each.coverage), units) for each in (self, *self.others)])
+        return Intervals(bounds.point, main.lower, main.upper, tuple(others))
+
+    def _moved(self, bounds: Intervals, units: Float32) -> Bounds:
         below = self.margins if self.lower_margins is None else self.lower_margins
         lower = np.minimum(bounds.lower - below * units, bounds.point)
         upper = np.maximum(bounds.upper + self.margins * units, bounds.point)
-        return Intervals(bounds.point, lower, upper)
+        return Bounds(lower, upper, self.coverage)
 
     def to_json(self) -> str:
         """Return the calibration as JSON; its numbers keep every bit, and what came later stands only where it is."""
+        return json.dumps(self._values())
+
+    def _values(self) -> dict[str, Any]:
         values: dict[str, Any] = {"coverage": self.coverage, "margins": self.margins.tolist(), "samples": self.samples}
         if self.lower_margins is not None:
             values["lower_margins"] = self.lower_margins.tolist()
         if self.difficulty != "changes":
             values |= {"difficulty": self.difficulty, "season": self.season}
-        return json.dumps(values)
+        if self.others:
+            values["others"] = [each._values() for each in self.others]
+        return values
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
         """Rebuild what `to_json` wrote."""
-        values = json.loads(text)
+        return cls._of(json.loads(text))
+
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> Calibration:
+        values = {**values, "others": tuple(cls._of(each) for each in values.get("others", ()))}
         for key in ("margins", "lower_margins"):
             if key in values:
                 values[key] = np.asarray(values[key], dtype=np.float32)
@@ -189,16 +269,27 @@ def _truth(samples: Samples) -> Float32:
 
 
 def _learnt(
-    held_out: Sequence[tuple[Samples, Intervals]], coverage: float, season: int, kind: Difficulty, is_split: bool
+    held_out: Sequence[tuple[Samples, Intervals]],
+    coverages: Sequence[float],
+    season: int,
+    kind: Difficulty,
+    is_split: bool,
 ) -> Calibration:
-    """Learn the margins in one way.
+    """Learn the margins of all coverages in one way.
 
     Raises:
         ValueError: if there are too few samples for it.
     """
+    main, *others = (_learnt_for(held_out, coverage, season, kind, is_split) for coverage in coverages)
+    return replace(main, others=tuple(others))
+
+
+def _learnt_for(
+    held_out: Sequence[tuple[Samples, Intervals]], coverage: float, season: int, kind: Difficulty, is_split: bool
+) -> Calibration:
     below, above = [], []
-    for samples, bounds in held_out:
-        truth, units = _truth(samples), difficulty(samples, kind, season)
+    for samples, intervals in held_out:
+        truth, units, bounds = _truth(samples), difficulty(samples, kind, season), intervals.at(coverage)
         below.append((bounds.lower - truth) / units)
         above.append((truth - bounds.upper) / units)
     lengths = [len(samples) for samples, _ in held_out]
@@ -228,18 +319,26 @@ def _quantile(scores: Float32, weights: npt.NDArray[np.float64], level: float) -
 
 
 def _left_out_loss(
-    held_out: Sequence[tuple[Samples, Intervals]], coverage: float, season: int, kind: Difficulty, is_split: bool
+    held_out: Sequence[tuple[Samples, Intervals]],
+    coverages: Sequence[float],
+    season: int,
+    kind: Difficulty,
+    is_split: bool,
 ) -> float:
-    """Return the mean interval score, in units of the windows' scales, of folds left out one after another."""
+    """Return the mean interval score, in units of the windows' scales, of folds left out one after another.
+
+    Those of several coverages are weighted by the share of misses that each allows.
+    """
     losses = []
     for position, (samples, bounds) in enumerate(held_out):
         others = [fold for place, fold in enumerate(held_out) if place != position]
         try:
-            made = _learnt(others, coverage, season, kind, is_split).apply(bounds, samples)
+            made = _learnt(others, coverages, season, kind, is_split).apply(bounds, samples)
         except ValueError:
             return float("inf")
-        truth = _truth(samples)
-        missed = np.maximum(made.lower - truth, 0) + np.maximum(truth - made.upper, 0)
-        score = made.upper - made.lower + 2 / (1 - coverage) * missed
-        losses.append(float(np.mean(score / difficulty(samples, "scale", season))))
+        truth, units = _truth(samples), difficulty(samples, "scale", season)
+        for lower, upper, coverage in made.bounds(coverages[0]):
+            missed = np.maximum(lower - truth, 0) + np.maximum(truth - upper, 0)
+            score = upper - lower + 2 / (1 - coverage) * missed
+            losses.append((1 - coverage) / (1 - coverages[0]) * float(np.mean(score / units)))
     return float(np.mean(losses))

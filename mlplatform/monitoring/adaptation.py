@@ -6,7 +6,8 @@ the horizon an interval is scaled by the quantile of the newest scores at 1 - al
 moment: up by `step_size` times the aimed share of misses, down by `step_size` times the share of misses there was.
 Misses are those of the intervals that the method itself would have given, so it does not matter how often it is run.
 
-All entities and targets share a scale; a moment of many entities counts as one, by the quantiles of its scores.
+All entities and targets share a scale; a moment of many entities counts as one, by the quantiles of its scores. Every
+coverage has scales of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pandas as pd
 from mlplatform.config import ExperimentConfig
 from mlplatform.models import Model
 from mlplatform.monitoring.forecast_errors import SCORE_POINTS, interval_scores
-from mlplatform.registry import IntervalScale, Scale, calibration_digest, read_scale, write_scale
+from mlplatform.registry import IntervalScale, Scales, calibration_digest, read_scale, write_scale
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 
@@ -97,11 +98,15 @@ def update_scale(
     before = read_scale(settings, config.name)
     history = before.history if before is not None and before.pair_id == pair.pair_id else ()
     window = config.adaptation.window
-    found = interval_scores(config, settings, pair.pair_id, history, moments=WINDOWS * window)
     steps = config.horizon if config.task == "forecast" else 1
-    scores = _by_moment(found, steps)
-    adapted = adapt(scores, calibration.coverage, step_size, window)
-    scales: Scale = tuple(float(each) for each in adapted.scales)
+    adapted: list[Adapted] = []
+    until = ""
+    for place, coverage in enumerate(calibration.coverages):
+        made_by = [(since, scales[place]) for since, scales in history]
+        found = interval_scores(config, settings, pair.pair_id, coverage, made_by, moments=WINDOWS * window)
+        adapted.append(adapt(_by_moment(found, steps), coverage, step_size, window))
+        until = max(until, found["moment"].max().isoformat() if len(found) else "")
+    scales: Scales = tuple(tuple(map(float, each.scales)) for each in adapted)
     if not history or history[-1][1] != scales:
         history = (*history, (now.isoformat(), scales))[-REMEMBERED:]
     scale = IntervalScale(
@@ -109,8 +114,8 @@ def update_scale(
         version=pair.version,
         calibration=calibration_digest(model) or "",
         scales=scales,
-        levels=tuple(float(each) for each in adapted.levels),
-        until=found["moment"].max().isoformat() if len(found) else "",
+        levels=tuple(tuple(map(float, each.levels)) for each in adapted),
+        until=until,
         history=history,
     )
     write_scale(scale, settings, config.name)

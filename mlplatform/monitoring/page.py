@@ -25,15 +25,18 @@ DRAWN, TRAINED = 12, 60
 PER_ROW = 3
 
 
-def report_page(report: DriftReport, courses: Sequence[Course], by_day: pd.DataFrame) -> str:
+def report_page(report: DriftReport, courses: Sequence[Course], by_day: pd.DataFrame, by_coverage: pd.DataFrame) -> str:
     """Return the page.
 
     Parameters:
         by_day: what `summarise_errors` says of the pair by `day`.
+        by_coverage: the same by `day` and `coverage`.
     """
     pictures = [section("Features", image(plot_courses(report, courses), "features over time"))] if courses else []
     if len(by_day):
-        pictures.append(section("Errors and coverage", image(plot_errors(report, by_day), "errors by day")))
+        pictures.append(
+            section("Errors and coverage", image(plot_errors(report, by_day, by_coverage), "errors by day"))
+        )
     made = (
         f"Version {report.pair_version} in production, split {report.split_version}, data until {report.data_until}, "
         f"made at {report.created_at}."
@@ -67,9 +70,9 @@ def plot_courses(report: DriftReport, courses: Sequence[Course]) -> bytes:
     return png_bytes(figure)
 
 
-def plot_errors(report: DriftReport, by_day: pd.DataFrame) -> bytes:
+def plot_errors(report: DriftReport, by_day: pd.DataFrame, by_coverage: pd.DataFrame) -> bytes:
     """Return the error and the coverage of each day as a PNG."""
-    has_coverage = bool(by_day["covered"].notna().any())
+    has_coverage = bool(by_coverage["covered"].notna().any())
     figure = new_figure(9, 5.2 if has_coverage else 2.8)
     axes = figure.add_subplot(2 if has_coverage else 1, 1, 1)
     days = pd.to_datetime(by_day["day"])
@@ -83,8 +86,12 @@ def plot_errors(report: DriftReport, by_day: pd.DataFrame) -> bytes:
     _date(axes)
     if has_coverage:
         below = figure.add_subplot(2, 1, 2)
-        below.plot(days, by_day["covered"], color=BLUE, marker="o", markersize=3, label="truths inside the interval")
-        below.plot(days, by_day["coverage"], color=ORANGE, linestyle="--", label="promised")
+        labels: tuple[str | None, str | None] = ("truths inside the interval", "promised")
+        for coverage, found in by_coverage.groupby("coverage"):
+            shown = pd.to_datetime(found["day"])
+            below.plot(shown, found["covered"], color=BLUE, marker="o", markersize=3, label=labels[0])
+            below.plot(shown, np.full(len(found), coverage), color=ORANGE, linestyle="--", label=labels[1])
+            labels = None, None
         below.set_ylim(0, 1.02)
         below.set_title("coverage by day")
         below.legend(frameon=False, fontsize=8, loc="lower left")

@@ -101,9 +101,13 @@ def _write_page(
     """Write the page of a report beside it."""
     courses = feature_courses(config, train, history)
     newest = history[TIMESTAMP].max() if config.task == "forecast" else now
-    by_day = summarise_errors(config, settings, ("version", "day"), newest - PAGE_DAYS, newest)
+
+    def errors_by(*keys: str) -> pd.DataFrame:
+        found = summarise_errors(config, settings, ("version", *keys), newest - PAGE_DAYS, newest)
+        return found[found["version"] == report.pair_version]
+
     page = path.with_name(f"{report.experiment}-{path.stem}.html")
     with atomic_file(page) as temporary:
-        text = report_page(report, courses, by_day[by_day["version"] == report.pair_version])
+        text = report_page(report, courses, errors_by("day"), errors_by("day", "coverage"))
         temporary.write_text(text, encoding="utf-8")
     return page

@@ -136,8 +136,7 @@ def _inputs(windows: WindowSamples) -> np.ndarray:
 
 def _stacked(answers: Answers) -> np.ndarray:
     """Return point predictions and, where there are any, the bounds of their intervals, as one array."""
-    point, lower, upper, _ = answers
-    return point[None] if lower is None or upper is None else np.stack([point, lower, upper])
+    return np.stack(answers.arrays)
 
 
 def _short_windows(panel: Panel, origins: np.ndarray, contract: Contract) -> Panel:

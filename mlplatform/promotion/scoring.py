@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.datamodule import DataModule, Float32, Int64, Panel, tabular_samples
+from mlplatform.models import Bounds
 from mlplatform.plugin_kinds import MetricPlugin
 from mlplatform.promotion.bootstrap import (
     Comparison,
@@ -21,7 +22,7 @@ from mlplatform.promotion.bootstrap import (
     row_units,
 )
 from mlplatform.registry import Answers, Forecaster
-from mlplatform.training import Bounds, Entities, Scale, SeriesScales, evaluate
+from mlplatform.training import Entities, Scale, SeriesScales, evaluate
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Scored:
         if metric.reads == "scale" and self.scale is not None:
             return {"scale": self.scale.take(chosen)}
         if metric.reads == "bounds" and self.bounds is not None:
-            return {"bounds": Bounds(self.bounds.lower[chosen], self.bounds.upper[chosen], self.bounds.coverage)}
+            return {"bounds": self.bounds.map(lambda values: values[chosen])}
         return {}
 
 
@@ -118,13 +119,11 @@ def score_pair(
     Raises:
         ValueError: if the pair predicts something else, or needs columns or rows the part does not have.
     """
-    point, lower, upper, coverage = answer_part(forecaster, module, frame)
-    truth = module.truth(forecaster.preprocessor, module.rows)
+    answers = answer_part(forecaster, module, frame)
+    point, truth = answers.point, module.truth(forecaster.preprocessor, module.rows)
     # A pair without intervals is judged by its point prediction: an interval that is one point wide.
-    wanted = coverage or module.config.uncertainty.coverage
-    bounds = (
-        None if wanted is None else Bounds(point if lower is None else lower, point if upper is None else upper, wanted)
-    )
+    wanted = next(iter(module.config.uncertainty.coverages), None)
+    bounds = next(iter(answers.bounds), None if wanted is None else Bounds(point, point, wanted))
     entities = module.panel.row_entities[module.rows] if module.config.task == "forecast" else None
     scale = None if scales is None or entities is None else scales.at(entities)
     scores = evaluate(module.config.metrics, truth, point, bounds, scale, entities)

@@ -2,18 +2,17 @@ from .batch import answer_batch, with_observation
 from .digests import checked_folder
 from .explanation import explain
 from .fallback import Completed, FallbackPolicy, Judged, Reasons, Recall, StandIns, Why, complete, judge
-from .forecaster import Answers, Contract, Forecaster
+from .forecaster import Answers, Contract, Forecaster, Scale, Scales
 from .interval_scale import (
     IntervalScale,
-    Scale,
     calibration_digest,
     read_scale,
-    scale_of_pair,
+    scales_of_pair,
     write_scale,
 )
 from .marks import InputRules, Mark
 from .stored_features import read_features, unknown_ahead, with_ahead
-from .tables import input_panel, table_of_answers
+from .tables import input_panel, interval_lists, interval_type, table_of_answers
 from .tracking import client_for, experiment_id, open_tracking
 
 __all__ = [
@@ -29,6 +28,7 @@ __all__ = [
     "Reasons",
     "Recall",
     "Scale",
+    "Scales",
     "StandIns",
     "Why",
     "answer_batch",
@@ -39,11 +39,13 @@ __all__ = [
     "experiment_id",
     "explain",
     "input_panel",
+    "interval_lists",
+    "interval_type",
     "judge",
     "open_tracking",
     "read_features",
     "read_scale",
-    "scale_of_pair",
+    "scales_of_pair",
     "table_of_answers",
     "unknown_ahead",
     "with_ahead",

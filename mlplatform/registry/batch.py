@@ -16,7 +16,7 @@ from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule import Panel, to_utc_ns
 from mlplatform.registry.fallback import FallbackPolicy, complete, judge
 from mlplatform.registry.forecaster import Contract, Forecaster
-from mlplatform.registry.interval_scale import scale_of_model
+from mlplatform.registry.interval_scale import scales_of_model
 from mlplatform.registry.observation import Bools
 from mlplatform.registry.tables import answer_table, input_panel
 from mlplatform.settings import Settings
@@ -43,8 +43,8 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
         ValueError: if a column is missing, or no series can be answered.
     """
     contract = forecaster.contract
-    scale = scale_of_model(Settings.from_env(), contract.experiment, forecaster.model)
-    forecaster = replace(forecaster, interval_scale=scale)
+    scales = scales_of_model(Settings.from_env(), contract.experiment, forecaster.model)
+    forecaster = replace(forecaster, interval_scales=scales)
     if contract.task != "forecast":
         panel = input_panel(contract, rows)
         return answer_table(contract, panel, forecaster.answer(panel))

@@ -242,10 +242,8 @@ def _each(panel: Panel, answer: Callable[[Panel], Answers]) -> _Tried:
         is_first = np.arange(panel.rows) < half
         first, second = (_each(panel.take(rows), answer) for rows in (is_first, ~is_first))
         return _Tried(_joined(first, second), first.failed + second.failed, second.error or first.error)
-    sides = (answers.point, answers.lower, answers.upper)
-    finite = [np.isfinite(side.reshape(count, -1)).all(axis=1) for side in sides if side is not None]
-    is_broken: Bools = ~np.logical_and.reduce(finite)
-    return _Tried(answers, tuple("not_finite" if broken else None for broken in is_broken.tolist()), None)
+    is_broken = answers.is_broken().tolist()
+    return _Tried(answers, tuple("not_finite" if broken else None for broken in is_broken), None)
 
 
 def _joined(first: _Tried, second: _Tried) -> Answers | None:
@@ -253,27 +251,20 @@ def _joined(first: _Tried, second: _Tried) -> Answers | None:
     if whole is None:
         return None
 
-    missing = [np.full((len(each.failed), *whole.point.shape[1:]), np.nan, np.float32) for each in (first, second)]
+    def gap(tried: _Tried) -> Answers:
+        return whole.map(lambda values: np.full((len(tried.failed), *values.shape[1:]), np.nan, np.float32))
 
-    def side(name: str) -> Float32 | None:
-        found = [getattr(each.answers, name, None) for each in (first, second)]
-        if all(values is None for values in found):
-            return None
-        return np.concatenate([gap if values is None else values for values, gap in zip(found, missing, strict=True)])
-
-    point = side("point")
-    assert point is not None
-    return Answers(point, side("lower"), side("upper"), whole.coverage)
+    return Answers.joined([tried.answers or gap(tried) for tried in (first, second)])
 
 
 def _replaced(answers: Answers, found: StandIns, replaced: Reasons) -> Answers:
     """Return answers with what stands in; its bounds are NaN, since nothing was calibrated for it."""
     mask = np.array([why is not None for why in replaced])[:, None, None]
-    point = np.where(mask, found.values, answers.point).astype(np.float32)
-    lower, upper = (
-        None if side is None else np.where(mask, np.float32(np.nan), side).astype(np.float32) for side in answers[1:3]
-    )
-    return Answers(point, lower, upper, answers.coverage)
+
+    def with_gaps(bounds: Float32) -> Float32:
+        return np.where(mask, np.float32(np.nan), bounds).astype(np.float32)
+
+    return answers.map(with_gaps)._replace(point=np.where(mask, found.values, answers.point).astype(np.float32))
 
 
 def _why(is_old: bool, is_low: bool) -> Why | None:

@@ -6,7 +6,7 @@ Training's parity check, the promotion gate, the MLflow pyfuncs and both servers
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,13 +26,17 @@ from mlplatform.datamodule import (
     tabular_samples,
     window_samples,
 )
-from mlplatform.models import Model, load_model
+from mlplatform.models import Bounds, Model, load_model, nested
 from mlplatform.preprocessing import TransformManager
 
 CONTRACT_FILE = "contract.json"
 
 # The least and the greatest value.
 Limits = tuple[float | None, float | None]
+# Of one coverage: of shape (horizon,), or (1,) for rows of a table.
+Scale = tuple[float, ...]
+# Of all coverages of a pair, in their order.
+Scales = tuple[Scale, ...]
 
 
 class Answers(NamedTuple):
@@ -40,26 +44,87 @@ class Answers(NamedTuple):
 
     Attributes:
         coverage: share of truths that the intervals are meant to cover; `None` without intervals.
+        others: the bounds of further coverages.
     """
 
     point: Float32
     lower: Float32 | None = None
     upper: Float32 | None = None
     coverage: float | None = None
+    others: tuple[Bounds, ...] = ()
 
-    def scaled(self, scale: Sequence[float] | None) -> Answers:
+    @property
+    def bounds(self) -> tuple[Bounds, ...]:
+        """All bounds, those of the main coverage first; empty without intervals."""
+        if self.lower is None or self.upper is None or self.coverage is None:
+            return ()
+        return Bounds(self.lower, self.upper, self.coverage), *self.others
+
+    @property
+    def coverages(self) -> tuple[float, ...]:
+        """The coverages of all bounds, the main one first."""
+        return tuple(each.coverage for each in self.bounds)
+
+    @property
+    def arrays(self) -> tuple[Float32, ...]:
+        """Point predictions, then lower and upper bounds of one coverage after the other."""
+        return self.point, *(side for bounds in self.bounds for side in (bounds.lower, bounds.upper))
+
+    @property
+    def by_coverage(self) -> tuple[Bounds, ...]:
+        """All bounds, the narrowest first."""
+        return tuple(sorted(self.bounds, key=lambda each: each.coverage))
+
+    @classmethod
+    def of(cls, point: Float32, bounds: Sequence[Bounds]) -> Answers:
+        """Return point predictions with bounds, those of the main coverage first, if there are any."""
+        if not bounds:
+            return cls(point)
+        main, *others = bounds
+        return cls(point, main.lower, main.upper, main.coverage, tuple(others))
+
+    def map(self, change: Callable[[Float32], Float32]) -> Answers:
+        """Return what a function makes of every array."""
+        return Answers.of(change(self.point), [each.map(change) for each in self.bounds])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """Return the answers of parts one after another, with bounds if all have those of the same coverages."""
+        coverages = parts[0].coverages
+        if any(part.coverages != coverages for part in parts):
+            return cls(np.concatenate([part.point for part in parts]))
+        point, *sides = (np.concatenate(same) for same in zip(*(part.arrays for part in parts), strict=True))
+        return cls.of(point, [Bounds(*each) for each in zip(sides[::2], sides[1::2], coverages, strict=True)])
+
+    def is_broken(self, is_fallback: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.bool_]:
+        """Return which answers have NaN or infinity, of shape (samples,).
+
+        Parameters:
+            is_fallback: which of them stand in for a forecast; these have no interval.
+        """
+        broken = ~_is_finite(self.point)
+        for lower, upper, _ in self.bounds:
+            is_missing = ~(_is_finite(lower) & _is_finite(upper))
+            broken |= is_missing if is_fallback is None else is_missing & ~is_fallback
+        return broken
+
+    def scaled(self, scales: Scales | None) -> Answers:
         """Return answers in preprocessed space with their bounds moved away from the point predictions, or to them.
 
         Parameters:
-            scale: of shape (horizon,), or (1,) for rows of a table: the new distance of either bound in units of the
-                one it has; `None` leaves the bounds where they are.
+            scales: the new distance of either bound in units of the one it has; `None` leaves the bounds where they
+                are.
         """
-        if scale is None or self.lower is None or self.upper is None:
+        if scales is None or not self.bounds:
             return self
+        bounds = [self._scaled(each, scale) for each, scale in zip(self.bounds, scales, strict=True)]
+        return Answers.of(self.point, nested(bounds))
+
+    def _scaled(self, bounds: Bounds, scale: Scale) -> Bounds:
         factors: Float32 = np.asarray(scale, dtype=np.float32)
         factors = factors[None, :, None] if self.point.ndim == 3 else factors
-        lower = self.point - factors * (self.point - self.lower)
-        return self._replace(lower=lower, upper=self.point + factors * (self.upper - self.point))
+        lower = self.point - factors * (self.point - bounds.lower)
+        return Bounds(lower, self.point + factors * (bounds.upper - self.point), bounds.coverage)
 
 
 @dataclass(frozen=True)
@@ -189,13 +254,18 @@ class Forecaster:
     """A fitted preprocessor and model that belong together.
 
     Attributes:
-        interval_scale: what `answer` scales its intervals by (`registry.interval_scale`).
+        interval_scales: what `answer` scales its intervals by (`registry.interval_scale`).
     """
 
     contract: Contract
     preprocessor: TransformManager
     model: Model
-    interval_scale: tuple[float, ...] | None = None
+    interval_scales: Scales | None = None
+
+    @property
+    def coverages(self) -> tuple[float, ...]:
+        """Those of its prediction intervals, the main one first; empty if the model was not calibrated."""
+        return () if self.model.calibration is None else self.model.calibration.coverages
 
     def preprocess(self, panel: Panel) -> Samples:
         """Return one sample per entity (its last row), or per row for tabular tasks.
@@ -246,18 +316,16 @@ class Forecaster:
         """Return the model's answer in preprocessed space, with prediction intervals if it was calibrated."""
         if self.model.calibration is None:
             return Answers(self.infer(samples))
-        return Answers(*self.model.predict_intervals(samples), self.model.calibration.coverage)
+        intervals = self.model.predict_intervals(samples)
+        return Answers.of(intervals.point, intervals.bounds(self.model.calibration.coverage))
 
     def postprocess_answers(self, answers: Answers) -> Answers:
         """Return answers in original units."""
-        point, lower, upper, coverage = answers
-        if lower is None or upper is None:
-            return Answers(self.postprocess(point))
-        return Answers(self.postprocess(point), self.postprocess(lower), self.postprocess(upper), coverage)
+        return answers.map(self.postprocess)
 
     def answer(self, panel: Panel) -> Answers:
         """Return answers in original units for raw rows, with prediction intervals if the model was calibrated."""
-        return self.postprocess_answers(self.infer_answers(self.preprocess(panel)).scaled(self.interval_scale))
+        return self.postprocess_answers(self.infer_answers(self.preprocess(panel)).scaled(self.interval_scales))
 
     def predict(self, panel: Panel) -> Float32:
         """Return answers in original units for raw rows."""
@@ -275,6 +343,10 @@ class Forecaster:
             raise ValueError(f"{preprocessor_folder} and {model_folder} carry different contracts: they are not a pair")
         manager = TransformManager.load(preprocessor_folder)
         return cls(Contract.from_json(contract), manager, load_model(model_folder))
+
+
+def _is_finite(values: Float32) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
 
 
 def _as_tuples(value: Any) -> Any:

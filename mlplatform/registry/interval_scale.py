@@ -12,12 +12,12 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mlplatform.models import Model
+from mlplatform.registry.forecaster import Scales
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
-
-Scale = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class IntervalScale:
     Attributes:
         pair_id, version: whose intervals they are.
         calibration: digest of the calibration behind them, by which a pair without its id knows them.
-        scales: per step: the distance of either bound from the point prediction is this many times the calibrated one.
-        levels: per step: the share of misses that the intervals aim at now, alpha of the method.
+        scales: per coverage of the pair and step: the distance of either bound from the point prediction is this many
+            times the calibrated one.
+        levels: per coverage and step: the share of misses that the intervals aim at now, alpha of the method.
         until: the newest moment that was learnt from, ISO 8601.
         history: since when (ISO 8601) which scales were in force, oldest first.
     """
@@ -36,10 +37,10 @@ class IntervalScale:
     pair_id: str
     version: int
     calibration: str
-    scales: Scale
-    levels: tuple[float, ...]
+    scales: Scales
+    levels: tuple[tuple[float, ...], ...]
     until: str
-    history: tuple[tuple[str, Scale], ...]
+    history: tuple[tuple[str, Scales], ...]
 
 
 def scale_path(settings: Settings, experiment: str) -> Path:
@@ -53,10 +54,15 @@ def read_scale(settings: Settings, experiment: str) -> IntervalScale | None:
         values = json.loads(scale_path(settings, experiment).read_text())
     except FileNotFoundError:
         return None
-    history = tuple((moment, tuple(scales)) for moment, scales in values["history"])
-    return IntervalScale(
-        **values | {"scales": tuple(values["scales"]), "levels": tuple(values["levels"]), "history": history}
-    )
+    history = tuple((moment, _by_coverage(scales)) for moment, scales in values["history"])
+    by_coverage = {name: _by_coverage(values[name]) for name in ("scales", "levels")}
+    return IntervalScale(**values | by_coverage | {"history": history})
+
+
+def _by_coverage(values: list[Any]) -> tuple[tuple[float, ...], ...]:
+    """Return numbers per coverage and step; files of earlier versions have those of one coverage."""
+    is_one = bool(values) and not isinstance(values[0], list)
+    return tuple(tuple(each) for each in ([values] if is_one else values))
 
 
 def write_scale(scale: IntervalScale | None, settings: Settings, experiment: str) -> None:
@@ -69,14 +75,14 @@ def write_scale(scale: IntervalScale | None, settings: Settings, experiment: str
         temporary.write_text(json.dumps(asdict(scale)))
 
 
-def scale_of_pair(settings: Settings, experiment: str, pair_id: str) -> Scale | None:
-    """Return the scale in force for a pair, of shape (horizon,)."""
+def scales_of_pair(settings: Settings, experiment: str, pair_id: str) -> Scales | None:
+    """Return the scales in force for a pair, of shape (coverages, horizon)."""
     found = read_scale(settings, experiment)
     return found.scales if found is not None and found.pair_id == pair_id else None
 
 
-def scale_of_model(settings: Settings, experiment: str, model: Model) -> Scale | None:
-    """Return the scale in force for a model whose pair is not known."""
+def scales_of_model(settings: Settings, experiment: str, model: Model) -> Scales | None:
+    """Return the scales in force for a model whose pair is not known."""
     found = read_scale(settings, experiment)
     return found.scales if found is not None and found.calibration == calibration_digest(model) else None
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.config import ENTITY, TIMESTAMP, bound_names
 from mlplatform.datamodule import Panel, to_utc_ns
+from mlplatform.models import Bounds
 from mlplatform.preprocessing import TransformManager
 from mlplatform.registry.forecaster import Answers, Contract
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def input_panel(contract: Contract, rows: pd.DataFrame) -> Panel:
@@ -76,11 +83,15 @@ def prepared_table(contract: Contract, preprocessor: TransformManager, rows: pd.
     return pd.DataFrame({ENTITY: rows[ENTITY], TIMESTAMP: rows[TIMESTAMP], **columns}, index=rows.index)
 
 
-def answer_columns(contract: Contract, *, has_intervals: bool) -> tuple[str, ...]:
-    """Return the names of the columns that hold predictions."""
+def answer_columns(contract: Contract, coverages: Sequence[float]) -> tuple[str, ...]:
+    """Return the names of the columns that hold predictions.
+
+    Parameters:
+        coverages: of the prediction intervals, the main one first.
+    """
     if contract.task == "classification":
         return tuple(f"probability_{label}" for label in contract.classes)
-    suffixes = ("", "_lower", "_upper") if has_intervals else ("",)
+    suffixes = ("", *(end for both in bound_names(coverages).values() for end in both))
     return tuple(f"{target}{suffix}" for suffix in suffixes for target in contract.targets)
 
 
@@ -98,10 +109,9 @@ def table_of_answers(
     Parameters:
         last: of shape (n,), the last moment that each answer looked at; not read for tabular answers.
     """
-    arrays = [array for array in answers[:3] if array is not None]
-    names = answer_columns(contract, has_intervals=len(arrays) > 1)
-    width = 1 if contract.task == "regression" else arrays[0].shape[-1]
-    values = np.hstack([array.reshape(-1, width) for array in arrays])
+    names = answer_columns(contract, answers.coverages)
+    width = 1 if contract.task == "regression" else answers.point.shape[-1]
+    values = np.hstack([array.reshape(-1, width) for array in answers.arrays])
     if contract.task != "forecast":
         return pd.DataFrame(values, columns=list(names))
     return pd.DataFrame(
@@ -111,3 +121,31 @@ def table_of_answers(
             **{name: values[:, position] for position, name in enumerate(names)},
         }
     )
+
+
+def interval_type(number: pa.DataType) -> pa.DataType:
+    """Return the type of a column with the intervals of all coverages of a row."""
+    import pyarrow as pa
+
+    return pa.list_(pa.struct([("coverage", pa.float64()), ("lower", number), ("upper", number)]))
+
+
+def interval_lists(bounds: Sequence[Bounds], is_missing: npt.NDArray[np.bool_], number: pa.DataType) -> pa.ListArray:
+    """Return the intervals of all coverages of some rows, as one list per row in the order given.
+
+    Parameters:
+        bounds: of shape (rows,).
+        is_missing: of shape (rows,): which rows have no interval; their list is null.
+    """
+    import pyarrow as pa
+
+    kind, rows = interval_type(number), len(is_missing)
+    sides = [np.stack([each[side] for each in bounds], axis=1).reshape(-1) for side in (0, 1)]
+    columns = [np.tile([each.coverage for each in bounds], rows), *sides]
+    fields = list(kind.value_type)
+    items = pa.StructArray.from_arrays(
+        [pa.array(values).cast(field.type) for values, field in zip(columns, fields, strict=True)], fields=fields
+    )
+    # A null as its start marks a list as null.
+    starts = pa.array(np.arange(rows + 1) * len(bounds), pa.int32(), mask=np.append(is_missing, False))
+    return pa.ListArray.from_arrays(starts, items, kind)

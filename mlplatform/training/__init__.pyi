@@ -2,7 +2,7 @@ from .cross_validation import FoldData, fit_preprocessor, prepare_fold
 from .demands import DemandError, check_demands
 from .evaluation import PartScores, scales_for, score_part
 from .leakage import find_leaks
-from .metrics import CLASSES, CONTINUOUS, Bounds, Metric, Truth, evaluate, metric, reading
+from .metrics import CLASSES, CONTINUOUS, Metric, Truth, evaluate, metric, reading
 from .per_series import Entities, Scale, SeriesScales
 from .run_checkpoints import RunCheckpoints
 from .too_good import TooGood, find_too_good
@@ -11,7 +11,6 @@ from .trainers import trainer_for
 __all__ = [
     "CLASSES",
     "CONTINUOUS",
-    "Bounds",
     "DemandError",
     "Entities",
     "FoldData",

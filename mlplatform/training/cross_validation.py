@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlplatform.datamodule import DataModule, Float32, Fold, Int64, ModelSpec, Samples
-from mlplatform.models import Intervals
+from mlplatform.models import Bounds, Intervals
 from mlplatform.preprocessing import TransformManager
 from mlplatform.training.evaluation import scales_for
-from mlplatform.training.metrics import Bounds, evaluate
+from mlplatform.training.metrics import evaluate
 from mlplatform.training.per_series import Entities, Scale
 
 
@@ -47,8 +47,8 @@ class FoldData:
         return self._evaluate(self.module.invert(self.manager, outputs), None)
 
     def score_bounds(self, bounds: Intervals, coverage: float) -> dict[str, float]:
-        """Return the same for a prediction with a model's own bounds, metrics of the bounds included."""
-        point, lower, upper = (self.module.invert(self.manager, outputs) for outputs in bounds)
+        """Return the same for a prediction with a model's own bounds, metrics of those of a coverage included."""
+        point, lower, upper = (self.module.invert(self.manager, outputs) for outputs in bounds.at(coverage)[:3])
         return self._evaluate(point, Bounds(lower, upper, coverage))
 
     def _evaluate(self, point: Float32, bounds: Bounds | None) -> dict[str, float]:

@@ -8,10 +8,10 @@ import numpy as np
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import DataModule, Float32, Panel, WindowSamples
-from mlplatform.models import Model
+from mlplatform.models import Bounds, Model
 from mlplatform.plugins import METRICS
 from mlplatform.preprocessing import TransformManager
-from mlplatform.training.metrics import Bounds, evaluate, reading
+from mlplatform.training.metrics import evaluate, reading
 from mlplatform.training.per_series import Entities, Scale, SeriesScales
 
 
@@ -20,8 +20,9 @@ class PartScores:
     """Scores on all samples of a split part, in original units.
 
     Attributes:
-        metrics: the experiment's metrics, those of the intervals where there are any, and for forecasts the same with
-            the suffix `_scaled` in the space of the preprocessor that was fitted on the training rows.
+        metrics: the experiment's metrics, those of the intervals where there are any (of further coverages with these
+            in their names), and for forecasts the same with the suffix `_scaled` in the space of the preprocessor that
+            was fitted on the training rows.
         steps: metric -> one value per step of the horizon (forecasts only).
         entities: entity -> metrics of its samples (forecasts of more than one entity only).
     """
@@ -33,20 +34,25 @@ class PartScores:
 
 @dataclass(frozen=True)
 class _Answers:
-    """Truth and prediction of the same samples, in one space, and what their series are measured in."""
+    """Truth and prediction of the same samples, in one space, and what their series are measured in.
+
+    Attributes:
+        bounds: of the prediction intervals, those of the main coverage first.
+    """
 
     truth: Float32
     point: Float32
-    bounds: Bounds | None
+    bounds: tuple[Bounds, ...]
     entities: Entities
     scale: Scale | None = None
 
     def scores(self, names: tuple[str, ...]) -> dict[str, float]:
-        return evaluate(names, self.truth, self.point, self.bounds, self.scale, self.entities)
+        main = self.bounds[0] if self.bounds else None
+        return evaluate(names, self.truth, self.point, main, self.scale, self.entities, self.bounds[1:])
 
     def take(self, samples: slice, steps: slice = slice(None)) -> _Answers:
         chosen = (samples, steps) if self.truth.ndim > 1 else (samples,)
-        bounds = self.bounds and Bounds(self.bounds.lower[chosen], self.bounds.upper[chosen], self.bounds.coverage)
+        bounds = tuple(each.map(lambda values: values[chosen]) for each in self.bounds)
         scale = self.scale and self.scale.take(samples)
         return _Answers(self.truth[chosen], self.point[chosen], bounds, self.entities[samples], scale)
 
@@ -70,20 +76,23 @@ def score_part(
             f"horizon {config.horizon}, {module.panel.rows} rows"
         )
     truth = module.truth(manager, module.rows)
-    scaled_bounds, bounds = None, None
+    scaled_bounds: tuple[Bounds, ...] = ()
+    bounds: tuple[Bounds, ...] = ()
     if model.calibration is None:
         outputs = model.predict(samples)
+        point = module.invert(manager, outputs)
     else:
-        outputs, lower, upper = model.predict_intervals(samples)
-        scaled_bounds = Bounds(lower, upper, model.calibration.coverage)
-        bounds = Bounds(module.invert(manager, lower), module.invert(manager, upper), model.calibration.coverage)
-    of_intervals = () if bounds is None else reading(METRICS.names(), "bounds")
+        intervals, coverage = model.predict_intervals(samples), model.calibration.coverage
+        inverted = intervals.map(lambda values: module.invert(manager, values))
+        scaled_bounds, bounds = intervals.bounds(coverage), inverted.bounds(coverage)
+        outputs, point = intervals.point, inverted.point
+    of_intervals = reading(METRICS.names(), "bounds") if bounds else ()
     names = tuple(dict.fromkeys((*config.metrics, *of_intervals)))
     entities = module.panel.row_entities[module.rows]
     scale = None if scales is None else scales.at(entities)
-    answers = _Answers(truth, module.invert(manager, outputs), bounds, entities, scale)
+    answers = _Answers(truth, point, bounds, entities, scale)
     if not isinstance(samples, WindowSamples):
-        return PartScores(evaluate(names, truth, answers.point, bounds, scale))
+        return PartScores(evaluate(names, truth, point, bounds[0] if bounds else None, scale, others=bounds[1:]))
     scaled = _Answers(samples.outputs(), outputs, scaled_bounds, entities)
     scaled_names = tuple(name for name in names if not METRICS.get(name).is_relative)
     scores = answers.scores(names) | {f"{name}_scaled": value for name, value in scaled.scores(scaled_names).items()}

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.config import ExperimentConfig, bound_levels
+from mlplatform.config import ExperimentConfig, bound_levels, percent
+from mlplatform.models import Bounds
 from mlplatform.plugins import METRICS, PluginUse
 from mlplatform.training.per_series import Entities, Scale, series_mean, series_weights
 
@@ -22,15 +23,6 @@ Values = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 CONTINUOUS = frozenset({"forecast", "regression"})
 CLASSES = frozenset({"classification"})
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Prediction intervals beside the point prediction, of its shape, and the share of truths they should cover."""
-
-    lower: Values
-    upper: Values
-    coverage: float
 
 
 @dataclass(frozen=True)
@@ -214,6 +206,12 @@ def _quantile_losses(truth: Values, prediction: Values, bounds: Bounds) -> list[
     return losses
 
 
+def _interval_scores(truth: Values, bounds: Bounds) -> Float64:
+    lower, upper = bounds.lower.astype(np.float64), bounds.upper.astype(np.float64)
+    missed = np.maximum(lower - truth, 0) + np.maximum(truth - upper, 0)
+    return np.asarray(upper - lower + 2 / (1 - bounds.coverage) * missed)
+
+
 def _covered(truth: Values, bounds: Bounds) -> npt.NDArray[np.bool_]:
     return np.asarray((bounds.lower <= truth) & (truth <= bounds.upper))
 
@@ -361,6 +359,20 @@ def interval_width(_truth: Values, _prediction: Values, bounds: Bounds) -> float
     return float(np.mean(bounds.upper - bounds.lower, dtype=np.float64))
 
 
+@metric(
+    "interval_score",
+    CONTINUOUS,
+    reads="bounds",
+    mean_of=lambda truth, _prediction, bounds: _per_sample(_interval_scores(truth, bounds)),
+)
+def interval_score(truth: Values, _prediction: Values, bounds: Bounds) -> float:
+    """Mean width of the prediction intervals, and for every miss its distance times 2 by the share of misses allowed.
+
+    Gneiting and Raftery, Strictly Proper Scoring Rules, Prediction, and Estimation, JASA, 2007.
+    """
+    return float(np.mean(_interval_scores(truth, bounds)))
+
+
 @metric("f1", CLASSES, greater_is_better=True)
 def f1_score(truth: Values, prediction: Values) -> float:
     """Mean over the classes of the harmonic mean of precision and recall; 0 for a class that is never right."""
@@ -413,6 +425,7 @@ def evaluate(
     bounds: Bounds | None = None,
     scale: Scale | None = None,
     entities: Entities | None = None,
+    others: Collection[Bounds] = (),
 ) -> dict[str, float]:
     """Return the named metrics.
 
@@ -420,6 +433,7 @@ def evaluate(
         bounds: of the prediction intervals; without them metrics that read bounds are left out.
         scale: what scaled errors are divided by; without it they are left out.
         entities: of every sample, of shape (samples,), for metrics by series; without them every sample counts alike.
+        others: bounds of further coverages; their metrics have the coverage in their names, as in `pinball_95`.
 
     Raises:
         ValueError: if shapes differ where they must agree, or there is nothing to score.
@@ -439,4 +453,8 @@ def evaluate(
             scores[name] = metric.value(truth, prediction, entities)
         elif extras[metric.reads] is not None:
             scores[name] = metric.value(truth, prediction, entities, **{metric.reads: extras[metric.reads]})
-    return scores
+    return scores | {
+        f"{name}_{percent(each.coverage)}": metrics[name].value(truth, prediction, entities, bounds=each)
+        for each in others
+        for name in reading(names, "bounds")
+    }

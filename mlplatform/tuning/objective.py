@@ -143,10 +143,10 @@ def fit_on_folds(
 
 def _bounds(config: ExperimentConfig, model: Model, fold: FoldData) -> Intervals | None:
     """Return the point prediction with the model's bounds, or None where no intervals are asked for."""
-    coverage = config.uncertainty.coverage
-    if coverage is None or config.task == "classification":
+    coverages = config.uncertainty.coverages
+    if not coverages or config.task == "classification":
         return None
-    return model.predict_bounds(fold.validation, coverage)
+    return model.predict_bounds(fold.validation, *coverages)
 
 
 def _score(config: ExperimentConfig, model: Model, fold: FoldData, intervals: Intervals | None) -> dict[str, float]:
@@ -155,8 +155,7 @@ def _score(config: ExperimentConfig, model: Model, fold: FoldData, intervals: In
         return fold.score(model.predict(fold.validation))
     if METRICS.get(config.metric).reads != "bounds":
         return fold.score(intervals.point)
-    assert config.uncertainty.coverage is not None
-    return fold.score_bounds(intervals, config.uncertainty.coverage)
+    return fold.score_bounds(intervals, config.uncertainty.coverages[0])
 
 
 def _curves(result: FitResult) -> dict[str, tuple[float, ...]]:

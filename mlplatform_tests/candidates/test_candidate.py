@@ -20,6 +20,7 @@ from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.factory import create_data_module
 from mlplatform.datamodule.splits import read_part, write_split
 from mlplatform.figures import new_figure
+from mlplatform.models import Bounds
 from mlplatform.plugins import METRICS
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import prepare_folds, pump_config, pump_frame, pump_settings
@@ -100,7 +101,7 @@ def test_a_forecast_reports_every_score_under_its_agreed_name(forecast: Run) -> 
             expected |= {f"{prefix}fold_{k}_{metric}" for k in range(2)}
             expected |= {f"{prefix}cv_{metric}_mean", f"{prefix}cv_{metric}_std"}
             for part in ("reference", "test_late"):
-                names = (metric, "coverage", "interval_width", "pinball")
+                names = (metric, "coverage", "interval_score", "interval_width", "pinball")
                 expected |= {f"{prefix}{part}_{name}{space}" for name in names for space in ("", "_scaled")}
     metrics = forecast.candidate.report.metrics()
     assert set(metrics) == expected
@@ -121,7 +122,8 @@ def test_a_table_reports_every_score_under_its_agreed_name(
             expected |= {f"{prefix}fold_{k}_{metric}" for k in range(3)}
             expected |= {f"{prefix}cv_{metric}_mean", f"{prefix}cv_{metric}_std", f"{prefix}reference_{metric}"}
         if fixture == "regression":
-            expected |= {f"{prefix}reference_{name}" for name in ("coverage", "interval_width", "pinball")}
+            of_intervals = ("coverage", "interval_score", "interval_width", "pinball")
+            expected |= {f"{prefix}reference_{name}" for name in of_intervals}
     metrics = run.candidate.report.metrics()
     assert set(metrics) == expected
     deciding = METRICS.get(names[0])
@@ -210,22 +212,24 @@ def test_a_run_is_drawn(fixture: str, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_the_picture_of_a_forecast_names_whose_it_is_and_shows_interval_and_truth(forecast: Run, steps: int) -> None:
+def test_the_picture_of_a_forecast_names_whose_it_is_and_shows_intervals_and_truth(forecast: Run, steps: int) -> None:
     module = forecast.parts["reference"]
     origin = int(module.rows[len(module.rows) // 2])
     axes = new_figure(7.0, 3.2).add_subplot()
-    truth, band = np.full(steps, 20.0), (np.full(steps, 15.0), np.full(steps, 25.0))
-    draw_forecast(axes, module, origin, "heat", truth, truth + 1, band)
+    truth = np.full(steps, 20.0)
+    bands = [Bounds(truth - 5, truth + 5, 0.8), Bounds(truth - 2, truth + 2, 0.5)]
+    draw_forecast(axes, module, origin, "heat", truth, truth + 1, bands)
     unit, time = module.panel.row_entities[origin], str(module.panel.timestamps[origin])[:16]
     assert axes.get_title() == f"pump_xgboost: unit {unit}, reference set, from {time}"
     handles, labels = axes.get_legend_handles_labels()
     season = module.config.season
     naive = "last value" if season == 1 else "last season"
-    assert sorted(labels) == sorted(["80% interval", "forecast", "history", "truth", naive])
+    assert sorted(labels) == sorted(["50% interval", "80% interval", "forecast", "history", "truth", naive])
     drawn = dict(zip(labels, handles, strict=True))
     before = module.panel.columns["heat"][: origin + 1][-season:]
     assert drawn[naive].get_ydata().tolist() == np.resize(before, steps).tolist()
     assert drawn["80% interval"].get_paths()
+    assert drawn["50% interval"].get_paths()
     assert drawn["truth"].get_ydata().tolist() == truth.tolist()
     # A line through one point is invisible.
     assert steps > 1 or drawn["truth"].get_marker() == "o"

@@ -137,6 +137,24 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         },
         "targets names 'heat_lower', as the interval of target 'heat' is called",
     ),
+    (
+        "experiment",
+        {
+            "uncertainty": {"coverage": [0.8, 0.95]},
+            "targets": ["heat", "heat_upper_95"],
+            "dataset": {"columns": {"flow": {}, "heat": {}, "heat_upper_95": {}, "state": {"type": "category"}}},
+            "features": {"columns": ["flow", "heat", "heat_upper_95", "state"]},
+        },
+        "targets names 'heat_upper_95', as the interval of target 'heat' is called",
+    ),
+    ("experiment", {"uncertainty": {"coverage": 1.2}}, r"1\.2 must be a share between 0 and 1, several different ones"),
+    ("experiment", {"uncertainty": {"coverage": []}}, r"\[\] must be a share between 0 and 1, several different ones"),
+    ("experiment", {"uncertainty": {"coverage": [0.8, 0.8]}}, r"\[0\.8, 0\.8\] must be a share .* several different"),
+    (
+        "experiment",
+        {"uncertainty": {"coverage": [0.8, 0.95], "quantiles": [0.1, 0.5, 0.9]}},
+        r"quantiles lack \[0\.025, 0\.975\], which coverage 0\.8, 0\.95 and the median need",
+    ),
     # columns
     (
         "features",

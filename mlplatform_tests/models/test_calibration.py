@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from mlplatform.models.base import create_model, load_model, save_model
 from mlplatform.models.calibration import (
     DIFFICULTIES,
     LEAST_DIFFICULTY,
+    Bounds,
     Calibration,
     Difficulty,
     Intervals,
@@ -72,7 +75,7 @@ def test_new_samples_of_the_same_kind_are_covered_as_often_as_asked_for(coverage
     noise = np.random.default_rng(0)
     calibration = Calibration.fit([(table(noise.gumbel(size=4000)), points(np.zeros(4000)))], coverage)
     fresh = noise.gumbel(size=4000)
-    _, lower, upper = calibration.apply(points(np.zeros(4000)), table(fresh))
+    _, lower, upper, _ = calibration.apply(points(np.zeros(4000)), table(fresh))
     assert np.mean((lower <= fresh) & (fresh <= upper)) == pytest.approx(coverage, abs=0.03)
 
 
@@ -83,17 +86,17 @@ def test_intervals_learnt_on_a_restless_series_fit_a_calm_one() -> None:
     assert covered(calm, intervals) == pytest.approx(0.8, abs=0.06)
     # Without the windows' difficulty the margins of the restless series would cover everything.
     assert np.median(intervals.upper - intervals.lower) < 0.1 * np.median(
-        np.subtract(*calibration.apply(repeated(restless), restless)[:0:-1])
+        np.subtract(*calibration.apply(repeated(restless), restless)[2:0:-1])
     )
 
 
 def test_bounds_that_are_too_wide_are_narrowed_to_the_point_at_most() -> None:
     truth = np.random.default_rng(3).normal(size=2000)
     wide = Intervals(np.zeros(2000, np.float32), np.full(2000, -9, np.float32), np.full(2000, 9, np.float32))
-    _, lower, upper = Calibration.fit([(table(truth), wide)], 0.8).apply(wide, table(truth))
+    _, lower, upper, _ = Calibration.fit([(table(truth), wide)], 0.8).apply(wide, table(truth))
     assert np.mean((lower <= truth) & (truth <= upper)) == pytest.approx(0.8, abs=0.01)
     exact = Intervals(wide.point, wide.lower, wide.upper)
-    _, lower, upper = Calibration(0.8, np.float32(-20.0), 9).apply(exact, table(truth))
+    _, lower, upper, _ = Calibration(0.8, np.float32(-20.0), 9).apply(exact, table(truth))
     assert (lower <= 0).all()
     assert (upper >= 0).all()
 
@@ -121,11 +124,52 @@ def test_a_stored_model_keeps_its_calibration_to_the_bit(tmp_path: Path) -> None
     model = create_model("repeat_last", {}, spec_for("forecast"))
     with pytest.raises(ValueError, match="RepeatLast was not calibrated, so it has no prediction intervals"):
         model.predict_intervals(samples)
-    model.calibration = Calibration.fit([(samples, model.predict_bounds(samples, 0.8))], 0.8)
+    model.calibration = Calibration.fit([(samples, model.predict_bounds(samples, 0.8))], 0.8, 0.5)
     save_model(model, "repeat_last", tmp_path / "model")
-    loaded = load_model(tmp_path / "model")
-    for stored, fitted in zip(loaded.predict_intervals(samples), model.predict_intervals(samples), strict=True):
-        assert stored.tobytes() == fitted.tobytes()
+    stored, fitted = load_model(tmp_path / "model").predict_intervals(samples), model.predict_intervals(samples)
+    assert stored.point.tobytes() == fitted.point.tobytes()
+    for mine, other in zip(stored.bounds(0.8), fitted.bounds(0.8), strict=True):
+        assert (mine.coverage, mine.lower.tobytes()) == (other.coverage, other.lower.tobytes())
+        assert mine.upper.tobytes() == other.upper.tobytes()
+
+
+@pytest.mark.parametrize("calibrate", [Calibration.fit, partial(Calibration.chosen, season=1)])
+def test_several_coverages_are_each_kept_and_lie_in_one_another(calibrate: Callable[..., Calibration]) -> None:
+    noise = np.random.default_rng(0)
+    calibration = calibrate(folds_of(*noise.gumbel(size=(4, 1500))), 0.8, 0.5, 0.95)
+    assert calibration.coverages == (0.8, 0.5, 0.95)
+    fresh = noise.gumbel(size=4000)
+    found = calibration.apply(points(np.zeros(4000)), table(fresh)).bounds(0.8)
+    for lower, upper, coverage in found:
+        assert np.mean((lower <= fresh) & (fresh <= upper)) == pytest.approx(coverage, abs=0.03)
+    inner, middle, outer = sorted(found, key=lambda each: each.coverage)
+    assert (outer.lower <= middle.lower).all()
+    assert (middle.lower <= inner.lower).all()
+    assert (inner.upper <= middle.upper).all()
+    assert (middle.upper <= outer.upper).all()
+
+
+def test_the_main_coverage_is_calibrated_as_if_it_were_the_only_one() -> None:
+    folds = folds_of(*np.random.default_rng(1).normal(size=(3, 200)))
+    alone, among = Calibration.fit(folds, 0.8), Calibration.fit(folds, 0.8, 0.5)
+    assert replace(among, others=()).to_json() == alone.to_json()
+    assert "others" not in alone.to_json()
+
+
+def test_bounds_of_a_model_that_cross_are_widened_to_those_of_smaller_coverages() -> None:
+    zeros = np.zeros(4, np.float32)
+    # Its quantiles for 95 % are narrower than those for 50 %.
+    bounds = Intervals(zeros, zeros - 2, zeros + 2, (Bounds(zeros - 1, zeros + 3, 0.95),))
+    unmoved = Calibration(0.5, np.float32(0), 9, others=(Calibration(0.95, np.float32(0), 9),))
+    main, wide = unmoved.apply(bounds, table(zeros)).bounds(0.5)
+    assert (main.lower.tolist(), main.upper.tolist()) == ([-2] * 4, [2] * 4)
+    assert (wide.lower.tolist(), wide.upper.tolist()) == ([-2] * 4, [3] * 4)
+
+
+def test_a_further_coverage_that_samples_are_too_few_for_is_left_out() -> None:
+    folds = folds_of(np.arange(9))
+    assert Calibration.fit(folds, 0.8, 0.5, 0.95).coverages == (0.8, 0.5)
+    assert Calibration.chosen(folds, 0.5, 0.95, season=1).coverages == (0.5,)
 
 
 def test_bounds_of_a_coverage_are_the_quantiles_around_its_centre() -> None:

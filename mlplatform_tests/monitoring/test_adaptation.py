@@ -108,7 +108,7 @@ def test_server_batch_and_pyfunc_apply_the_scale_of_their_pair_alike(
 
         plain = batch()
         scale = IntervalScale(
-            pair.pair_id, pair.version, calibration_digest(forecaster.model) or "", scales, (), "", ()
+            pair.pair_id, pair.version, calibration_digest(forecaster.model) or "", (scales,), (), "", ()
         )
         write_scale(scale, settings, EXPERIMENT)
         wide, pyfunc = batch(), answer_batch(forecaster, rows)
@@ -161,13 +161,13 @@ def test_what_came_true_of_a_pair_moves_its_scale_and_nothing_else_does(meters: 
     now = pd.Timestamp.now(tz="UTC")
     scale = update_scale(config, settings, pair, model, now)
     assert scale is not None
-    assert scale.scales == pytest.approx((2.0,) * HORIZON, rel=1e-4)
+    assert scale.scales == (pytest.approx((2.0,) * HORIZON, rel=1e-4),)
     assert read_scale(settings, EXPERIMENT) == scale
     # Looked at again, it says the same: what was served by the old bounds is not judged by the new ones.
     assert update_scale(config, settings, pair, model, now + pd.Timedelta(hours=1)) == scale
     other = update_scale(config, settings, replace(pair, pair_id="another"), model, now)
     assert other is not None
-    assert set(other.scales) == {1.0}
+    assert other.scales == ((1.0,) * HORIZON,)
     off = config.model_copy(update={"adaptation": AdaptationConfig()})
     assert update_scale(off, settings, pair, model, now) is None
     assert read_scale(settings, EXPERIMENT) is None

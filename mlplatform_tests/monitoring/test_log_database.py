@@ -14,8 +14,10 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
+from mlplatform.models import Bounds
 from mlplatform.monitoring.prediction_log import (
     PredictionLog,
+    ServedPredictions,
     maintain_predictions,
     prediction_batches,
     prediction_days,
@@ -70,19 +72,47 @@ def open_log(settings: Settings, experiment: str = "tiny") -> PredictionLog:
     return PredictionLog(settings, experiment, flush_interval_s=3600)
 
 
+def with_intervals(request: ServedPredictions) -> ServedPredictions:
+    """Return a request that was answered with intervals of two coverages."""
+    values = request.values
+    return replace(
+        request, lower=values - 1, upper=values + 1, coverage=0.8, others=(Bounds(values - 2, values + 2, 0.95),)
+    )
+
+
+def test_a_table_of_an_earlier_version_is_read_and_gets_the_columns_that_came_since(
+    settings: Settings, database: str
+) -> None:
+    log = open_log(settings)
+    log.append(forecasts("before"))
+    log.close()
+    engine = sa.create_engine(database)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE mlplatform_predictions DROP COLUMN intervals")
+    engine.dispose()
+    assert read_predictions(settings, "tiny")["intervals"].isna().all()
+    log = open_log(settings)
+    log.append(with_intervals(forecasts("after", SERVED + DAY)))
+    log.close()
+    found = read_predictions(settings, "tiny").set_index("request_id")["intervals"]
+    assert found["before"].isna().all()
+    assert [each["coverage"] for each in found["after"].iloc[0]] == [0.8, 0.95]
+
+
 def test_it_holds_what_the_files_hold(settings: Settings, tmp_path: Path) -> None:
     assert read_predictions(settings, "tiny").empty
     files = at(tmp_path / "files")
     requests = [
         *various(),
         replace(forecasts("later", SERVED + 2 * DAY), entity_ids=["", 'a "quoted", text\nof two lines']),
+        with_intervals(forecasts("wide", SERVED + 2 * DAY)),
     ]
     for place in (settings, files):
         log = open_log(place)
         for request in requests:
             log.append(request)
         log.close()
-        assert (log.written_rows, log.dropped_rows) == (12 + 3 + 3 + 18 + 12, 0)
+        assert (log.written_rows, log.dropped_rows) == (12 + 3 + 3 + 18 + 12 + 12, 0)
     pd.testing.assert_frame_equal(read_predictions(settings, "tiny"), read_predictions(files, "tiny"))
     assert not settings.predictions_dir.exists()
     some = (SERVED + DAY, SERVED + 3 * DAY, ["entity_id", "value"])

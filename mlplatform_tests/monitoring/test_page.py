@@ -36,7 +36,7 @@ def course(name: str = "load_pu") -> Course:
 
 def test_a_page_needs_nothing_from_elsewhere_and_says_what_was_found() -> None:
     named = report(quality=(QualityBreak("stuck", "ambient_c", "one value for 30 steps"),))
-    page = report_page(named, [course()], BY_DAY)
+    page = report_page(named, [course()], BY_DAY, BY_DAY)
     assert "Broken: stuck:ambient_c" in page
     assert page.count("<img") == 2
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
@@ -49,15 +49,14 @@ def test_a_page_needs_nothing_from_elsewhere_and_says_what_was_found() -> None:
 def test_names_are_words_and_no_markup() -> None:
     evil = '<script>alert("$x^{")</script>'
     named = report(features=(FeatureDrift(evil, 2.0, 1.0, status="drift", kinds=("level",)),))
-    page = report_page(replace(named, experiment=evil), [course(evil)], BY_DAY)
+    page = report_page(replace(named, experiment=evil), [course(evil)], BY_DAY, BY_DAY)
     assert "<script" not in page
 
 
 def test_a_page_without_features_or_errors_is_a_page() -> None:
-    page = report_page(report(features=()), [], BY_DAY.iloc[:0])
+    page = report_page(report(features=()), [], BY_DAY.iloc[:0], BY_DAY.iloc[:0])
     assert "<img" not in page
-    no_intervals = BY_DAY.assign(covered=np.nan, coverage=np.nan)
-    assert report_page(report(), [], no_intervals).count("<img") == 1
+    assert report_page(report(), [], BY_DAY, BY_DAY.iloc[:0]).count("<img") == 1
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0])
@@ -76,4 +75,4 @@ def test_where_the_history_is_too_short_there_is_no_band(config: object) -> None
     rows = history(0, steps=RECENT_STEPS + 100)
     (found,) = feature_courses(config, rows.head(100), rows)  # type: ignore[arg-type]
     assert np.isnan(found.low)
-    assert report_page(report(), [found], BY_DAY).count("<img") == 2
+    assert report_page(report(), [found], BY_DAY, BY_DAY).count("<img") == 2

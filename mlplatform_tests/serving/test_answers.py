@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mlplatform.models import Bounds
 from mlplatform.monitoring.prediction_log import log_table
 from mlplatform.registry.forecaster import Answers, Contract
 from mlplatform.registry.pairs import PairInfo
@@ -91,6 +92,40 @@ def test_intervals_stand_beside_the_values_they_belong_to() -> None:
     assert (first.interval.coverage, first.interval.lower, first.interval.upper) == (0.9, 0.5, 3.5)
     assert second.interval is not None
     assert (second.interval.lower, second.interval.upper) == (1.5, 4.5)
+
+
+def test_several_coverages_stand_beside_the_main_interval_the_narrowest_first() -> None:
+    made = forecast(entities=3, horizon=2)
+    sides = made.outputs - np.float32(2), made.outputs + np.float32(2)
+    others = (Bounds(sides[0] - 1, sides[1] + 1, 0.95), Bounds(sides[0] + 1, sides[1] - 1, 0.5))
+    made = replace(
+        made, answers=Answers(made.outputs, *sides, 0.8, others), fallback_reasons=(None, "too_little_observed", None)
+    )
+    first, second, _ = ForecastAnswer.model_validate_json(to_json(answer(made))).forecasts
+    assert first.interval is not None
+    assert first.intervals is not None
+    assert first.interval.coverage == 0.8
+    assert [each.coverage for each in first.intervals] == [0.5, 0.8, 0.95]
+    assert first.intervals[1] == first.interval
+    assert np.array_equal(np.float32(first.intervals[2].upper["oil"]), others[0].upper[0, :, 0])
+    assert (second.interval, second.intervals) == (None, None)
+    rows = log_table("e", [served_predictions(made, "r", NOW), served_predictions(forecast(), "s", NOW)]).to_pandas()
+    logged = rows[(rows.request_id == "r") & (rows.entity_id == "2")].iloc[0]
+    assert [each["coverage"] for each in logged.intervals] == [0.5, 0.8, 0.95]
+    assert logged.intervals[1] == {"coverage": 0.8, "lower": logged.lower, "upper": logged.upper}
+    assert logged.intervals[2]["lower"] == others[0].lower[2, 0, 0]
+    assert rows[(rows.request_id == "s") | (rows.entity_id == "1")].intervals.isna().all()
+
+    contract = Contract(experiment="e", task="regression", dataset="d", columns=("a",), targets=("y",))
+    value = np.array([1.5, 2.5], np.float32)
+    answers = Answers(value, value - 1, value + 2, 0.9, (Bounds(value, value + 1, 0.5),))
+    made = replace(prediction(contract, np.array([1, 2]), value), answers=answers)
+    _, row = RegressionAnswer.model_validate_json(to_json(answer(made))).predictions
+    assert row.intervals is not None
+    assert [(each.coverage, each.lower, each.upper) for each in row.intervals] == [(0.5, 2.5, 3.5), (0.9, 1.5, 4.5)]
+    # One coverage has the form that it always had.
+    alone = answer(replace(made, answers=Answers(value, value - 1, value + 2, 0.9)))
+    assert "intervals" not in alone["predictions"][0]
 
 
 def test_the_log_gets_intervals_shares_ages_and_what_fell_back() -> None:

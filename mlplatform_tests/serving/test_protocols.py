@@ -20,6 +20,7 @@ import pytest
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from starlette.testclient import TestClient
 
+from mlplatform.models import Bounds
 from mlplatform.registry.forecaster import Answers
 from mlplatform.registry.tracking import open_tracking
 from mlplatform_tests.serving.conftest import HOURS, START, TOKEN, Platform
@@ -129,7 +130,7 @@ def test_series_that_cannot_be_forecast_are_refused_in_kserve_s_form(
 def test_quantiles_are_the_bounds_of_the_intervals() -> None:
     made = forecast(entities=1)
     lower, upper = made.outputs - 1, made.outputs + 2
-    made.__dict__["answers"] = Answers(made.outputs, lower, upper, 0.8)
+    made.__dict__["answers"] = Answers(made.outputs, lower, upper, 0.8, (Bounds(lower - 1, upper + 1, 0.95),))
     series = {"type": "multivariate_time_series", "name": "0", "series": [0], "frequency": "15min"}
 
     def content(quantiles: list[float], entity: str = "0") -> dict[str, Any]:
@@ -141,16 +142,18 @@ def test_quantiles_are_the_bounds_of_the_intervals() -> None:
         found: dict[str, Any] = httpx.Response(200, content=timeseries.Writer(request, "r")(made)).json()
         return dict(found["outputs"][0]["content"][0]["quantiles"])
 
-    found = content([0.1, 0.5, 0.9])
-    for level, values in (("0.1", lower), ("0.5", made.outputs), ("0.9", upper)):
+    found = content([0.975, 0.1, 0.5, 0.9])
+    for level, values in (("0.1", lower), ("0.5", made.outputs), ("0.9", upper), ("0.975", upper + 1)):
         assert float32(found[level]) == values[0, :2].tolist()
-    with pytest.raises(ServingError, match=r"found 0\.2, expected some of 0\.1, 0\.5, 0\.9"):
+    # Nothing is made up between those that were calibrated.
+    with pytest.raises(ServingError, match=r"found 0\.2, expected some of 0\.025, 0\.1, 0\.5, 0\.9, 0\.975"):
         content([0.1, 0.2])
     # As tensors they are outputs of their own.
     asked = inference_v2.InferRequest.model_validate({"inputs": [{"name": "a", "shape": [1], "datatype": "FP32"}]})
     outputs = httpx.Response(200, content=inference_v2.Writer("e", asked)(made)).json()["outputs"]
     names = [output["name"] for output in outputs]
-    assert names == ["oil", "oil_lower", "oil_upper", "load", "load_lower", "load_upper", "timestamps"]
+    ends = ("", "_lower", "_upper", "_lower_95", "_upper_95")
+    assert names == [*(f"{target}{end}" for target in ("oil", "load") for end in ends), "timestamps"]
     assert float32(outputs[2]["data"]) == upper[0, :, 0].tolist()
 
 

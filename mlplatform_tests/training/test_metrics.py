@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mlplatform.datamodule.panel import Panel
+from mlplatform.models import Bounds
 from mlplatform.plugins import METRICS
-from mlplatform.training.metrics import Bounds, evaluate
+from mlplatform.training.metrics import evaluate
 from mlplatform.training.per_series import Scale, SeriesScales, series_mean
 
 TRUTH = np.array([1, 2, 3, 6], dtype=np.float32)
@@ -39,6 +40,8 @@ BY_HAND = {
     "pinball": (TRUTH, PREDICTION, sum(PINBALLS) / 12),
     "coverage": (TRUTH, PREDICTION, 2 / 4),
     "interval_width": (TRUTH, PREDICTION, 2),
+    # a fifth may miss: two truths are missed, by 1 and by 3
+    "interval_score": (TRUTH, PREDICTION, 2 + 2 / 0.2 * (1 + 3) / 4),
     # class 0: one of its two samples found, nothing else named so; class 1 the same, with one wrong: 2/3 and 1/2
     "f1": (CLASSES, BINARY, (2 * 2 / 5 + 2 * 1 / 3) / 2),
     "accuracy": (CLASSES, BINARY, 3 / 4),
@@ -71,6 +74,18 @@ def test_a_better_answer_has_a_smaller_loss(name: str) -> None:
 
 def test_metrics_of_what_is_not_there_are_left_out() -> None:
     assert evaluate(("mae", "pinball", "coverage", "mase"), TRUTH, PREDICTION) == {"mae": 1.5}
+
+
+def test_intervals_of_further_coverages_have_scores_of_their_own() -> None:
+    wide = Bounds(PREDICTION - 9, PREDICTION + 9, 0.995)
+    scores = evaluate(("mae", "coverage", "interval_score"), TRUTH, PREDICTION, BOUNDS, others=(wide,))
+    assert scores == {
+        "mae": 1.5,
+        "coverage": 0.5,
+        "interval_score": pytest.approx(12),
+        "coverage_99.5": 1.0,
+        "interval_score_99.5": pytest.approx(18),
+    }
 
 
 def test_relative_errors_of_negative_values_are_refused() -> None:

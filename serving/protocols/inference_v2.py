@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.config import ENTITY, TIMESTAMP, bound_names
 from mlplatform.registry import Contract
 from mlplatform.registry.pairs import LARGEST_VERSION
 from serving.answers import forecast_times, to_json
@@ -246,7 +246,7 @@ def _outputs(served: Served) -> list[dict[str, Any]]:
         ]
     names = [VALUE] if contract.task == "regression" else list(contract.targets)
     shape = [-1] if contract.task == "regression" else [-1, contract.horizon]
-    suffixes = ("",) if served.coverage is None else ("", "_lower", "_upper")
+    suffixes = ("", *(end for both in bound_names(served.coverages).values() for end in both))
     outputs = [{"name": name + suffix, "datatype": FP32, "shape": shape} for name in names for suffix in suffixes]
     if contract.task == "forecast":
         outputs.append({"name": TIMES, "datatype": BYTES, "shape": shape})
@@ -480,17 +480,16 @@ def _written_type(values: npt.NDArray[np.generic]) -> str:
 
 def _arrays(prediction: Prediction, *, counts_time: bool) -> Arrays:
     """Return the outputs by name."""
-    contract, (point, lower, upper, _) = prediction.pair.contract, prediction.answers
+    contract, answers = prediction.pair.contract, prediction.answers
     if contract.task == "classification":
-        labels = np.array(contract.classes, object)[point.argmax(axis=1)]
-        return {LABEL: labels, PROBABILITIES: point}
-    sides = [("", point), ("_lower", lower), ("_upper", upper)]
+        labels = np.array(contract.classes, object)[answers.point.argmax(axis=1)]
+        return {LABEL: labels, PROBABILITIES: answers.point}
+    suffixes = ("", *(end for both in bound_names(answers.coverages).values() for end in both))
     found: dict[str, npt.NDArray[np.generic]] = {}
     names = [VALUE] if contract.task == "regression" else list(contract.targets)
     for place, name in enumerate(names):
-        for suffix, values in sides:
-            if values is not None:
-                found[name + suffix] = values if contract.task == "regression" else values[:, :, place]
+        for suffix, values in zip(suffixes, answers.arrays, strict=True):
+            found[name + suffix] = values if contract.task == "regression" else values[:, :, place]
     if contract.task == "forecast":
         times = forecast_times(prediction).astype("datetime64[ns]")
         found[TIMES] = times.astype(np.int64) if counts_time else _as_text(times)

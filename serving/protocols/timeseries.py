@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, StrictBool
 
 from mlplatform.calendars import Calendar, CalendarError, make_calendar, ns_of, times_of
-from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.config import ENTITY, TIMESTAMP, bound_levels
 from mlplatform.registry import Contract
 from serving.answers import forecast_times, to_json
 from serving.backend import Prediction, Served
@@ -210,18 +210,20 @@ def _means(frequency: str, calendar: Calendar) -> bool:
     )
 
 
-def _levels(asked: Sequence[float], coverage: float | None) -> Mapping[str, int]:
-    """Return which of point, lower and upper bound answers each quantile, by its text.
+def _levels(asked: Sequence[float], coverages: Sequence[float]) -> Mapping[str, int]:
+    """Return which of the answer's arrays answers each quantile, by its text.
+
+    Nothing is interpolated between the bounds that a model has: what lies between was not calibrated.
 
     Raises:
         ServingError: 422 that names the quantiles that the model has.
     """
     found = {}
-    tail = None if coverage is None else (1 - coverage) / 2
-    known = {} if tail is None else {round(tail, 6): 1, 0.5: 0, round(1 - tail, 6): 2}
+    bounds = [level for coverage in coverages for level in bound_levels(coverage)]
+    known = {level: place for place, level in enumerate((0.5, *bounds))} if bounds else {}
     for level in asked:
         if round(level, 6) not in known:
-            has = ", ".join(f"{level:g}" for level in known)
+            has = ", ".join(f"{level:g}" for level in sorted(known))
             expected = f"some of {has}, the bounds of its intervals and the point forecast" if has else "none"
             action = "ask for these" if has else "leave them out: the model was not calibrated and has no quantiles"
             raise _refused("options.quantiles", f"{level:g}", expected, action)
@@ -246,7 +248,7 @@ class Writer:
         Raises:
             ServingError: 422 if quantiles are asked for that the model does not have.
         """
-        levels = _levels(self.asked.options.quantiles or (), prediction.answers.coverage)
+        levels = _levels(self.asked.options.quantiles or (), prediction.answers.coverages)
         places = {entity: place for place, entity in enumerate(prediction.entity_ids.tolist())}
         forecasts = (self._content(prediction, places[series.name], series, levels) for series in self.asked.inputs)
         outputs = [
@@ -277,7 +279,7 @@ class Writer:
         content: dict[str, Any] = {
             "type": UNIVARIATE if len(targets) == 1 else MULTIVARIATE,
             "name": series.name,
-            "mean_forecast": self._values(prediction.answers[0], place),
+            "mean_forecast": self._values(prediction.outputs, place),
             "frequency": series.frequency,
             "start_timestamp": forecast_times(prediction)[place, 0],
             "targets": targets,
@@ -289,12 +291,11 @@ class Writer:
             content["explanation"] = prediction.explanations[place]
         # What stands in for a forecast has no bounds.
         if levels and not prediction.is_fallback[place]:
-            sides = prediction.answers[:3]
-            content["quantiles"] = {level: self._values(sides[side], place) for level, side in levels.items()}
+            arrays = prediction.answers.arrays
+            content["quantiles"] = {level: self._values(arrays[number], place) for level, number in levels.items()}
         return content
 
-    def _values(self, values: npt.NDArray[np.float32] | None, place: int) -> npt.NDArray[np.float32]:
-        assert values is not None
+    def _values(self, values: npt.NDArray[np.float32], place: int) -> npt.NDArray[np.float32]:
         steps = values[place, : self.asked.options.horizon]
         return np.ascontiguousarray(steps[:, 0] if steps.shape[1] == 1 else steps)
 

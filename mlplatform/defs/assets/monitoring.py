@@ -21,6 +21,7 @@ from mlplatform.defs.versions import data_version
 
 if TYPE_CHECKING:
     from mlplatform.monitoring import DriftReport, KeptReport
+    from mlplatform.registry import Scales
 
 
 def prediction_log_asset(experiment: ExperimentConfig) -> AssetsDefinition:
@@ -95,6 +96,7 @@ def forecast_errors_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         scale = adapt_intervals(experiment, settings)
         by_version = summarise_errors(experiment, settings, ("version", "arm", "source"))
         by_step = summarise_errors(experiment, settings, ("version", "step"))
+        by_coverage = summarise_errors(experiment, settings, ("version", "coverage"))
         return MaterializeResult(
             metadata={
                 "dagster/row_count": done.rows,
@@ -103,12 +105,18 @@ def forecast_errors_asset(experiment: ExperimentConfig) -> AssetsDefinition:
                 "pieces_written": done.written,
                 "by_version": frame_table(by_version),
                 "by_step": frame_table(by_step),
-                "interval_scales": "as calibrated" if scale is None else ", ".join(f"{s:.3g}" for s in scale.scales),
+                "by_coverage": frame_table(by_coverage),
+                "interval_scales": "as calibrated" if scale is None else _listed(scale.scales),
                 "path": MetadataValue.path(errors_folder(settings, experiment.name)),
             },
         )
 
     return forecast_errors
+
+
+def _listed(scales: "Scales") -> str:
+    """Return the scales of every step, coverage after coverage."""
+    return "; ".join(", ".join(f"{step:.3g}" for step in scale) for scale in scales)
 
 
 def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:

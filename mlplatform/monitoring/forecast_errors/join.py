@@ -31,6 +31,13 @@ MEMORY_LIMIT = "512MB"
 # A prediction that was logged twice, as after a copy of a file, is one.
 _SAME = "source, request_id, request_row, served_at, version, arm, entity_id, origin, target, step"
 
+# Of the columns lower, upper and coverage of an interval.
+IS_INSIDE = "truth >= lower AND truth <= upper"
+PINBALL = (
+    "(greatest((truth - lower) * (1 - coverage) / 2, (lower - truth) * (1 + coverage) / 2) "
+    "+ greatest((truth - upper) * (1 + coverage) / 2, (upper - truth) * (1 - coverage) / 2)) / 2"
+)
+
 
 def rules_of(config: ExperimentConfig) -> dict[str, Any]:
     """Return what of the configuration decides how predictions and truth come together."""
@@ -164,9 +171,7 @@ def _errors(config: ExperimentConfig) -> str:
         SELECT *, CASE WHEN label IS NULL THEN value - truth END AS error,
             CASE WHEN label IS NULL THEN abs(value - truth) ELSE CAST(label <> truth_label AS DOUBLE) END
                 AS absolute_error,
-            truth >= lower AND truth <= upper AS is_inside,
-            (greatest((truth - lower) * (1 - coverage) / 2, (lower - truth) * (1 + coverage) / 2)
-                + greatest((truth - upper) * (1 + coverage) / 2, (upper - truth) * (1 - coverage) / 2)) / 2 AS pinball,
+            {IS_INSIDE} AS is_inside, {PINBALL} AS pinball,
             abs(baseline - truth) AS baseline_error
         FROM judged
     """

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 OF_LOG = (
     "served_at", "request_id", "version", "pair_id", "entity_id", "origin", "target", "step", "event_timestamp",
     "value", "label", "lower", "upper", "coverage", "observed", "is_fallback", "arm",
+    "intervals",
 )  # fmt: skip
 BATCH_ROWS = 65_536
 
@@ -63,7 +64,7 @@ def of_run(run: StoredRun) -> Iterator[pa.RecordBatch]:
     of_run = {"served_at": run.made_at, "request_id": run.name, "arm": PRODUCTION_ARM}
     for path in run.files:
         for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS):
-            columns = {name: batch[names.get(name, name)] for name in OF_LOG if name not in of_run}
+            columns = {name: _column(batch, names.get(name, name)) for name in OF_LOG if name not in of_run}
             columns |= {
                 name: pa.repeat(pa.scalar(value, log_schema().field(name).type), batch.num_rows)
                 for name, value in of_run.items()
@@ -74,11 +75,22 @@ def of_run(run: StoredRun) -> Iterator[pa.RecordBatch]:
 
 def of_piece(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield the predictions of a piece of the table."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = prediction_schema()
-    for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=schema.names):
-        yield batch.select(schema.names).cast(schema)
+    file = pq.ParquetFile(path)
+    present = [name for name in schema.names if name in file.schema_arrow.names]
+    for batch in file.iter_batches(BATCH_ROWS, columns=present):
+        arrays = [_column(batch, field.name).cast(field.type) for field in schema]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """Return a column; nulls of what earlier versions did not write, or few pairs have."""
+    import pyarrow as pa
+
+    return batch[name] if name in batch.schema.names else pa.nulls(batch.num_rows)
 
 
 def _completed(

@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.monitoring.forecast_errors.join import database
+from mlplatform.monitoring.forecast_errors.join import IS_INSIDE, PINBALL, database
 from mlplatform.monitoring.forecast_errors.pieces import pieces, text
 from mlplatform.settings import Settings
 
-KEYS = ("source", "version", "pair_id", "arm", "target", "step", "day")
+KEYS = ("source", "version", "pair_id", "arm", "target", "step", "day", "coverage")
 # Quantiles that the scores of a moment are told by.
 SCORE_POINTS = 11
 _NO_FACTORS = "SELECT NULL::TIMESTAMPTZ AS since, NULL::INTEGER AS step, NULL::DOUBLE AS factor WHERE false"
@@ -28,7 +28,7 @@ _SAME = {
 }
 _KEPT = (
     "source", "pair_id", "step", "absolute_error", "error", "pinball", "is_inside", "coverage",
-    "baseline_error", "truth", "value", "lower", "upper",
+    "baseline_error", "truth", "value", "lower", "upper", "intervals",
 )  # fmt: skip
 
 
@@ -86,13 +86,14 @@ def summarise_errors(
     """Return what the table says of predictions whose moments lie between two, grouped.
 
     Parameters:
-        by: of `KEYS`; `day` is that of the moment, in UTC.
+        by: of `KEYS`; `day` is that of the moment, in UTC. By `coverage` a prediction counts once for every interval
+            that it has, and not at all without one.
 
     Returns:
         The keys, then `count` (of predictions whose truth is known), `error` (mean absolute), `bias` (mean of
         prediction less truth), `pinball` and `covered` (of those with an interval), `coverage` (what the intervals are
         meant to cover), and, on the moments for which there is a naive forecast, `naive_count`, `naive_error` and
-        `error_beside_naive`, the own error on them.
+        `error_beside_naive`, the own error on them. Intervals are the main ones, except by `coverage`.
 
     Raises:
         ValueError: if there is no such key.
@@ -101,11 +102,13 @@ def summarise_errors(
         raise ValueError(f"errors cannot be grouped by {', '.join(unknown)}; possible are {', '.join(KEYS)}")
     keys = ", ".join("CAST(moment AS DATE) AS day" if key == "day" else key for key in by)
     has_naive = "baseline_error IS NOT NULL"
+    meant = "" if "coverage" in by else "avg(coverage) FILTER (is_inside IS NOT NULL) AS coverage, "
     query = (
         f"SELECT {keys}, count(*) AS count, avg(absolute_error) AS error, avg(error) AS bias, avg(pinball) AS pinball, "
-        "avg(CAST(is_inside AS DOUBLE)) AS covered, avg(coverage) FILTER (is_inside IS NOT NULL) AS coverage, "
+        f"avg(CAST(is_inside AS DOUBLE)) AS covered, {meant}"
         f"count(*) FILTER ({has_naive}) AS naive_count, avg(baseline_error) AS naive_error, "
-        f"avg(absolute_error) FILTER ({has_naive}) AS error_beside_naive FROM counted GROUP BY ALL ORDER BY ALL"
+        f"avg(absolute_error) FILTER ({has_naive}) AS error_beside_naive "
+        f"FROM {'of_intervals' if 'coverage' in by else 'counted'} GROUP BY ALL ORDER BY ALL"
     )
     return _frame(config, settings, query, since, until)
 
@@ -114,12 +117,14 @@ def interval_scores(
     config: ExperimentConfig,
     settings: Settings,
     pair_id: str,
+    coverage: float,
     history: Sequence[tuple[str, Sequence[float]]],
     moments: int,
 ) -> pd.DataFrame:
     """Return, per moment and step, how far truths lay from the points, in units of the calibrated distance to a bound.
 
     Parameters:
+        coverage: of the intervals.
         history: since when (ISO 8601) which scales per step the intervals were made by; none before the first.
         moments: the newest so many.
 
@@ -138,8 +143,8 @@ def interval_scores(
         WITH judged AS (
             SELECT c.moment, c.step, greatest((truth - value) / (upper - value), (value - truth) / (value - lower))
                 * coalesce(f.factor, 1.0) AS score
-            FROM counted c ASOF LEFT JOIN ({factors}) f ON c.step = f.step AND c.made_at >= f.since
-            WHERE pair_id = {text(pair_id)} AND is_inside IS NOT NULL
+            FROM of_intervals c ASOF LEFT JOIN ({factors}) f ON c.step = f.step AND c.made_at >= f.since
+            WHERE pair_id = {text(pair_id)} AND coverage = {coverage!r} AND is_inside IS NOT NULL
         )
         SELECT moment, step, quantile_cont(score, [{points}]) AS scores FROM judged WHERE isfinite(score)
         AND moment IN (SELECT DISTINCT moment FROM judged ORDER BY moment DESC LIMIT {moments})
@@ -173,7 +178,10 @@ def _prepare(
     since: pd.Timestamp | None,
     until: pd.Timestamp | None,
 ) -> None:
-    """Make the view `counted` of the predictions that count, each once, with their `moment`."""
+    """Make two views: `counted` of the predictions that count, each once, with their `moment`; and `of_intervals`.
+
+    That has each of them once for every interval that it has, with the columns of that one for those of the main one.
+    """
     files = _files(settings, config, since, until)
     same = _SAME["forecast" if config.task == "forecast" else "table"]
     moment = "event_timestamp" if config.task == "forecast" else "served_at"
@@ -185,7 +193,10 @@ def _prepare(
     wanted += [f"{moment} > {_moment(since)}"] if since is not None else []
     wanted += [f"{moment} <= {_moment(until)}"] if until is not None else []
     if files:
-        source = f"read_parquet([{', '.join(text(str(path)) for path in files)}], hive_partitioning = false)"
+        listed = ", ".join(text(str(path)) for path in files)
+        rows = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
+        # Pieces of earlier versions have no list of intervals.
+        source = f"({rows} UNION ALL BY NAME {_NO_ROWS})"
     else:
         source = f"({_NO_ROWS})"
     # As one value: each by itself would be the last one that is there.
@@ -193,6 +204,12 @@ def _prepare(
     connection.execute(
         f"CREATE TEMP VIEW counted AS SELECT {same}, unnest(arg_max({{{kept}}}, served_at)), "
         f"any_value({moment}) AS moment FROM {source} WHERE {' AND '.join(wanted)} GROUP BY {same}"
+    )
+    connection.execute(
+        f"CREATE TEMP VIEW of_intervals AS SELECT *, {IS_INSIDE} AS is_inside, {PINBALL} AS pinball FROM ("
+        "SELECT * EXCLUDE (coverage, lower, upper, intervals, is_inside, pinball), unnest(coalesce(intervals, "
+        "[{coverage: coverage, lower: lower, upper: upper}]), recursive := true) FROM counted) "
+        "WHERE coverage IS NOT NULL"
     )
 
 
@@ -206,6 +223,7 @@ _NO_ROWS = "SELECT " + ", ".join(
         "BOOLEAN": ("is_fallback", "is_inside"),
         "DOUBLE": ("observed", "absolute_error", "error", "pinball", "coverage", "baseline_error", "truth", "value",
                    "lower", "upper"),
+        "STRUCT(coverage DOUBLE, lower DOUBLE, upper DOUBLE)[]": ("intervals",),
     }.items()
     for name in names
 ) + " WHERE false"  # fmt: skip

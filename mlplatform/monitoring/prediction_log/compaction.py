@@ -133,7 +133,7 @@ def _rows(path: Path, form: LogFormat) -> int | None:
     except (pa.ArrowException, OSError) as error:
         logger.warning("left %s as it is: not a readable file of the log (%s)", path, error)
         return None
-    names = set(metadata.schema.names)
+    names = set(metadata.schema.to_arrow_schema().names)
     # A later version may have written more columns; they would be lost.
     return metadata.num_rows if set(form.required) <= names <= set(form.schema().names) else None
 

@@ -7,6 +7,7 @@ id, and an id that was committed is never written again: a write whose success g
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ _TYPES = {
     "bool": "boolean",
     "timestamp[ns, tz=UTC]": "timestamptz",
 }
+# Lists, as JSON.
+_LISTS = "text"
 # Texts with a NUL have no place in PostgreSQL, and a line `\.` ends the data of a COPY before version 18.
 _IMPOSSIBLE_TEXT = r"\x00|[\r\n]\\\.[\r\n]"
 
@@ -99,8 +102,13 @@ class Database:
         if until is not None:
             query = query.where(rows.c.served_at < utc(until))
         with self._reading.connect() as connection:
-            if not _exists(connection):
+            present = _columns(connection)
+            if not present:
                 return
+            # What later versions added is null in a table that none of them has written to.
+            query = query.with_only_columns(
+                *(rows.c[name] if name in present else sa.null().label(name) for name in columns)
+            )
             streamed = connection.execution_options(stream_results=True, max_row_buffer=READ_ROWS)
             found = streamed.execute(query.order_by(rows.c.served_at, rows.c.row_id))
             for part in found.partitions(READ_ROWS):
@@ -174,13 +182,27 @@ def _create(connection: Connection) -> None:
 
     # Two first uses at once would otherwise both find nothing there.
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-    columns = ", ".join(f"{field.name} {_TYPES[str(field.type)]}" for field in log_schema())
+    types = {field.name: _TYPES.get(str(field.type), _LISTS) for field in log_schema()}
+    columns = ", ".join(f"{name} {kind}" for name, kind in types.items())
     for statement in (
         f"CREATE TABLE IF NOT EXISTS {TABLE} (row_id bigint GENERATED ALWAYS AS IDENTITY, {columns})",
         f"CREATE INDEX IF NOT EXISTS {TABLE}_served ON {TABLE} (experiment, served_at, row_id)",
         f"CREATE TABLE IF NOT EXISTS {FLUSHES} (flush_id text PRIMARY KEY, written_at timestamptz NOT NULL)",
     ):
         connection.execute(sa.text(statement))
+    present = _columns(connection)
+    for name, kind in types.items():
+        if name not in present:
+            # Asked for again, because servers of an earlier version read and write beside this one.
+            connection.execute(sa.text(f"ALTER TABLE {TABLE} ADD COLUMN IF NOT EXISTS {name} {kind}"))
+
+
+def _columns(connection: Connection) -> set[str]:
+    """Return the names of the table's columns; none if there is no table."""
+    import sqlalchemy as sa
+
+    query = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped"
+    return set(connection.execute(sa.text(query), {"name": TABLE}).scalars())
 
 
 def _exists(connection: Connection) -> bool:
@@ -209,6 +231,10 @@ def _copy(connection: Connection, rows: pa.Table) -> None:
     import pyarrow as pa
     from pyarrow import csv
 
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_list(field.type):
+            texts = [None if value is None else json.dumps(value) for value in rows[field.name].to_pylist()]
+            rows = rows.set_column(place, field.name, pa.array(texts, pa.string()))
     # Written by Arrow without Python's lock. Texts are quoted, nulls are empty and not.
     buffer = pa.BufferOutputStream()
     csv.write_csv(rows, buffer, csv.WriteOptions(include_header=False))
@@ -237,5 +263,8 @@ def _batch(columns: Sequence[str], rows: Sequence[Any]) -> pa.RecordBatch:
         wanted = log_schema().field(name).type
         # PostgreSQL keeps microseconds.
         read = pa.timestamp("us", tz="UTC") if pa.types.is_timestamp(wanted) else wanted
+        if pa.types.is_list(wanted):
+            arrays.append(pa.array([None if value is None else json.loads(value) for value in values], wanted))
+            continue
         arrays.append(pa.array(values, read).cast(wanted))
     return pa.RecordBatch.from_arrays(arrays, list(columns))

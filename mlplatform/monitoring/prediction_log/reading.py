@@ -27,7 +27,8 @@ def read_predictions(
 
     One row per (request, entity, target, step); time stamps are UTC, `entity_id` is text, `label` is the predicted
     class (its probability is `value`) and missing unless the task is classification. The columns from `lower` on are
-    missing where the answer had none and in what earlier versions logged. A part file that cannot be read is skipped
+    missing where the answer had none and in what earlier versions logged; `intervals` has those of all coverages, the
+    main one included, where there are several. A part file that cannot be read is skipped
     with a warning that names it. Without a log the frame is empty.
 
     Parameters:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.models import Bounds
+from mlplatform.registry import interval_lists, interval_type
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -33,6 +36,7 @@ COLUMNS = (
     "is_fallback",
     "arm",
     "age_seconds",
+    "intervals",
 )
 # Files of earlier versions end with `label`.
 FIRST_COLUMNS = COLUMNS[: COLUMNS.index("label") + 1]
@@ -61,6 +65,7 @@ class ServedPredictions:
         lower, upper: of the shape of `values`: the bounds of the prediction intervals; NaN, or `None` for all, where
             there is none.
         coverage: share of truths that the intervals are meant to cover; `None` without intervals.
+        others: the bounds of further coverages, alike.
         observed: of shape (n,): the share of each lookback that was measured; `None` if unknown.
         is_fallback: of shape (n,): whether the last measured value stands in for the model's forecast; `None` if
             unknown.
@@ -87,6 +92,7 @@ class ServedPredictions:
     is_fallback: npt.NDArray[np.bool_] | None = None
     arm: str = PRODUCTION_ARM
     age_seconds: npt.NDArray[np.floating[Any]] | None = None
+    others: Sequence[Bounds] = ()
 
     @property
     def rows(self) -> int:
@@ -131,6 +137,7 @@ def log_schema() -> pa.Schema:
         "step": pa.int32(),
         **dict.fromkeys(("value", "lower", "upper", "coverage", "observed", "age_seconds"), pa.float64()),
         "is_fallback": pa.bool_(),
+        "intervals": interval_type(pa.float64()),
     }
     return pa.schema([(name, types[name]) for name in COLUMNS])
 
@@ -171,6 +178,7 @@ def log_table(experiment: str, batch: Sequence[ServedPredictions]) -> pa.Table:
         "coverage": pa.array([item.coverage for item in batch], pa.float64()).take(place.request),
         **{name: _known([getattr(item, name) for item in batch], entities, place.entity) for name in _PER_ENTITY},
         "arm": pa.array([item.arm for item in batch], pa.string()).take(place.request),
+        "intervals": _intervals(batch, len(place.request)),
     }
     wanted = log_schema()
     return pa.table([pa.array(columns[field.name]).cast(field.type) for field in wanted], schema=wanted)
@@ -226,6 +234,9 @@ def _check_shapes(batch: Sequence[ServedPredictions]) -> None:
             part = getattr(item, name)
             if part is not None and np.shape(part) != shape:
                 raise _misfit(item, f"{name} of shape {np.shape(part)}")
+        for lower, upper, coverage in item.others:
+            if not lower.shape == upper.shape == item.values.shape:
+                raise _misfit(item, f"bounds of coverage {coverage} of shapes {lower.shape} and {upper.shape}")
 
 
 def _misfit(item: ServedPredictions, found: str) -> ValueError:
@@ -234,6 +245,24 @@ def _misfit(item: ServedPredictions, found: str) -> ValueError:
 
 def _labels(item: ServedPredictions) -> Sequence[str | None]:
     return [None] * len(item.entity_ids) if item.labels is None else item.labels
+
+
+def _intervals(batch: Sequence[ServedPredictions], rows: int) -> pa.Array:
+    """Return the intervals of all coverages, the narrowest first, of answers with more than one; null elsewhere."""
+    import pyarrow as pa
+
+    kind = interval_type(pa.float64())
+    if not any(item.others for item in batch):
+        return pa.nulls(rows, kind)
+    parts = []
+    for item in batch:
+        if not item.others or item.lower is None or item.upper is None or item.coverage is None:
+            parts.append(pa.nulls(item.rows, kind))
+            continue
+        bounds = sorted((Bounds(item.lower, item.upper, item.coverage), *item.others), key=lambda each: each.coverage)
+        flat = [each.map(lambda values: values.reshape(-1)) for each in bounds]
+        parts.append(interval_lists(flat, np.isnan(item.lower.reshape(-1)), pa.float64()))
+    return pa.concat_arrays(parts)
 
 
 def _joined(arrays: Sequence[npt.NDArray[Any]], dtype: str) -> npt.NDArray[Any]:

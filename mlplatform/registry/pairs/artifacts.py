@@ -132,7 +132,7 @@ def log_roles(
 
     open_tracking(settings)
     prepared = prepared_table(forecaster.contract, forecaster.preprocessor, example)
-    schemas = signatures(forecaster.contract, example, prepared, has_intervals=forecaster.model.calibration is not None)
+    schemas = signatures(forecaster.contract, example, prepared, forecaster.coverages)
     digests, logged = state_digests(folder), {}
     with _run(run_id):
         for role in ROLES:

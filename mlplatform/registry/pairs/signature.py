@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import ENTITY, TIMESTAMP
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 
 
 def signatures(
-    contract: Contract, example: pd.DataFrame, prepared: pd.DataFrame, *, has_intervals: bool
+    contract: Contract, example: pd.DataFrame, prepared: pd.DataFrame, coverages: Sequence[float]
 ) -> dict[str, ModelSignature]:
     """Return the signature of each role.
 
     Parameters:
         example: raw rows; they tell numbers from categories, and how entities are named.
         prepared: what the preprocessor makes of them.
+        coverages: of the prediction intervals, the main one first.
     """
     import pandas as pd
     from mlflow.models import ModelSignature
@@ -38,7 +40,7 @@ def signatures(
     return {
         "preprocessor": ModelSignature(inputs=raw, outputs=Schema(answers)),
         "model": ModelSignature(inputs=needed, outputs=_array(contract)),
-        "forecaster": ModelSignature(inputs=raw, outputs=_answers(contract, keys, has_intervals)),
+        "forecaster": ModelSignature(inputs=raw, outputs=_answers(contract, keys, coverages)),
     }
 
 
@@ -56,10 +58,10 @@ def _key_columns(contract: Contract, example: pd.DataFrame) -> list[Any]:
     ]
 
 
-def _answers(contract: Contract, keys: list[Any], has_intervals: bool) -> Any:
+def _answers(contract: Contract, keys: list[Any], coverages: Sequence[float]) -> Any:
     from mlflow.types.schema import DataType, Schema
 
-    columns = [_column(name, DataType.float) for name in answer_columns(contract, has_intervals=has_intervals)]
+    columns = [_column(name, DataType.float) for name in answer_columns(contract, coverages)]
     if contract.task != "forecast":
         return Schema(columns)
     return Schema([*keys, *columns, _column(OBSERVED, DataType.double), _column(FALLBACK, DataType.boolean)])

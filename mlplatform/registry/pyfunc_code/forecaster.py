@@ -27,9 +27,10 @@ class ForecasterPyFunc(PythonModel):
         """Return answers as a table.
 
         Forecast: one row per entity and future step, with a column per target. Regression: the target. A calibrated
-        model adds the bounds of the prediction interval as `<target>_lower` and `<target>_upper`. Classification: a
-        column `probability_<class>` per class. See `mlplatform.registry.batch` for what becomes of series that are
-        too short, unordered or hardly measured.
+        model adds the bounds of the prediction interval as `<target>_lower` and `<target>_upper`; those of further
+        coverages have them in percent behind, as in `<target>_lower_95`. Classification: a column
+        `probability_<class>` per class. See `mlplatform.registry.batch` for what becomes of series that are too short,
+        unordered or hardly measured.
         """
         from mlplatform.registry.batch import answer_batch
 

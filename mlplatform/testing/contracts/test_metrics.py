@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mlplatform.models import Bounds
 from mlplatform.plugins import METRICS
-from mlplatform.training.metrics import Bounds, Metric, Values, evaluate
+from mlplatform.training.metrics import Metric, Values, evaluate
 from mlplatform.training.per_series import Scale
 
 REGISTRY = METRICS
@@ -62,7 +63,7 @@ def test_a_score_by_series_is_averaged_over_forecasts(name: str) -> None:
 def test_a_forecast_is_averaged_over_all_its_values(name: str) -> None:
     truth, poor, _ = truth_and_answers(name)
     shape = (2, 2, 1)
-    bounds = Bounds(WIDE.lower.reshape(shape), WIDE.upper.reshape(shape), WIDE.coverage)
+    bounds = WIDE.map(lambda values: values.reshape(shape))
     score = evaluate((name,), truth.reshape(shape), poor.reshape(shape), bounds, SCALE)[name]
     assert score == pytest.approx(evaluate((name,), truth, poor, WIDE, SCALE)[name], rel=1e-6)
 

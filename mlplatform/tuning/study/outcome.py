@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlplatform.models import Intervals
+from mlplatform.datamodule import Float32
+from mlplatform.models import Bounds, Intervals
 from mlplatform.tuning.objective import FittedTrial
 
 ARRAYS = re.compile(r"\.trial_(\d+)\.npz$")
+SIDES = ("point", "lower", "upper")
 PARTIAL = re.compile(r"\.(\d+)\.partial$")
 
 
@@ -47,8 +49,13 @@ def save_arrays(outcome: FittedTrial, journal: Path, number: int) -> None:
     arrays: dict[str, np.ndarray[Any, Any]] = {
         "shape": np.array([len(outcome.fold_scores), len(outcome.bounds)], dtype=np.int64)
     }
-    for fold, bounds in enumerate(outcome.bounds):
-        arrays |= {f"bounds/{fold}/{name}": values for name, values in bounds._asdict().items()}
+    for fold, intervals in enumerate(outcome.bounds):
+        arrays |= {f"bounds/{fold}/{name}": getattr(intervals, name) for name in SIDES}
+        arrays |= {
+            f"others/{fold}/{each.coverage!r}/{side}": getattr(each, side)
+            for each in intervals.others
+            for side in ("lower", "upper")
+        }
     for fold, curves in enumerate(outcome.curves):
         arrays |= {f"curves/{fold}/{name}": np.array(values, dtype=np.float64) for name, values in curves.items()}
     path = arrays_path(journal, number)
@@ -73,10 +80,7 @@ def load_arrays(outcome: FittedTrial, journal: Path, number: int) -> FittedTrial
     try:
         with np.load(arrays_path(journal, number), allow_pickle=False) as arrays:
             folds, with_bounds = arrays["shape"].tolist()
-            bounds = tuple(
-                Intervals(*(arrays[f"bounds/{fold}/{name}"] for name in Intervals._fields))
-                for fold in range(with_bounds)
-            )
+            bounds = tuple(_intervals(arrays, fold) for fold in range(with_bounds))
             curves: tuple[dict[str, tuple[float, ...]], ...] = tuple({} for _ in range(folds))
             for key in arrays.files:
                 kind, _, rest = key.partition("/")
@@ -86,6 +90,15 @@ def load_arrays(outcome: FittedTrial, journal: Path, number: int) -> FittedTrial
     except (BadZipFile, KeyError, EOFError) as error:
         raise ValueError(f"{arrays_path(journal, number)} is damaged: {error}") from error
     return replace(outcome, bounds=bounds, curves=curves)
+
+
+def _intervals(arrays: Mapping[str, Float32], fold: int) -> Intervals:
+    """Return the bounds that a fold's model gave, those of further coverages in the order they were written."""
+    start, end = f"others/{fold}/", "/lower"
+    texts = [key.removeprefix(start).removesuffix(end) for key in arrays if key.startswith(start) and key.endswith(end)]
+    others = [Bounds(arrays[f"{start}{each}/lower"], arrays[f"{start}{each}/upper"], float(each)) for each in texts]
+    point, lower, upper = (arrays[f"bounds/{fold}/{name}"] for name in SIDES)
+    return Intervals(point, lower, upper, tuple(others))
 
 
 def drop_arrays(journal: Path, kept: Collection[int]) -> None:

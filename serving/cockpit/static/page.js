@@ -140,10 +140,10 @@ function path(points, x, y) {
   return drawn;
 }
 
-function draw(target, past, future, bounds) {
+function draw(target, past, future, bands) {
   // As wide as there is room, so that letters keep their size on a phone.
   const WIDTH = Math.max(320, byId("answer").clientWidth);
-  const values = [...past, ...future, ...bounds.lower, ...bounds.upper].map(([, value]) => value).filter((value) => value !== null);
+  const values = [...past, ...future, ...bands.flatMap((band) => [...band.lower, ...band.upper])].map(([, value]) => value).filter((value) => value !== null);
   const times = [...past, ...future].map(([time]) => time);
   let low = Math.min(...values), high = Math.max(...values);
   const room = (high - low || Math.abs(high) || 1) * 0.06;
@@ -160,8 +160,9 @@ function draw(target, past, future, bounds) {
     const label = moment(time).replace(" 00:00", "");
     picture.append(svg("text", { x: Math.min(x(time), WIDTH - RIGHT - 45), y: HEIGHT - 6, "text-anchor": "middle" }, label));
   }
-  if (bounds.lower.length) {
-    const area = `${path(bounds.upper, x, y)}L${path([...bounds.lower].reverse(), x, y).slice(1)}Z`;
+  // Where a narrow band lies on a wide one, both are seen.
+  for (const band of bands) {
+    const area = `${path(band.upper, x, y)}L${path([...band.lower].reverse(), x, y).slice(1)}Z`;
     picture.append(svg("path", { class: "band", d: area }));
   }
   if (past.length && future.length) {
@@ -190,26 +191,31 @@ function tableOf(columns, rows) {
   return details;
 }
 
+// All intervals of an answer, the narrowest first; one alone has no list of its own.
+const intervalsOf = (answer) => answer.intervals || (answer.interval ? [answer.interval] : []);
+const sideName = (side, interval, all) => all.length > 1 ? `${side}, ${covers(interval)}` : side;
+const covers = (interval) => `${number(interval.coverage * 100)} %`;
+
 const joined = (times, values) => times.map((time, place) => [Date.parse(time), values[place]]);
 
 function showForecast(answer, recent) {
   const forecast = answer.forecasts[0], parts = [];
   for (const [target, values] of Object.entries(forecast.values)) {
-    const bounds = { lower: [], upper: [] };
-    if (forecast.interval) {
-      for (const side of ["lower", "upper"]) bounds[side] = joined(forecast.timestamps, forecast.interval[side][target]);
-    }
+    const intervals = intervalsOf(forecast);
+    const bands = intervals.map((interval) => ({
+      lower: joined(forecast.timestamps, interval.lower[target]), upper: joined(forecast.timestamps, interval.upper[target]),
+    }));
     const past = recent ? joined(recent.timestamps, recent.values[target]) : [];
     const figure = element("figure");
-    const covered = forecast.interval ? `, ${Math.round(forecast.interval.coverage * 100)} % interval` : "";
+    const covered = intervals.length ? `, ${intervals.map(covers).join(", ")} interval${intervals.length > 1 ? "s" : ""}` : "";
     const marks = [forecast.stale ? "stale features" : "", forecast.fallback ? "the fallback, not the model" : ""].filter(Boolean);
     figure.append(
-      draw(target, past, joined(forecast.timestamps, values), bounds),
+      draw(target, past, joined(forecast.timestamps, values), bands),
       element("figcaption", `${target} of ${forecast.entity}: ${answer.model} version ${answer.version}${covered}; newest row ${moment(forecast.event_time)}${marks.length ? `; ${marks.join(", ")}` : ""}`),
     );
-    const columns = ["time", target, ...(forecast.interval ? ["lower", "upper"] : [])];
+    const columns = ["time", target, ...intervals.flatMap((interval) => ["lower", "upper"].map((side) => sideName(side, interval, intervals)))];
     const rows = forecast.timestamps.map((time, place) => [
-      moment(time), values[place], ...(forecast.interval ? [forecast.interval.lower[target][place], forecast.interval.upper[target][place]] : []),
+      moment(time), values[place], ...intervals.flatMap((interval) => [interval.lower[target][place], interval.upper[target][place]]),
     ]);
     parts.push(figure, tableOf(columns, rows));
   }
@@ -219,7 +225,10 @@ function showForecast(answer, recent) {
 function showPrediction(answer) {
   const prediction = answer.predictions[0];
   const rows = prediction.probabilities ? Object.entries(prediction.probabilities) : [["value", prediction.value]];
-  if (prediction.interval) rows.push(["lower", prediction.interval.lower], ["upper", prediction.interval.upper]);
+  const intervals = intervalsOf(prediction);
+  for (const interval of intervals) {
+    for (const side of ["lower", "upper"]) rows.push([sideName(side, interval, intervals), interval[side]]);
+  }
   const shown = tableOf([prediction.label ? "class" : "", prediction.label ? "probability" : ""], rows);
   shown.open = true;
   const says = prediction.label || number(prediction.value);
