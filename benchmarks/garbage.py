@@ -1,7 +1,7 @@
 """Two weeks of garbage, and of a world that truly changed: what gets into production?
 
-Every life is a plant of three lines whose temperature follows load and weather, with a pair in production that was
-trained on ten clean weeks. Then a sensor sticks, a unit changes, two columns are exchanged, a column arrives a day
+Every life is a plant of three lines whose temperature follows load and weather, both known beforehand, with a pair in
+production that was trained on nine clean weeks. Then a sensor sticks, a unit changes, two columns are exchanged, a column arrives a day
 late, or the cooling fails. A drift report is made every day, the retrain policy decides (wrong forecasts and drifted
 features may both start a training here, which is harder on the gate than the shipped policy), and on the last day
 somebody launches a training by hand, too. What was trained is judged by the gate and held up by broken data, as in
@@ -71,7 +71,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "window_steps": 48,
         "columns": {name: {} for name in COLUMNS},
     },
-    "features": {"version": NAME, "columns": list(COLUMNS)},
+    "features": {"version": NAME, "columns": list(COLUMNS), "known_future": ["load", "outside"]},
     "split": {
         "version": NAME,
         "reference_steps": 96,
@@ -103,12 +103,12 @@ def plant(seed: int, cooling_fails: int | None = None) -> pd.DataFrame:
     """Return hourly rows of three lines in canonical form.
 
     Parameters:
-        cooling_fails: the step from which on each unit of load warms twice as much.
+        cooling_fails: the step from which on each unit of load warms half as much again.
     """
     generator, steps = np.random.default_rng(seed), (CLEAN_DAYS + CHANGED_DAYS) * DAY
     hours, parts = np.arange(steps), []
     outside = 12 + 4 * np.sin(2 * np.pi * (hours - 9) / DAY) + 2 * memory(generator, 0.98, steps)
-    warming = np.where(hours < (steps if cooling_fails is None else cooling_fails), 0.5, 1.0)
+    warming = np.where(hours < (steps if cooling_fails is None else cooling_fails), 0.5, 0.75)
     for line in (1, 2, 3):
         wave = 10 * np.sin(2 * np.pi * (hours - 8) / DAY) + 5 * np.sin(2 * np.pi * hours / (7 * DAY))
         load = 50 + line + wave + 4 * memory(generator, 0.95, steps)
