@@ -8,7 +8,7 @@ on the last day somebody launches a training by hand, too. What was trained is j
 data, as in production; left out is everything around it: Dagster, features online, tuning. A version that learnt
 garbage must not be promoted, and one that learnt the failed cooling must be.
 
-Run as `python benchmarks/garbage.py [kind ...] [--lives N]`; by default four lives of every kind, and figures to quote want
+Run as `python benchmarks/garbage.py [kind ...] [--lives N]`; by default four lives of every kind. Figures to quote want
 `--lives 20`, half an hour.
 """
 
