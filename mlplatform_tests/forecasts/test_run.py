@@ -100,7 +100,8 @@ def test_errors_of_a_run_are_those_of_its_forecasts(meters: Yard) -> None:
     for name in ("value", "lower", "upper", "step"):
         assert found[name].tolist() == made[name].tolist()
     rows = measured().assign(time=lambda rows: pd.to_datetime(rows["time"], utc=True))
-    truth = rows.set_index(["line", "time"])["load"].reindex(found.index)
+    truth = pd.Series(rows.set_index(["line", "time"])["load"].reindex(found.index).to_numpy(), found.index)
+    made = made.set_axis(found.index)
     np.testing.assert_allclose(found["truth"].astype(float), truth, rtol=1e-6)
     # Of what was never measured there is no error, neither 0 nor another row's.
     assert 0 < truth.isna().sum() < len(truth)
