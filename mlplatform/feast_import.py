@@ -23,8 +23,8 @@ def import_feast() -> None:
     """Import Feast; torch stays unimported if it was, and can be imported afterwards as usual."""
     with _lock:
         if "feast" not in sys.modules:
-            # Feast has Python show the deprecations of all libraries.
-            with _torch_hidden(), _typeguard_idle(), warnings.catch_warnings():
+            # Feast has Python show every deprecation, those of other packages included; what shows is for us to say.
+            with warnings.catch_warnings(), _torch_hidden(), _typeguard_idle():
                 importlib.import_module("feast")
 
 
