@@ -139,6 +139,25 @@ def _sentence(detail: ErrorDetail) -> str:
     return f"{detail.field}: found {detail.found}, expected {detail.expected}; {detail.action}"
 
 
+def too_short(entities: Sequence[Any], lookback: int) -> ServingError:
+    """Return the refusal of series that begin inside the lookback; 409 on whichever route the rows came."""
+    details = [
+        ErrorDetail(
+            field="entities",
+            found=f"{shown(entity)}: a series that begins inside the lookback",
+            expected=f"one that is {lookback} steps long, give or take a tenth",
+            action="leave it out until it has a longer history",
+        )
+        for entity in entities[:MAX_DETAILS]
+    ]
+    named = ", ".join(shown(entity) for entity in entities[:5])
+    message = (
+        f"{len(entities)} entities ({named}) are too short for a lookback of {lookback} steps, and observation.short "
+        "of the experiment refuses them; leave them out, or change the policy to naive or model"
+    )
+    return ServingError(409, "short_window", message, details, entities=list(entities))
+
+
 def too_little_observed(entities: Sequence[tuple[Any, float]], least: float, lookback: int) -> ServingError:
     """Return the refusal of forecasts of which too little was measured.
 

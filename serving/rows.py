@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.calendars import Calendar, ns_of
+from mlplatform.calendars import Calendar, ns_of, times_of
 from mlplatform.config import ENTITY, TIMESTAMP, StalenessConfig
 from mlplatform.datamodule import Int64, Panel
 from mlplatform.features import NOW
 from mlplatform.features.retrieval import FeaturePanel, judge
-from mlplatform.registry import Contract, unknown_ahead, with_ahead
+from mlplatform.registry import Contract, rows_or_missing, unknown_ahead, with_ahead
 from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, reworded, shown
 from serving.local_time import rows_in_utc
 from serving.names import FUTURE, ROWS
@@ -215,12 +215,17 @@ def _forecast_panel(rows: Rows, contract: Contract, types: Types, rules: RowRule
     times = _times(rows)
     order = np.lexsort((times, codes))
     _refuse(_grid_findings(times, codes, entity_ids, order, contract.calendar))
-    _refuse(_length_findings(codes, entity_ids, contract))
+    if rules.fallback.short not in ("model", "naive"):
+        _refuse(_length_findings(codes, entity_ids, contract))
     ends = np.cumsum(np.bincount(codes))
-    chosen = order[(ends[:, None] - needed + np.arange(needed)[None, :]).reshape(-1)]
+    starts = np.concatenate([[0], ends[:-1]])
+    places = ends[:, None] - needed + np.arange(needed)[None, :]
+    # Before the first row of a short series are rows without values, as in the feature store.
+    chosen = np.where(places >= starts[:, None], order[np.maximum(places, 0)], -1).reshape(-1)
+    moments = contract.calendar.window(ns_of(times[order[ends - 1]]), needed)
     return Panel(
-        columns={name: values[chosen] for name, values in _columns(rows, contract, types).items()},
-        timestamps=times[chosen],
+        columns={name: rows_or_missing(values, chosen) for name, values in _columns(rows, contract, types).items()},
+        timestamps=times_of(moments).reshape(-1),
         entity_ids=entity_ids,
         offsets=np.arange(len(entity_ids) + 1, dtype=np.int64) * needed,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from mlplatform.config import DatasetConfig, RequestsConfig
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Contract, FallbackPolicy, Forecaster, InputRules, Judged, Mark, Recall, judge
-from serving.errors import too_little_observed, too_old
+from serving.errors import too_little_observed, too_old, too_short
 from serving.names import KeyNames
 
 __all__ = ["Mark", "RowRules"]
@@ -62,6 +62,9 @@ class RowRules(InputRules):
         old = [place for place, why in enumerate(judged.refused) if why == "stale"]
         if old:
             raise too_old(panel, old, self.fallback.max_age or "", contract.dataset)
+        short = [ids[place] for place, why in enumerate(judged.refused) if why == "short_window"]
+        if short:
+            raise too_short(short, contract.lookback)
         low = [place for place, why in enumerate(judged.refused) if why is not None]
         if low:
             found = [(ids[place], judged.shares[place]) for place in low]

@@ -257,9 +257,12 @@ class Forecast(EntityAnswer):
         description="Whether something stands in for the model's forecast: what `serving.fallback` of the experiment "
         "names, or the last measured values."
     )
-    fallback_reason: Literal["stale", "too_little_observed", "model_failed", "not_finite"] | None = Field(
-        description="Why: features older than `staleness.max_age`, less measured than `observation.min_observed` asks "
-        "for, a model that failed, or one that answered NaN or infinity."
+    fallback_reason: Literal["stale", "short_window", "too_little_observed", "model_failed", "not_finite"] | None = (
+        Field(
+            description="Why: features older than `staleness.max_age`, a series that begins inside the lookback, less "
+            "measured than `observation.min_observed` asks for, a model that failed, or one that answered NaN or "
+            "infinity."
+        )
     )
     window_end: dt.datetime = Field(description="Time of the last step the forecast looked at.")
     timestamps: list[dt.datetime] = Field(description="The forecast moments, one per horizon step.")

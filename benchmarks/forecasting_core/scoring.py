@@ -20,7 +20,7 @@ def score(
     coverage: float = 0.8,
 ) -> dict[str, float]:
     """Return MASE, sMAPE and, with bounds, coverage and scaled interval score; arrays are (series, steps)."""
-    scale = np.array([np.abs(values[season:] - values[:-season]).mean() for values in history])
+    scale = np.array([np.nanmean(np.abs(values[season:] - values[:-season])) for values in history])
     kept = scale > 0
     error = np.abs(truth - point)
     size = np.abs(truth) + np.abs(point)

@@ -26,6 +26,8 @@ class SeriesSet:
         frame: columns `entity_id`, `event_timestamp` and `y`, ordered; every entity ends with its scored steps.
         lookback: of our experiment; None for what follows from the frequency.
         develop: whether defaults may be chosen on it.
+        origins: forecasts that are scored of every series, a horizon apart, by a model that was trained once.
+        experiment: the YAML of our experiment; empty for one that is written around the set.
     """
 
     name: str
@@ -35,6 +37,14 @@ class SeriesSet:
     horizon: int
     lookback: int | None = None
     develop: bool = False
+    origins: int = 1
+    experiment: str = ""
+
+    @property
+    def cut(self) -> pd.Timestamp:
+        """The last moment that models are trained on."""
+        times = self.frame["event_timestamp"].drop_duplicates().sort_values()
+        return pd.Timestamp(times.iloc[-self.origins * self.horizon - 1])
 
 
 def stacked(series: dict[str, np.ndarray], frequency: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from .interval_scale import (
     write_scale,
 )
 from .marks import InputRules, Mark
+from .observation import rows_or_missing
 from .stored_features import read_features, unknown_ahead, with_ahead
 from .tables import input_panel, interval_lists, interval_type, table_of_answers
 from .tracking import client_for, experiment_id, open_tracking
@@ -45,6 +46,7 @@ __all__ = [
     "open_tracking",
     "read_features",
     "read_scale",
+    "rows_or_missing",
     "scales_of_pair",
     "table_of_answers",
     "unknown_ahead",

@@ -17,7 +17,7 @@ from mlplatform.datamodule import Panel, to_utc_ns
 from mlplatform.registry.fallback import FallbackPolicy, complete, judge
 from mlplatform.registry.forecaster import Contract, Forecaster
 from mlplatform.registry.interval_scale import scales_of_model
-from mlplatform.registry.observation import Bools
+from mlplatform.registry.observation import Bools, rows_or_missing
 from mlplatform.registry.tables import answer_table, input_panel
 from mlplatform.settings import Settings
 
@@ -33,10 +33,10 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the answers to raw rows, in any order.
 
     Of a forecast, steps without a row are gaps, as in the feature table. Series that cannot be answered are left out:
-    those too short for the contract, with times that are missing, repeated or off the grid, without a step of the
-    future that the pair reads, or measured less than the contract's `min_observed` asks for with nothing to fall back
-    on. They are logged as a warning and stand in `attrs["skipped"]` of the table, reason by id as text. The column
-    `observed` has the share of the lookback that was measured, `is_fallback` whether something else stands in
+    those too short for the contract and its policy, with times that are missing, repeated or off the grid, without a
+    step of the future that the pair reads, or measured less than the contract's `min_observed` asks for with nothing to
+    fall back on. They are logged as a warning and stand in `attrs["skipped"]` of the table, reason by id as text. The
+    column `observed` has the share of the lookback that was measured, `is_fallback` whether something else stands in
     for the model's forecast; a target with one of these names keeps its own column.
 
     Raises:
@@ -57,6 +57,8 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
     is_refused = np.array([why is not None for why in refused], dtype=bool)
     for entity in np.flatnonzero(is_refused):
         found = f"{shares[entity]:.1%} of the lookback was measured, and min_observed is {contract.min_observed:.1%}"
+        if refused[entity] == "short_window":
+            found = f"begins inside the {contract.lookback} steps that a forecast looks at"
         skipped[panel.entity_ids.tolist()[entity]] = found
     if is_refused.all():
         raise ValueError(f"no series can be answered: {_named(skipped)}")
@@ -117,7 +119,7 @@ def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
         places[needed - 1 - back[is_near]] = rows[is_near]
         if not is_on.all():
             skipped[entity] = f"times that are not whole steps of {calendar.length} apart"
-        elif back[0] + 1 < needed:
+        elif back[0] + 1 < (needed if contract.short in ("", "refuse") else contract.future_rows + 1):
             skipped[entity] = f"{back[0] + 1} steps, but a forecast needs {needed}"
         elif (places[contract.input_rows :] < 0).any():
             skipped[entity] = f"no row for some of the {contract.future_rows} steps of the future"
@@ -130,19 +132,13 @@ def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
     times = times_of(calendar.window(ns_of(last), needed))
     return (
         Panel(
-            columns={name: _taken(values, chosen) for name, values in panel.columns.items()},
+            columns={name: rows_or_missing(values, chosen) for name, values in panel.columns.items()},
             timestamps=times.reshape(-1),
             entity_ids=panel.entity_ids[kept],
             offsets=np.arange(len(kept) + 1, dtype=np.int64) * needed,
         ),
         skipped,
     )
-
-
-def _taken(values: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
-    """Return the values of the rows; -1 is a row without a value."""
-    missing = np.array(None if values.dtype == object else np.nan, dtype=values.dtype)
-    return np.where(rows < 0, missing, values[rows])
 
 
 def _named(skipped: Reasons) -> str:

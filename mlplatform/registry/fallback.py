@@ -17,9 +17,9 @@ import numpy.typing as npt
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import Float32, Panel
 from mlplatform.registry.forecaster import Answers, Contract
-from mlplatform.registry.observation import Bools, last_observed, observed_shares
+from mlplatform.registry.observation import Bools, are_short, last_observed, observed_shares
 
-Why = Literal["stale", "too_little_observed", "model_failed", "not_finite"]
+Why = Literal["stale", "short_window", "too_little_observed", "model_failed", "not_finite"]
 Kind = Literal["none", "seasonal_naive", "last_forecast"]
 Reasons = tuple[Why | None, ...]
 
@@ -56,6 +56,8 @@ class FallbackPolicy:
         season: in steps.
         min_observed: least share of the lookback that must have been measured.
         below_min_observed: `refuse` or `fallback`; with a `kind`, what is below falls back in any case.
+        short: what becomes of series that begin inside the lookback: `model`, `refuse`, or `naive`: then the value one
+            season earlier stands in, or the `last_forecast`; empty if they are as all others.
         max_age: age beyond which features are refused, as the configuration has it; `None` if none are.
     """
 
@@ -64,24 +66,26 @@ class FallbackPolicy:
     min_observed: float = 0.0
     below_min_observed: str = "refuse"
     max_age: str | None = None
+    short: str = ""
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> FallbackPolicy:
         """Return the policy of an experiment."""
-        refuses = config.staleness.action == "refuse"
+        refuses, short = config.staleness.action == "refuse", config.observation.short or ""
         return cls(
             kind=config.serving.fallback,
-            season=config.season if config.serving.fallback == "seasonal_naive" else 1,
+            season=config.season if config.serving.fallback == "seasonal_naive" or short == "naive" else 1,
             min_observed=config.observation.min_observed,
             below_min_observed=config.observation.action,
             max_age=config.staleness.max_age if refuses else None,
+            short=short,
         )
 
     @classmethod
     def of_contract(cls, contract: Contract) -> FallbackPolicy:
         """Return the policy that a pair was registered with."""
         kind: Kind = "seasonal_naive" if contract.fallback == "seasonal_naive" else "none"
-        return cls(kind, contract.season, contract.min_observed, contract.below_min_observed)
+        return cls(kind, contract.season, contract.min_observed, contract.below_min_observed, short=contract.short)
 
 
 class Judged(NamedTuple):
@@ -135,11 +139,14 @@ def judge(
     shares = observed_shares(panel, contract)
     is_low: Bools = shares < policy.min_observed
     is_old: Bools = np.zeros(count, bool) if is_stale is None or policy.max_age is None else is_stale
-    if not (is_low | is_old).any():
+    is_short: Bools = are_short(panel, contract) if policy.short in ("naive", "refuse") else np.zeros(count, bool)
+    if not (is_low | is_old | is_short).any():
         return Judged(shares, nothing, nothing)
     wanted = is_low | is_old if policy.kind != "none" else is_low & (policy.below_min_observed == "fallback")
+    # That a series is too short decides before what was measured of it.
+    wanted = np.where(is_short & ~is_old, policy.short == "naive", wanted)
     replaced = wanted & stand_ins(panel, contract, policy, recall).is_there if wanted.any() else wanted
-    whys = [_why(old, low) for old, low in zip(is_old.tolist(), is_low.tolist(), strict=True)]
+    whys = [_why(*each) for each in zip(is_old.tolist(), is_short.tolist(), is_low.tolist(), strict=True)]
     return Judged(
         shares,
         tuple(why if chosen else None for why, chosen in zip(whys, replaced.tolist(), strict=True)),
@@ -193,7 +200,7 @@ def stand_ins(panel: Panel, contract: Contract, policy: FallbackPolicy, recall: 
         shape = (len(panel.entity_ids), contract.horizon, len(contract.targets))
         return StandIns(np.full(shape, np.nan, np.float32), np.full(shape[0], np.datetime64("NaT", "ns")))
     values = np.repeat(last_observed(panel, contract)[:, None, :], contract.horizon, axis=1)
-    if policy.kind == "seasonal_naive":
+    if policy.kind == "seasonal_naive" or policy.short == "naive":
         values = _seasonal(panel, contract, policy.season, values)
     return StandIns(contract.clip(values), panel.timestamps[panel.offsets[1:] - 1 - contract.future_rows])
 
@@ -267,5 +274,5 @@ def _replaced(answers: Answers, found: StandIns, replaced: Reasons) -> Answers:
     return answers.map(with_gaps)._replace(point=np.where(mask, found.values, answers.point).astype(np.float32))
 
 
-def _why(is_old: bool, is_low: bool) -> Why | None:
-    return "stale" if is_old else "too_little_observed" if is_low else None
+def _why(is_old: bool, is_short: bool, is_low: bool) -> Why | None:
+    return "stale" if is_old else "short_window" if is_short else "too_little_observed" if is_low else None

@@ -145,6 +145,8 @@ class Contract:
         below_min_observed: what the pyfunc does below it: `refuse` or `fallback`.
         limits: per target, the least and the greatest value that it can have; `None` where there is none. Answers and
             their bounds are cut to them. Empty if no target has any.
+        short: what the pyfunc does with series that begin inside the lookback: `model`, `naive` or `refuse`; empty for
+            refusing those with too few rows.
         calendar_text: what counts the steps, if it is not their seconds (see `mlplatform.calendars`).
         fallback, season: what the pyfunc answers where the model cannot, as `FallbackPolicy` has it; it knows no last
             forecasts.
@@ -167,6 +169,7 @@ class Contract:
     calendar_text: str = ""
     fallback: str = "none"
     season: int = 1
+    short: str = ""
 
     @classmethod
     def for_experiment(cls, config: ExperimentConfig, manager: TransformManager) -> Contract:
@@ -174,7 +177,8 @@ class Contract:
         forecast = config.task == "forecast"
         columns = [config.dataset.columns[target] for target in config.targets]
         limits = tuple((column.min, column.max) for column in columns)
-        has_season = config.serving.fallback == "seasonal_naive"
+        short = (config.observation.short or "") if forecast else ""
+        has_season = config.serving.fallback == "seasonal_naive" or short == "naive"
         return cls(
             experiment=config.name,
             task=config.task,
@@ -191,8 +195,9 @@ class Contract:
             below_min_observed=config.observation.action if forecast else "refuse",
             limits=limits if any(limit != (None, None) for limit in limits) else (),
             calendar_text=config.dataset.calendar.stored_text if forecast else "",
-            fallback=config.serving.fallback if has_season else "none",
+            fallback="seasonal_naive" if config.serving.fallback == "seasonal_naive" else "none",
             season=config.season if has_season else 1,
+            short=short,
         )
 
     @property
@@ -224,7 +229,11 @@ class Contract:
         if not self.calendar_text:
             del values["calendar_text"]
         if self.fallback == "none":
-            del values["fallback"], values["season"]
+            del values["fallback"]
+            if self.short != "naive":
+                del values["season"]
+        if not self.short:
+            del values["short"]
         return json.dumps(values, sort_keys=True)
 
     @classmethod

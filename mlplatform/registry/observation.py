@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from mlplatform.datamodule import Float32, Panel
 from mlplatform.registry.forecaster import Contract
@@ -35,6 +36,32 @@ def observed_shares(panel: Panel, contract: Contract) -> npt.NDArray[np.float64]
         counted = np.concatenate([[0], np.cumsum(np.isfinite(values.astype(np.float32)))])
         shares = np.minimum(shares, (counted[ends] - counted[starts]) / contract.lookback)
     return shares
+
+
+def are_short(panel: Panel, contract: Contract) -> Bools:
+    """Return which series begin inside the lookback, more than a tenth of it late, of shape (entities,).
+
+    A series begins with its first row that has a value; gaps later on do not make it short.
+
+    Parameters:
+        panel: as for `observed_shares`.
+    """
+    ends = panel.offsets[1:] - contract.future_rows
+    has_value = np.zeros(panel.rows, dtype=bool)
+    for name in contract.columns:
+        has_value |= pd.notna(panel.columns[name])
+    counted = np.concatenate([[0], np.cumsum(has_value)])
+    starts = ends - contract.lookback + contract.lookback // 10
+    # Rows before the lookback say as well that the series is older than it.
+    first: Bools = np.asarray(counted[np.minimum(np.maximum(starts + 1, panel.offsets[:-1]), ends)])
+    is_short: Bools = np.asarray(first == counted[panel.offsets[:-1]])
+    return is_short
+
+
+def rows_or_missing(values: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
+    """Return the values of the rows; -1 is a row without a value."""
+    missing = np.array(None if values.dtype == object else np.nan, dtype=values.dtype)
+    return np.where(rows < 0, missing, values[rows])
 
 
 def last_observed(panel: Panel, contract: Contract) -> Float32:

@@ -154,3 +154,24 @@ def test_a_past_shorter_than_the_lookback_counts_as_unmeasured(forecaster: Forec
     panel = input_panel(forecaster.contract, third(3))
     assert observed_shares(panel, forecaster.contract).tolist() == [0.5]
     assert set(panel.columns) == set(COLUMNS)
+
+
+def test_a_short_series_is_answered_or_left_out_as_its_pair_says(
+    forecaster: Forecaster, expected: pd.DataFrame
+) -> None:
+    rows = pd.concat([tiny_rows(), third(3)])
+    kept = dict(zip(expected[ENTITY], expected.groupby(ENTITY).ngroup(), strict=True))
+    for short, is_answered in (("", False), ("refuse", False), ("model", True), ("naive", True)):
+        contract = replace(forecaster.contract, short=short, season=2)
+        assert Contract.from_json(contract.to_json()) == (contract if short == "naive" else replace(contract, season=1))
+        found = answer_batch(replace(forecaster, contract=contract), rows)
+        assert set(found[ENTITY]) == set(kept) | ({3} if is_answered else set())
+        assert ("3" in found.attrs["skipped"]) != is_answered
+        # The others have the answers that they have alone.
+        others = found[found[ENTITY] != 3].reset_index(drop=True)
+        pd.testing.assert_frame_equal(others, expected, check_like=True)
+        if is_answered:
+            assert (found.loc[found[ENTITY] == 3, "is_fallback"] == (short == "naive")).all()
+            assert np.isfinite(
+                found.loc[found[ENTITY] == 3].select_dtypes("float").drop(columns="observed").iloc[:, 0]
+            ).all()

@@ -60,6 +60,27 @@ def test_old_and_hardly_measured_features_fall_back_or_are_refused() -> None:
     assert judge(rows, table, policy, is_old) == Judged(pytest.approx(1.0), (None,) * 4, (None,) * 4)
 
 
+def test_what_begins_inside_the_lookback_is_answered_as_the_policy_says() -> None:
+    # A gap later on, or a value before the lookback, makes no series short.
+    rows = panel((NAN, 2, 3, 4, 5, 6), (1, NAN, 3, 4, 5, 6), (NAN,) * 6, (9, NAN, NAN, 3, 4, 5, 6))
+    nothing = (None,) * 4
+    for short in ("", "model"):
+        found = judge(rows, CONTRACT, FallbackPolicy(short=short))
+        assert (found.replaced, found.refused) == (nothing, nothing)
+    refusing = judge(rows, CONTRACT, FallbackPolicy(short="refuse"))
+    assert refusing.refused == ("short_window", None, "short_window", None)
+    naive = FallbackPolicy(season=3, short="naive", min_observed=0.9)
+    found = judge(rows, CONTRACT, naive)
+    assert found.replaced == ("short_window", None, None, None)
+    # What is whole but for a gap is judged as ever; what has nothing to stand in for it is refused.
+    assert found.refused == (None, "too_little_observed", "short_window", "too_little_observed")
+    assert values(naive, (NAN, 2, 3, 4, 5, 6)) == [[4, 5, 6, 4]]
+    # A window of twenty steps may lack the first two.
+    longer = Contract("e", "forecast", "d", ("oil",), ("oil",), 20, 0, HORIZON, 3600)
+    late = panel(*[(NAN,) * gap + (1.0,) * (20 - gap) for gap in (0, 2, 3)])
+    assert judge(late, longer, FallbackPolicy(short="refuse")).refused == (None, None, "short_window")
+
+
 @pytest.mark.parametrize("bad", range(5))
 def test_a_model_that_fails_at_one_entity_answers_the_others(bad: int) -> None:
     rows = panel(*[tuple(np.array(WHOLE) + 10 * entity) for entity in range(5)])

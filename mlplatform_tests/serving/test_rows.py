@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlplatform.registry import FallbackPolicy
 from mlplatform.registry.forecaster import Contract
 from serving.errors import MAX_DETAILS, ServingError
 from serving.names import KeyNames
@@ -134,6 +135,22 @@ def test_a_missing_step_names_its_neighbours() -> None:
     error = refusal([row(hour) for hour in (0, 1, 2, 4, 5)])
     assert error.details[0].found == "2026-03-01T04:00:00Z next after 2026-03-01T02:00:00Z (row 2) for entity 1"
     assert error.details[0].expected == "a time step of 3600 s"
+
+
+def test_short_series_are_windows_that_begin_without_values_where_the_policy_answers_them() -> None:
+    rows = [row(hour, 1) for hour in range(4)] + [row(hour, 2) for hour in (2, 3)]
+    panel = panel_from_rows(rows, FORECAST, TYPES, RowRules(fallback=FallbackPolicy(short="model")))
+    assert panel.entity_ids.tolist() == [1, 2]
+    assert panel.timestamps[4:].tolist() == panel.timestamps[:4].tolist()
+    assert np.isnan(panel.columns["oil"][4:6]).all()
+    assert panel.columns["oil"][6:].tolist() == [20, 30]
+    assert panel.columns["cooling"].tolist() == ["air"] * 4 + [None, None, "air", "air"]
+    assert "2 rows for entity 2" in str(refusal(rows).details[0].found)
+    refusing = RowRules(fallback=FallbackPolicy(short="refuse"))
+    assert "2 rows for entity 2" in str(refusal(rows, rules=refusing).details[0].found)
+    with pytest.raises(ServingError, match="1 entities \\(2\\) are too short") as caught:
+        refusing.judge(panel, FORECAST, None)
+    assert (caught.value.status, caught.value.code) == (409, "short_window")
 
 
 def test_too_few_rows_names_the_entity_and_both_lengths() -> None:
