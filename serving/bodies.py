@@ -29,7 +29,7 @@ _SMALL_BODY_BYTES = 65_536
 # zlib's own number for "gzip, with its header and checksum".
 _GZIP = 16 + zlib.MAX_WBITS
 # What pydantic says of the length of a list, in words of a request.
-_LENGTHS = {"too_short": "at least {min_length} of them", "too_long": "at most {max_length} of them"}
+_LENGTHS = {"too_short": "at least {min_length} item(s)", "too_long": "at most {max_length} item(s)"}
 # Bytes that are decompressed at a time: what stands behind the end of a gzip body is copied, of tiny ones for each.
 _PIECE = 8192
 

@@ -284,9 +284,15 @@ def _value_findings(rows: Rows, contract: Contract, types: Types, rules: RowRule
 def _policy_findings(
     rows: Rows, columns: Sequence[str], rules: RowRules, numbers: Sequence[int] | None = None
 ) -> Iterator[ErrorDetail]:
-    """Find what the pair can read, but the experiment's policy refuses."""
+    """Find what the pair's preprocessing has no number for, and what it can read, but the experiment's policy refuses."""
     places = numbers or range(len(rows))
     for name in columns:
+        if name in rules.floors:
+            floor = rules.floors[name]
+            for number, row in zip(places, rows, strict=True):
+                if row[name] is not None and np.float32(row[name]) <= np.float32(floor):
+                    expected = f"a number above {floor:g}, below which the pair's preprocessing has none"
+                    yield _finding(number, name, shown(row[name]), expected, "correct the value or send other rows")
         if name in rules.limits and rules.policy.out_of_range == "refuse":
             low, high = rules.limits[name]
             for number, row in zip(places, rows, strict=True):

@@ -74,6 +74,11 @@ class Transform(ABC):
         return self
 
     @property
+    def floor(self) -> float:
+        """What numbers have to lie above: at or below it they become missing. Most transforms have none."""
+        return float("-inf")
+
+    @property
     def context(self) -> int:
         """Rows before a window that its first row depends on; 0 for elementwise transforms."""
         return 0

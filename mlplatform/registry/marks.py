@@ -43,11 +43,14 @@ class InputRules:
         nullable: columns in which a null is read.
         limits: least and greatest value of the columns that have one; infinite where there is none.
         categories: known categories of the categorical columns.
+        floors: of columns whose numbers have to lie above one, because the pair's preprocessing has none for the others
+            and its model does not read that.
     """
 
     nullable: frozenset[str] = frozenset()
     limits: Mapping[str, Limits] = field(default_factory=dict)
     categories: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    floors: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of_pair(cls, forecaster: Forecaster, dataset: DatasetConfig) -> InputRules:
@@ -71,6 +74,7 @@ class InputRules:
             nullable=frozenset(name for name in filled & set(columns) if columns[name].nullable),
             limits=limits,
             categories={name: categories[name] for name in columns if name in categories},
+            floors={name: floor for name, floor in _floors(forecaster).items() if name in columns},
         )
 
     def marks(self, panel: Panel, contract: Contract) -> tuple[tuple[Mark, ...], ...]:
@@ -101,6 +105,18 @@ class InputRules:
             unseen = set(values[~is_missing].tolist()) - self.categories[name]
             if unseen:
                 yield "unseen_category", np.array([value in unseen for value in values.tolist()], dtype=bool)
+
+
+def _floors(forecaster: Forecaster) -> dict[str, float]:
+    """Return the floors of columns as they are given: behind a step that changes values a floor is none of theirs."""
+    floors: dict[str, float] = {}
+    changed = set(forecaster.contract.columns if forecaster.model.reads_missing else forecaster.preprocessor.windowed)
+    for name, _, transform in forecaster.preprocessor.fitted_:
+        if name not in changed and np.isfinite(transform.floor):
+            floors[name] = transform.floor
+        if not transform.fills_missing:
+            changed.add(name)
+    return floors
 
 
 def _is_past(panel: Panel, contract: Contract) -> npt.NDArray[np.bool_]:

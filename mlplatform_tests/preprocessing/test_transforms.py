@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlplatform.plugins import TRANSFORMS
 from mlplatform.preprocessing.base import Column
 from mlplatform.testing.transform_samples import (
     CASES,
@@ -160,3 +161,13 @@ def test_a_column_without_a_power_is_refused_by_name_with_a_shift_that_would_do(
 def test_what_lies_below_the_range_of_the_transform_is_its_least_value() -> None:
     transform = make("box_cox", {"power": 0.5, "shift": 2.0}).fit(np.array([0, 5], dtype=np.float32), "x")
     np.testing.assert_allclose(transform.invert(np.array([-50, -2, 0], dtype=np.float32)), [-2, -2, -1])
+
+
+@pytest.mark.parametrize("name", ["log", "box_cox"])
+def test_numbers_become_missing_at_the_floor_and_not_above_it(name: str) -> None:
+    transform = TRANSFORMS.get(name)(shift=0.5).fit(np.array([1.0, 2.0, 4.0]), "load")
+    assert transform.floor == -0.5
+    above = np.nextafter(np.float32(-0.5), np.float32(0))
+    column = np.array([-0.5, -2.0, above], dtype=np.float32)
+    assert np.isnan(transform.apply(column, np.array([0, 3]))).tolist() == [True, True, False]
+    assert TRANSFORMS.get("scale")().floor == -np.inf

@@ -334,6 +334,15 @@ def test_findings_about_the_future_of_a_request_name_its_field() -> None:
     assert refusal([each for each in rows if "oil" in each], KNOWING).details[0].field == "rows"
 
 
+def test_a_number_that_preprocessing_has_none_for_is_refused_by_row() -> None:
+    rows = [row(hour, oil=10.0) for hour in range(4)]
+    rows[2]["oil"] = -1
+    rules = RowRules(floors={"oil": -1.0}, nullable=frozenset({"oil"}))
+    detail = refusal(rows, rules=rules).details[0]
+    assert (detail.row, detail.column, detail.found) == (2, "oil", "-1")
+    assert detail.expected.startswith("a number above -1")
+
+
 READING = RowRules(nullable=frozenset({"oil", "cooling"}))
 
 

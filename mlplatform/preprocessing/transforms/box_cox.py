@@ -42,6 +42,12 @@ class BoxCox(Transform):
         """Every kind of parameter once."""
         return [{}, {"power": 0.5}, {"power": 0.0, "shift": 0.5}]
 
+    @property
+    @override
+    def floor(self) -> float:
+        """Where the power ends."""
+        return -self.params.shift
+
     def fit(self, column: Column, name: str) -> BoxCox:
         """Choose the power.
 

@@ -34,6 +34,12 @@ class Log(Transform):
         """Every kind of parameter once."""
         return [{}, {"shift": 0.5}]
 
+    @property
+    @override
+    def floor(self) -> float:
+        """Where the logarithm ends."""
+        return -self.params.shift
+
     def fit(self, column: Column, name: str) -> Log:
         """Check that the training rows have logarithms."""
         smallest = finite(column, name, "the logarithm").min()
