@@ -1,13 +1,17 @@
-from .base import Batch, IncrementalSource, Position, Source, open_source, source_identity, tells_news
+from .base import Batch, IncrementalSource, Position, Source, tells_news
+from .file_tables import FileTable, open_table
 from .files import file_sha256
+from .opening import open_source, source_identity
 
 __all__ = [
     "Batch",
+    "FileTable",
     "IncrementalSource",
     "Position",
     "Source",
     "file_sha256",
     "open_source",
+    "open_table",
     "source_identity",
     "tells_news",
 ]
