@@ -67,13 +67,13 @@ def consume(
         FeatureStoreError: if the online store refuses the rows.
     """
     from mlplatform.data import ingest
-    from mlplatform.data.sources import IncrementalSource, open_source
+    from mlplatform.data.sources import open_source, tells_news
 
     source = open_source(dataset)
-    if not isinstance(source, IncrementalSource) or not source.is_incremental(dataset, settings):
+    if not tells_news(source, dataset, settings):
         raise DataError(
-            f"dataset {dataset.name!r}: {dataset.source.uri!r} with its options cannot tell what is new, so there is "
-            "nothing to wait for; materialise its raw asset instead"
+            f"dataset {dataset.name!r}: {dataset.source.uri!r} with its options cannot tell what is new, or has "
+            "no entity_column to tell it by, so there is nothing to wait for; materialise its raw asset instead"
         )
     interval = interval_s or (STREAM_INTERVAL_S if source.is_stream else OTHER_INTERVAL_S)
     seen: str | None = None

@@ -13,7 +13,7 @@ from mlplatform.calendars import CalendarError, infer_frequency, make_calendar, 
 from mlplatform.config import AUTO, DatasetConfig, FoundFrequency, read_found, write_found
 from mlplatform.data.errors import DataError
 from mlplatform.data.parsing import parse_local_times
-from mlplatform.data.sources import IncrementalSource, Source
+from mlplatform.data.sources import Source, tells_news
 from mlplatform.settings import Settings
 
 # So many entities, those with the most rows, are looked at.
@@ -58,7 +58,7 @@ def keep_frequency(dataset: DatasetConfig, settled: DatasetConfig, settings: Set
 
 def _first_rows(dataset: DatasetConfig, source: Source[Any], settings: Settings) -> pd.DataFrame:
     batches: Iterable[pd.DataFrame] = source.read_batches(dataset, settings)
-    if isinstance(source, IncrementalSource) and source.is_incremental(dataset, settings):
+    if tells_news(source, dataset, settings):
         batches = (batch.frame for batch in source.read_since(dataset, settings, None))
     first = next(iter(batches), None)
     if first is None or not len(first):

@@ -40,7 +40,7 @@ from mlplatform.data.raw_table import (
     settled_ids,
 )
 from mlplatform.data.removals import gone_at, noted, read_removals, write_removals
-from mlplatform.data.sources import IncrementalSource, Source, file_sha256, open_source
+from mlplatform.data.sources import IncrementalSource, Source, file_sha256, open_source, tells_news
 from mlplatform.data.validation import RESPELT, ROW, Basis
 from mlplatform.settings import Settings
 from mlplatform.snapshots import Update, table_lock, update_table
@@ -88,7 +88,7 @@ def ingest(
         writer = _Writer(dataset, settings, folder, on_rows or _ignore, on_removed or _ignore)
         # Taken before reading, so that whatever arrives meanwhile is news.
         fingerprint = take_fingerprint(source, dataset, settings)
-        if isinstance(source, IncrementalSource) and source.is_incremental(dataset, settings):
+        if tells_news(source, dataset, settings):
             writer.add_new(source, full, should_stop or _never)
         else:
             writer.replace_all(source)

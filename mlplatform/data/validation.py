@@ -114,7 +114,8 @@ def validate(
         frame: in the source's own column names and row order; its index is ignored.
         basis: what earlier batches have settled.
         first_row: number of the batch's first row in the source.
-        newest_wins: whether a row that repeats an entity and time replaces the earlier one instead of being bad.
+        newest_wins: whether a row that repeats an entity and time replaces the earlier one instead of being bad. The
+            rows of a table without entities are then told apart by their content, else by their number.
 
     Raises:
         DataError: if a column is missing.
@@ -152,7 +153,7 @@ def _validate(
     """
     faults = Faults(len(frame))
     faults.add(f"{dataset.removed_column}: neither yes nor no, nor a time", unclear)
-    canonical, basis = _parse(frame, places, dataset, faults, basis)
+    canonical, basis = _parse(frame, places, dataset, faults, basis, newest_wins)
     has_keys = dataset.time_column is not None or dataset.entity_column is not None
     if has_keys and not newest_wins:
         _add_duplicates(canonical, places, dataset, faults)
@@ -281,7 +282,7 @@ def off_grid_reason(dataset: DatasetConfig) -> str:
 
 
 def _parse(
-    frame: pd.DataFrame, places: Int64, dataset: DatasetConfig, faults: Faults, basis: Basis
+    frame: pd.DataFrame, places: Int64, dataset: DatasetConfig, faults: Faults, basis: Basis, newest_wins: bool
 ) -> tuple[pd.DataFrame, Basis]:
     """Return the canonical columns of all rows, numbers still as float64, and note the cells that are bad."""
     times, seen = _timestamps(frame, dataset, faults, basis)
@@ -291,6 +292,7 @@ def _parse(
         faults.add(off_grid_reason(dataset), off_grid(times, dataset.calendar, phase))
     ids = _entities(frame, places, dataset, faults, basis)
     columns: dict[str, npt.NDArray[Any]] = {ENTITY: ids, TIMESTAMP: times}
+    has_names = dataset.kind == "timeseries" or dataset.entity_column is not None
     is_unparsed = {}
     for name, column in dataset.columns.items():
         if column.type == "float":
@@ -300,6 +302,9 @@ def _parse(
             columns[name], is_inexact = parse_categories(frame[name])
             faults.add(f"{name}: {NOT_EXACT}", is_inexact)
     canonical = pd.DataFrame(columns)
+    if newest_wins and not has_names:
+        # Among rows that are added to others a number says nothing: it starts anew with every increment.
+        canonical[ENTITY] = _content_ids(canonical.drop(columns=ENTITY))
     check_values(canonical, dataset, is_unparsed, faults)
     text_ids = ids.dtype == object if len(frame) else basis.text_ids
     return canonical, Basis(text_ids=text_ids, phase_ns=phase, span_ns=span, seen=seen)
@@ -319,6 +324,12 @@ def _entities(
     faults.add(f"{dataset.entity_column}: {RESPELT}", ids.respelt)
     faults.add(f"{dataset.entity_column}: not a whole number, as the other entities are", ids.other)
     return ids.values
+
+
+def _content_ids(rows: pd.DataFrame) -> Int64:
+    """Return a number of 63 bits for every row, the same for the same content."""
+    hashed = pd.util.hash_pandas_object(rows, index=False).to_numpy(dtype=np.uint64)
+    return (hashed >> np.uint64(1)).astype(np.int64)
 
 
 def _timestamps(

@@ -1,4 +1,4 @@
-from .base import Batch, IncrementalSource, Position, Source
+from .base import Batch, IncrementalSource, Position, Source, tells_news
 from .file_tables import FileTable, open_table
 from .files import file_sha256
 from .opening import open_source, source_identity
@@ -13,4 +13,5 @@ __all__ = [
     "open_source",
     "open_table",
     "source_identity",
+    "tells_news",
 ]

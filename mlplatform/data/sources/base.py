@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeGuard, TypeVar
 
 from mlplatform.config import DatasetConfig, Frozen
 from mlplatform.data.columns import source_columns
@@ -133,3 +133,14 @@ class IncrementalSource(Source[P]):
         """Read everything there is now in batches; see `Source.read_batches`."""
         for batch in self.read_since(dataset, settings, None):
             yield batch.frame
+
+
+def tells_news(source: Source[Any], dataset: DatasetConfig, settings: Settings) -> TypeGuard[IncrementalSource[Any]]:
+    """Return whether new rows of a source are added to those that are stored; if not, it is read whole.
+
+    The rows of a table without entities have no names, so a corrected row cannot be told from a new one, nor which row
+    is gone: what can be read whole is. Only of a stream, of which nothing else is left, they are added.
+    """
+    if not isinstance(source, IncrementalSource) or not source.is_incremental(dataset, settings):
+        return False
+    return dataset.kind == "timeseries" or dataset.entity_column is not None or source.is_stream
