@@ -31,7 +31,7 @@ from mlplatform.config.dataset import (
     source_scheme,
 )
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
-from mlplatform.config.features import FeaturesConfig
+from mlplatform.config.features import CalendarConfig, FeaturesConfig
 from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
 from mlplatform.config.found import AUTO, FoundFrequency, read_found, write_found
 from mlplatform.config.loading import (
@@ -75,6 +75,7 @@ __all__ = [
     "AllowedVersions",
     "AnsweringConfig",
     "AutoscalingConfig",
+    "CalendarConfig",
     "ChallengerConfig",
     "ColumnConfig",
     "ConfigError",
