@@ -29,7 +29,7 @@ from mlplatform.config.dataset import (
     check_source,
 )
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
-from mlplatform.config.features import FeaturesConfig
+from mlplatform.config.features import CalendarConfig, FeaturesConfig
 from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
 from mlplatform.config.found import AUTO, FoundFrequency, read_found, write_found
 from mlplatform.config.loading import (
@@ -74,6 +74,7 @@ __all__ = [
     "AllowedVersions",
     "AnsweringConfig",
     "AutoscalingConfig",
+    "CalendarConfig",
     "ChallengerConfig",
     "ColumnConfig",
     "ConfigError",

@@ -13,10 +13,17 @@ if TYPE_CHECKING:
 
 
 def space_of(config: ExperimentConfig) -> dict[str, SearchDimension]:
-    """Return the experiment's search space: its own if configured, otherwise the model family's."""
+    """Return the experiment's search space: its own if configured, otherwise the model family's.
+
+    A family that has the parameter `calendar` is also tried without what `features.calendar` says.
+    """
     if config.model.search_space is not None:
         return config.model.search_space
-    return MODELS.get(config.model.family).search_space(config.task)
+    family = MODELS.get(config.model.family)
+    space: dict[str, SearchDimension] = family.search_space(config.task)
+    if space and config.features.calendar is not None and "calendar" in family.Params.model_fields:
+        return {**space, "calendar": SearchDimension(type="categorical", choices=(True, False))}
+    return space
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, SearchDimension]) -> dict[str, Any]:

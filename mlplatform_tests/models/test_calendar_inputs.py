@@ -24,6 +24,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "by_step": ("xgboost", {**TREES, "num_boost_round": 60, "strategy": "horizon_feature"}),
     "recursive": ("xgboost", {**TREES, "num_boost_round": 60, "strategy": "recursive"}),
     "random_forest": ("random_forest", {**TREES, "n_estimators": 20, "strategy": "horizon_feature"}),
+    "ridge": ("ridge", {}),
     "lstm": ("lstm", {"max_epochs": 5, "batch_size": 32, "hidden": 8, "learning_rate": 0.02}),
     "tft": ("tft", {"max_epochs": 3, "batch_size": 32, "hidden": 8, "learning_rate": 0.02}),
 }
@@ -82,6 +83,31 @@ def test_days_that_no_season_foretells_are_forecast_from_the_calendar(name: str,
     np.testing.assert_array_equal(loaded.predict(some), model.predict(some))
 
 
+@pytest.mark.parametrize("scaling", ["", "window"])
+def test_a_linear_map_is_of_what_the_calendar_leaves(scaling: str) -> None:
+    (train, _), (test, is_special) = shops("2018-12-31T23:00", 1500, 0), shops("2023-12-31T23:00", 500, 1)
+    errors = {}
+    for text in ("", TIME):
+        model = trained("ridge", replace(spec_of(text), scaling=scaling), train)
+        errors[text] = np.abs(model.predict(test) - test.outputs())[..., 0]
+    # Noise alone is left, on days after a holiday as well, whose window has one.
+    assert errors[TIME][is_special].mean() < 0.12 < 1 < errors[""][is_special].mean()
+    assert errors[TIME][~is_special].mean() < 0.12 < errors[""][~is_special].mean()
+    # What recurs with the season has no effect of its own.
+    np.testing.assert_allclose(model.effects_[:2], 0, atol=1e-6)
+
+
+def test_a_linear_map_reads_windows_with_gaps_beside_the_calendar() -> None:
+    samples, _ = shops("2021-12-31T23:00", 400, 0)
+    model = trained("ridge", replace(spec_of(TIME), scaling="window"), samples)
+    gaps = samples.values.copy()
+    gaps[samples.origins[50]] = np.nan
+    gappy = replace(samples, values=gaps, cache={}).select(np.array([50]))
+    whole = samples.select(np.array([50]))
+    assert np.isfinite(model.predict(gappy)).all()
+    assert 0 < np.abs(model.predict(gappy) - model.predict(whole)).max() < 0.6
+
+
 @pytest.mark.parametrize("frequency", ["D", "8h"])
 def test_a_model_of_all_steps_is_told_of_the_events_of_every_day_to_come(frequency: str) -> None:
     samples, _ = shops("2023-11-30T23:00", 60, 0)
@@ -121,7 +147,7 @@ def test_a_model_of_all_steps_is_told_of_the_events_of_every_day_to_come(frequen
     assert all(told[place] == set(own.tolist()) for place, own in enumerate(days_ahead))
 
 
-@pytest.mark.parametrize("name", ["xgboost", "by_step", "recursive"])
+@pytest.mark.parametrize("name", ["xgboost", "by_step", "recursive", "ridge"])
 def test_a_window_alone_is_answered_with_the_bits_that_it_has_among_others(name: str) -> None:
     train, _ = shops("2019-12-31T23:00", 500, 0)
     model = trained(name, spec_of("weekday month business_day fourier=365.25:2 holidays=DE:BY:2:1"), train)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from mlplatform.config import ConfigError, ExperimentConfig, SearchDimension, check_conditions
+from mlplatform.config import CalendarConfig, ConfigError, ExperimentConfig, SearchDimension, check_conditions
 from mlplatform.models.families.xgboost import XGBoostForecast
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import pump_config
@@ -43,6 +43,14 @@ def test_the_experiments_own_space_goes_before_the_familys(config: ExperimentCon
     assert space_of(config) == XGBoostForecast.search_space("forecast")
     assert space_of(searching(config, DEPTH)) == DEPTH
     assert space_of(searching(config, {})) == {}
+
+
+def test_a_search_is_also_without_the_calendar_where_an_experiment_reads_it(config: ExperimentConfig) -> None:
+    features = config.features.model_copy(update={"calendar": CalendarConfig(parts=("hour",))})
+    reading = config.model_copy(update={"features": features})
+    assert space_of(reading)["calendar"].choices == (True, False)
+    assert space_of(reading).keys() - {"calendar"} == space_of(config).keys()
+    assert space_of(searching(reading, DEPTH)) == DEPTH
 
 
 def test_a_conditional_dimension_is_suggested_only_where_its_conditions_hold() -> None:

@@ -13,7 +13,7 @@ from typing_extensions import override
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, ModelSpec, WindowSamples
 from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
-from mlplatform.models.forecasting import last_observed
+from mlplatform.models.forecasting import effects_ahead, fit_effects, last_observed, past_effects
 from mlplatform.models.window_scale import window_scales
 from mlplatform.plugins import MODELS
 
@@ -45,9 +45,14 @@ class Ridge(DirectFitModel[WindowSamples]):
 
     Where windows are scaled one by one, window and target are divided by the window's scale, and what is missing in a
     window counts as its last value.
+
+    Where the calendar is read, its effects are found beforehand (`calendar_effects`), taken off window and target, and
+    put back on the forecast.
     """
 
     tasks = frozenset({"forecast"})
+    covariates = frozenset({"calendar"})
+    effects_: Float64 | None = None
     Params = RidgeParams
     params: RidgeParams
 
@@ -63,7 +68,8 @@ class Ridge(DirectFitModel[WindowSamples]):
         Raises:
             ValueError: if `alpha` is to be chosen, but there are neither validation samples nor an earlier choice.
         """
-        equations = _equations(train, self.spec)
+        self.effects_ = fit_effects(train, self.spec) if self.spec.time_text else None
+        equations = _equations(train, self.spec, self.effects_)
         if self.params.alpha is not None:
             self._keep(*equations.solve(self.params.alpha))
             return FitResult()
@@ -73,7 +79,7 @@ class Ridge(DirectFitModel[WindowSamples]):
             return FitResult(options.iterations)
         if validation is None:
             raise ValueError("ridge: alpha is null, which chooses it on validation samples, but there are none; set it")
-        held_out = _equations(validation, self.spec)
+        held_out = _equations(validation, self.spec, self.effects_)
         losses = [held_out.mean_squared_error(*equations.solve(float(alpha))) for alpha in ALPHAS]
         best = int(np.argmin(losses))
         self._keep(*equations.solve(float(ALPHAS[best])))
@@ -91,8 +97,13 @@ class Ridge(DirectFitModel[WindowSamples]):
             for start in range(0, len(samples), BLOCK):
                 rows = samples.origins[start : start + BLOCK]
                 inputs = windows[rows - (self.spec.lookback - 1)]
+                block = samples.select(np.arange(start, start + len(rows)))
+                if self.effects_ is not None:
+                    rest, level, scale = _without_effects(inputs, block, self.spec, target, self.effects_)
+                    ahead = effects_ahead(block, self.spec, self.effects_, target)
+                    out[start : start + BLOCK, :, position] = (rest @ weights + intercept) * scale + level + ahead
+                    continue
                 if self.spec.scaling:
-                    block = samples.select(np.arange(start, start + len(rows)))
                     changes, last, scale = _scaled(inputs, block, self.spec, target)
                     forecast = changes.astype(np.float64) @ weights + intercept
                     out[start : start + BLOCK, :, position] = forecast * scale + last
@@ -108,11 +119,15 @@ class Ridge(DirectFitModel[WindowSamples]):
         """Write the linear map."""
         np.save(folder / "weights.npy", self.weights_, allow_pickle=False)
         np.save(folder / "intercept.npy", self.intercept_, allow_pickle=False)
+        if self.effects_ is not None:
+            np.save(folder / "effects.npy", self.effects_, allow_pickle=False)
 
     def restore(self, folder: Path) -> None:
         """Read the linear map."""
         self.weights_ = np.load(folder / "weights.npy", allow_pickle=False)
         self.intercept_ = np.load(folder / "intercept.npy", allow_pickle=False)
+        if self.spec.time_text:
+            self.effects_ = np.load(folder / "effects.npy", allow_pickle=False)
 
 
 @dataclass(frozen=True)
@@ -149,16 +164,16 @@ class _NormalEquations:
         return float(total / (self.count * weights.shape[1]))
 
 
-def _equations(samples: WindowSamples, spec: ModelSpec) -> _NormalEquations:
+def _equations(samples: WindowSamples, spec: ModelSpec, effects: Float64 | None) -> _NormalEquations:
     """Return the normal equations of the samples, made once for all penalties."""
-    key = ("normal_equations", spec.scaling, spec.season)
+    key = ("normal_equations", spec.scaling, spec.season, None if effects is None else effects.tobytes())
     if key not in samples.cache:
-        samples.cache[key] = _summed(samples, spec)
+        samples.cache[key] = _summed(samples, spec, effects)
     equations: _NormalEquations = samples.cache[key]
     return equations
 
 
-def _summed(samples: WindowSamples, spec: ModelSpec) -> _NormalEquations:
+def _summed(samples: WindowSamples, spec: ModelSpec, effects: Float64 | None) -> _NormalEquations:
     width = samples.lookback
     gram, moment = np.zeros((width, width)), np.zeros((width, samples.horizon))
     sum_x, sum_y = np.zeros(width), np.zeros(samples.horizon)
@@ -166,7 +181,7 @@ def _summed(samples: WindowSamples, spec: ModelSpec) -> _NormalEquations:
     for target in samples.targets:
         for start in range(0, len(samples), BLOCK):
             block = samples.select(np.arange(start, min(start + BLOCK, len(samples))))
-            inputs, outputs = _normalised(block, spec, target)
+            inputs, outputs = _normalised(block, spec, target, effects)
             x, y = inputs.astype(np.float64), outputs.astype(np.float64)
             gram += x.T @ x
             moment += x.T @ y
@@ -196,10 +211,15 @@ def _windows(samples: WindowSamples, channel: int, start: int, length: int) -> F
     return np.lib.stride_tricks.sliding_window_view(column, length)
 
 
-def _normalised(samples: WindowSamples, spec: ModelSpec, channel: int) -> tuple[Float32, Float32]:
+def _normalised(
+    samples: WindowSamples, spec: ModelSpec, channel: int, effects: Float64 | None
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
     """Return inputs (n, lookback) and outputs (n, horizon) of one target, less the last input value, and scaled."""
     inputs = _windows(samples, channel, 0, samples.lookback)[samples.origins - (samples.lookback - 1)]
     outputs = _outputs(samples, channel)
+    if effects is not None:
+        rest, level, scale = _without_effects(inputs, samples, spec, channel, effects)
+        return rest, (outputs - effects_ahead(samples, spec, effects, channel) - level) / scale
     if spec.scaling:
         changes, last, scale = _scaled(inputs, samples, spec, channel)
         return changes, (outputs - last) / scale
@@ -213,6 +233,22 @@ def _outputs(samples: WindowSamples, channel: int) -> Float32:
         return np.ascontiguousarray(samples.outputs()[:, :, samples.targets.index(channel)])
     outputs: Float32 = _windows(samples, channel, 1, samples.horizon)[samples.origins]
     return outputs
+
+
+def _without_effects(
+    inputs: Float32, samples: WindowSamples, spec: ModelSpec, channel: int, effects: Float64
+) -> tuple[Float64, Float64, Float32]:
+    """Return what the calendar leaves of windows, less its last value and scaled; that value; the scale.
+
+    Returns:
+        of shapes (n, lookback), (n, 1) and (n, 1).
+    """
+    scale = window_scales(samples, spec, (channel,))
+    rest = inputs - past_effects(samples, spec, effects, channel)
+    is_known = np.isfinite(rest)
+    newest = rest.shape[1] - 1 - np.argmax(is_known[:, ::-1], axis=1)
+    last = np.where(is_known.any(axis=1), rest[np.arange(len(rest)), newest], 0)[:, None]
+    return np.where(is_known, (rest - last) / scale, 0), last, scale
 
 
 def _scaled(inputs: Float32, samples: WindowSamples, spec: ModelSpec, channel: int) -> tuple[Float32, Float32, Float32]:

@@ -1,3 +1,4 @@
+from .calendar_effects import effects_ahead, fit_effects, past_effects
 from .calendar_inputs import DAY_SECONDS, WEEK_SECONDS
 from .lag_features import last_observed
 from .rule import RuleModel
@@ -18,9 +19,12 @@ __all__ = [
     "StrategyForecast",
     "StrategyParams",
     "Table",
+    "effects_ahead",
+    "fit_effects",
     "forecast",
     "last_observed",
     "learning_table",
+    "past_effects",
     "strategy_features",
     "strategy_rows",
 ]
