@@ -63,7 +63,7 @@ def test_hourly_data_have_the_lengths_that_they_always_had(tmp_path: Path) -> No
 
 def test_many_series_are_judged_by_scaled_errors_and_one_by_its_own(tmp_path: Path) -> None:
     many = based(tmp_path, "1h")
-    assert (many.metric, many.preprocessing.scaling) == ("mase", "auto")
+    assert (many.metric, many.preprocessing.scaling) == ("mase", "window")
     one = fill_open({"task": "forecast", "metric": None, "dataset": {"frequency": "1h"}})
     assert one["metric"] == "mae"
     assert based(tmp_path, "1h", metric="rmse").metric == "rmse"
