@@ -241,7 +241,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "dataset",
         {"source": {"uri": "pump.csv", "options": {"separator": ";"}}},
-        r"dataset 'pump': 'pump\.csv' .*source\.options\.separator = ';': unknown key; allowed: delimiter, decimal",
+        r"dataset 'pump': 'pump\.csv' .*source\.options\.separator = ';': unknown key; allowed: decimal, thousands",
     ),
     (
         "dataset",
@@ -261,6 +261,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("dataset", {"source": {"uri": "pump.csv", "download_url": "https://x/y"}}, r"with download_url needs sha256"),
     # the rest
     ("experiment", {"drift": {"test": "feeling"}}, r"drift\.test: unknown drift test 'feeling'; known: .*wasserstein"),
+    ("experiment", {"drift": {"group_by": "plant"}}, r"drift\.group_by is 'plant', which is no column of dataset"),
 ]
 FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "dataset": ("dataset/pump", DATASET),
