@@ -13,7 +13,7 @@ from mlplatform.cli.options import AsJson
 
 
 def new(
-    file: Annotated[Path, typer.Argument(help="CSV file with a header line.")],
+    files: Annotated[list[Path], typer.Argument(help="CSV, JSON lines or Excel files of one table.")],
     name: Annotated[str | None, typer.Option(help="Name of experiment and dataset; default: the file's.")] = None,
     target: Annotated[list[str] | None, typer.Option("--target", help="Column to predict; may be repeated.")] = None,
     time: Annotated[str | None, typer.Option(help="Column of times.")] = None,
@@ -25,11 +25,11 @@ def new(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the YAML and write nothing.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Look at a CSV file and write an experiment for it."""
+    """Look at a table in files and write an experiment for it."""
     with told():
         from mlplatform.api import propose
 
-        proposal = propose(file, name=name, targets=target or (), time=time, entity=entity, timezone=timezone)
+        proposal = propose(files, name=name, targets=target or (), time=time, entity=entity, timezone=timezone)
         path = None if dry_run or proposal.mistakes else proposal.write(overwrite=overwrite)
         if json:
             show.as_json({**vars(proposal), "path": path})

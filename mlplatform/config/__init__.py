@@ -23,11 +23,13 @@ from mlplatform.config.base import (
 )
 from mlplatform.config.check import Listing, check_all
 from mlplatform.config.dataset import (
+    RESERVED_NAMES,
     ColumnConfig,
     DatasetConfig,
     EntityType,
     check_source,
 )
+from mlplatform.config.derived import FOLDS, Lengths
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
 from mlplatform.config.features import CalendarConfig, FeaturesConfig
 from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
@@ -62,8 +64,10 @@ __all__ = [
     "AUTO",
     "DEPLOYMENTS",
     "ENTITY",
+    "FOLDS",
     "INGRESS",
     "NAME_PATTERN",
+    "RESERVED_NAMES",
     "SECRET_NAME",
     "TIMESTAMP",
     "VERSION_GROUPS",
@@ -90,6 +94,7 @@ __all__ = [
     "ForecastsConfig",
     "FoundFrequency",
     "Frozen",
+    "Lengths",
     "Listing",
     "ModelConfig",
     "NestedConfig",

@@ -18,7 +18,7 @@ from mlplatform.config.source import SourceConfig, refuse_renames, source_scheme
 from mlplatform.plugins import SOURCES, PluginUse, failures_note
 
 # Names that the platform's own tables have beside the dataset's.
-RESERVED = (ENTITY, TIMESTAMP, "is_context", "until", "was_there", "__file__", "__line__", "__source_row__")
+RESERVED_NAMES = (ENTITY, TIMESTAMP, "is_context", "until", "was_there", "__file__", "__line__", "__source_row__")
 
 EntityType = Literal["auto", "string", "integer"]
 
@@ -112,7 +112,7 @@ class DatasetConfig(Frozen):
 
     def _check_columns(self) -> None:
         """Refuse columns of one name, or of names that the platform uses itself."""
-        reserved = {name for name in self.columns if name.lower() in RESERVED}
+        reserved = {name for name in self.columns if name.lower() in RESERVED_NAMES}
         if reserved:
             raise ValueError(
                 f"columns must not use the reserved names {sorted(reserved)}; rename them by source.rename"

@@ -7,7 +7,7 @@ configuration that every run stores. Not here: how steps are counted (`calendars
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ ROOM = 48
 PLAIN_HORIZON = 6
 # Rows that a decision needs, where a reference set has as many.
 REFERENCE_ROWS = 20
+# Folds of the split that `base/forecast` has.
+FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,33 @@ class Lengths:
         block = weeks if is_short and longer else 4 * season if is_short else season
         return cls(season, lookback, ahead, max(int(block), ahead))
 
+    def needed(self, folds: int) -> int:
+        """Return the steps that a reference set, so many folds and a block to train on take up."""
+        return (folds + 2) * self.block + self.lookback + 2 * self.horizon
+
+    def within(self, steps: int) -> tuple[Lengths, int] | None:
+        """Return lengths, and a number of folds, that a history of so many steps has room for; `None` if none has.
+
+        What is shortened first costs least: the lookback down to a season, blocks, the number of folds, the horizon.
+        """
+        for horizon in _halved(self.horizon, 1):
+            for folds in range(FOLDS, 0, -1):
+                for block in _halved(max(self.block, horizon), horizon):
+                    shortest = max(self.season, horizon)
+                    for lookback in range(max(self.lookback, shortest), shortest - 1, -self.season):
+                        found = Lengths(self.season, lookback, horizon, block)
+                        if found.needed(folds) <= steps:
+                            return found, folds
+        return None
+
+
+def _halved(length: int, least: int) -> Iterator[int]:
+    """Yield a length, its half, the half of that, and so on, down to the least."""
+    while length > least:
+        yield length
+        length = length // 2
+    yield least
+
 
 def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the values of an experiment with what its dataset's frequency says in the place of `null`.
@@ -100,7 +129,9 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
     promotion = values.get("promotion")
     if isinstance(promotion, Mapping):
         # A year of months is twelve rows, and all there is to judge by.
-        filled["promotion"] = _filled(promotion, {"min_reference_rows": min(REFERENCE_ROWS, lengths.block)})
+        reference = filled["split"]["reference_steps"] if isinstance(split, Mapping) else lengths.block
+        rows = min(REFERENCE_ROWS, reference) if isinstance(reference, int) else REFERENCE_ROWS
+        filled["promotion"] = _filled(promotion, {"min_reference_rows": rows})
     if isinstance(values.get("baselines"), list | tuple):
         filled["baselines"] = [_with_season(each, lengths.season) for each in values["baselines"]]
     return filled

@@ -316,10 +316,13 @@ def _borders(
     else:
         cursor = calendar.moment(newest, 1 - held_out)
     if cursor <= begin or calendar.moment(cursor, held_out - 1) > newest:
-        needed = (split.train_steps or 1) + held_out
+        needed, found = (split.train_steps or 1) + held_out, calendar.count(begin, newest) + 1
+        parts = {TRAIN: split.train_steps or "at least 1", **sizes}
         raise SplitError(
-            f"split version {split.version_id!r} needs {needed} steps, but dataset {dataset.name!r} has "
-            f"{calendar.count(begin, newest) + 1} from {begin} to {newest}"
+            f"split version {split.version_id!r} needs {needed} steps, but dataset {dataset.name!r} has {found} from "
+            f"{begin} to {newest}: {needed - found} are missing. Its parts: "
+            f"{', '.join(f'{part} {size}' for part, size in parts.items())}; shorten split.reference_steps, "
+            "split.test_steps or split.train_steps, or wait for more data"
         )
     borders = {TRAIN: (begin, cursor)}
     for part, size in sizes.items():

@@ -29,7 +29,7 @@ def hours(count: int = 600, start: str = "2024-01-01") -> pd.DataFrame:
 
 def written(rows: pd.DataFrame, folder: Path, name: str = "plant.csv", **options: Any) -> Path:
     path = folder / name
-    rows.to_csv(path, index=False, **options)
+    rows.to_csv(path, **{"index": False, **options})
     return path
 
 
@@ -107,7 +107,8 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, settings: Settings) -> N
     ("content", "message"),
     [
         (b"", "it is empty"),
-        (b"PK\x03\x04\x00\x00\x00", "it is binary"),
+        (b"PK\x03\x04\x00\x00\x00", "cannot be unpacked"),
+        (b"\x7fELF\x02\x00\x00\x00", "it is binary"),
         (b"time,load\n", "a header and no rows"),
         (b"a,b\n1,2,3\n4,5,6,7\n", "not a readable CSV"),
         (b"note\nsame\nsame\n", "no column that could be predicted"),
@@ -160,6 +161,80 @@ def test_any_calendar_is_recognised(pandas_name: str, frequency: str, tmp_path: 
     rows = pd.DataFrame({"date": times.strftime("%Y-%m-%d %H:%M"), "sales": np.arange(200.0)})
     config = accepted(written(rows, tmp_path, "shop.csv"), settings)
     assert config.dataset.frequency == frequency
+
+
+def test_a_workbook(tmp_path: Path, settings: Settings) -> None:
+    rows = pd.concat([hours(60).assign(line=line) for line in ("007", "8")])
+    rows["time"] = pd.to_datetime(rows["time"])
+    path = tmp_path / "Plant 1.xlsx"
+    with pd.ExcelWriter(path, engine="openpyxl") as book:
+        rows[["time", "line", "load"]].to_excel(book, index=False, sheet_name="Daten")
+        pd.DataFrame({"x": [1]}).to_excel(book, sheet_name="Notes")
+    config = accepted(path, settings)
+    assert config.dataset.source.options == {"sheet": "Daten"}
+    assert (config.dataset.name, config.dataset.entity_column, config.dataset.frequency) == ("plant_1", "line", "h")
+
+
+def test_json_lines(tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "plant.jsonl"
+    hours().to_json(path, orient="records", lines=True)
+    config = accepted(path, settings)
+    assert (config.dataset.time_column, config.targets) == ("time", ("temperature",))
+
+
+@pytest.mark.parametrize("as_pattern", [True, False])
+def test_several_compressed_files_of_one_table(as_pattern: bool, tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "plants").mkdir()
+    paths = [
+        written(hours(200, start), tmp_path / "plants", f"{start}.csv.gz", encoding="utf-16")
+        for start in ("2024-01-01", "2024-02-01")
+    ]
+    proposal = propose(tmp_path / "plants" / "*.csv.gz" if as_pattern else paths, settings=settings)
+    assert (proposal.name, proposal.mistakes) == ("plants_xgboost", ())
+    proposal.write(settings)
+    report = ingest(load_experiment(proposal.name, settings=settings).dataset, settings)
+    assert (report.rows, report.quarantined) == (400, 0)
+
+
+def test_numbers_in_groups_and_signs_for_nothing(tmp_path: Path, settings: Settings) -> None:
+    load = [f"{number // 1000}.{number % 1000:03d},5" for number in range(1000, 61_000, 100)]
+    rows = hours().assign(load=["-", *load[1:]])[["time", "load"]]
+    config = accepted(written(rows, tmp_path, sep=";"), settings)
+    assert config.dataset.source.options == {"delimiter": ";", "decimal": ",", "thousands": ".", "nulls": ("-",)}
+
+
+def test_names_that_no_dataset_has_are_renamed(tmp_path: Path, settings: Settings) -> None:
+    rows = hours().rename(columns={"load": "until", "temperature": " Temperatur\n(°C) "}).assign(Until=1.0)
+    config = accepted(written(rows, tmp_path, index=True), settings, targets=[" Temperatur\n(°C) "])
+    assert config.targets == ("Temperatur (°C)",)
+    assert set(config.dataset.columns) == {"until_in_file", "Temperatur (°C)", "Until_in_file_2"}
+
+
+@pytest.mark.parametrize(
+    ("frequency", "rows", "horizon"), [("MS", 24, 1), ("MS", 60, 6), ("D", 60, 7), ("15min", 700, 96), ("YS", 12, 1)]
+)
+def test_a_short_history_gets_lengths_that_it_has_room_for(
+    frequency: str, rows: int, horizon: int, tmp_path: Path, settings: Settings
+) -> None:
+    times = pd.date_range("1990-01-01", periods=rows, freq=frequency)
+    frame = pd.DataFrame({"date": times.strftime("%Y-%m-%d %H:%M"), "sales": np.arange(float(rows))})
+    config = accepted(written(frame, tmp_path, "shop.csv"), settings)
+    split = config.split
+    assert config.horizon == horizon
+    assert config.season is not None
+    assert config.lookback is not None
+    assert config.lookback >= config.season
+    assert split.reference_steps is not None
+    assert config.promotion.min_reference_rows <= split.reference_steps
+    assert (split.folds + 1) * split.reference_steps + config.lookback + config.horizon < rows
+
+
+def test_a_long_history_keeps_the_lengths_of_its_frequency(tmp_path: Path, settings: Settings) -> None:
+    rows = pd.DataFrame({"date": pd.date_range("2010-01-01", periods=144, freq="MS"), "sales": np.arange(144.0)})
+    proposal = propose(written(rows, tmp_path, "shop.csv"), settings=settings)
+    assert "lookback" not in proposal.yaml
+    few = propose(written(rows.head(9), tmp_path, "shop.csv"), settings=settings)
+    assert any("nothing shorter fits either: at least 17" in note for note in few.notes)
 
 
 def test_local_times_are_those_of_the_zone_that_is_named(tmp_path: Path, settings: Settings) -> None:

@@ -1,7 +1,7 @@
-"""From a CSV file to the YAML of an experiment on it.
+"""From a table in files to the YAML of an experiment on it.
 
-Here: looking at the file (`looking`, `times`), and the proposal that follows (`proposal`).
-Not here: reading the file for good (`data.sources`), and what a configuration may say (`config`).
+Here: looking at the files (`looking`, `times`, `names`), and the proposal that follows (`proposal`).
+Not here: reading the files for good (`data.sources`), and what a configuration may say (`config`).
 """
 
 import lazy_loader

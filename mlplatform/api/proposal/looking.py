@@ -1,25 +1,32 @@
-"""A look at a CSV file: how it is written, and what its columns seem to be."""
+"""A look at a table in files: how it is written, and what its columns seem to be."""
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from mlplatform.api.proposal.times import NUMBER, Times, read_times
+from mlplatform.api.proposal.names import clean_names
+from mlplatform.api.proposal.times import Times, read_times
+from mlplatform.config import source_scheme
 from mlplatform.data import DataError
+from mlplatform.data.sources import NUMBER_NULLS, FileTable, number_pattern, open_table, written_numbers
+from mlplatform.plugins import SOURCES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SNIFFED_BYTES = 65_536
 # So many rows are looked at; more would change nothing but the time it takes.
 ROWS = 200_000
-ENCODINGS = ("utf-8-sig", "utf-16", "cp1252")
 FEW_CATEGORIES = 50
-NULLS = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "-", "?")
+# Words that some write for a missing number, and that the source has to be told of.
+RARE_NULLS = ("-", "--", "?", ".", "n.a.", "k.A.", "\\N", "missing", "unknown")
+# What stands before the decimals and between groups of three digits; of equals the first is meant.
+FORMS = ((".", None), (",", None), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"))
+FORM_ROWS = 1_000
+ENOUGH = 0.95
 
 Kind = Literal["time", "number", "text", "empty"]
 
@@ -44,120 +51,141 @@ class Column:
 
 @dataclass(frozen=True)
 class Look:
-    """A file as it seems.
+    """A table in files as it seems.
 
     Attributes:
+        uris: what the configuration names to read it.
+        options: of the source, without the format of the times.
+        rename: names in the file that a dataset cannot well have, and what they are here.
         cells: all cells as text, missing ones as None.
         times: of each column of times.
-        is_cut: whether the file has more rows than were looked at.
+        is_cut: whether there are more rows than were looked at.
+        is_ambiguous: whether a comma could as well stand between thousands as before decimals.
+        left_out: columns that are not there in every file, or there twice, or that are only the rows' numbers.
     """
 
-    path: Path
-    encoding: str
-    delimiter: str
-    decimal: str
+    paths: tuple[Path, ...]
+    uris: tuple[str, ...]
+    options: dict[str, Any]
+    rename: dict[str, str]
     columns: tuple[Column, ...]
     cells: pd.DataFrame
     times: dict[str, Times] = field(default_factory=dict)
     is_cut: bool = False
+    is_ambiguous: bool = False
+    left_out: tuple[str, ...] = ()
 
     def named(self, name: str) -> Column:
-        """Return the column that is called so.
+        """Return the column that is called so, here or in the file.
 
         Raises:
             DataError: if there is none.
         """
         for column in self.columns:
-            if column.name == name:
+            if column.name in (name, self.rename.get(name)):
                 return column
         raise DataError(
-            f"{self.path} has no column {name!r}; it has {', '.join(column.name for column in self.columns)}"
+            f"{self.where} has no column {name!r}; it has {', '.join(column.name for column in self.columns)}"
         )
 
+    @property
+    def where(self) -> str:
+        """The files, for people."""
+        return ", ".join(map(str, self.paths[:3])) + (f" and {len(self.paths) - 3} more" if len(self.paths) > 3 else "")
 
-def look_at(path: Path) -> Look:
-    """Look at a delimited text file with a header line.
+
+def look_at(paths: Sequence[Path], uris: Sequence[str]) -> Look:
+    """Look at a table in files of one kind.
+
+    Parameters:
+        uris: what the configuration names to read them.
 
     Raises:
-        DataError: if it is not there, or is no such file.
+        DataError: if a file is not there, or is no table that is read whole.
     """
-    import pandas as pd
-
-    if not path.is_file():
-        raise DataError(f"{path} is not a file; name a CSV file")
-    encoding, head = _decoded(path)
-    if not head.strip() or "\0" in head:
-        raise DataError(f"{path} is not a CSV file: it is {'binary' if head.strip() else 'empty'}")
-    delimiter = _delimiter(head)
-    try:
-        cells = pd.read_csv(
-            path, sep=delimiter, encoding=encoding, dtype=str, keep_default_na=False, na_values=list(NULLS),
-            skipinitialspace=True, nrows=ROWS + 1, index_col=False,
-        )  # fmt: skip
-    except (pd.errors.ParserError, UnicodeError) as error:
-        raise DataError(f"{path} is not a readable CSV file: {' '.join(str(error).split())}") from error
+    missing = next((path for path in paths if not path.is_file()), None)
+    if missing is not None or not paths:
+        raise DataError(f"{missing or 'nothing'} is not a file; name a CSV, JSON lines or Excel file")
+    table, uris = _table(paths[0], uris)
+    cells, left_out = _cells(paths, table)
     if not len(cells):
-        raise DataError(f"{path} has a header and no rows")
-    is_cut, cells = len(cells) > ROWS, cells.iloc[:ROWS]
-    decimal = _decimal(cells, delimiter)
+        raise DataError(f"{paths[0]} has a header and no rows")
+    is_cut, cells = len(cells) > ROWS, cells.iloc[:ROWS].reset_index(drop=True)
+    rename = clean_names(list(cells.columns))
+    cells = cells.rename(columns=rename).replace("", None)
     times = {str(name): found for name in cells if (found := read_times(cells[name])) is not None}
-    columns = tuple(_column(str(name), cells[name], decimal, is_time=name in times) for name in cells)
+    others = cells[[name for name in cells if name not in times]]
+    (decimal, thousands), is_ambiguous = _form(others, table)
+    nulls: set[str] = set()
+    columns = tuple(_column(str(name), cells[name], decimal, thousands, nulls, name in times) for name in cells)
+    written = {"decimal": decimal, "thousands": thousands, "nulls": sorted(nulls)}
+    usual = table.Params().model_dump()
+    said = table.params.model_dump() | {key: value for key, value in written.items() if value}
+    options = {key: value for key, value in said.items() if value != usual[key]}
     return Look(
-        path, "utf-8" if encoding == "utf-8-sig" else encoding, delimiter, decimal, columns, cells, times, is_cut
+        tuple(paths), tuple(uris), options, rename, columns, cells, times, is_cut, is_ambiguous, tuple(left_out)
     )
 
 
-def _decoded(path: Path) -> tuple[str, str]:
-    """Return the first encoding that reads the whole beginning, and what it reads there."""
-    with path.open("rb") as file:
-        head = file.read(SNIFFED_BYTES)
-    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
-    for encoding in ENCODINGS:
-        if (encoding == "utf-16") != wide:
-            continue
-        try:
-            # A cut may go through the middle of a character.
-            return encoding, head[: len(head) - len(head) % 2].decode(encoding) if wide else _text(head, encoding)
-        except UnicodeDecodeError:
-            continue
-    raise DataError(f"{path} is not a CSV file: its text cannot be decoded as {', '.join(ENCODINGS)}")
+def _table(path: Path, uris: Sequence[str]) -> tuple[FileTable[Any], Sequence[str]]:
+    """Return what reads the first of the files, and URIs that say so."""
+    if source_scheme(uris[0]) not in SOURCES.names():
+        uris = [f"csv://{uri}" for uri in uris]
+    table = open_table(uris[0], path)
+    if table is None:
+        raise DataError(
+            f"{path} is read by the source {source_scheme(uris[0])!r}; only CSV, JSON lines and Excel files "
+            "are looked at. Write its configuration by hand"
+        )
+    return table, uris
 
 
-def _text(head: bytes, encoding: str) -> str:
-    whole = head if len(head) < SNIFFED_BYTES else head[: head.rfind(b"\n") + 1] or head
-    return whole.decode(encoding)
+def _cells(paths: Sequence[Path], table: FileTable[Any]) -> tuple[pd.DataFrame, list[str]]:
+    """Return the cells of the columns that all files have once, and which other columns there are."""
+    import pandas as pd
+
+    parts: list[pd.DataFrame] = []
+    for path in paths:
+        if sum(map(len, parts)) <= ROWS:
+            parts.append(table.cells(path, ROWS + 1))
+    names = [[str(name) for name in part.columns] for part in parts]
+    counts = Counter(name for each in names for name in each)
+    # The rows' numbers, as pandas writes them beside a frame, have no name.
+    common = [name for name in names[0] if counts[name] == len(parts) and not name.startswith("Unnamed: ")]
+    common = [name for name in common if all(each.count(name) == 1 for each in names)]
+    left_out = [name for name in counts if name not in common]
+    return pd.concat([part[common] for part in parts], ignore_index=True), left_out
 
 
-def _delimiter(head: str) -> str:
-    lines = [line for line in head.splitlines()[:50] if line.strip()]
-    try:
-        return csv.Sniffer().sniff("\n".join(lines), delimiters=",;\t|").delimiter
-    except csv.Error:
-        return max(",;\t|", key=lines[0].count) if lines else ","
+def _form(cells: pd.DataFrame, table: FileTable[Any]) -> tuple[tuple[str, str | None], bool]:
+    """Return how most numbers are written, and whether another way would read as many of them."""
+    sample = cells.head(FORM_ROWS)
+    texts = [cell.strip() for name in sample for cell in sample[name].dropna() if any(map(str.isdigit, cell))]
+    delimiter = getattr(table.params, "delimiter", None)
+    patterns = {form: number_pattern(*form) for form in FORMS if form[0] != delimiter}
+    counts = {form: sum(map(bool, map(pattern.fullmatch, texts))) for form, pattern in patterns.items()}
+    best = max(counts, key=lambda form: counts[form])
+    other = (".", ",") if best == (",", None) else (",", ".")
+    is_ambiguous = best[1] is None and best != (".", None) and counts.get(other) == counts[best]
+    return best, is_ambiguous
 
 
-def _decimal(cells: pd.DataFrame, delimiter: str) -> str:
-    """Return what stands before the decimals: a comma only where it cannot be what separates columns."""
-    if delimiter == ",":
-        return "."
-    sample = cells.head(1_000)
-    texts: Sequence[str] = [cell for name in sample for cell in sample[name].dropna() if NUMBER.fullmatch(cell)]
-    return "," if sum("," in text for text in texts) > sum("." in text for text in texts) else "."
-
-
-def _column(name: str, cells: pd.Series, decimal: str, *, is_time: bool) -> Column:
+def _column(name: str, cells: pd.Series, decimal: str, thousands: str | None, nulls: set[str], is_time: bool) -> Column:
+    """Return what a column seems to be; words for a missing number that the source has to be told of go to `nulls`."""
     import pandas as pd
 
     present = cells.dropna()
-    missing, distinct = float(cells.isna().mean()), int(present.nunique())
     if is_time:
-        return Column(name, "time", missing, distinct)
-    if present.empty:
-        return Column(name, "empty", missing, distinct)
-    numbers = pd.to_numeric(present.str.replace(decimal, ".", regex=False), errors="coerce")
+        return Column(name, "time", float(cells.isna().mean()), int(present.nunique()))
+    said = present[~present.isin([*NUMBER_NULLS, *RARE_NULLS])]
+    if said.empty:
+        return Column(name, "empty", 1.0, int(present.nunique()))
+    numbers = pd.to_numeric(written_numbers(said, decimal, thousands).astype(object), errors="coerce")
     # A leading zero is a sign of a name: a number would lose it.
-    is_name = present.str.fullmatch(r"0\d+").any()
-    if numbers.notna().mean() < 0.95 or is_name:
-        return Column(name, "text", missing, distinct)
+    is_name = said.str.fullmatch(r"0\d+").any()
+    if numbers.notna().mean() < ENOUGH or is_name:
+        return Column(name, "text", float(cells.isna().mean()), int(present.nunique()))
+    nulls.update(word for word in RARE_NULLS if (present == word).any())
     whole = bool((numbers.dropna() % 1 == 0).all())
-    return Column(name, "number", missing, distinct, float(numbers.min()), float(numbers.max()), whole)
+    missing = 1 - len(said) / len(cells)
+    return Column(name, "number", missing, int(said.nunique()), float(numbers.min()), float(numbers.max()), whole)

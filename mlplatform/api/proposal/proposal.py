@@ -12,8 +12,9 @@ from typing import Any, Literal
 from mlplatform.api.facts import facts_html
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, Column, Look, look_at
 from mlplatform.api.proposal.times import frequency_of
-from mlplatform.config import NAME_PATTERN, ConfigError, load_experiment
+from mlplatform.config import FOLDS, NAME_PATTERN, ConfigError, Lengths, load_experiment
 from mlplatform.data import DataError
+from mlplatform.data.sources import split_glob
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
@@ -70,6 +71,23 @@ class _Parts:
     timezone: str | None = None
 
     @property
+    def steps(self) -> int:
+        """The number of times in the file."""
+        return 0 if self.time is None else int(self.look.times[self.time].values.nunique())
+
+    @property
+    def lengths(self) -> Lengths | None:
+        """What the frequency says about lengths, if it is known."""
+        return None if self.frequency is None else Lengths.of(self.frequency)
+
+    @property
+    def fitted(self) -> tuple[Lengths, int] | None:
+        """Shorter lengths, and the number of folds, if the file needs and has room for such."""
+        if self.lengths is None or self.look.is_cut or self.lengths.needed(FOLDS) <= self.steps:
+            return None
+        return self.lengths.within(self.steps)
+
+    @property
     def data(self) -> Iterator[Column]:
         """The columns that are data: numbers, and texts of few kinds."""
         for column in self.look.columns:
@@ -80,7 +98,7 @@ class _Parts:
 
 
 def propose(
-    path: str | Path,
+    files: str | Path | Sequence[str | Path],
     *,
     name: str | None = None,
     targets: Sequence[str] = (),
@@ -89,10 +107,12 @@ def propose(
     timezone: str | None = None,
     settings: Settings | None = None,
 ) -> Proposal:
-    """Look at a CSV file and propose an experiment on it; nothing is written.
+    """Look at a table in files and propose an experiment on it; nothing is written.
 
     Parameters:
-        name: of the experiment; default: from the file's name and the model's. The dataset goes by the file's.
+        files: of CSV, JSON lines or Excel, compressed or not: one, several, or a pattern such as `sales/*.csv`.
+        name: of the experiment; default: from the file's name and the model's. The dataset goes by the file's, or by
+            the folder's of several.
         targets: columns to predict; this and the next two are for where the file's look would mislead.
         time: the column of times.
         entity: the column that names the series.
@@ -103,22 +123,23 @@ def propose(
         ConfigError: if the name cannot be one.
     """
     settings = settings or Settings.from_env()
-    path = Path(path).expanduser().resolve()
-    dataset = _name(path)
+    paths, uris = _found([files] if isinstance(files, str | Path) else list(files))
+    dataset = _name(paths[0].name.split(".")[0] if len(paths) == 1 else paths[0].parent.name)
     name = f"{dataset}_{FAMILY}" if name is None else name
     dataset = f"{dataset}_data" if dataset == name else dataset
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"{name!r} cannot be a name; use lower-case letters, digits and underscores")
-    parts = replace(_parts(look_at(path), tuple(targets), time, entity), timezone=timezone)
+    parts = replace(_parts(look_at(paths, uris), tuple(targets), time, entity), timezone=timezone)
     text = "\n".join(_lines(name, dataset, parts)) + "\n"
     return Proposal(name, parts.task, text, tuple(_notes(parts)), _mistakes(name, text, settings))
 
 
 def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str | None) -> _Parts:
-    for asked in (*targets, *(each for each in (time, entity) if each)):
-        look.named(asked)
+    targets = tuple(look.named(target).name for target in targets)
+    time = time and look.named(time).name
+    entity = entity and look.named(entity).name
     if time is not None and time not in look.times:
-        raise DataError(f"the column {time!r} of {look.path} does not hold times that can be read")
+        raise DataError(f"the column {time!r} of {look.where} does not hold times that can be read")
     time = time or next(iter(look.times), None)
     if time is None:
         predicted = targets or _last_number(look, ())
@@ -158,7 +179,7 @@ def _last_number(look: Look, taken: Sequence[str | None]) -> tuple[str, ...]:
     if last in texts and not look.times:
         return (last,)
     if not (numbers or texts):
-        raise DataError(f"{look.path} has no column that could be predicted: no numbers, and no classes")
+        raise DataError(f"{look.where} has no column that could be predicted: no numbers, and no classes")
     return ((numbers or texts)[-1],)
 
 
@@ -173,7 +194,8 @@ def _lines(name: str, dataset: str, parts: _Parts) -> Iterator[str]:
     yield "# @package _global_"
     yield f"defaults: [/base/{'forecast' if is_forecast else 'tabular'}, _self_]"
     yield f"name: {name}"
-    yield f"description: {_quoted(f'Proposed from {parts.look.path.name}.')}"
+    others = f" and {len(parts.look.paths) - 1} more" if len(parts.look.paths) > 1 else ""
+    yield f"description: {_quoted(f'Proposed from {parts.look.paths[0].name}{others}.')}"
     if not is_forecast:
         yield f"task: {parts.task}"
     yield "dataset:"
@@ -193,24 +215,34 @@ def _lines(name: str, dataset: str, parts: _Parts) -> Iterator[str]:
     for column in parts.data:
         yield f"    {_quoted(column.name)}: {_flow(_column(column, parts))}{_seen(column)}"
     yield f"targets: {_flow(list(parts.targets))}"
+    yield from _shortened(parts)
     if parts.task == "classification":
         yield "metric: log_loss"
         yield "extra_metrics: [accuracy]"
 
 
+def _shortened(parts: _Parts) -> Iterator[str]:
+    """Yield the lengths of an experiment, where the file has too few steps for those of the frequency."""
+    fitted = parts.fitted
+    if fitted is None:
+        return
+    lengths, folds = fitted
+    split = {"reference_steps": lengths.block, "folds": folds, "cv": {"params": {"validation_steps": lengths.block}}}
+    yield f"horizon: {lengths.horizon}"
+    yield f"lookback: {lengths.lookback}"
+    yield f"split: {_flow(split)}"
+
+
 def _source(parts: _Parts) -> dict[str, Any]:
     look = parts.look
-    options: dict[str, str] = {}
-    if look.delimiter != ",":
-        options["delimiter"] = look.delimiter
-    if look.decimal != ".":
-        options["decimal"] = look.decimal
-    if look.encoding != "utf-8":
-        options["encoding"] = look.encoding
+    options = dict(look.options)
     time_format = None if parts.time is None else look.times[parts.time].format
     if time_format is not None:
         options["time_format"] = time_format
-    return {"uri": str(look.path), **({"options": options} if options else {})}
+    used = {parts.time, parts.entity, *(column.name for column in parts.data)}
+    rename = {theirs: ours for theirs, ours in look.rename.items() if ours in used}
+    source = {"uri": look.uris[0] if len(look.uris) == 1 else list(look.uris), "rename": rename, "options": options}
+    return {key: value for key, value in source.items() if value}
 
 
 def _column(column: Column, parts: _Parts) -> dict[str, Any]:
@@ -229,7 +261,14 @@ def _seen(column: Column) -> str:
 def _notes(parts: _Parts) -> Iterator[str]:
     look = parts.look
     more = f"the first {len(look.cells)} rows" if look.is_cut else f"{len(look.cells)} rows"
-    yield f"{more} of {len(look.columns)} columns, separated by {look.delimiter!r}, decimals after {look.decimal!r}"
+    written = "".join(f", {key} {value!r}" for key, value in look.options.items())
+    yield f"{more} of {len(look.columns)} columns in {len(look.paths)} file{'s' * (len(look.paths) > 1)}{written}"
+    if look.is_ambiguous:
+        yield "every comma is before three digits: if it stands between thousands, write thousands instead of decimal"
+    if look.rename:
+        yield f"other names than in the file: {', '.join(f'{old!r} is {new!r}' for old, new in look.rename.items())}"
+    if look.left_out:
+        yield f"left out: {', '.join(map(repr, look.left_out))} (not once in every file, or without a name)"
     if parts.time is not None:
         times = look.times[parts.time]
         yield (
@@ -240,6 +279,7 @@ def _notes(parts: _Parts) -> Iterator[str]:
             yield f"day and month of {parts.time!r} could be exchanged; it is read as {times.format}"
         if parts.frequency is None:
             yield "no frequency was found that the times of the entities have in common: set it by hand"
+    yield from _length_notes(parts)
     if parts.entity is not None:
         yield f"{look.named(parts.entity).distinct} entities, named by {parts.entity!r}"
     yield f"to predict: {', '.join(parts.targets)} ({parts.task}); choose others with `targets`"
@@ -248,6 +288,21 @@ def _notes(parts: _Parts) -> Iterator[str]:
     if left:
         yield f"left out: {', '.join(left)} (empty, a second time, or text of more than {FEW_CATEGORIES} kinds)"
     yield "physical limits (`min`, `max`) are yours to set: rows beyond them go to quarantine"
+
+
+def _length_notes(parts: _Parts) -> Iterator[str]:
+    usual = parts.lengths
+    if usual is None or parts.look.is_cut or usual.needed(FOLDS) <= parts.steps:
+        return
+    missing = usual.needed(FOLDS) - parts.steps
+    needed = (
+        f"{parts.steps} steps are {missing} too few for what frequency {parts.frequency} suggests: a horizon of "
+        f"{usual.horizon}, a lookback of {usual.lookback}, and a reference set and {FOLDS} folds of {usual.block} each"
+    )
+    if parts.fitted is None:
+        yield f"{needed}; nothing shorter fits either: at least {Lengths(usual.season, usual.season, 1, 1).needed(1)}"
+    else:
+        yield f"{needed}: shorter ones were written, which more data need not"
 
 
 def _mistakes(name: str, text: str, settings: Settings) -> tuple[str, ...]:
@@ -263,8 +318,20 @@ def _mistakes(name: str, text: str, settings: Settings) -> tuple[str, ...]:
     return ()
 
 
-def _name(path: Path) -> str:
-    stem = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")
+def _found(files: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+    """Return files by absolute paths, and what the configuration names to read them: a pattern as it stands."""
+    paths, uris = [], []
+    for file in files:
+        path = Path(file).expanduser().absolute()
+        base, pattern = split_glob(path)
+        is_pattern = base != path and not path.exists()
+        paths += sorted(base.glob(pattern)) if is_pattern else [path]
+        uris.append(str(path))
+    return paths or [Path(files[0])], uris
+
+
+def _name(text: str) -> str:
+    stem = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
     return stem if re.match(r"[a-z]", stem) else f"data_{stem}".rstrip("_")
 
 
