@@ -24,7 +24,7 @@ doubles, with intervals that stay as they were calibrated and with those that ad
 
 Run as `python benchmarks/monitoring.py [part ...] [--series N] [--looks N] [--features N ...]`; parts are `null`,
 `detection`, `looks`, `entities`, `scale` and `coverage`. By default a few series of `null`, `detection` and `coverage`;
-quotable figures want `null detection looks entities scale coverage --series 500 --looks 100 --features 1 7 50`, a night.
+figures to quote: `null detection looks entities scale coverage --series 500 --looks 100 --features 1 7 50`, a night.
 """
 
 from __future__ import annotations
