@@ -15,12 +15,13 @@ NOTEBOOK = ROOT / "docs" / "notebooks" / "forecasts.ipynb"
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(900)  # it trains twice
 def test_the_notebook_runs_and_shows_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The notebook makes a folder of its own; here it is one that the test cleans up.
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     texts = "".join(output.get("text", "") for output in shown if output.get("name") == "stdout")
     assert "version 1, promoted: True" in texts
