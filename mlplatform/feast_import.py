@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,8 @@ def import_feast() -> None:
     """Import Feast; torch stays unimported if it was, and can be imported afterwards as usual."""
     with _lock:
         if "feast" not in sys.modules:
-            with _torch_hidden(), _typeguard_idle():
+            # Feast has Python show every deprecation, those of other packages included; what shows is for us to say.
+            with warnings.catch_warnings(), _torch_hidden(), _typeguard_idle():
                 importlib.import_module("feast")
 
 

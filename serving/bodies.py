@@ -28,6 +28,10 @@ PROBLEM = "application/problem+json"
 _SMALL_BODY_BYTES = 65_536
 # zlib's own number for "gzip, with its header and checksum".
 _GZIP = 16 + zlib.MAX_WBITS
+# What pydantic says of the length of a list, in words of a request.
+_LENGTHS = {"too_short": "at least {min_length} of them", "too_long": "at most {max_length} of them"}
+# Bytes that are decompressed at a time: what stands behind the end of a gzip body is copied, of tiny ones for each.
+_PIECE = 8192
 
 
 class BodyReader:
@@ -88,18 +92,20 @@ def decompressed(body: bytes, max_bytes: int) -> bytes:
         ServingError: 413 if that is more than `max_bytes`, 422 if it is not gzip or not complete.
     """
     parts: list[bytes] = []
-    length = 0
+    length = position = 0
+    decoder = zlib.decompressobj(wbits=_GZIP)
     try:
-        # A gzip body may be several that stand one after the other.
-        while body or not parts:
-            decoder = zlib.decompressobj(wbits=_GZIP)
-            parts.append(decoder.decompress(body, max_bytes - length + 1))
+        while position < len(body):
+            # A gzip body may be several that stand one after the other, each of which begins anew.
+            decoder = zlib.decompressobj(wbits=_GZIP) if decoder.eof else decoder
+            piece = body[position : position + _PIECE]
+            parts.append(decoder.decompress(piece, max_bytes - length + 1))
             length += len(parts[-1])
             if length > max_bytes:
                 raise body_too_large(f"more than {max_bytes} bytes after decompression", max_bytes)
-            if not decoder.eof:
-                raise ServingError(422, "invalid_encoding", "the gzip body ends too early; send all of it")
-            body = decoder.unused_data
+            position += len(piece) - len(decoder.unused_data)
+        if not decoder.eof:
+            raise ServingError(422, "invalid_encoding", "the gzip body ends too early; send all of it")
     except zlib.error as error:
         message = f"content-encoding is gzip, but the body is not: {error}; send gzip, or leave the header out"
         raise ServingError(422, "invalid_encoding", message) from error
@@ -157,5 +163,7 @@ def _findings(error: ValidationError, model: type[BaseModel]) -> list[ErrorDetai
             found, expected, action = "no such field", "a value", "add it"
         elif item["type"] == "extra_forbidden":
             found, expected, action = "an unknown field", f"only {', '.join(model.model_fields)}", "leave it out"
+        elif item["type"] in _LENGTHS:
+            expected = _LENGTHS[item["type"]].format_map(item["ctx"])
         findings.append(ErrorDetail(field=field, found=found, expected=expected, action=action))
     return findings

@@ -22,7 +22,7 @@ from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Contract, read_features
 from mlplatform.settings import Settings
 from serving.backend import EntityId
-from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, StaleFeaturesRefusedError, invalid, shown
+from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, StaleFeaturesRefusedError, shown
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def store_errors(dataset: DatasetConfig) -> Iterator[None]:
     except EntityTypeError as error:
         expected = "ids of the type that the dataset has"
         detail = ErrorDetail(field="entities", found=str(error), expected=expected, action="correct them")
-        raise invalid("invalid_request", [detail]) from error
+        raise ServingError(422, "invalid_request", f"entities: {error}; correct them", [detail]) from error
     except ShortWindowError as error:
         raise _short_window(error) from error
     except StaleFeaturesError as error:

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlplatform.config import AnsweringConfig
 from mlplatform.datamodule import Float32, Panel
-from mlplatform.registry import Contract, StandIns
-from serving.backend import Prediction
+from mlplatform.features import NOW
+from mlplatform.registry import Contract, Recall, StandIns
+from serving.backend import Choice, Prediction
 
 # Of one experiment and process; the entities asked about longest ago go first.
 _MOST_ENTITIES = 20_000
@@ -28,8 +30,14 @@ class LastForecasts:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, _Forecast] = OrderedDict()
 
-    def remember(self, prediction: Prediction) -> None:
-        """Keep what a model itself answered from the feature store."""
+    def recall_for(self, choice: Choice, time_point: str) -> Recall | None:
+        """Return what recalls the last forecasts for a request; `None` where they cannot stand in for its answer."""
+        return self.recall if _is_about_now(choice, time_point) else None
+
+    def remember(self, prediction: Prediction, choice: Choice, time_point: str, answering: AnsweringConfig) -> None:
+        """Keep what a model itself answered from the feature store, if it may stand in for a later answer."""
+        if answering.fallback != "last_forecast" or not _is_about_now(choice, time_point):
+            return
         rows = zip(
             prediction.entity_ids.tolist(),
             prediction.outputs,
@@ -59,3 +67,8 @@ class LastForecasts:
                 if origins[place] < last:
                     values[place], origins[place] = found
         return StandIns(values, origins)
+
+
+def _is_about_now(choice: Choice, time_point: str) -> bool:
+    """Return whether the pair in production is asked about the present; others' forecasts are not for everybody."""
+    return choice.is_default and time_point == NOW

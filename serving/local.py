@@ -159,13 +159,12 @@ class LocalBackend:
         with self.times.timed("features", bundle.pair.version):
             panel = await (lane.breaker.call(read) if time_point == NOW else read())
         whole = partial(with_future_of_request, panel, future, contract, types, bundle.rules)
-        recall = self._last.recall if choice.is_default and time_point == NOW else None
+        recall = self._last.recall_for(choice, time_point)
         question, stages = Question(bundle, whole, times=self.times, recall=recall), lane.stages
         if explain:
             return await self._explain(question, stages)
         prediction = await self._answer(question, len(entities), stages)
-        if recall is not None and bundle.answering.fallback == "last_forecast":
-            self._last.remember(prediction)
+        self._last.remember(prediction, choice, time_point, bundle.answering)
         return prediction
 
     async def predict_rows(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlplatform.config import AnsweringConfig, StalenessConfig
 from mlplatform.datamodule import Panel, Samples
-from mlplatform.features import NOW
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers, FallbackPolicy, Recall, Scales, complete
 from mlplatform.registry.pairs import PairInfo
@@ -125,10 +124,9 @@ class RayBackend:
             prepared = await repeated(
                 lambda: self._preprocessing.prepare_panel.remote(ref, panel, future, chosen.rules)
             )
-        recall = self._last.recall if choice.is_default and time_point == NOW else None
+        recall = self._last.recall_for(choice, time_point)
         prediction = await self._predict(chosen, _unless_refused(prepared), explain, recall)
-        if recall is not None and chosen.answering.fallback == "last_forecast":
-            self._last.remember(prediction)
+        self._last.remember(prediction, choice, time_point, chosen.answering)
         return prediction
 
     async def predict_rows(

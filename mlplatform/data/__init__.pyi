@@ -1,5 +1,6 @@
 from .columns import source_columns
 from .errors import DataError, SourceUnavailableError
+from .feed_faults import CONVERSIONS, Conversion, is_resting, is_stuck, runs_of
 from .local_times import localise
 from .news import source_news
 from .parsing import parse_entities, parse_local_times, parse_marks, parse_times
@@ -10,6 +11,7 @@ from .simulation import FleetOptions, simulate_fleet
 from .validation import REASON, SINGLE_ENTITY, TIMELESS, Basis, Validated, off_grid_reason, validate
 
 __all__ = [
+    "CONVERSIONS",
     "FIRST",
     "LAST",
     "REASON",
@@ -18,6 +20,7 @@ __all__ = [
     "SPANS_FILE",
     "TIMELESS",
     "Basis",
+    "Conversion",
     "DataError",
     "FleetOptions",
     "SourceUnavailableError",
@@ -25,6 +28,8 @@ __all__ = [
     "entity_spans",
     "gone_at",
     "ingest",
+    "is_resting",
+    "is_stuck",
     "localise",
     "off_grid_reason",
     "open_raw",
@@ -35,6 +40,7 @@ __all__ = [
     "read_raw",
     "read_removals",
     "require_raw",
+    "runs_of",
     "simulate_fleet",
     "source_columns",
     "source_news",

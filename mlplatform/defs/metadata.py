@@ -83,13 +83,18 @@ def _column(name: str, column: ColumnConfig, types: Mapping[str, str], has_gaps:
     )
 
 
-def run_link(settings: Settings, experiment: str, run_id: str) -> UrlMetadataValue:
-    """Return a link to an MLflow run: on the tracking server, or on the page that `make mlflow` opens."""
+def run_link(settings: Settings, experiment: str, run_id: str, artifact: str = "") -> UrlMetadataValue:
+    """Return a link to an MLflow run: on the tracking server, or on the page that `make mlflow` opens.
+
+    Parameters:
+        artifact: path of the run's artifact that is to be shown; default: the run itself.
+    """
     from mlplatform.registry import experiment_id
 
     uri = settings.mlflow_tracking_uri
     server = uri.rstrip("/") if uri.startswith("http") else LOCAL_MLFLOW
-    return MetadataValue.url(f"{server}/#/experiments/{experiment_id(settings, experiment)}/runs/{run_id}")
+    shown = f"/artifacts/{artifact}" if artifact else ""
+    return MetadataValue.url(f"{server}/#/experiments/{experiment_id(settings, experiment)}/runs/{run_id}{shown}")
 
 
 def _cell(value: Any) -> str:

@@ -6,15 +6,14 @@ the naive forecast's and the reference error, and the coverage of each day besid
 
 from __future__ import annotations
 
-import base64
-import html
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from mlplatform.figures import BLUE, GREY, ORANGE, new_figure, png_bytes
+from mlplatform.html_pages import html_page, html_table, image, paragraph, section
 from mlplatform.monitoring.drift import Course
 from mlplatform.monitoring.report import DriftReport
 
@@ -24,13 +23,6 @@ if TYPE_CHECKING:
 # Features that are drawn, those in question first, and blocks of the training before the later ones.
 DRAWN, TRAINED = 12, 60
 PER_ROW = 3
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1f2937}"
-    "table{border-collapse:collapse;margin:.5rem 0 1.5rem}th,td{text-align:left;padding:.25rem .75rem;"
-    "border-bottom:1px solid #e5e7eb}img{max-width:100%}h2{margin-top:2rem}"
-)
-# Nothing may be fetched from elsewhere, whatever a column or entity is called.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def report_page(report: DriftReport, courses: Sequence[Course], by_day: pd.DataFrame, by_coverage: pd.DataFrame) -> str:
@@ -40,26 +32,29 @@ def report_page(report: DriftReport, courses: Sequence[Course], by_day: pd.DataF
         by_day: what `summarise_errors` says of the pair by `day`.
         by_coverage: the same by `day` and `coverage`.
     """
-    title = f"{report.experiment}, {report.about}"
-    pictures = [_section("Features", _image(plot_courses(report, courses), "features over time"))] if courses else []
+    pictures = [section("Features", image(plot_courses(report, courses), "features over time"))] if courses else []
     if len(by_day):
         pictures.append(
-            _section("Errors and coverage", _image(plot_errors(report, by_day, by_coverage), "errors by day"))
+            section("Errors and coverage", image(plot_errors(report, by_day, by_coverage), "errors by day"))
         )
-    body = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>Version {report.pair_version} in production, split {html.escape(report.split_version)}, data until "
-        f"{html.escape(report.data_until)}, made at {html.escape(report.created_at)}.</p>",
-        f"<p><strong>{html.escape(_verdict(report))}</strong></p>",
-        _section("Broken data", _table([vars(each) for each in report.quality])),
-        *pictures,
-        _section("Every feature", _table([{**vars(each), "kinds": ", ".join(each.kinds)} for each in report.features])),
-        _section("Live error", _table([vars(report.errors)])),
-    ]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{_STYLE}</style></head>'
-        f"<body>{''.join(body)}</body></html>\n"
+    made = (
+        f"Version {report.pair_version} in production, split {report.split_version}, data until {report.data_until}, "
+        f"made at {report.created_at}."
+    )
+    features, groups = (
+        [{**vars(each), "kinds": ", ".join(each.kinds)} for each in part] for part in (report.features, report.groups)
+    )
+    return html_page(
+        f"{report.experiment}, {report.about}",
+        [
+            paragraph(made),
+            paragraph(_verdict(report), strong=True),
+            section("Broken data", html_table([vars(each) for each in report.quality])),
+            *pictures,
+            section("Every feature", html_table(features)),
+            section("Entities and groups", html_table(groups), *(paragraph(note) for note in report.notes)),
+            section("Live error", html_table([vars(report.errors)])),
+        ],
     )
 
 
@@ -138,26 +133,3 @@ def _verdict(report: DriftReport) -> str:
     if report.suspects:
         return f"Suspected: {', '.join(report.suspects)}."
     return "Nothing beyond chance."
-
-
-def _section(title: str, content: str) -> str:
-    return f"<h2>{title}</h2>{content}"
-
-
-def _image(png: bytes, title: str) -> str:
-    return f'<img alt="{title}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> str:
-    listed = list(rows)
-    if not listed:
-        return "<p>none</p>"
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in listed[0])
-    lines = ("".join(f"<td>{html.escape(_cell(value))}</td>" for value in row.values()) for row in listed)
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.data import CONVERSIONS, is_stuck, runs_of
 from mlplatform.monitoring.blocks import Blocks
 from mlplatform.monitoring.calibration import discoveries
 from mlplatform.monitoring.evidence import Evidence, Judge
@@ -27,7 +28,7 @@ SCHEMA, FRESHNESS, MISSING_VALUES, STUCK = "schema", "freshness", "missing", "st
 RANGE, UNIT, SWAPPED = "range", "unit", "swapped"
 # False alarms of the calibrated questions, over all features.
 RATE = 0.005
-# A stretch of equal values is a stuck sensor from this length on, and if it is twice the longest of the training.
+# A stretch of equal values is a stuck sensor from this length on, if it is far longer than any of the training.
 MIN_RUN = 6
 # Outside of everything seen by more than the whole range of it, in more than so many values.
 RANGE_SHARE = 0.01
@@ -41,24 +42,8 @@ ORDINARY = 0.05
 OFFSET_FLOOR = 3.0
 # Pairs that are tried for a swap, at most.
 MAX_PAIRS = 200
-# Factor and offset that a unit, or its prefix, is mistaken with; a factor near one would explain real changes away.
-UNITS: Mapping[str, tuple[float, float]] = {
-    "1000 times the values": (1e3, 0.0),
-    "a thousandth of the values": (1e-3, 0.0),
-    "100 times the values": (100.0, 0.0),
-    "a hundredth of the values": (0.01, 0.0),
-    "10 times the values": (10.0, 0.0),
-    "a tenth of the values": (0.1, 0.0),
-    "60 times the values, as minutes for hours": (60.0, 0.0),
-    "a sixtieth of the values, as hours for minutes": (1 / 60, 0.0),
-    "3.6 times the values, as km/h for m/s": (3.6, 0.0),
-    "1/3.6 of the values, as m/s for km/h": (1 / 3.6, 0.0),
-    "°F for °C": (1.8, 32.0),
-    "°C for °F": (1 / 1.8, -32 / 1.8),
-    "K for °C": (1.0, 273.15),
-    "°C for K": (1.0, -273.15),
-    "the other sign": (-1.0, 0.0),
-}
+# A smaller factor explains a real change of one day's spread away.
+LEAST_FACTOR = 3.0
 
 
 def schema_breaks(columns: Sequence[str], present: Sequence[str]) -> list[QualityBreak]:
@@ -151,18 +136,10 @@ def _stuck(blocks: Blocks, values: Floats) -> str:
         trained, recent = trained[np.isfinite(trained)], recent[np.isfinite(recent)]
         if not len(trained) or len(recent) < MIN_RUN:
             continue
-        run = _longest_run(recent[::-1] == recent[-1], first_only=True)
-        longest = _longest_run(np.diff(trained) == 0, first_only=False) + 1
-        if run >= max(MIN_RUN, 2 * longest):
+        run, longest = int(runs_of(recent)[0][-1]), int(runs_of(trained)[0].max())
+        if is_stuck(run, recent[-1], trained, MIN_RUN):
             found.append(f"entity {entity} repeats {recent[-1]:g} for {run} steps; {longest} was the longest before")
     return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
-
-
-def _longest_run(is_same: npt.NDArray[np.bool_], *, first_only: bool) -> int:
-    """Return the length of the longest stretch of True, or of that at the beginning."""
-    ends = np.flatnonzero(~np.concatenate([is_same, [False]]))
-    lengths = np.diff(np.concatenate([[-1], ends])) - 1
-    return int(lengths[0] if first_only else lengths.max())
 
 
 def _outside(blocks: Blocks, values: Floats) -> str:
@@ -186,13 +163,19 @@ def _unit_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBrea
     found = []
     for name in _strange(judge, values, LEVEL):
         now_level, now_spread, _ = _newest(judge, name, values[name])
-        for text, (factor, offset) in UNITS.items():
-            is_far = abs(now_level.change) >= OFFSET_FLOOR
-            is_plain = is_far if offset or factor == -1.0 else now_spread.p_flat <= ORDINARY
+        for unit in CONVERSIONS:
+            if unit.offset or unit.factor == -1.0:
+                is_plain = abs(now_level.change) >= OFFSET_FLOOR
+            else:
+                is_far = max(unit.factor, 1 / unit.factor) >= LEAST_FACTOR
+                is_plain = is_far and now_spread.p_flat <= ORDINARY
+            if not is_plain:
+                continue
             repaired = values[name].copy()
-            repaired[-1] = (repaired[-1] - offset) / factor
-            if is_plain and _is_ordinary(judge, name, repaired):
-                found.append(QualityBreak(UNIT, name, f"the newest values look like {text}"))
+            repaired[-1] = unit.undone(repaired[-1])
+            if _is_ordinary(judge, name, repaired):
+                detail = f"the newest values look as if they were in another unit ({unit.words})"
+                found.append(QualityBreak(UNIT, name, detail))
                 break
     return found
 

@@ -6,8 +6,9 @@ from .gate import GateReport
 from .gate_plot import plot_gate
 from .integrity import prepare_clean_process
 from .notify import notify_servers
+from .page import gate_rows
 from .promoter import Promotion, PromotionRefusedError, promote_pair, promotion_lock
-from .recording import record_decision
+from .recording import RUN_PAGE, record_decision, record_page
 from .reproduce import reproduce_pair
 from .retraining import DRIFT_CAUSE
 from .rollback import repair, roll_back
@@ -16,6 +17,7 @@ __all__ = [
     "ADVICE",
     "DRIFT_CAUSE",
     "LEAKAGE",
+    "RUN_PAGE",
     "TOO_GOOD",
     "GateReport",
     "Promotion",
@@ -26,6 +28,7 @@ __all__ = [
     "check_serving_parity",
     "compare_with_baselines",
     "find_finding",
+    "gate_rows",
     "keep_finding",
     "notify_servers",
     "plot_gate",
@@ -36,6 +39,7 @@ __all__ = [
     "read_active_pair",
     "read_active_versions",
     "record_decision",
+    "record_page",
     "repair",
     "reproduce_pair",
     "roll_back",

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY
+from mlplatform.data import CONVERSIONS, is_resting, is_stuck, runs_of
 
 Float64 = npt.NDArray[np.float64]
 Kind = Literal["missing", "stuck", "unit", "swapped"]
@@ -28,8 +29,6 @@ Kind = Literal["missing", "stuck", "unit", "swapped"]
 LEAST_ROWS = 24
 # Numbers are judged as they stand at a step; more columns than this, in groups.
 MOST_COLUMNS = 30
-# A sensor that keeps its value so many times longer than it ever did is stuck.
-STUCK = 3
 # Of the old share of values so little is as good as none.
 PRESENT = 0.1
 # Mean squared distance from the old rows, in their own spread and per column: 1 for rows like the old ones. From ODD on
@@ -43,26 +42,6 @@ LEVEL, SPREAD = 2.0, 2.0
 # Share of a column's variance that is taken for noise of measurement, so that columns that settle one another exactly
 # do not make the smallest deviation endlessly unlikely.
 NOISE = 1e-3
-
-# Conversion -> (factor, offset): new = factor * old + offset. The reverse of each is tried, too. A mere factor below 2,
-# as of kilometres and miles, is not here: a world may change by it.
-CONVERSIONS: Mapping[str, tuple[float, float]] = {
-    "Celsius to Fahrenheit": (1.8, 32.0),
-    "Celsius to Kelvin": (1.0, 273.15),
-    "Fahrenheit to Kelvin": (5 / 9, 459.67 * 5 / 9),
-    "a factor of 10": (10.0, 0.0),
-    "a factor of 100": (100.0, 0.0),
-    "a factor of 1000": (1e3, 0.0),
-    "a factor of 1000000": (1e6, 0.0),
-    "a factor of 60": (60.0, 0.0),
-    "a factor of 3600": (3600.0, 0.0),
-    "m/s to km/h": (3.6, 0.0),
-    "m to feet": (1 / 0.3048, 0.0),
-    "cm to inches": (1 / 2.54, 0.0),
-    "kg to pounds": (1 / 0.45359237, 0.0),
-    "bar to psi": (14.503774, 0.0),
-    "the other sign": (-1.0, 0.0),
-}
 
 
 @dataclass(frozen=True)
@@ -142,7 +121,8 @@ def broken_columns(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str])
     groups = _groups(old, new)
     for entity, (before, after) in groups.items():
         for piece in _pieces(after, len(before)):
-            for finding in (*_single(before, piece, columns), *_readings(before, piece, columns)):
+            singles = _single(before, piece, columns, is_series=bool(entity))
+            for finding in (*singles, *_readings(before, piece, columns)):
                 found.setdefault((finding.kind, finding.columns, finding.key), {}).setdefault(entity, finding)
     return [_report(entities, len(groups)) for entities in found.values()]
 
@@ -172,8 +152,12 @@ def _pieces(rows: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
             yield rows.iloc[max(0, end - size) : end]
 
 
-def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> Iterator[_Finding]:
-    """Yield the columns that are missing or stuck."""
+def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str], *, is_series: bool) -> Iterator[_Finding]:
+    """Yield the columns that are missing or stuck.
+
+    Parameters:
+        is_series: whether the rows follow each other; of others a column is stuck if it has one value only.
+    """
     for name in columns:
         before, after = old[name], new[name]
         if not before.notna().any():
@@ -182,20 +166,21 @@ def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> Ite
             shares = f"{after.notna().mean():.0%} of the rows, and before in {before.notna().mean():.0%}"
             yield _Finding("missing", (name,), "", f"column {name!r} has a value in {shares}")
         elif _is_number(before) and _is_number(after):
-            held, holds = _longest_run(before), _longest_run(after)
-            if holds >= LEAST_ROWS and holds > STUCK * held:
+            earlier = before.to_numpy(np.float64)
+            lengths, values = runs_of(after.to_numpy(np.float64))
+            held, longest = int(runs_of(earlier)[0].max(initial=0)), int(lengths.argmax())
+            holds, value = int(lengths[longest]), float(values[longest])
+            if is_series:
+                stands = is_stuck(holds, value, earlier, LEAST_ROWS)
+            else:
+                stands = holds >= LEAST_ROWS and len(lengths) == 1 < before.nunique() and not is_resting(value, earlier)
+            if stands:
                 evidence = f"column {name!r} keeps one value for {holds} rows, and before for {held} at most"
                 yield _Finding("stuck", (name,), "", evidence)
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
     return pd.api.types.is_numeric_dtype(values)
-
-
-def _longest_run(values: pd.Series[Any]) -> int:
-    present = values.dropna().to_numpy(np.float64)
-    changes = np.flatnonzero(np.diff(present) != 0) + 1
-    return int(np.diff(np.concatenate([[0], changes, [len(present)]])).max(initial=0))
 
 
 def _readings(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> Iterator[_Finding]:
@@ -261,13 +246,12 @@ def _likeliest(
 def _possible(level: Float64, spread: Float64) -> Iterator[_Reading]:
     """Yield every reading, in the old rows' spread."""
     columns = len(level)
-    for column, (name, (factor, offset)) in itertools.product(range(columns), CONVERSIONS.items()):
-        for way, slope, shift in (("", factor, offset), ("back, ", 1 / factor, -offset / factor)):
-            factors, offsets = np.ones(columns), np.zeros(columns)
-            factors[column] = 1 / slope
-            offsets[column] = ((level[column] - shift) / slope - level[column]) / spread[column]
-            words = f"column {{}} seems to be in another unit ({way}{name})"
-            yield _Reading("unit", (column,), words, np.arange(columns), factors, offsets)
+    for column, unit in itertools.product(range(columns), CONVERSIONS):
+        factors, offsets = np.ones(columns), np.zeros(columns)
+        factors[column] = 1 / unit.factor
+        offsets[column] = ((level[column] - unit.offset) / unit.factor - level[column]) / spread[column]
+        words = f"column {{}} seems to be in another unit ({unit.words})"
+        yield _Reading("unit", (column,), words, np.arange(columns), factors, offsets)
     for pair in itertools.combinations(range(columns), 2):
         order, there = np.arange(columns), list(pair)
         order[there] = order[there[::-1]]

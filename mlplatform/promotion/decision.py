@@ -97,12 +97,10 @@ class Retraining:
 
     Attributes:
         cause: what had drifted.
-        broken: what a broken feed seems to have done to the rows since; empty if nothing.
         before: None where candidate and champion have one reference set, or the old one cannot be answered.
     """
 
     cause: str
-    broken: tuple[str, ...] = ()
     before: Before | None = None
 
 
@@ -119,6 +117,7 @@ class Decision:
         notes: what could not be found out, for people.
         comparison: candidate beside champion by resampling; None where there is nothing to compare.
         min_probability: the probability of being better that was asked for.
+        broken: what a broken feed seems to have done to the rows since the champion's reference set; empty if nothing.
         retraining: what is known of the drift that asked for the training; None if none did.
         warnings: what is to be done soon.
         baselines, others: scores of the naive baselines, and of those that need not be beaten.
@@ -138,6 +137,7 @@ class Decision:
     others: Mapping[str, float] = field(default_factory=dict)
     comparison: Comparison | None = None
     min_probability: float = 0.5
+    broken: tuple[str, ...] = ()
     retraining: Retraining | None = None
     warnings: tuple[str, ...] = ()
 
@@ -175,6 +175,7 @@ class Case:
     word: str = ""
     others: Mapping[str, float] = field(default_factory=dict)
     comparison: Comparison | None = None
+    broken: tuple[str, ...] = ()
     retraining: Retraining | None = None
 
     @property
@@ -209,6 +210,7 @@ def decide_promotion(
     word: str = "",
     others: Mapping[str, float] | None = None,
     comparison: Comparison | None = None,
+    broken: tuple[str, ...] = (),
     retraining: Retraining | None = None,
 ) -> Decision:
     """Decide whether `candidate` replaces `champion`: the first rule with an objection decides.
@@ -221,12 +223,13 @@ def decide_promotion(
         baselines: the same metric for every naive baseline.
         now: the current time, with time zone.
         reference: the rows behind the scores; None leaves the least number of rows unchecked.
-        word: why a person promotes the candidate although a check finds it too good, although the feed that drift was
-            seen in looks broken or the candidate forgot the time before it, or although the champion knows reference
-            rows, which can only make it look better than it is. Nothing else bends to it.
+        word: why a person promotes the candidate although a check finds it too good, although the feed looks broken or
+            the candidate forgot the time before it, or although the champion knows reference rows, which can only make
+            it look better than it is. Nothing else bends to it.
         others: the same metric for the other baselines, which the reason names and no rule reads.
         comparison: of candidate and champion on the reference samples; a policy that asks for more than an even
             probability refuses a candidate without one.
+        broken: what a broken feed seems to have done to the rows since the champion's reference set; empty if nothing.
         retraining: what is known of the drift that asked for the candidate's training; None if none did.
     """
     case = Case(
@@ -241,6 +244,7 @@ def decide_promotion(
         word,
         others or {},
         comparison,
+        broken,
         retraining,
     )
     for rule in RULES:
@@ -272,6 +276,7 @@ def _decision(case: Case, promote: bool, outcome: Outcome, reason: str) -> Decis
         others=case.others,
         comparison=case.comparison,
         min_probability=case.min_probability,
+        broken=case.broken,
         retraining=case.retraining,
         warnings=_worn_out(case),
     )
@@ -342,12 +347,12 @@ def _plausible(case: Case) -> Verdict:
 
 
 def _learnt_from_a_working_feed(case: Case) -> Verdict:
-    retraining = case.retraining
-    if retraining is None or not retraining.broken or case.word:
+    if not case.broken or case.word:
         return None
+    asked = "" if case.retraining is None else f"drift ({case.retraining.cause}) asked for it, but "
     return "broken_column", (
-        f"drift ({retraining.cause}) asked for version {case.candidate.version}, but the feed looks broken: "
-        f"{'; '.join(retraining.broken)}; repair the feed and train again, or promote this version by hand and say why "
+        f"version {case.candidate.version} was trained or judged on rows of a broken feed: {asked}"
+        f"{'; '.join(case.broken)}; repair the feed and train again, or promote this version by hand and say why "
         "that is right"
     )
 

@@ -148,6 +148,7 @@ class _Gate:
         if obstacle and self.config.promotion.must_beat_baselines:
             scored = replace(scored, score=None, obstacle=obstacle)
         rival = None if champion is None else self._contender("champion", champion, pairs["champion"], module)
+        broken, retraining = self._look_back(candidate, champion, pairs)
         uses = versions_decided_on(self.store, candidate, self.reference.sha256)
         decision = decide_promotion(
             candidate=scored,
@@ -161,7 +162,8 @@ class _Gate:
             reference=replace(self.reference, left_out=tuple(module.left_out), uses=len(uses)),
             word=word,
             comparison=self._compare(module),
-            retraining=self._retraining(candidate, champion, pairs),
+            broken=broken,
+            retraining=retraining,
         )
         errors = {role: each.errors for role, each in self.scored.items()}
         return GateReport(replace(decision, notes=tuple(self.notes)), champion, errors)
@@ -210,16 +212,19 @@ class _Gate:
             self.notes.append(f"how probable it is that the candidate is better is unknown: {error}")
             return None
 
-    def _retraining(
+    def _look_back(
         self, candidate: PairInfo, champion: PairInfo | None, pairs: Mapping[str, Forecaster]
-    ) -> Retraining | None:
-        cause = self._run(candidate).data.tags.get(DRIFT_CAUSE)
-        if not cause or champion is None:
-            return None if not cause else Retraining(cause)
+    ) -> tuple[tuple[str, ...], Retraining | None]:
+        """Return what a broken feed did to the rows since the champion, and what is known of a drift retraining."""
+        cause = self._run(candidate).data.tags.get(DRIFT_CAUSE) or None
+        if champion is None:
+            return (), None if cause is None else Retraining(cause)
         error = None if "champion" not in self.scored else float(self.scored["champion"].errors.mean())
-        retraining, notes = look_back(self.config, cause, champion, pairs, self.frame, error, self.store.settings)
+        broken, retraining, notes = look_back(
+            self.config, cause, champion, pairs, self.frame, error, self.store.settings
+        )
         self.notes += notes
-        return retraining
+        return broken, retraining
 
     def _overlap(self, info: PairInfo) -> str:
         """Return which reference rows a pair was trained on, in words; note if its run does not say."""

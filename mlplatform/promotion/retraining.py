@@ -1,13 +1,15 @@
-"""What the gate asks of a training that drift asked for: did the feed break, and what became of the time before?
+"""What the gate asks of a training on newer rows than the champion's: did the feed break, and what became of the past?
 
-Such a training cuts a new split version, so that candidate and champion are judged on rows of the new time. If a broken
-feed made these rows, the candidate that learnt what is broken wins on them. The reference set that the champion was
-judged on is still there, and shows both: the rows are compared with it, and both pairs answer it, too.
+A new split version has candidate and champion judged on rows of the new time. If a broken feed made these rows, the
+candidate that learnt what is broken wins on them, whoever asked for the training. The reference set that the champion
+was judged on is still there, and shows it: the rows are compared with it, and if drift asked for the training, both
+pairs answer it, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pandas as pd
 
@@ -33,17 +35,20 @@ DRIFT_CAUSE = "drift.cause"
 
 def look_back(
     config: ExperimentConfig,
-    cause: str,
+    cause: str | None,
     champion: PairInfo,
     pairs: Mapping[str, Forecaster],
     reference: pd.DataFrame,
     champion_error: float | None,
     settings: Settings,
-) -> tuple[Retraining, list[str]]:
-    """Return what is known of a drift retraining, and notes on what could not be found out.
+) -> tuple[tuple[str, ...], Retraining | None, list[str]]:
+    """Return what a broken feed did to the rows since the champion, what is known of a drift retraining, and notes.
+
+    Notes say what could not be found out.
 
     Parameters:
         config: of the candidate; its split version is the new one.
+        cause: what had drifted; None if no drift asked for the training.
         pairs: `candidate` and `champion`.
         reference: rows of the new reference set.
         champion_error: the champion's mean error on it; None if it has none.
@@ -51,25 +56,26 @@ def look_back(
     Raises:
         SplitIntegrityError: if the old reference set was changed.
     """
+    retraining = None if cause is None else Retraining(cause)
     old_version = champion.tags.get("split_version", config.split.version_id)
     if old_version == config.split.version_id:
-        return Retraining(cause), []
+        return (), retraining, []
     try:
         old = read_part(settings, config.dataset.name, old_version, REFERENCE)
     except SplitError as error:
-        return Retraining(cause), [
-            f"what candidate and champion do on the champion's reference set is unknown: {error}"
-        ]
+        return (), retraining, [f"whether the feed broke since the champion is unknown: {error}"]
     broken = tuple(
         f"{finding.evidence}, {where}"
         for where, rows in _spans(config, old, reference, settings).items()
         for finding in _findings(config, old, rows)
     )
+    if retraining is None:
+        return broken, None, []
     try:
         before = _before(config, old_version, old, pairs, champion_error)
     except ValueError as error:
-        return Retraining(cause, broken), [f"how both do on the reference set of {old_version} is unknown: {error}"]
-    return Retraining(cause, broken, before), []
+        return broken, retraining, [f"how both do on the reference set of {old_version} is unknown: {error}"]
+    return broken, replace(retraining, before=before), []
 
 
 def _spans(

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mlplatform.datamodule import DataModule, Fold, Int64
+from mlplatform.datamodule import DataModule, Fold, Int64, Panel
+from mlplatform.models import create_model
 from mlplatform.plugins import METRICS
 from mlplatform.preprocessing import TransformManager
 from mlplatform.training.cross_validation import fit_preprocessor
@@ -60,6 +61,7 @@ def _fold_mistakes(module: DataModule, name: str, fold: Fold) -> Iterator[str]:
         # Which column it is, and what could not be learnt from it, is in the transform's own words.
         yield f"{name}: {error}; leave the column out of features.columns, or {remedy}"
         return
+    yield from _missing_mistakes(module, name, manager)
     yield from _class_mistakes(module, name, manager)
     yield from _metric_mistakes(module, name, manager, fold.validation, (module, fold.fit_rows))
 
@@ -73,12 +75,49 @@ def _held_out_mistakes(train: DataModule, held_out: Mapping[str, DataModule]) ->
         return
     for part, module in held_out.items():
         if len(module.rows):
+            yield from _missing_mistakes(module, part, manager)
             yield from _metric_mistakes(module, part, manager, module.rows, (train, everything))
         else:
             yield (
                 f"{part}: has no samples among its {module.panel.rows} rows (lookback {module.config.lookback}, "
                 f"horizon {module.config.horizon}); give it more rows in split, or shorten lookback and horizon"
             )
+
+
+def _missing_mistakes(module: DataModule, name: str, manager: TransformManager) -> Iterator[str]:
+    """Yield targets that preprocessing loses, and inputs that the model or a baseline is given without reading NaN."""
+    config = module.config
+    transformed = manager.transform(module.panel)
+    lost = dict(_lost(module.panel, transformed))
+    samples, spec = module.samples(manager, transformed, module.rows), module.spec(manager)
+    unread: dict[str, str] = {}
+    for family, params in ((config.model.family, config.model.params), *((b.name, b.params) for b in config.baselines)):
+        for column in create_model(family, dict(params), spec).unreadable(samples):
+            unread.setdefault(column, family)
+    for column in dict.fromkeys((*config.targets, *unread)):
+        if column in lost:
+            why = (
+                "nothing can be scored without it" if column in config.targets else f"{unread[column]} cannot read that"
+            )
+            yield (
+                f"{name}: column {column!r} goes down to {lost[column]:.6g}, which its preprocessing has no number "
+                f"for, and {why}; use a larger shift or another transform, or send such rows to quarantine with min in "
+                "dataset.columns"
+            )
+        elif column in unread:
+            yield (
+                f"{name}: column {column!r} has missing values, which {unread[column]} cannot read; add an impute step "
+                "to the preprocessing, or use a family that reads them"
+            )
+
+
+def _lost(panel: Panel, transformed: Panel) -> Iterator[tuple[str, float]]:
+    """Yield the columns of numbers in which a value became missing, and the least such value."""
+    for column, values in panel.columns.items():
+        if np.issubdtype(values.dtype, np.floating) and column in transformed.columns:
+            gone = np.isfinite(values) & ~np.isfinite(transformed.columns[column].astype(np.float32, copy=False))
+            if gone.any():
+                yield column, float(values[gone].min())
 
 
 def _class_mistakes(module: DataModule, name: str, manager: TransformManager) -> Iterator[str]:
@@ -110,7 +149,10 @@ def _metric_mistakes(
     source, fit_rows = fitted
     scales = scales_for(config, source.panel.take(source.row_mask(fit_rows)))
     classes = manager.classes(config.targets[0]) if config.task == "classification" else ()
-    truth = Truth(values, config.targets, classes, None if scales is None else scales.changes())
+    # A series that is not scored lends its scale to no other that has rows of its own.
+    scored = None if scales is None else scales.at(module.panel.row_entities[rows])
+    changes = None if scored is None else np.asarray((scored.absolute > 0).any(axis=0))
+    truth = Truth(values, config.targets, classes, changes)
     for metric in config.metrics:
         demands = METRICS.get(metric).demands
         yield from () if demands is None else (f"{name}: metric {metric!r} {each}" for each in demands(truth))

@@ -33,8 +33,8 @@ class Truth:
         values: in original units, of shape (samples, horizon, targets) or (samples,); classification: class indices.
         targets: names of the target columns.
         classes: of a classification, by index.
-        changes: whether a target changes over a season in the training rows of any series, of shape (targets,). None
-            unless a metric of the experiment reads the scale of its series.
+        changes: whether a target changes over a season in the training rows of any series that is scored, of shape
+            (targets,). None unless a metric of the experiment reads the scale of its series.
     """
 
     values: Values
@@ -151,7 +151,7 @@ def _some_change(truth: Truth) -> Iterator[str]:
         if not changes:
             yield (
                 f"divides by how much a target changes over a season, but column {target!r} never changes in the "
-                "training rows; use mae"
+                "training rows of the series that are scored; use mae"
             )
 
 

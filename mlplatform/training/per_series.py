@@ -67,10 +67,6 @@ class SeriesScales:
             np.sqrt(_sums(np.square(changes), *series) / counts),
         )
 
-    def changes(self) -> npt.NDArray[np.bool_]:
-        """Return which targets change in any series, of shape (targets,)."""
-        return np.asarray((self.absolute > 0).any(axis=0))
-
     def at(self, entities: Entities) -> Scale:
         """Return the scales of samples by their entities; a series without training rows has the mean of the others."""
         position = {entity: place for place, entity in enumerate(self.entities.tolist())}

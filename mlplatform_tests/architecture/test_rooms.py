@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "mlplatform.storage",
         "mlplatform.plugin_kinds",
         "mlplatform.figures",
+        "mlplatform.html_pages",
         "mlplatform.feast_import",
     ),
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.config import DatasetConfig
+from mlplatform.data.columns import FILE, LINE
 from mlplatform.data.errors import DataError
 from mlplatform.data.raw import ingest
 from mlplatform.data.validation import Validated, validate
@@ -77,6 +78,23 @@ def test_other_ways_of_writing_are_options(settings: Settings) -> None:
     assert result.quarantine["time"].tolist() == ["?"]
 
 
+@pytest.mark.parametrize(
+    ("time_format", "cells", "hours"),
+    [
+        ("%d.%m.%Y %H:%M", ["01.07.2024 12:00", "01.07.2024 13:00"], [10, 11]),
+        ("%d.%m.%Y %H:%M", ["01.07.2024 12:00", "?", "01.07.2024 13:00"], [10, 11]),
+        ("%d.%m.%Y %H:%M%z", ["01.07.2024 12:00+0300", "01.07.2024 10:00Z"], [9, 10]),
+        ("%d.%m.%Y %H:%MZ", ["01.07.2024 12:00Z", "01.07.2024 13:00Z"], [12, 13]),
+    ],
+)
+def test_a_format_without_a_zone_is_in_the_zone_of_the_dataset(
+    time_format: str, cells: list[str], hours: list[int], settings: Settings
+) -> None:
+    content = "time,flow,pressure,state\n" + "".join(f"{cell},1,2,a\n" for cell in cells)
+    dataset = with_options(time_format=time_format).model_copy(update={"timezone": "Europe/Berlin"})
+    assert read(content, settings, dataset).rows["event_timestamp"].dt.hour.tolist() == hours
+
+
 def test_one_text_does_not_change_the_numbers_of_its_column(settings: Settings) -> None:
     content = "time;flow;pressure;state\n2024-01-01 00:00;1,5;10;a\n2024-01-01 01:00;?;11;a\n2024-01-01 02:00;;12;a\n"
     result = read(content, settings, with_options(delimiter=";", decimal=","))
@@ -107,8 +125,7 @@ def test_two_columns_of_one_name_are_refused(settings: Settings) -> None:
         (b" \n\n", "empty"),
         (b"<!DOCTYPE html><html><body>Not found</body></html>", "an HTML or XML page"),
         (b"PAR1\x15\x04", "a Parquet file"),
-        (gzip.compress(GOOD.encode()), "a gzip file"),
-        (b"PK\x03\x04xl/worksheets", "a ZIP or Excel file"),
+        (gzip.compress(b"PAR1\x15\x04"), "a Parquet file"),
         (b"\x7fELF\x02\x00\x00\x00", "binary"),
     ],
 )
@@ -149,4 +166,4 @@ def test_an_unknown_encoding_is_refused(settings: Settings) -> None:
 def test_columns_that_are_not_asked_for_are_left_out(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "input" / "pump.csv").write_text(GOOD)
     dataset = hourly_dataset(columns={"pressure": {}})
-    assert list(read_source(dataset, settings).columns) == ["time", "pressure"]
+    assert list(read_source(dataset, settings).columns) == ["time", "pressure", LINE, FILE]

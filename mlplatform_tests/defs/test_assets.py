@@ -185,6 +185,8 @@ class TestSeparateRuns:
         assert read_active_versions(EXPERIMENT, yard.settings) == yard.config.versions
         again = yard.materialize("production_alias")
         (event,) = again.get_asset_materialization_events()
+        name, report = next(iter(event.materialization.metadata.items()))
+        assert (name, str(report.value).rpartition("/runs/")[2]) == ("report", f"{pair.run_id}/artifacts/report.html")
         assert event.materialization.metadata["outcome"].value == "current"
         assert yard.pairs.resolve(EXPERIMENT, PRODUCTION) == pair
 

@@ -7,12 +7,15 @@ import sys
 
 PROGRAM = """
 import sys
+import warnings
+shown = list(warnings.filters)
 from mlplatform.feast_import import import_feast
 import typeguard
 original = typeguard.typechecked
 import_feast()
 import_feast()
 assert "feast" in sys.modules
+assert warnings.filters == shown, warnings.filters
 assert "torch" not in sys.modules, "torch was imported"
 assert typeguard.typechecked is original
 assert typeguard.typechecked.__module__.startswith("typeguard")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import subprocess
 import sys
@@ -195,6 +196,19 @@ def test_mlflow_holds_the_whole_record(twice: Twice) -> None:
     assert {"config.yaml", "feature_schema.json", "trials.json", "study", "plots", "promotion.json"} <= artifacts
     assert {"scores_per_step.json", "scores_per_entity.json", "lineage"} <= artifacts
     assert run.data.tags["loses_to_baseline"] == "no" or "loses to" in run.data.tags["loses_to_baseline"]
+
+
+def test_a_page_shows_each_run_and_what_became_of_its_pair(twice: Twice) -> None:
+    client, run_1, run_2 = client_for(twice.yard.settings), *twice.mlflow_runs
+    for version, run, verdict in ((1, run_1, "Promoted: "), (2, run_2, "Not promoted: ")):
+        page = client.download_artifacts(run.info.run_id, "report.html")
+        text = html.unescape(Path(page).read_text())
+        assert f"<h1>{EXPERIMENT} version {version}</h1>" in text
+        assert f"<strong>{verdict}{run.data.tags['promotion.reason']}" in text
+        for picture in ("forecast", "scores", "candidate against champion"):
+            assert f'<img alt="{picture}" src="data:image/png;base64,' in text
+        for name in BASELINES:
+            assert f"<td>baseline {name}</td>" in text or f"beats {name}" in text or f"loses to {name}" in text
 
 
 def test_versions_and_where_they_come_from_are_in_log_and_tags(twice: Twice) -> None:

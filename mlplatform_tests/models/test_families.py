@@ -29,6 +29,17 @@ def test_repeat_last_repeats_the_last_value() -> None:
             assert forecast[position, step].tolist() == samples.values[origin, [2, 0]].tolist()
 
 
+@pytest.mark.parametrize("name", ["repeat_last", "seasonal_naive"])
+def test_a_rule_repeats_the_last_observed_value_where_nothing_fills_gaps(name: str) -> None:
+    samples = windows()
+    values = samples.values.copy()
+    values[samples.origins[0]] = np.nan
+    gappy = replace(samples, values=values, origins=samples.origins[:1], cache={})
+    model = create_model(name, {} if name == "repeat_last" else {"season": 1}, spec_for("forecast"))
+    expected = samples.values[samples.origins[0] - 1, list(samples.targets)]
+    np.testing.assert_array_equal(model.predict(gappy), np.broadcast_to(expected, (1, HORIZON, len(expected))))
+
+
 @pytest.mark.parametrize("season", [1, 2, 5, LOOKBACK])
 def test_seasonal_naive_repeats_the_last_season(season: int) -> None:
     samples = windows()

@@ -71,3 +71,25 @@ def test_one_entity_is_enough() -> None:
 )
 def test_a_world_that_changes_is_no_broken_feed(change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     assert broken_columns(*weeks(change), COLUMNS) == []
+
+
+def test_a_column_that_rests_is_not_stuck() -> None:
+    def rain(rows: pd.DataFrame, hours: int) -> pd.DataFrame:
+        return rows.assign(temp=np.where(rows.groupby("entity_id").cumcount() % 12 < hours, rows["temp"], 0.0))
+
+    old, new = weeks(lambda rows: rows)
+    assert broken_columns(rain(old, 9), rain(new, 0), COLUMNS) == []
+    (found,) = broken_columns(rain(old, 9), new.assign(temp=17.0), COLUMNS)
+    assert (found.kind, found.columns) == ("stuck", ("temp",))
+
+
+def test_the_order_of_a_table_says_nothing() -> None:
+    noise = np.random.default_rng(4)
+
+    def table(rows: int) -> pd.DataFrame:
+        columns = {"entity_id": noise.permutation(10**6)[:rows], "age": noise.integers(20, 24, rows).astype(float)}
+        return pd.DataFrame({**columns, "dose": noise.normal(size=rows)})
+
+    assert broken_columns(table(500), table(500).sort_values("age"), ["age", "dose"]) == []
+    (found,) = broken_columns(table(500), table(500).assign(dose=1.5), ["age", "dose"])
+    assert (found.kind, found.columns) == ("stuck", ("dose",))

@@ -195,6 +195,7 @@ def compared(
     probability: float,
     *,
     retraining: Retraining | None = None,
+    broken: tuple[str, ...] = (),
     word: str = "",
     uses: int = 1,
     scores: tuple[float, float] = (1.0, 1.1),
@@ -203,7 +204,8 @@ def compared(
     return decide_promotion(
         Contender(2, scores[0]), Contender(1, scores[1]), {}, "mae", METRICS.get("mae"), PromotionConfig(**policy), NOW,
         Reference("pump_v1", "0" * 64, 100, uses=uses), word,
-        comparison=Comparison(-0.1, -0.2, 0.05, probability, 100, "step", 6, 2000), retraining=retraining,
+        comparison=Comparison(-0.1, -0.2, 0.05, probability, 100, "step", 6, 2000),
+        broken=broken, retraining=retraining,
     )  # fmt: skip
 
 
@@ -252,15 +254,19 @@ def test_a_drift_retraining_remembers_the_time_before(candidate: float, failed: 
     assert (word in decision.reason) is True
 
 
-def test_a_broken_feed_waits_for_a_person() -> None:
-    broken = Retraining("feature:flow", ("columns 'flow' and 'heat' seem to be exchanged",))
-    assert compared(1.0, retraining=broken).outcome == "broken_column"
-    assert "seem to be exchanged" in compared(1.0, retraining=broken).reason
-    allowed = compared(1.0, retraining=broken, word="the sensors were renamed")
+@pytest.mark.parametrize("retraining", [None, Retraining("feature:flow")], ids=["by hand", "for drift"])
+def test_a_broken_feed_waits_for_a_person(retraining: Retraining | None) -> None:
+    broken = ("columns 'flow' and 'heat' seem to be exchanged",)
+    refused = compared(1.0, retraining=retraining, broken=broken)
+    assert refused.outcome == "broken_column"
+    assert "seem to be exchanged" in refused.reason
+    assert ("drift (feature:flow) asked for it" in refused.reason) is (retraining is not None)
+    allowed = compared(1.0, retraining=retraining, broken=broken, word="the sensors were renamed")
     assert allowed.promote
     assert "the sensors were renamed" in allowed.reason
     # A word is no proof.
-    assert compared(0.5, retraining=broken, word="the sensors were renamed").outcome == "uncertain"
+    unproven = compared(0.5, retraining=Retraining("feature:flow"), broken=broken, word="the sensors were renamed")
+    assert unproven.outcome == "uncertain"
 
 
 @pytest.mark.parametrize(("uses", "warns"), [(19, False), (20, True)])

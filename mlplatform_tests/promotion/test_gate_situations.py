@@ -413,6 +413,15 @@ SITUATIONS = (
         ),
     ),
     Situation(
+        "a training by hand on a feed that changed its unit",
+        "broken_column",
+        r"version 2 was trained or judged on rows of a broken feed: column 'ambient_c' seems to be in another unit",
+        (
+            *WEAK_CHAMPION,
+            lambda stage: stage.judged_before(1, lambda rows: rows.assign(ambient_c=rows["ambient_c"] - 273.15)),
+        ),
+    ),
+    Situation(
         "a drift retraining on a feed that works",
         "better",
         r"beats version 1 with [\d.]+; better with probability 1 \(difference",

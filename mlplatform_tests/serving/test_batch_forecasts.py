@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -13,8 +14,10 @@ from starlette.testclient import TestClient
 
 from mlplatform.config import ExperimentConfig, load_experiment
 from mlplatform.forecasts import make_forecasts, read_forecasts
+from mlplatform.registry.pairs import PairStore
 from mlplatform.registry.tracking import open_tracking
-from mlplatform_tests.serving.conftest import UNITS, Platform, table
+from mlplatform.settings import Settings
+from mlplatform_tests.serving.conftest import UNITS, Platform, put_online, register, series, table
 from mlplatform_tests.serving.servers import wait_until_loaded
 from serving.api import build_app
 from serving.local import LocalBackend
@@ -111,3 +114,39 @@ def test_what_falls_back_has_no_interval(platform: Platform) -> None:
     observation = config.observation.model_copy(update={"min_observed": 0.9, "action": "fallback"})
     found = forecasts(platform, "tiny_forecast", observation=observation)
     assert found.groupby("entity_id")["fallback"].first().to_dict() == {1: False, 2: True, 3: False}
+
+
+@pytest.fixture
+def crowd(platform: Platform, tmp_path: Path) -> Platform:
+    """An installation of its own with 150 units, every unit with a level of its own, some with a gap."""
+    environ = {**platform.environ, "MLPLATFORM_HOME": str(tmp_path / "state")}
+    settings = Settings.from_env(environ)
+    one, noise = series()[lambda rows: rows["entity_id"] == 1], np.random.default_rng(2)
+    parts = [one.assign(entity_id=np.int64(unit), oil=one["oil"] + np.float32(unit / 7)) for unit in range(1, 151)]
+    rows = pd.concat(parts, ignore_index=True)
+    rows["load"] = (rows["load"] + noise.normal(0, 0.1, len(rows))).astype(np.float32)
+    rows.loc[rows.index[::17], "load"] = np.nan
+    put_online(rows, load_experiment("tiny_forecast", settings=settings).dataset, settings)
+    pair = register("tiny_forecast", settings, rounds=6)
+    PairStore(settings).promote(pair.name, pair.version, who="test", why="a test")
+    return Platform(settings, environ, rows)
+
+
+def test_a_hundred_of_many_are_those_of_the_server_and_of_the_pyfunc(crowd: Platform) -> None:
+    config = load_experiment("tiny_forecast", settings=crowd.settings)
+    found = forecasts(crowd, "tiny_forecast", forecasts=chunked(config, 40))
+    assert found["entity_id"].nunique() == 150
+    drawn = np.random.default_rng(3).permutation(np.arange(1, 151))[:100].tolist()
+    own = {entity: rows["value"].to_numpy(np.float32) for entity, rows in found.groupby("entity_id")}
+    answers = served(crowd, "tiny_forecast", drawn)["forecasts"]
+    assert [each["entity"] for each in answers] == drawn
+    for each in answers:
+        assert own[each["entity"]].tobytes() == np.array(each["values"]["oil"], np.float32).tobytes()
+    open_tracking(crowd.settings)
+    rows = crowd.raw[crowd.raw["entity_id"].isin(drawn)]
+    told = mlflow.pyfunc.load_model("models:/tiny_forecast_forecaster@production").predict(rows)
+    assert told["entity_id"].nunique() == 100
+    for entity, part in told.groupby("entity_id"):
+        assert own[entity].tobytes() == part["oil"].to_numpy(np.float32).tobytes()
+    # Units differ, or one forecast could stand for all.
+    assert len({values.tobytes() for values in own.values()}) > 100

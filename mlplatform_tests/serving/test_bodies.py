@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 import tracemalloc
 
 import pytest
@@ -43,6 +44,14 @@ def test_a_bomb_takes_no_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_tens_of_thousands_of_empty_bodies_cost_what_their_length_does() -> None:
+    empty = gzip.compress(b"")
+    started = time.process_time()
+    assert decompressed(empty * 200_000, LIMIT) == b""
+    # Where each copies all that stands behind it, this takes twenty seconds.
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_client_whose_connection_breaks_before_its_answer_is_499(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info] == []
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready"])
 def test_head_is_answered_like_get_without_a_body(client: httpx.Client, path: str) -> None:
     response = client.head(path)
     assert (response.status_code, response.content) == (200, b"")

@@ -78,6 +78,46 @@ def test_a_column_that_a_fold_never_observes_is_named_with_the_fold(pump: Settin
     assert "leave the column out of features.columns, or use fewer folds" in found
 
 
+def test_a_scale_of_series_that_are_not_scored_is_none(pump: Settings) -> None:
+    frame = pump_frame()
+    frame.loc[frame["entity_id"] == 1, "heat"] = 20.0
+    both = mistakes_of(pump_config(pump, "extra_metrics=[mase]"), frame)
+    ended = frame[(frame["entity_id"] == 1) | (frame["event_timestamp"] < "2024-01-03")].reset_index(drop=True)
+    alone = mistakes_of(pump_config(pump, "extra_metrics=[mase]"), ended)
+    assert both == ()
+    assert [mistake.split(" divides")[0] for mistake in alone] == ["fold_0: metric 'mase'", "fold_1: metric 'mase'"]
+
+
+LOGARITHM = "preprocessing={{steps: [{{transform: impute}}, {{transform: log, columns: [{}]}}, {{transform: scale}}]}}"
+
+
+def test_held_out_values_without_a_logarithm_are_refused_where_they_cannot_be_read(pump: Settings) -> None:
+    frame = pump_frame()
+    frame.loc[frame["event_timestamp"] == "2024-01-06 12:00", ["heat", "flow"]] = -5.0
+
+    def found(column: str, *overrides: str) -> tuple[str, ...]:
+        config = pump_config(pump, LOGARITHM.format(column), *overrides)
+        return mistakes_of(config, pump_frame(), {"reference": create_data_module(config, frame)})
+
+    said = "reference: column '{}' goes down to -5, which its preprocessing has no number for, and {}; use a larger"
+    (target,) = found("heat")
+    assert target.startswith(said.format("heat", "nothing can be scored without it"))
+    (feature,) = found("flow")
+    assert feature.startswith(said.format("flow", "ridge cannot read that"))
+    # Trees read it as missing.
+    assert found("flow", "baselines=[{name: repeat_last}]") == ()
+
+
+def test_gaps_that_a_baseline_cannot_read_are_refused_before_the_first_fit(pump: Settings) -> None:
+    unfilled = ("preprocessing={steps: [{transform: scale}]}", "split.folds=1")
+    (found,) = mistakes_of(pump_config(pump, *unfilled), pump_frame())
+    assert found == (
+        "fold_0: column 'heat' has missing values, which ridge cannot read; add an impute step to the preprocessing, "
+        "or use a family that reads them"
+    )
+    assert mistakes_of(pump_config(pump, *unfilled, "baselines=[{name: repeat_last}]"), pump_frame()) == ()
+
+
 def test_a_part_without_samples_is_refused(pump: Settings) -> None:
     config = pump_config(pump)
     short = create_data_module(config, pump_frame(hours=10))

@@ -102,11 +102,13 @@ def _add_health(router: APIRouter, service: PredictionService) -> None:
         }
         return Response(to_json(content), media_type=JSON)
 
+    @router.head("/v2/health/live", include_in_schema=False)
     @router.get("/v2/health/live")
     async def live() -> Response:
         """Say that the process runs."""
         return Response(to_json({"live": True}), media_type=JSON)
 
+    @router.head("/v2/health/ready", include_in_schema=False)
     @router.get("/v2/health/ready")
     async def ready(request: Request) -> Response:
         """Say whether the default model answers, as `/health/ready` does."""
@@ -144,12 +146,14 @@ def _add_models(router: APIRouter, service: PredictionService) -> None:
         """Describe the version of a model that is served."""
         return _described(service.model(name), version)
 
+    @router.head("/v2/models/{name}/ready", include_in_schema=False)
     @router.get("/v2/models/{name}/ready")
     async def model_ready(name: str) -> Response:
         """Say whether a model answers."""
         await _require_ready(service.model(name))
         return Response(to_json({"name": name, "ready": True}), media_type=JSON)
 
+    @router.head("/v2/models/{name}/versions/{version}/ready", include_in_schema=False)
     @router.get("/v2/models/{name}/versions/{version}/ready")
     async def version_ready(name: str, version: str) -> Response:
         """Say whether that version of a model is the one that is served, and answers."""

@@ -68,6 +68,8 @@ def routes(service: PredictionService) -> APIRouter:
         """Do so by a model of that name."""
         return await answer(request, name)
 
+    @router.head("/ping", include_in_schema=False)
+    @router.head("/health", include_in_schema=False)
     @router.get("/ping", response_class=PlainTextResponse)
     @router.get("/health", response_class=PlainTextResponse)
     async def ping() -> Response:

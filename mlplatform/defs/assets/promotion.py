@@ -7,8 +7,8 @@ from dagster import AssetExecutionContext, AssetsDefinition, DataVersion, Materi
 from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
 from mlplatform.defs.assets.owned import owned_asset
-from mlplatform.defs.keys import PRODUCTION_ALIAS, REGISTERED_PAIR, SERVING_RELOAD, TUNED_MODEL, asset_key
-from mlplatform.defs.metadata import picture, table
+from mlplatform.defs.keys import DRIFT_REPORT, PRODUCTION_ALIAS, REGISTERED_PAIR, SERVING_RELOAD, TUNED_MODEL, asset_key
+from mlplatform.defs.metadata import picture, run_link, table
 from mlplatform.defs.resources import MlflowResource, PlatformResource, TrainingResource
 from mlplatform.defs.versions import data_version
 from mlplatform.settings import Settings
@@ -38,7 +38,7 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         tuned_model: Candidate,
     ) -> MaterializeResult[None]:
         from mlplatform.monitoring.retraining import hold_of
-        from mlplatform.promotion import promote_pair, record_decision
+        from mlplatform.promotion import RUN_PAGE, promote_pair, record_decision, record_page
         from mlplatform.registry.pairs import PairStore
 
         settings, config = platform.settings, training.with_dry_run(tuned_model.config)
@@ -57,10 +57,17 @@ def production_alias_asset(experiment: ExperimentConfig) -> AssetsDefinition:
                     "promotion.reason": promotion.reason,
                 }
             )
+            record_page(store.client, tuned_model, promotion)
         context.log.info(f"{'promoted' if promotion.promoted else 'not promoted'}: {promotion.reason}")
         tell_promotion(settings, config, candidate.version, promotion, context.run.run_id)
         return MaterializeResult(
-            metadata={"candidate": candidate.version, **promotion_metadata(promotion)},
+            metadata={
+                "report": run_link(settings, config.name, tuned_model.run_id, artifact=RUN_PAGE),
+                "candidate": candidate.version,
+                **promotion_metadata(promotion),
+                "drift_report": MetadataValue.asset(asset_key(config.name, DRIFT_REPORT)),
+                **{f"server_{n}": MetadataValue.url(url) for n, url in enumerate(settings.serving_addresses, start=1)},
+            },
             data_version=production_version(config.registered_name, store),
         )
 
@@ -103,31 +110,26 @@ def promotion_metadata(promotion: "Promotion") -> dict[str, Any]:
 
 def gate_metadata(report: "GateReport") -> dict[str, Any]:
     """Return a gate's decision as metadata: its numbers as a table, and candidate against champion as a plot."""
-    from mlplatform.promotion import plot_gate
+    from mlplatform.promotion import gate_rows, plot_gate
 
     decision = report.decision
-    rows: list[dict[str, Any]] = []
+    metadata: dict[str, Any] = {
+        "outcome": decision.outcome,
+        "dry_run": decision.dry_run,
+        decision.metric: table(gate_rows(decision)),
+    }
+    # Numbers, which the page of a check draws over time.
     for role, contender in (("candidate", decision.candidate), ("champion", decision.champion)):
-        if contender is not None:
-            rows.append(
-                {
-                    "contender": f"version {contender.version} ({role})",
-                    "score": contender.score,
-                    "trained on rows up to": contender.data_until,
-                    "obstacle": contender.obstacle,
-                }
-            )
-    rows += [{"contender": f"baseline {name}", "score": score} for name, score in decision.baselines.items()]
-    if decision.needed is not None:
-        rows.append({"contender": "needed to beat the champion", "score": decision.needed})
-    metadata: dict[str, Any] = {"outcome": decision.outcome, "dry_run": decision.dry_run, decision.metric: table(rows)}
+        if contender is not None and contender.score is not None:
+            metadata[f"{decision.metric} of the {role}"] = contender.score
     if decision.figures:
         metadata["candidate minus champion"] = table([decision.figures])
     if decision.retraining is not None:
         metadata["drift"] = decision.retraining.cause
-        metadata["broken columns"] = "; ".join(decision.retraining.broken) or "none"
         if decision.retraining.before is not None:
             metadata["on the champion's reference set"] = table([vars(decision.retraining.before)])
+    if decision.broken:
+        metadata["broken columns"] = "; ".join(decision.broken)
     if decision.warnings:
         metadata["warning"] = "; ".join(decision.warnings)
     if decision.notes:

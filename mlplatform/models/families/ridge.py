@@ -199,12 +199,20 @@ def _windows(samples: WindowSamples, channel: int, start: int, length: int) -> F
 def _normalised(samples: WindowSamples, spec: ModelSpec, channel: int) -> tuple[Float32, Float32]:
     """Return inputs (n, lookback) and outputs (n, horizon) of one target, less the last input value, and scaled."""
     inputs = _windows(samples, channel, 0, samples.lookback)[samples.origins - (samples.lookback - 1)]
-    outputs = _windows(samples, channel, 1, samples.horizon)[samples.origins]
+    outputs = _outputs(samples, channel)
     if spec.scaling:
         changes, last, scale = _scaled(inputs, samples, spec, channel)
         return changes, (outputs - last) / scale
     last = inputs[:, -1:].copy()
     return inputs - last, outputs - last
+
+
+def _outputs(samples: WindowSamples, channel: int) -> Float32:
+    """Return the outputs of one target, of shape (n, horizon)."""
+    if samples.levels is not None:
+        return np.ascontiguousarray(samples.outputs()[:, :, samples.targets.index(channel)])
+    outputs: Float32 = _windows(samples, channel, 1, samples.horizon)[samples.origins]
+    return outputs
 
 
 def _scaled(inputs: Float32, samples: WindowSamples, spec: ModelSpec, channel: int) -> tuple[Float32, Float32, Float32]:

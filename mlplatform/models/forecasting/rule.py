@@ -24,12 +24,10 @@ class RuleModel(DirectFitModel[WindowSamples]):
         return FitResult()
 
     def filled(self, forecast: Float32, samples: WindowSamples) -> Float32:
-        """Return a forecast, (samples, horizon, targets), with the last observed value where it repeats a missing one.
-
-        Where windows are not scaled one by one, preprocessing has filled what is missing as the experiment says.
-        """
-        if self.spec.scaling:
-            np.copyto(forecast, last_observed(samples)[:, None, :], where=np.isnan(forecast))
+        """Return a forecast, (samples, horizon, targets), with the last observed value where it repeats a gap."""
+        missing = np.isnan(forecast)
+        if missing.any():
+            np.copyto(forecast, last_observed(samples)[:, None, :], where=missing)
         return forecast
 
     def save(self, folder: Path) -> None:

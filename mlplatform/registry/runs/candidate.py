@@ -1,13 +1,13 @@
 """What a training run leaves in MLflow: configuration, data hashes, scores, study and plots.
 
-These functions write to the active MLflow run.
+What writes, writes to the active MLflow run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,6 +15,12 @@ from mlplatform.candidates import Candidate
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import SplitManifest
 from mlplatform.registry.runs.entries import log_params, log_scores, set_tags
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Where the pictures of a run lie among its artifacts.
+PLOTS = "plots"
 
 
 def record_candidate(
@@ -59,6 +65,15 @@ def record_candidate(
         _log_png(png, f"{name}.png")
 
 
+def read_plots(client: MlflowClient, run_id: str) -> dict[str, bytes]:
+    """Return the pictures that the training left in a run, by name; none if there are none any more."""
+    import tempfile
+
+    paths = [file.path for file in client.list_artifacts(run_id, PLOTS)]
+    with tempfile.TemporaryDirectory() as folder:
+        return {Path(path).stem: Path(client.download_artifacts(run_id, path, folder)).read_bytes() for path in paths}
+
+
 def config_params(config: ExperimentConfig) -> dict[str, Any]:
     """Return what runs are told apart by in MLflow's lists."""
     return {
@@ -90,4 +105,4 @@ def _log_png(png: bytes, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(png)
-        mlflow.log_artifact(str(path), "plots")
+        mlflow.log_artifact(str(path), PLOTS)
