@@ -209,9 +209,11 @@ def _compare_scores(record: TrainingRecord, candidate: Candidate) -> Comparison:
     found = {
         mlflow_name(name): value for name, value in scores.items() if name != "fit_seconds" and math.isfinite(value)
     }
-    wrong = sorted(name for name, value in found.items() if record.metrics.get(name) != value)
-    detail = f"{', '.join(wrong[:5])} differ" if wrong else f"{len(found)} scores"
-    return Comparison("recorded scores", not wrong, detail)
+    # A score that came with a later version was not recorded, and cannot differ.
+    recorded = {name: record.metrics[name] for name in found if name in record.metrics}
+    wrong = sorted(name for name, value in recorded.items() if found[name] != value)
+    detail = f"{', '.join(wrong[:5])} differ" if wrong else f"{len(recorded)} scores"
+    return Comparison("recorded scores", bool(recorded) and not wrong, detail)
 
 
 def _changed_libraries(recorded: dict[str, str]) -> dict[str, tuple[str, str]]:

@@ -163,7 +163,7 @@ def test_mlflow_holds_the_whole_record(twice: Twice) -> None:
     run = twice.mlflow_runs[0]
     expected = {f"fold_{k}_{metric}" for k in range(2) for metric in METRICS}
     expected |= {f"cv_{metric}_{kind}" for metric in METRICS for kind in ("mean", "std")}
-    intervals = ("coverage", "interval_width", "pinball")
+    intervals = ("coverage", "interval_score", "interval_width", "pinball")
     expected |= {f"reference_{metric}{suffix}" for metric in (*METRICS, *intervals) for suffix in ("", "_scaled")}
     expected |= {f"baseline_{name}_{metric}" for name in BASELINES for metric in set(expected)}
     expected |= {f"curve_fold_{k}_validation_loss" for k in range(2)}

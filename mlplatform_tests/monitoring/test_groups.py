@@ -68,7 +68,7 @@ def test_one_of_twenty_that_changes_is_named(config: ExperimentConfig) -> None:
     assert report.causes == ("feature:load_pu[7]",)
     assert ReportFacts.of(report).suspects == report.causes
     assert DriftReport.from_json(report.to_json()) == report
-    assert "load_pu" in report_page(report, [], pd.DataFrame())
+    assert "load_pu" in report_page(report, [], pd.DataFrame(), pd.DataFrame())
     assert report_on(config, rows, group_by=None).groups == ()
 
 
@@ -113,7 +113,7 @@ def test_more_groups_than_allowed_are_not_judged_and_the_report_says_so(config: 
     assert report.groups == ()
     (note,) = report.notes
     assert note.startswith("20 groups by 'entity' are more than drift.max_groups, 10: none is judged")
-    assert "drift.max_groups" in report_page(report, [], pd.DataFrame())
+    assert "drift.max_groups" in report_page(report, [], pd.DataFrame(), pd.DataFrame())
     (note,) = report_on(config, fleet(5), group_by="plant").notes
     assert note == "drift.group_by names 'plant', which the rows do not have"
 
