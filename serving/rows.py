@@ -284,7 +284,7 @@ def _value_findings(rows: Rows, contract: Contract, types: Types, rules: RowRule
 def _policy_findings(
     rows: Rows, columns: Sequence[str], rules: RowRules, numbers: Sequence[int] | None = None
 ) -> Iterator[ErrorDetail]:
-    """Find what the pair's preprocessing has no number for, and what it can read, but the experiment's policy refuses."""
+    """Find what the pair's preprocessing has no number for, and what it reads but the experiment's policy refuses."""
     places = numbers or range(len(rows))
     for name in columns:
         if name in rules.floors:
