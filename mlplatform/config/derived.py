@@ -129,7 +129,7 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
     promotion = values.get("promotion")
     if isinstance(promotion, Mapping):
         # A year of months is twelve rows, and all there is to judge by.
-        reference = filled["split"]["reference_steps"] if isinstance(split, Mapping) else lengths.block
+        reference = filled["split"].get("reference_steps") if isinstance(split, Mapping) else lengths.block
         rows = min(REFERENCE_ROWS, reference) if isinstance(reference, int) else REFERENCE_ROWS
         filled["promotion"] = _filled(promotion, {"min_reference_rows": rows})
     if isinstance(values.get("baselines"), list | tuple):
