@@ -14,17 +14,27 @@ one standard deviation, the mean of the recent week has moved by a seventh of it
 
 Looks: daily reports over a year on series in which nothing changed, and how often drift, beyond suspicion, begins.
 
+Entities: the share of single reports on many entities in which nothing changed that suspect anything, and how often one
+entity of many that shifts by two standard deviations is named, and no other.
+
+Scale: seconds and peak memory of a report on a thousand entities, and on a thousand features, in a process of its own.
+
 Coverage: what share of truths lies in intervals of nominal 80 %, week by week, when the volatility of an AR(.9) series
 doubles, with intervals that stay as they were calibrated and with those that adapt; hourly forecasts of 6 steps.
 
 Run as `python benchmarks/monitoring.py [part ...] [--series N] [--looks N] [--features N ...]`; parts are `null`,
-`detection`, `looks` and `coverage`. By default a few series of all but `looks`, which takes two minutes; figures to
-quote want `null detection looks coverage --series 500 --looks 100 --features 1 7 50`, a night.
+`detection`, `looks`, `entities`, `scale` and `coverage`. By default a few series of `null`, `detection` and `coverage`;
+quotable figures want `null detection looks entities scale coverage --series 500 --looks 100 --features 1 7 50`, a night.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,7 +57,13 @@ TRAINING = {"12 weeks": 12 * WEEK, "a year": 52 * WEEK}
 FALSE_ALARMS, FOUND, LOOKS_PER_YEAR = 0.05, 0.9, 1.0
 FIRST_REPORTS, FULL_REPORTS = (24, 48, 72), (168, 192, 216)
 CATEGORY = "mode"
-PARTS, DEFAULT_PARTS = ("null", "detection", "looks", "coverage"), ("null", "detection", "coverage")
+PARTS = ("null", "detection", "looks", "entities", "scale", "coverage")
+DEFAULT_PARTS = ("null", "detection", "coverage")
+# Entities, hours of training rows, hours after them, and features.
+SIZES = {
+    "1000 entities x 30 days x 10 features": (1000, 23 * 24, WEEK, 10),
+    "1000 features x 100000 rows": (1, 100_000 - WEEK, WEEK, 1000),
+}
 
 
 def noise(generator: np.random.Generator, memory: float, steps: int, features: int) -> Floats:
@@ -109,6 +125,11 @@ class Bench:
         nothing_served = ErrorDrift(0, None, None, self.base.drift.error_ratio)
         config = self.config(features, category=CATEGORY in rows)
         return build_report(config, 1, rows.iloc[:trained], rows.iloc[:until], nothing_served, previous=previous)
+
+    def report_before(self, rows: pd.DataFrame, border: pd.Timestamp, *, features: int) -> DriftReport:
+        """Return the report on all rows whose training rows lie before a moment."""
+        nothing_served = ErrorDrift(0, None, None, self.base.drift.error_ratio)
+        return build_report(self.config(features), 1, rows[rows[TIMESTAMP] < border], rows, nothing_served)
 
 
 def frame(values: Floats, categories: npt.NDArray[np.str_] | None = None) -> pd.DataFrame:
@@ -308,6 +329,60 @@ def _begins_in_a_year(bench: Bench, values: Floats, trained: int) -> int:
     return begins
 
 
+def fleet(generator: np.random.Generator, entities: int, steps: int, features: int) -> pd.DataFrame:
+    """Return AR(.9) series of many entities, each with a daily season and a level of its own, as rows."""
+    parts = []
+    for entity in range(entities):
+        rows = frame(noise(generator, 0.9, steps, features) + wave(generator, 24, steps, features) + entity % 7)
+        parts.append(rows.assign(**{ENTITY: entity}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def measure_entities(bench: Bench, reports: int) -> None:
+    """Report false alarms on fleets without change, and how often the one entity that changes is named alone."""
+    features = 3
+    for entities in (10, 100):
+        generator, trained = np.random.default_rng(entities), TRAINING["12 weeks"]
+        alarms = named = 0
+        for _ in range(reports):
+            rows = fleet(generator, entities, trained + WEEK, features)
+            border = rows[TIMESTAMP].min() + pd.Timedelta(hours=trained)
+            alarms += bool(bench.report_before(rows, border, features=features).suspects)
+            rows.loc[(rows[ENTITY] == 7) & (rows[TIMESTAMP] >= border), "x1"] += 2.0
+            named += bench.report_before(rows, border, features=features).suspects == ("x1[7]",)
+        case = f"{entities} entities, {features} features, of {reports} reports"
+        share, found = alarms / reports, named / reports
+        aim, met = f"<= {FALSE_ALARMS:g}", share <= FALSE_ALARMS
+        report("monitoring", f"false alarms: {case}", share, "share", aim=aim, met=met)
+        report("monitoring", f"the one that shifts by two sigma is named, and no other: {case}", found, "share",
+               aim=f">= {FOUND:g}", met=found >= FOUND)  # fmt: skip
+
+
+def measure_scale() -> None:
+    """Report what a report on many entities, and on many features, costs in a process of its own."""
+    for size in SIZES:
+        command = [sys.executable, "-W", "ignore", __file__, "--size", size]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        for name, figures in json.loads(done.stdout.splitlines()[-1]).items():
+            report("monitoring", f"a report on {size}: {name}", *figures)
+
+
+def report_of_size(bench: Bench, size: str) -> None:
+    """Make one report, and print seconds and memory."""
+    entities, trained, later, features = SIZES[size]
+    rows = fleet(np.random.default_rng(0), entities, trained + later, features)
+    before = _peak_mib()
+    began = time.perf_counter()
+    bench.report_before(rows, rows[TIMESTAMP].min() + pd.Timedelta(hours=trained), features=features)
+    seconds = time.perf_counter() - began
+    found = {"seconds": (seconds, "s"), "peak memory": (_peak_mib(), "MiB"), "of that, before it": (before, "MiB")}
+    print(json.dumps(found))
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def measure_coverage(series: int) -> None:
     """Report the coverage of each week before and after volatility doubles, with and without adaptation."""
     nominal, horizon, before, after = 0.8, 6, 4, 6
@@ -352,9 +427,13 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=4, help="series per kind")
     parser.add_argument("--looks", type=int, default=1, help="years of daily reports per kind")
     parser.add_argument("--features", type=int, nargs="*", default=[1, 7], help="features of a report without change")
+    parser.add_argument("--size", choices=SIZES, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)
     bench = Bench(load_experiment("fleet_xgboost"))
+    if asked.size:
+        report_of_size(bench, asked.size)
+        return
     chosen = asked.part or DEFAULT_PARTS
     if "null" in chosen:
         measure_null(bench, asked.series, asked.features)
@@ -362,6 +441,10 @@ def main() -> None:
         measure_detection(bench, asked.series)
     if "coverage" in chosen:
         measure_coverage(asked.series)
+    if "entities" in chosen:
+        measure_entities(bench, asked.series)
+    if "scale" in chosen:
+        measure_scale()
     if "looks" in chosen:
         measure_looks(bench, asked.looks, asked.features)
 

@@ -67,7 +67,7 @@ def steps_plot(candidate: Candidate) -> bytes:
 
 
 def curves_plot(candidate: Candidate) -> bytes:
-    """Return losses against iterations: validation of every fold, and training of the refit."""
+    """Return losses of a model against iterations, or the last losses of many: validation folds and the refit."""
     figure = new_figure(7.0, 3.2)
     axes = figure.add_subplot()
     shades = {"validation_loss": BLUE, "train_loss": GREY}
@@ -76,7 +76,8 @@ def curves_plot(candidate: Candidate) -> bytes:
             if name in shades and len(values) > 1:
                 style = "-" if fit == "refit" else "--"
                 axes.plot(range(1, len(values) + 1), values, style, label=f"{fit} {name}", color=shades[name])
-    axes.set_xlabel("iteration")
+    one = len(candidate.report.iterations) < 2
+    axes.set_xlabel("iteration" if one else "one model after the other: each target's steps of the horizon")
     axes.set_ylabel("loss, preprocessed")
     axes.set_title(candidate.config.name)
     axes.legend(frameon=False, fontsize=7, ncols=2)
@@ -129,6 +130,8 @@ def draw_forecast(
 ) -> None:
     """Draw history, truth and forecast of one window on matplotlib axes, with its interval if there is one.
 
+    Beside them stands the naive forecast: the last season once more, or the last value where there is no season.
+
     The title names the experiment, the entity and the time of the last row that the forecast knows.
     """
     from matplotlib.axes import Axes
@@ -148,6 +151,10 @@ def draw_forecast(
             axes.vlines(times[future], *band, color=ORANGE, alpha=0.4, linewidth=6, label=label)
         else:
             axes.fill_between(times[future], *band, color=ORANGE, alpha=0.2, linewidth=0, label=label)
+    season = module.config.season
+    naive = values[origin + 1 - season + np.arange(len(truth)) % season]
+    words = "last season" if season > 1 else "last value"
+    axes.plot(times[future], naive, ":", color=GREY, linewidth=1.2, marker=mark, label=words)
     axes.plot(times[future], truth, color="black", linewidth=1, marker=mark, label="truth")
     axes.plot(times[future], forecast, color=ORANGE, marker=mark, label="forecast")
     entity, column = module.panel.row_entities[origin], module.config.dataset.entity_column or "entity"

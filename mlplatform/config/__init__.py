@@ -26,9 +26,7 @@ from mlplatform.config.dataset import (
     ColumnConfig,
     DatasetConfig,
     EntityType,
-    SourceConfig,
     check_source,
-    source_scheme,
 )
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
 from mlplatform.config.features import CalendarConfig, FeaturesConfig
@@ -53,6 +51,7 @@ from mlplatform.config.promotion import PromotionConfig
 from mlplatform.config.requests import RequestsConfig
 from mlplatform.config.retraining import RetrainConfig
 from mlplatform.config.serving import DEPLOYMENTS, INGRESS, AutoscalingConfig, DeploymentConfig, ServingConfig
+from mlplatform.config.source import SourceConfig, source_scheme
 from mlplatform.config.split import SplitConfig
 from mlplatform.config.tuning import NestedConfig, TuningConfig
 from mlplatform.config.uncertainty import UncertaintyConfig, bound_levels

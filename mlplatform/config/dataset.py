@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -15,15 +14,11 @@ from mlplatform.config.automation import DatasetAutomation, Owners, Tags
 from mlplatform.config.base import ENTITY, NAME_PATTERN, TIMESTAMP, ConfigError, Frozen, Period, time_step
 from mlplatform.config.found import AUTO, read_found
 from mlplatform.config.rules import params_mistakes, plugin_mistakes
+from mlplatform.config.source import SourceConfig, refuse_renames, source_scheme
 from mlplatform.plugins import SOURCES, PluginUse, failures_note
 
-# A user and password before the host, or a query parameter that is called like a secret.
-CREDENTIALS_IN_URI = re.compile(
-    r"://[^@]*:[^@]*@|[?&][^=&]*(password|passwd|pwd|secret|token|credential)[^=&]*=", re.IGNORECASE
-)
-
 # Names that the platform's own tables have beside the dataset's.
-RESERVED = (ENTITY, TIMESTAMP, "is_context", "until", "was_there")
+RESERVED = (ENTITY, TIMESTAMP, "is_context", "until", "was_there", "__file__", "__line__", "__source_row__")
 
 EntityType = Literal["auto", "string", "integer"]
 
@@ -49,31 +44,6 @@ class ColumnConfig(Frozen):
             raise ValueError(f"min must be below max, but min={self.min} and max={self.max}")
         if self.type == "category" and (self.min is not None or self.max is not None):
             raise ValueError("min and max apply to columns of type float only")
-        return self
-
-
-class SourceConfig(Frozen):
-    """Where a dataset is read from; the URI's scheme or file suffix selects the source plug-in."""
-
-    uri: str
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    download_url: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _downloads_are_checked(self) -> SourceConfig:
-        if self.download_url and not self.sha256:
-            raise ValueError("a source with download_url needs sha256, so that the download can be checked")
-        return self
-
-    @model_validator(mode="after")
-    def _holds_no_credentials(self) -> SourceConfig:
-        for key in ("uri", "download_url"):
-            if CREDENTIALS_IN_URI.search(getattr(self, key) or ""):
-                raise ValueError(
-                    f"{key} holds credentials (it is not repeated here); leave them out, set them as environment "
-                    "variables and name those in source.options, for example user_env and password_env"
-                )
         return self
 
 
@@ -144,7 +114,9 @@ class DatasetConfig(Frozen):
         """Refuse columns of one name, or of names that the platform uses itself."""
         reserved = {name for name in self.columns if name.lower() in RESERVED}
         if reserved:
-            raise ValueError(f"columns must not use the reserved names {sorted(reserved)}; rename them in the source")
+            raise ValueError(
+                f"columns must not use the reserved names {sorted(reserved)}; rename them by source.rename"
+            )
         self._refuse_case_twins()
         if self.removed_column is not None and self.entity_column is None:
             raise ValueError("removed_column needs entity_column, because it says which entities are gone")
@@ -155,6 +127,7 @@ class DatasetConfig(Frozen):
         for key in keys:
             if getattr(self, key) in self.columns:
                 raise ValueError(f"columns must not repeat the {key} {getattr(self, key)!r}")
+        refuse_renames(self.source, (*named, *self.columns))
 
     def _refuse_case_twins(self) -> None:
         """Refuse columns that stores which do not look at the case of names, such as DuckDB, take for one."""
@@ -163,7 +136,7 @@ class DatasetConfig(Frozen):
             other = first.setdefault(name.lower(), name)
             if other != name:
                 raise ValueError(
-                    f"columns {other!r} and {name!r} differ only in case; rename one of them in the source"
+                    f"columns {other!r} and {name!r} differ only in case; rename one of them by source.rename"
                 )
 
     @property
@@ -241,9 +214,11 @@ def source_mistakes(config: DatasetConfig) -> Iterator[str]:
     if scheme not in SOURCES.names():
         yield (
             f"dataset {config.name!r}: no source reads source.uri {config.source.uri!r} (scheme {scheme!r}); "
-            f"known schemes: {', '.join(SOURCES.names())}{failures_note()}"
+            f"known schemes: {', '.join(SOURCES.names())}{failures_note()}. For a file whose name does not end so, put "
+            f"what it is in front: csv://{Path(config.source.uri).name}"
         )
         return
+    yield from _list_mistakes(config, scheme)
     use = PluginUse(SOURCES, "source.uri", scheme, "source.options", config.source.options)
     refused = params_mistakes(use)
     if refused:
@@ -252,13 +227,14 @@ def source_mistakes(config: DatasetConfig) -> Iterator[str]:
         yield from (f"dataset {config.name!r}: {mistake}" for mistake in plugin_mistakes([use], config))
 
 
-def source_scheme(uri: str) -> str:
-    """Return the name of the plug-in for a URI: its scheme, or the lower-case file suffix of a path.
-
-    A scheme that no plug-in has, such as `s3`, is an address of files, whose suffix decides if a plug-in reads it.
-    """
-    scheme, separator, path = uri.partition("://")
-    suffix = Path(path if separator else uri).suffix.lower().lstrip(".")
-    if not separator:
-        return suffix
-    return suffix if scheme not in SOURCES.names() and suffix in SOURCES.names() else scheme
+def _list_mistakes(config: DatasetConfig, scheme: str) -> Iterator[str]:
+    if not config.source.more:
+        return
+    others = sorted({source_scheme(uri) for uri in config.source.more} - {scheme})
+    if others:
+        yield (
+            f"dataset {config.name!r}: source.uri lists files of several kinds: {', '.join([scheme, *others])}; one "
+            "table is read from files of one kind"
+        )
+    if not getattr(SOURCES.get(scheme), "takes_lists", False):
+        yield f"dataset {config.name!r}: source.uri is a list, but the source {scheme!r} takes one URI"

@@ -174,6 +174,12 @@ def experiment_mistakes(config: ExperimentConfig) -> Iterator[str]:
     yield from step_column_mistakes(config.preprocessing, dataset)
     yield from plugin_mistakes(plugin_uses(config), config, config.task)
     yield from search_space_mistakes(config.model)
+    group_by = config.drift.group_by
+    if group_by not in (None, "entity", *dataset.columns):
+        yield (
+            f"drift.group_by is {group_by!r}, which is no column of dataset {dataset.name!r} "
+            f"({', '.join(dataset.columns)}); name one, or 'entity' for each alone, or null"
+        )
     yield from _forecast_mistakes(config) if config.task == "forecast" else _tabular_mistakes(config)
     if config.name == dataset.name:
         yield f"name {config.name!r} is also the name of its dataset; asset keys would collide"

@@ -18,6 +18,8 @@ class DriftConfig(Frozen):
     suspect anything while nothing changed. `min_effect` is the least change of level that matters, in standard
     deviations of the training rows, `min_missing` the least rise of the share of missing values. `test` compares
     shapes; its distance and the `quantile` of those between training stretches stand in the report for information.
+    Level and spread are also judged in groups of entities: `group_by` is "entity", for each alone, a column of the
+    dataset that says what an entity belongs to, or null for none; more than `max_groups` are not judged.
     `cooldown_hours` is the least time between two training runs that drift asks for; the rest of that is in `retrain`.
     """
 
@@ -27,6 +29,8 @@ class DriftConfig(Frozen):
     false_alarm_rate: float = Field(default=0.05, gt=0, lt=0.5)
     min_effect: float = Field(default=0.25, ge=0)
     min_missing: float = Field(default=0.1, gt=0, lt=1)
+    group_by: str | None = "entity"
+    max_groups: int = Field(default=1000, ge=2)
     error_ratio: float = Field(default=1.5, gt=1)
     min_predictions: int = Field(default=24, ge=1)
     cooldown_hours: float = Field(default=24.0, ge=0)

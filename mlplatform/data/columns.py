@@ -9,6 +9,8 @@ from mlplatform.data.errors import DataError
 
 # What a source calls the column of its marks where the dataset names none: a stream's messages without a value.
 MARK = "__removed__"
+# Where a row stands, in frames of sources that read files: the file's name, and its line (of a sheet, its row) from 1.
+FILE, LINE = "__file__", "__line__"
 
 
 def source_columns(dataset: DatasetConfig) -> tuple[str, ...]:
@@ -49,10 +51,11 @@ def require_columns(found: Iterable[object], dataset: DatasetConfig, where: str,
         raise DataError(
             f"dataset {dataset.name!r}: {where} lacks {' and '.join(what)}; "
             f"columns found: {', '.join(names) or 'none'}. "
-            f"Correct the file or the dataset's time_column, entity_column, removed_column and columns. {hint}".rstrip()
+            "Correct the source, its source.rename, or time_column, entity_column, removed_column and columns of the "
+            f"dataset. {hint}".rstrip()
         )
     twice = sorted({name for name in source_columns(dataset) if names.count(name) > 1})
     if twice:
         raise DataError(
-            f"dataset {dataset.name!r}: {where} has more than one column named {', '.join(twice)}; rename one"
+            f"dataset {dataset.name!r}: {where} has more than one column named {', '.join(twice)}; rename one there"
         )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
+from mlplatform.data.places import Places
 from mlplatform.data.raw_table import raw_schema
 from mlplatform.data.validation import Basis, Tally, Validated, conflicts, quarantined_rows, validate
 from mlplatform.snapshots import split_periods
@@ -44,6 +45,7 @@ class Intake:
         self.quarantine: list[pd.DataFrame] = []
         # By entity whether it is gone, for those that were marked as removed at any time.
         self.is_gone: dict[Any, bool] = {}
+        self._places = Places()
         self._folder = folder
         self._watched = set(gone)
         self._tables: dict[str, list[pa.Table]] = defaultdict(list)
@@ -53,6 +55,7 @@ class Intake:
 
     def add(self, frame: pd.DataFrame) -> Validated:
         """Take a batch in the source's own columns and return it validated."""
+        self._places.add(frame, self.tally.rows_read)
         batch = validate(frame, self.dataset, self.basis, first_row=self.tally.rows_read, newest_wins=self.newest_wins)
         self.basis = batch.basis
         self.tally.add(batch)
@@ -97,7 +100,8 @@ class Intake:
         faults = conflicts(rows, numbers, self.dataset)
         if not faults.is_bad.any():
             return rows
-        bad = quarantined_rows(rows.drop(columns=NUMBER), numbers, faults, self.dataset)
+        named = self._places.named(rows.drop(columns=NUMBER), numbers)
+        bad = quarantined_rows(named, numbers, faults, self.dataset)
         self.quarantine.append(bad)
         self.tally.quarantined += len(bad)
         self.tally.reasons.update(faults.counts())

@@ -41,7 +41,7 @@ from mlplatform.data.raw_table import (
 )
 from mlplatform.data.removals import gone_at, noted, read_removals, write_removals
 from mlplatform.data.sources import IncrementalSource, Source, file_sha256, open_source
-from mlplatform.data.validation import REASON, RESPELT, ROW, Basis
+from mlplatform.data.validation import RESPELT, ROW, Basis
 from mlplatform.settings import Settings
 from mlplatform.snapshots import Update, table_lock, update_table
 
@@ -331,6 +331,7 @@ def _stats(column: Any) -> ColumnStats:
 def _quarantine_table(quarantine: pd.DataFrame) -> Any:
     import pyarrow as pa
 
-    originals = [name for name in quarantine.columns if name not in (ROW, REASON)]
-    schema = pa.schema([(ROW, pa.int64()), (REASON, pa.string()), *((name, pa.string()) for name in originals)])
+    # Numbers are those of rows and lines; what the source had in its own columns is text.
+    are_numbers = {name: pd.api.types.is_integer_dtype(column) for name, column in quarantine.items()}
+    schema = pa.schema([(name, pa.int64() if is_number else pa.string()) for name, is_number in are_numbers.items()])
     return pa.Table.from_pandas(quarantine.sort_values(ROW, kind="stable"), schema=schema, preserve_index=False)

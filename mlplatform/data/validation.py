@@ -16,7 +16,7 @@ import pandas as pd
 
 from mlplatform.calendars import zone_of
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
-from mlplatform.data.columns import mark_column, require_columns
+from mlplatform.data.columns import FILE, LINE, mark_column, require_columns
 from mlplatform.data.errors import DataError
 from mlplatform.data.faults import Faults
 from mlplatform.data.local_times import Seen
@@ -30,6 +30,8 @@ Int64 = npt.NDArray[np.int64]
 
 ROW = "row"
 REASON = "reason"
+# What the quarantine of rows from files has besides: what sources call otherwise, so as not to meet a column of users.
+FILE_AND_LINE = {FILE: "source_file", LINE: "source_line"}
 SINGLE_ENTITY = 1
 TIMELESS = np.datetime64("2000-01-01T00:00", "ns")
 EXAMPLES = 3
@@ -64,8 +66,9 @@ class Validated:
         rows: the raw frame: `entity_id` (int64 or str), `event_timestamp` (datetime64[ns, UTC]), then the dataset's
             columns (float32, or object with `None`), ordered by entity and time and unique on them.
         numbers: of shape (rows,): the 0-based row of the source that each of `rows` was.
-        quarantine: the bad rows in source order: `row` (0-based row of the source), `reason`, then the source's own
-            columns as text (`None` is missing; a column called `row` or `reason` gets `_original` appended).
+        quarantine: the bad rows in source order: `row` (0-based row of the source), `reason`, of rows from files
+            `source_file` and `source_line` (from 1; of a sheet its row), then the source's own columns as text (`None`
+            is missing; a column that is called like one of these gets `_original` appended).
         basis: for the batches that follow.
         rows_read: rows of the batch.
         reasons: bad rows per kind of fault; a row can have several.
@@ -367,18 +370,27 @@ def _canonical(
 
 def _examples(frame: pd.DataFrame, places: Int64, faults: Faults) -> tuple[str, ...]:
     bad = np.flatnonzero(faults.is_bad)[:EXAMPLES]
+    own = frame.drop(columns=list(FILE_AND_LINE), errors="ignore")
+    where = [""] * len(bad)
+    if FILE in frame and LINE in frame:
+        where = [f" in {frame[FILE].iloc[row]}, line {frame[LINE].iloc[row]}" for row in bad]
     return tuple(
-        f"row {places[row]}: {reason}: {frame.iloc[row].to_dict()}"
-        for row, reason in zip(bad, faults.reasons(bad), strict=True)
+        f"row {places[row]}: {reason}: {own.iloc[row].to_dict()}{place}"
+        for place, row, reason in zip(where, bad, faults.reasons(bad), strict=True)
     )
 
 
 def _quarantine(frame: pd.DataFrame, places: Int64, faults: Faults) -> pd.DataFrame:
     bad = np.flatnonzero(faults.is_bad)
     columns: dict[str, Any] = {ROW: places[bad], REASON: np.array(faults.reasons(bad), dtype=object)}
+    if FILE in frame and LINE in frame:
+        columns[FILE_AND_LINE[FILE]] = _text(frame[FILE].iloc[bad])
+        columns[FILE_AND_LINE[LINE]] = frame[LINE].to_numpy(dtype=np.int64)[bad]
+    taken = tuple(columns)
     for name in frame.columns:
-        own = f"{name}_original" if name in (ROW, REASON) else str(name)
-        columns[own] = _text(frame[name].iloc[bad])
+        if name not in FILE_AND_LINE:
+            own = f"{name}_original" if name in taken else str(name)
+            columns[own] = _text(frame[name].iloc[bad])
     return pd.DataFrame(columns)
 
 

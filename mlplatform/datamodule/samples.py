@@ -33,6 +33,8 @@ class WindowSamples:
         static: positions in `channels` of the columns that are constant per entity.
         step_seconds: length of a time step, in the mean, for the times of the horizon.
         calendar_text: what counts the steps, if it is not their seconds.
+        period: the targets are differences from this many steps before; 0 if they come as they are.
+        levels: the targets before they were differenced, of shape (rows, targets); None if they come as they are.
         cache: derived data a model wants to keep for as long as these samples live (for example a quantised matrix).
     """
 
@@ -48,6 +50,8 @@ class WindowSamples:
     step_seconds: int = 0
     cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     calendar_text: str = ""
+    period: int = 0
+    levels: Float32 | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -67,10 +71,46 @@ class WindowSamples:
         return np.ascontiguousarray(windows[self.origins[chosen] - (self.lookback - 1)].transpose(0, 2, 1))
 
     def outputs(self, chosen: slice | Int64 = slice(None)) -> Float32:
-        """Return target windows of shape (batch, horizon, targets)."""
-        columns = np.ascontiguousarray(self.values[:, list(self.targets)])
+        """Return target windows of shape (batch, horizon, targets), of differences less their anchors."""
+        columns = np.ascontiguousarray(self.values[:, list(self.targets)]) if self.levels is None else self.levels
         windows = np.lib.stride_tricks.sliding_window_view(columns, self.horizon, axis=0)
-        return np.ascontiguousarray(windows[self.origins[chosen] + 1].transpose(0, 2, 1))
+        outputs = np.ascontiguousarray(windows[self.origins[chosen] + 1].transpose(0, 2, 1))
+        return outputs if self.levels is None else outputs - self.anchors(chosen)
+
+    def differenced(self, period: int) -> WindowSamples:
+        """Return the same samples with targets that are differences from `period` steps before, kept beside these.
+
+        Their windows are that much shorter. What is forecast are differences from the newest values that are whole
+        periods before and known at the origin, so that no step of a forecast is made of another.
+        """
+        key = ("differenced", period)
+        if key not in self.cache:
+            levels = np.ascontiguousarray(self.values[:, list(self.targets)])
+            values = self.values.copy()
+            # No window reaches back to the first rows of a series.
+            values[:period, list(self.targets)] = 0
+            values[period:, list(self.targets)] = levels[period:] - levels[:-period]
+            lookback = self.lookback - period
+            self.cache[key] = replace(self, values=values, lookback=lookback, period=period, levels=levels, cache={})
+        found: WindowSamples = self.cache[key]
+        return found
+
+    def anchors(self, chosen: slice | Int64 = slice(None)) -> Float32:
+        """Return what the outputs are differences from, of shape (batch, horizon, targets).
+
+        A value that is missing is the one a period earlier, then the last observed one of the window, then 0.
+        """
+        assert self.levels is not None
+        origins, period = self.origins[chosen], self.period
+        back = (period - np.arange(1, self.horizon + 1)) % period
+        anchors: Float32 = self.levels[origins[:, None] - back[None, :]]
+        length = self.lookback + period
+        for row, step, target in np.argwhere(np.isnan(anchors)):
+            window = self.levels[origins[row] - (length - 1) : origins[row] + 1, target]
+            same = window[length - 1 - back[step] :: -period]
+            known = [each for each in (same, window[::-1]) if np.isfinite(each).any()]
+            anchors[row, step, target] = known[0][np.isfinite(known[0])][0] if known else 0
+        return anchors
 
     def future(self, chosen: slice | Int64 = slice(None)) -> Float32:
         """Return the known columns over the horizon, of shape (batch, horizon, known)."""

@@ -1,5 +1,6 @@
 from .base import (
     DEFAULT_OPTIONS,
+    Differenced,
     DirectFitModel,
     FitOptions,
     FitResult,
@@ -18,6 +19,7 @@ __all__ = [
     "Calibration",
     "CannotExplainError",
     "Contributions",
+    "Differenced",
     "DirectFitModel",
     "Explanation",
     "Feature",

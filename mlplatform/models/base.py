@@ -12,17 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal
+from typing import Annotated, Any, ClassVar, Generic, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
-from typing_extensions import TypeVar
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from typing_extensions import TypeVar, override
 
 from mlplatform.config import ExperimentConfig, SearchDimension, bound_levels
 from mlplatform.cores import usable_cores
 from mlplatform.datamodule import Float32, ModelSpec, Samples, TabularSamples, WindowSamples
 from mlplatform.models.calibration import Calibration, Intervals
-from mlplatform.models.explanation import CannotExplainError, Explanation
+from mlplatform.models.explanation import CannotExplainError, Contributions, Explanation
 from mlplatform.models.window_scale import scaled_channels
 from mlplatform.plugins import MODELS, PluginUse
 
@@ -35,9 +35,28 @@ S = TypeVar("S", bound=Samples, default=Any)
 
 
 class ModelParams(BaseModel):
-    """Base of a family's hyperparameters: immutable, and unknown keys are errors."""
+    """Base of a family's hyperparameters: immutable, and unknown keys are errors.
+
+    `difference` lets any forecasting family learn the targets' changes from so many steps before, 1 for first
+    differences, or from a `season` before; see `Differenced`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Parameters that came later: at their default they are not written, so that stored models keep their bits.
+    later: ClassVar[frozenset[str]] = frozenset({"difference"})
+
+    difference: Annotated[int, Field(ge=1)] | Literal["season"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in self.later or getattr(self, name) != fields[name].default
+        }
 
 
 @dataclass(frozen=True)
@@ -143,7 +162,8 @@ class Model(ABC, Generic[S]):
 
         A family with further demands yields them after these.
         """
-        least = cls.least_lookback(params)
+        yield from _difference_mistakes(use, params, config)
+        least = cls.least_lookback(params) + _period(params, config)
         if config.task == "forecast" and 1 <= config.lookback < least:
             yield f"{use.section}: {use.name!r} needs a lookback of at least {least}, but lookback is {config.lookback}"
         if use.section != "model":
@@ -286,12 +306,111 @@ class DirectFitModel(Model[S]):
         """Fit on samples that were checked; see `fit`."""
 
 
+class Differenced(Model[WindowSamples]):
+    """A model of another family that is fitted to differences and answers in the units of what was differenced.
+
+    The inverse adds what is known at the origin of a window, the same to a forecast, its quantiles and its bounds, so
+    that intervals are moved and never widened, and errors do not add up over the horizon. It is part of the model, so
+    that every route undoes it alike.
+
+    Attributes:
+        inner: the model that sees differences; its windows are one period shorter.
+        period: steps between the values of a difference.
+    """
+
+    tasks = frozenset({"forecast"})
+    Params = ModelParams
+
+    def __init__(self, family: type[Model], params: ModelParams, spec: ModelSpec) -> None:
+        self.period = period_of(params, spec)
+        inner_spec = replace(spec, lookback=spec.lookback - self.period)
+        least = family.least_lookback(params)
+        if inner_spec.lookback < least:
+            raise ValueError(
+                f"difference {params.difference!r} leaves {inner_spec.lookback} of {spec.lookback} steps of lookback, "
+                f"but {family.__name__} needs at least {least}; use a longer lookback or a shorter difference"
+            )
+        self.inner: Model = family(params, inner_spec)
+        super().__init__(self.inner.params, spec)
+
+    def predict(self, samples: WindowSamples) -> Float32:
+        """Return the forecast."""
+        inner = samples.differenced(self.period)
+        forecast: Float32 = self.inner.predict(inner) + inner.anchors()
+        return forecast
+
+    @override
+    def predict_quantiles(self, samples: WindowSamples) -> Float32:
+        """Return the forecast's quantiles."""
+        inner = samples.differenced(self.period)
+        quantiles: Float32 = self.inner.predict_quantiles(inner) + inner.anchors()[..., None]
+        return quantiles
+
+    @property
+    @override
+    def inference(self) -> str:
+        """How the model of differences answers."""
+        return self.inner.inference
+
+    @override
+    def confirm_inference(self, samples: WindowSamples) -> None:
+        """Compare the ways of answering of the model of differences."""
+        self.inner.confirm_inference(samples.differenced(self.period))
+
+    @override
+    def explain(self, samples: WindowSamples) -> Explanation:
+        """Return why the differences are what they are; what they are differences from is in the base."""
+        inner = samples.differenced(self.period)
+        found = self.inner.explain(inner)
+        if isinstance(found, Contributions):
+            return replace(found, base=found.base + inner.anchors().astype(np.float64))
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write the model of differences."""
+        self.inner.save(folder)
+
+    def restore(self, folder: Path) -> None:
+        """Read the model of differences."""
+        self.inner.restore(folder)
+
+
+def model_of_differences(family: type[Model], params: ModelParams, spec: ModelSpec) -> Differenced:
+    """Return an unfitted model of a family's differences, which can do what the family can.
+
+    Raises:
+        ValueError: if the lookback leaves no window for the family, or a season is asked for where none is told.
+    """
+    able = {name: getattr(family, name) for name in ("reads_missing", "is_exact", "explains", "has_quantiles")}
+    kind: type[Differenced] = type(f"Differenced{family.__name__}", (Differenced,), able)
+    return kind(family, params, spec)
+
+
+def period_of(params: ModelParams, spec: ModelSpec) -> int:
+    """Return the steps between the values of a difference.
+
+    Raises:
+        ValueError: if it is a season, and the spec has none.
+    """
+    if params.difference != "season":
+        return params.difference or 0
+    if not spec.season:
+        raise ValueError(
+            "difference 'season' needs to know the season, which models are told with preprocessing.scaling auto or "
+            "window; use one of them, or give the number of steps"
+        )
+    return spec.season
+
+
 def create_model(family: str, params: Mapping[str, Any], spec: ModelSpec) -> Model:
     """Return an unfitted model of the family called `family`; one without quantiles is built for a point prediction."""
-    plugin = MODELS.get(family)
+    plugin: Any = MODELS.get(family)
     if not plugin.has_quantiles:
         spec = replace(spec, quantiles=())
-    model: Model = plugin(plugin.Params.model_validate(dict(params)), spec)
+    checked = plugin.Params.model_validate(dict(params))
+    if checked.difference is not None:
+        return model_of_differences(plugin, checked, spec)
+    model: Model = plugin(checked, spec)
     return model
 
 
@@ -315,6 +434,22 @@ def load_model(folder: Path) -> Model:
     if (folder / CALIBRATION_FILE).exists():
         model.calibration = Calibration.from_json((folder / CALIBRATION_FILE).read_text())
     return model
+
+
+def _period(params: ModelParams, config: ExperimentConfig) -> int:
+    return config.season if params.difference == "season" else params.difference or 0
+
+
+def _difference_mistakes(use: PluginUse, params: ModelParams, config: ExperimentConfig) -> Iterator[str]:
+    if params.difference is None:
+        return
+    if config.task != "forecast":
+        yield f"{use.params_key}.difference is {params.difference!r}, but only forecasts have steps; leave it out"
+    elif params.difference == "season" and config.preprocessing.scaling == "none":
+        yield (
+            f"{use.params_key}.difference is 'season', which models are told with preprocessing.scaling auto or window "
+            f"only; use one of them, or give the number of steps ({config.season})"
+        )
 
 
 def _missing(samples: Samples) -> tuple[int, ...]:

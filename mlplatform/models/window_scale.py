@@ -53,14 +53,19 @@ def _cached(samples: WindowSamples, spec: ModelSpec, channel: int) -> Float32:
 
 
 def seasonal_scales(samples: WindowSamples, season: int, channel: int) -> Float32:
-    """Return the scale of every window of a channel, of shape (samples,), whether the model scales windows or not."""
-    lag = season if 1 <= season < samples.lookback else 1
-    column = np.ascontiguousarray(samples.values[:, channel])
-    windows = np.lib.stride_tricks.sliding_window_view(column, samples.lookback)
+    """Return the scale of every window of a channel, of shape (samples,), whether the model scales windows or not.
+
+    That of a differenced target is the scale of what it was before.
+    """
+    column, lookback = samples.values[:, channel], samples.lookback
+    if samples.levels is not None and channel in samples.targets:
+        column, lookback = samples.levels[:, samples.targets.index(channel)], lookback + samples.period
+    lag = season if 1 <= season < lookback else 1
+    windows = np.lib.stride_tricks.sliding_window_view(np.ascontiguousarray(column), lookback)
     out = np.empty(len(samples), dtype=np.float32)
     for start in range(0, len(samples), BLOCK):
-        block = windows[samples.origins[start : start + BLOCK] - (samples.lookback - 1)]
-        changes = np.abs(block[:, lag:] - block[:, :-lag]) if samples.lookback > 1 else np.zeros_like(block)
+        block = windows[samples.origins[start : start + BLOCK] - (lookback - 1)]
+        changes = np.abs(block[:, lag:] - block[:, :-lag]) if lookback > 1 else np.zeros_like(block)
         scale = np.nan_to_num(observed_means(changes)) + LEVEL_SHARE * np.nan_to_num(observed_means(np.abs(block)))
         out[start : start + BLOCK] = np.where(scale > np.finfo(np.float32).tiny, scale, 1)
     return out

@@ -8,7 +8,7 @@ and fire on every autocorrelated series.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from mlplatform.config import TIMESTAMP, ExperimentConfig
 from mlplatform.datamodule import to_utc_ns
 from mlplatform.monitoring.blocks import Blocks, cut_blocks, cut_table
 from mlplatform.monitoring.evidence import Evidence, Judge
+from mlplatform.monitoring.groups import Groups, ask_groups
 from mlplatform.monitoring.quality import (
     freshness_breaks,
     missing_breaks,
@@ -48,7 +49,9 @@ from mlplatform.monitoring.report import (
     DriftReport,
     ErrorDrift,
     FeatureDrift,
+    GroupDrift,
     QualityBreak,
+    name_in_group,
 )
 from mlplatform.monitoring.statistics import (
     category_distances,
@@ -67,6 +70,8 @@ CALIBRATION_STRETCHES = 60
 SAMPLE = 4_000
 # A suspicion is drift at once where its adjusted p-value is below this part of the false-alarm rate.
 AT_ONCE = 0.05
+# Features of groups that a report lists, at most.
+MOST_GROUPS = 100
 # Below this many years of training rows a season may come that they do not hold.
 A_YEAR = 0.9
 
@@ -106,19 +111,24 @@ def build_report(
     )
     look = _Look.at(config, train, history)
     quality = _quality(config, look, history, now)
-    evidence = look.evidence({name for each in quality for name in each.columns})
-    found = findings(evidence, config.drift.false_alarm_rate)
+    broken = {name for each in quality for name in each.columns}
+    judge, standards = Judge(look.blocks), look.standards(broken)
+    groups = Groups.of(config.drift, look.blocks)
+    of_groups = ask_groups(judge, groups, standards, config.drift.min_effect)
+    found = findings(look.evidence(judge, standards, broken), config.drift.false_alarm_rate, of_groups)
     if ALL_FEATURES in found and found[ALL_FEATURES].kinds:
         quality += swapped_by_correlation(look.blocks, look.numbers)
     features = [_feature_drift(config, name, train, recent, look) for name in (*look.numbers, *look.codes)]
     if ALL_FEATURES in found:
         features.append(FeatureDrift(ALL_FEATURES, 0.0, float("inf")))
-    broken = {name for each in quality for name in each.columns}
+    broken |= {name for each in quality for name in each.columns}
     judged = [
         _verdict(config, report, feature, look.blocks, found, broken | ({ALL_FEATURES} if broken else set()), previous)
         for feature in features
     ]
-    return replace(report, features=tuple(judged), quality=tuple(quality))
+    apart = _groups(config, report, groups, look.blocks, of_groups, found, previous)
+    notes = (groups.why_none,) if groups.why_none else ()
+    return replace(report, features=tuple(judged), quality=tuple(quality), groups=apart, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -195,13 +205,14 @@ class _Look:
                 codes[name] = (of_rows, len(categories))
         return cls(config, blocks, {name: blocks.numbers(name) for name in columns if is_number[name]}, codes)
 
-    def evidence(self, broken: set[str]) -> list[Evidence]:
+    def standards(self, broken: set[str]) -> dict[str, Floats]:
+        """Return the standardised values of numeric features that are not broken."""
+        return {name: standardise(values, self.blocks) for name, values in self.numbers.items() if name not in broken}
+
+    def evidence(self, judge: Judge, standards: Mapping[str, Floats], broken: set[str]) -> list[Evidence]:
         """Return the answers to all questions about features that are not broken."""
-        judge, drift = Judge(self.blocks), self.config.drift
+        drift = self.config.drift
         distance: Callable[[Any, Any], float] = DRIFT_TESTS.get(drift.test)
-        standards = {
-            name: standardise(values, self.blocks) for name, values in self.numbers.items() if name not in broken
-        }
         found: list[Evidence] = []
         for name, standard in standards.items():
             found += ask_number(judge, name, standard, distance, drift.min_effect)
@@ -239,28 +250,64 @@ def _verdict(
     finding = found[feature.column]
     if not np.isfinite(finding.q):
         return replace(feature, status=SHORT)
-    judged = replace(feature, kinds=finding.kinds, q=finding.q)
+    before = [] if previous is None else [each for each in previous.features if each.column == feature.column]
+    status, since = _status(config, report, finding, blocks, before, previous)
+    return replace(feature, kinds=finding.kinds, q=finding.q, status=status, suspected_since=since)
+
+
+def _groups(
+    config: ExperimentConfig,
+    report: DriftReport,
+    groups: Groups,
+    blocks: Blocks,
+    evidence: Sequence[Evidence],
+    found: Mapping[str, Finding],
+    previous: DriftReport | None,
+) -> tuple[GroupDrift, ...]:
+    """Return the features of groups that are not steady, the surest first."""
+    changes = {each.column: each.change for each in evidence if each.kind == LEVEL}
+    known = {} if previous is None else {each.name: [each] for each in previous.groups}
+    judged = []
+    for column in config.features.columns:
+        for group in groups.names:
+            name = name_in_group(column, group)
+            finding = found.get(name)
+            if finding is not None and finding.kinds:
+                status, since = _status(config, report, finding, blocks, known.get(name, []), previous)
+                change = changes.get(name, 0.0)
+                judged.append(GroupDrift(column, group, status, finding.kinds, finding.q, change, since))
+    return tuple(sorted(judged, key=lambda each: each.q)[:MOST_GROUPS])
+
+
+def _status(
+    config: ExperimentConfig,
+    report: DriftReport,
+    finding: Finding,
+    blocks: Blocks,
+    before: Sequence[FeatureDrift | GroupDrift],
+    previous: DriftReport | None,
+) -> tuple[str, str | None]:
+    """Return the status of what was found, and since when it has been suspected.
+
+    Parameters:
+        before: what the report before said of the same; empty if it said nothing.
+    """
     if not finding.kinds:
-        return replace(judged, status=STEADY)
+        return STEADY, None
     if finding.is_slow:
         slow = TREND if blocks.years >= A_YEAR else NOVEL_SEASON
         # A change that came slowly matters once the forecasts suffer.
-        return replace(judged, status=DRIFT if report.errors.is_drifted else slow)
-    since = _suspected_since(report, feature.column, previous)
+        return (DRIFT if report.errors.is_drifted else slow), None
+    is_same_pair = previous is not None and previous.pair_version == report.pair_version
+    # Since the first report of the unbroken row of those on this pair that suspect it.
+    since = next((each.suspected_since for each in before if is_same_pair and each.is_suspected), None)
+    since = since or report.data_until
     is_old = False
     if config.task == "forecast":
         waited = config.dataset.calendar.count(pd.Timestamp(since), pd.Timestamp(report.data_until))
         is_old = waited >= config.drift.recent_steps
     is_sure = finding.q <= AT_ONCE * config.drift.false_alarm_rate or report.errors.is_drifted
-    return replace(judged, status=DRIFT if is_old or is_sure else SUSPECTED, suspected_since=since)
-
-
-def _suspected_since(report: DriftReport, column: str, previous: DriftReport | None) -> str:
-    """Return since which newest row every report on this pair has suspected a feature."""
-    if previous is None or previous.pair_version != report.pair_version:
-        return report.data_until
-    before = [each.suspected_since for each in previous.features if each.column == column and each.is_suspected]
-    return before[0] if before and before[0] else report.data_until
+    return (DRIFT if is_old or is_sure else SUSPECTED), since
 
 
 def _feature_drift(

@@ -38,7 +38,9 @@ def report_page(report: DriftReport, courses: Sequence[Course], by_day: pd.DataF
         f"Version {report.pair_version} in production, split {report.split_version}, data until {report.data_until}, "
         f"made at {report.created_at}."
     )
-    features = [{**vars(each), "kinds": ", ".join(each.kinds)} for each in report.features]
+    features, groups = (
+        [{**vars(each), "kinds": ", ".join(each.kinds)} for each in part] for part in (report.features, report.groups)
+    )
     return html_page(
         f"{report.experiment}, {report.about}",
         [
@@ -47,6 +49,7 @@ def report_page(report: DriftReport, courses: Sequence[Course], by_day: pd.DataF
             section("Broken data", html_table([vars(each) for each in report.quality])),
             *pictures,
             section("Every feature", html_table(features)),
+            section("Entities and groups", html_table(groups), *(paragraph(note) for note in report.notes)),
             section("Live error", html_table([vars(report.errors)])),
         ],
     )

@@ -34,6 +34,8 @@ CATEGORIES, UNSEEN_CATEGORY, CORRELATION = "categories", "unseen category", "cor
 WEIGHTS = {LEVEL: 6.0, SPREAD: 2.0, SHAPE: 1.0, DAILY_SHAPE: 1.0, CATEGORIES: 6.0, CORRELATION: 2.0}
 # The least change of a logarithm, of a distance between categories, and the least share of an unseen category.
 LOG_FLOOR, CATEGORY_FLOOR, UNSEEN_FLOOR = 0.22, 0.1, 0.01
+# Features whose correlations are computed together; of more, those of neighbours in the list.
+TOGETHER = 50
 # What the correlations of all features together are listed under.
 ALL_FEATURES = "all features"
 
@@ -101,29 +103,47 @@ def ask_correlation(judge: Judge, standards: Sequence[Floats]) -> list[Evidence]
 
 
 def correlation_distances(blocks: Blocks, standards: Sequence[Floats]) -> Floats:
-    """Return how far the correlations of every window are from those of the training, root mean square over pairs."""
-    matrices = correlation_matrices(list(standards), blocks.window)
+    """Return how far the correlations of every window are from those of the training, root mean square over pairs.
+
+    The pairs are those within stretches of `TOGETHER` features, so that a thousand cost twenty times what fifty do.
+    """
     if not blocks.is_training.any():
-        return np.full(len(matrices), np.nan)
-    single = correlation_matrices(list(standards), 1)
-    training = np.nanmean(single[blocks.is_training], axis=0)
-    pairs = np.triu_indices(len(standards), 1)
-    apart = (matrices - training)[:, pairs[0], pairs[1]]
+        return np.full(blocks.count, np.nan)
+    stretches = -(-len(standards) // TOGETHER)
+    squares, pairs = np.zeros(blocks.count), 0
+    for part in np.array_split(np.arange(len(standards)), stretches):
+        apart = _correlations_apart(blocks, [standards[each] for each in part])
+        squares, pairs = squares + np.sum(apart**2, axis=1), pairs + apart.shape[1]
+    return np.asarray(np.maximum(np.sqrt(squares / pairs), 1e-6))
+
+
+def _correlations_apart(blocks: Blocks, standards: list[Floats]) -> Floats:
+    """Return how far every pair's correlation in every window is from the training's, of shape (blocks, pairs)."""
+    matrices = correlation_matrices(standards, blocks.window)
+    training = np.nanmean(correlation_matrices(standards, 1)[blocks.is_training], axis=0)
+    first, second = np.triu_indices(len(standards), 1)
+    apart = np.asarray((matrices - training)[:, first, second])
     apart[blocks.is_training] /= own_share(blocks)
-    return np.asarray(np.maximum(np.sqrt(np.mean(apart**2, axis=1)), 1e-6))
+    return apart
 
 
-def findings(evidence: Sequence[Evidence], rate: float) -> dict[str, Finding]:
+def findings(evidence: Sequence[Evidence], rate: float, of_groups: Sequence[Evidence] = ()) -> dict[str, Finding]:
     """Return, by column, which changes are more than chance.
 
     Parameters:
+        evidence: of the features.
         rate: the false-discovery rate over all questions.
+        of_groups: of features in groups of entities. All of these together may take as much of the rate as all others,
+            however many there are: a thousand entities make no feature harder to find.
     """
+    weights, own = _weights(evidence), _weights(of_groups)
+    if weights.any() and own.any():
+        own *= weights.sum() / own.sum()
+    weights, evidence = np.concatenate([weights, own]), [*evidence, *of_groups]
     p, flat = (
         np.array([_p(each, value) for each, value in zip(evidence, values, strict=True)])
         for values in ([each.p for each in evidence], [each.p_flat for each in evidence])
     )
-    weights = np.array([WEIGHTS.get(each.kind, 1.0) for each in evidence])
     rejected, adjusted = discoveries(p, rate, weights)
     rejected_flat, adjusted_flat = discoveries(flat, rate, weights)
     by_column: Mapping[str, list[int]] = {each.column: [] for each in evidence}
@@ -139,6 +159,11 @@ def findings(evidence: Sequence[Evidence], rate: float) -> dict[str, Finding]:
         kinds = tuple(evidence[number].kind for number in (fast or slow))
         found[column] = Finding(column, kinds, float(known.min()) if len(known) else float("nan"), bool(slow))
     return found
+
+
+def _weights(evidence: Sequence[Evidence]) -> Floats:
+    """Return how much of the rate each may take; nothing where the history is too short to ask."""
+    return np.array([WEIGHTS.get(each.kind, 1.0) if np.isfinite(each.p) else 0.0 for each in evidence])
 
 
 def newest_only(blocks: Blocks) -> Blocks:

@@ -76,6 +76,44 @@ class FeatureDrift:
 
 
 @dataclass(frozen=True)
+class GroupDrift:
+    """A feature of one entity, or of one group of entities, that is not steady.
+
+    Attributes:
+        status, kinds, q, suspected_since: as of a feature.
+        change: of its level, in standard deviations of the training.
+    """
+
+    column: str
+    group: str
+    status: str
+    kinds: tuple[str, ...]
+    q: float
+    change: float
+    suspected_since: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Feature and group, as `load[7]`."""
+        return name_in_group(self.column, self.group)
+
+    @property
+    def is_drifted(self) -> bool:
+        """Whether it has drifted, beyond suspicion."""
+        return self.status == DRIFT
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether this report alone would raise an alarm."""
+        return self.status in (DRIFT, SUSPECTED)
+
+
+def name_in_group(column: str, group: str) -> str:
+    """Return what a feature of a group of entities is called."""
+    return f"{column}[{group}]"
+
+
+@dataclass(frozen=True)
 class ErrorDrift:
     """Served errors against the reference error of the production pair.
 
@@ -120,6 +158,8 @@ class DriftReport:
         data_until: newest time stamp of the recent rows, ISO 8601.
         quality: what is broken; while anything is, nothing should be trained.
         day: the day in UTC by whose end the rows were there, ISO 8601; empty in reports of earlier versions.
+        groups: entities, or groups of them, with a feature that is not steady, the surest first.
+        notes: what was not looked for, and why.
     """
 
     experiment: str
@@ -131,6 +171,8 @@ class DriftReport:
     created_at: str
     quality: tuple[QualityBreak, ...] = ()
     day: str = ""
+    groups: tuple[GroupDrift, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def about(self) -> str:
@@ -144,8 +186,9 @@ class DriftReport:
 
     @property
     def suspects(self) -> tuple[str, ...]:
-        """The features that this report alone would raise an alarm for."""
-        return tuple(drift.column for drift in self.features if drift.is_suspected)
+        """The features that this report alone would raise an alarm for, and those of groups where they would not."""
+        whole = tuple(drift.column for drift in self.features if drift.is_suspected)
+        return (*whole, *(each.name for each in self.groups if each.is_suspected and each.column not in whole))
 
     @property
     def is_drifted(self) -> bool:
@@ -154,9 +197,10 @@ class DriftReport:
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """What drifted: `feature:<column>` and `errors`."""
-        causes = [f"feature:{drift.column}" for drift in self.features if drift.is_drifted]
-        return (*causes, *(["errors"] if self.errors.is_drifted else []))
+        """What drifted: `feature:<column>`, of groups alone `feature:<column>[<group>]`, and `errors`."""
+        whole = [drift.column for drift in self.features if drift.is_drifted]
+        alone = [each.name for each in self.groups if each.is_drifted and each.column not in whole]
+        return (*(f"feature:{name}" for name in (*whole, *alone)), *(["errors"] if self.errors.is_drifted else []))
 
     def to_json(self) -> str:
         """Return the report as JSON."""
@@ -170,5 +214,8 @@ class DriftReport:
             FeatureDrift(**feature | {"kinds": tuple(feature.get("kinds", ()))}) for feature in values["features"]
         )
         values["quality"] = tuple(QualityBreak(**each) for each in values.get("quality", ()))
+        groups = values.get("groups", ())
+        values["groups"] = tuple(GroupDrift(**each | {"kinds": tuple(each["kinds"])}) for each in groups)
+        values["notes"] = tuple(values.get("notes", ()))
         values["errors"] = ErrorDrift(**values["errors"])
         return cls(**values)

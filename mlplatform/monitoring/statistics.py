@@ -47,15 +47,27 @@ def level(standard: Floats) -> Floats:
     return _mean(np.clip(standard, -CLIP, CLIP), (1, 2))
 
 
+def level_sums(standard: Floats) -> tuple[Floats, Floats]:
+    """Return what the levels of groups of entities are made from: sums and counts, of shape (blocks, entities)."""
+    present = np.isfinite(standard)
+    summed = np.where(present, np.clip(standard, -CLIP, CLIP), 0.0).sum(axis=1)
+    return summed, present.sum(axis=1).astype(np.float64)
+
+
 def spread(standard: Floats) -> Floats:
     """Return the logarithm of the mean absolute deviation inside every block, mean over entities, of shape (blocks,).
 
     The deviation is that from the block's own mean: a level that wanders is no spread.
     """
+    return _mean(entity_spread(standard), 1)
+
+
+def entity_spread(standard: Floats) -> Floats:
+    """Return the same of every entity, of shape (blocks, entities)."""
     if standard.shape[1] < MIN_STEPS:
-        return np.full(len(standard), np.nan)
+        return np.full((len(standard), standard.shape[2]), np.nan)
     inside = _mean(np.abs(standard - _mean(standard, 1)[:, None, :]), 1)
-    return _mean(np.log(np.maximum(inside, 1e-3)), 1)
+    return np.asarray(np.log(np.maximum(inside, 1e-3)))
 
 
 def missing_share(values: Floats) -> Floats:

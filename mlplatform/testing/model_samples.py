@@ -55,13 +55,16 @@ def samples_for(spec: ModelSpec, seed: int = 0) -> Samples:
     return windows(seed, spec.targets) if spec.task == "forecast" else table(spec.task, seed, spec.classes)
 
 
-def fitted(name: str, spec: ModelSpec, seed: int = 0, **arguments: Any) -> tuple[Model, FitResult]:
+def fitted(
+    name: str, spec: ModelSpec, seed: int = 0, difference: int | None = None, **arguments: Any
+) -> tuple[Model, FitResult]:
     """Return a model of the family `name`, fitted with the family's example parameters, and what the fit reported.
 
     Parameters:
+        difference: as in `ModelParams`.
         arguments: `validation` samples; all else as in `FitOptions`.
     """
-    model = create_model(name, MODELS.get(name).example_params(), spec)
+    model = create_model(name, {**MODELS.get(name).example_params(), "difference": difference}, spec)
     validation = arguments.pop("validation", samples_for(spec, 1))
     return model, trainer_for(model).fit(model, samples_for(spec), validation, FitOptions(seed=seed, **arguments))
 

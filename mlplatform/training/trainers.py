@@ -1,7 +1,7 @@
 """The trainers: how a model of either kind is fitted.
 
 Models that fit themselves (boosted trees, closed forms, naive rules) go through `MLTrainer`; neural networks through
-`DLTrainer`, whose loop is in `dl_trainer`.
+`DLTrainer`, whose loop is in `dl_trainer`. A model of differences has the trainer of its family.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from mlplatform.datamodule import Samples
-from mlplatform.models import DEFAULT_OPTIONS, DirectFitModel, FitOptions, FitResult, Model
+from mlplatform.datamodule import Samples, WindowSamples
+from mlplatform.models import DEFAULT_OPTIONS, Differenced, DirectFitModel, FitOptions, FitResult, Model
 from mlplatform.models.networks import TorchModel
 from mlplatform.training.dl_trainer import fit_network
 
@@ -39,6 +39,22 @@ class DLTrainer(Trainer):
     _fit = staticmethod(fit_network)
 
 
+def _fit_differenced(
+    model: Differenced, train: WindowSamples, validation: WindowSamples | None, options: FitOptions
+) -> FitResult:
+    """Fit the model of differences to the differences."""
+    held_out = None if validation is None else validation.differenced(model.period)
+    return trainer_for(model.inner).fit(model.inner, train.differenced(model.period), held_out, options)
+
+
+class DifferenceTrainer(Trainer):
+    """Lets the trainer of the family fit it to differences."""
+
+    _fit = staticmethod(_fit_differenced)
+
+
 def trainer_for(model: Model) -> Trainer:
     """Return the trainer that fits `model`."""
+    if isinstance(model, Differenced):
+        return DifferenceTrainer()
     return DLTrainer() if isinstance(model, TorchModel) else MLTrainer()

@@ -218,8 +218,12 @@ def test_the_picture_of_a_forecast_names_whose_it_is_and_shows_interval_and_trut
     unit, time = module.panel.row_entities[origin], str(module.panel.timestamps[origin])[:16]
     assert axes.get_title() == f"pump_xgboost: unit {unit}, reference set, from {time}"
     handles, labels = axes.get_legend_handles_labels()
-    assert sorted(labels) == ["80% interval", "forecast", "history", "truth"]
+    season = module.config.season
+    naive = "last value" if season == 1 else "last season"
+    assert sorted(labels) == sorted(["80% interval", "forecast", "history", "truth", naive])
     drawn = dict(zip(labels, handles, strict=True))
+    before = module.panel.columns["heat"][: origin + 1][-season:]
+    assert drawn[naive].get_ydata().tolist() == np.resize(before, steps).tolist()
     assert drawn["80% interval"].get_paths()
     assert drawn["truth"].get_ydata().tolist() == truth.tolist()
     # A line through one point is invisible.

@@ -71,7 +71,7 @@ def test_a_first_and_a_remembered_load_agree_on_odd_keys(conf: Path, settings: S
     (conf / "dataset" / "pump.yaml").write_text(text)
     messages = set()
     for _ in range(2):
-        with pytest.raises(ConfigError, match="allowed: delimiter") as error:
+        with pytest.raises(ConfigError, match="allowed: decimal") as error:
             load_experiment(NAME, settings=settings)
         messages.add(str(error.value))
     assert len(messages) == 1

@@ -163,7 +163,7 @@ def test_a_dataset_loads_on_its_own_and_is_checked_alike(conf: Path, settings: S
     assert load_dataset("pump", settings) == load_experiment(NAME, settings=settings).dataset
     assert load_dataset("fleet", settings).name == "fleet"
     write_yaml(conf, "dataset/pump", DATASET | {"source": {"uri": "pump.csv", "options": {"separator": ";"}}})
-    with pytest.raises(ConfigError, match=r"source\.options\.separator = ';': unknown key; allowed: delimiter"):
+    with pytest.raises(ConfigError, match=r"source\.options\.separator = ';': unknown key; allowed: decimal"):
         load_dataset("pump", settings)
     with pytest.raises(ConfigError, match=r"unknown dataset 'nothing'; known: .*fleet.*pump"):
         load_dataset("nothing", settings)

@@ -46,12 +46,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "model",
         {"params": {"depth": 3}},
-        r"model\.params\.depth = 3: unknown key; allowed: num_boost_round, .*max_depth",
+        r"model\.params\.depth = 3: unknown key; allowed: difference, .*max_depth",
     ),
     (
         "experiment",
         {"baselines": [{"name": "repeat_last", "params": {"season": 6}}]},
-        r"baselines\.repeat_last\.params\.season = 6: unknown key; allowed: none",
+        r"baselines\.repeat_last\.params\.season = 6: unknown key; allowed: difference",
     ),
     # types and ranges
     ("experiment", {"horizon": "soon"}, r"horizon = 'soon': .*integer"),
@@ -185,6 +185,27 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"baselines": [{"name": "seasonal_naive", "params": {"season": 13}}]},
         r"baselines: 'seasonal_naive' needs a lookback of at least 13, but lookback is 12",
     ),
+    (
+        "model",
+        {"params": {"difference": 12}},
+        r"model: 'xgboost' needs a lookback of at least 13, but lookback is 12",
+    ),
+    (
+        "model",
+        {"params": {"difference": "season"}},
+        r"model\.params\.difference is 'season', which models are told with preprocessing\.scaling auto or window",
+    ),
+    (
+        "model",
+        {"params": {"loss": "poisson"}},
+        r"model\.params\.loss is 'poisson', which needs 'heat' in its own units, but preprocessing\.steps\[\d\] "
+        r"\(scale\) changes them; use preprocessing\.scaling: window",
+    ),
+    (
+        "model",
+        {"params": {"loss": "poisson", "difference": 1}},
+        r"model\.params\.loss is 'poisson', but differences can be negative",
+    ),
     # search space
     (
         "model",
@@ -220,7 +241,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "dataset",
         {"source": {"uri": "pump.csv", "options": {"separator": ";"}}},
-        r"dataset 'pump': 'pump\.csv' .*source\.options\.separator = ';': unknown key; allowed: delimiter, decimal",
+        r"dataset 'pump': 'pump\.csv' .*source\.options\.separator = ';': unknown key; allowed: decimal, thousands",
     ),
     (
         "dataset",
@@ -240,6 +261,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("dataset", {"source": {"uri": "pump.csv", "download_url": "https://x/y"}}, r"with download_url needs sha256"),
     # the rest
     ("experiment", {"drift": {"test": "feeling"}}, r"drift\.test: unknown drift test 'feeling'; known: .*wasserstein"),
+    ("experiment", {"drift": {"group_by": "plant"}}, r"drift\.group_by is 'plant', which is no column of dataset"),
 ]
 FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "dataset": ("dataset/pump", DATASET),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.config import DatasetConfig
+from mlplatform.data.columns import FILE, LINE
 from mlplatform.data.errors import DataError
 from mlplatform.data.raw import ingest
 from mlplatform.data.validation import Validated, validate
@@ -124,8 +125,7 @@ def test_two_columns_of_one_name_are_refused(settings: Settings) -> None:
         (b" \n\n", "empty"),
         (b"<!DOCTYPE html><html><body>Not found</body></html>", "an HTML or XML page"),
         (b"PAR1\x15\x04", "a Parquet file"),
-        (gzip.compress(GOOD.encode()), "a gzip file"),
-        (b"PK\x03\x04xl/worksheets", "a ZIP or Excel file"),
+        (gzip.compress(b"PAR1\x15\x04"), "a Parquet file"),
         (b"\x7fELF\x02\x00\x00\x00", "binary"),
     ],
 )
@@ -166,4 +166,4 @@ def test_an_unknown_encoding_is_refused(settings: Settings) -> None:
 def test_columns_that_are_not_asked_for_are_left_out(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "input" / "pump.csv").write_text(GOOD)
     dataset = hourly_dataset(columns={"pressure": {}})
-    assert list(read_source(dataset, settings).columns) == ["time", "pressure"]
+    assert list(read_source(dataset, settings).columns) == ["time", "pressure", LINE, FILE]

@@ -21,6 +21,7 @@ from mlplatform.testing.contracts.test_sources import (  # noqa: F401 - tried he
     test_a_source_delivers_rows_that_validate,
     test_a_source_reads_the_same_twice,
     test_an_unknown_option_is_named,
+    test_columns_may_have_other_names_than_in_the_source,
     test_going_on_at_a_stored_position_delivers_every_row,
     test_ingesting_twice_stores_every_row_once,
     test_the_fingerprint_stays_while_nothing_is_new,
@@ -33,6 +34,16 @@ from mlplatform_tests.data.sources.test_feast import make_repository
 def csv_example(folder: Path, _request: pytest.FixtureRequest) -> DatasetConfig:
     hourly_frame().to_csv(folder / "pump.csv", index=False)
     return hourly_dataset()
+
+
+def workbook_example(folder: Path, _request: pytest.FixtureRequest) -> DatasetConfig:
+    hourly_frame().to_excel(folder / "pump.xlsx", index=False)
+    return hourly_dataset(source={"uri": "pump.xlsx"})
+
+
+def json_lines_example(folder: Path, _request: pytest.FixtureRequest) -> DatasetConfig:
+    hourly_frame().to_json(folder / "pump.jsonl", orient="records", lines=True)
+    return hourly_dataset(source={"uri": "pump.jsonl"})
 
 
 def parquet_example(folder: Path, _request: pytest.FixtureRequest) -> DatasetConfig:
@@ -104,15 +115,22 @@ def feast_example(folder: Path, _request: pytest.FixtureRequest) -> DatasetConfi
 EXAMPLES: dict[str, Callable[[Path, pytest.FixtureRequest], DatasetConfig]] = {
     "csv": csv_example,
     "feast": feast_example,
+    "jsonl": json_lines_example,
     "kafka": kafka_example,
     "mariadb": mysql_example,
     "mysql": mysql_example,
+    "ndjson": json_lines_example,
+    "ods": workbook_example,
     "parquet": parquet_example,
     "postgres": postgres_example,
     "postgresql": postgres_example,
     "redis-stream": redis_stream_example,
     "simulation": simulation_example,
     "sklearn": sklearn_example,
+    "xls": workbook_example,
+    "xlsb": workbook_example,
+    "xlsm": workbook_example,
+    "xlsx": workbook_example,
 }
 
 

@@ -223,3 +223,53 @@ def test_what_is_no_time_is_named(time: object, tmp_path: Path) -> None:
     times = pd.Series(["2024-01-01T12:00:00", time], dtype=object)
     with pytest.raises(ValueError, match=r"row 1 of 'event_timestamp' is .*one of 1 that are no times"):
         join(tmp_path, [stats], REFS, pd.DataFrame({"machine_id": 1, "event_timestamp": times}))
+
+
+NOBODY = {"site_id": [], "event_timestamp": []}
+NO_TYPES = "SELECT NULL AS site_id, NULL AS event_timestamp"
+
+
+@pytest.mark.parametrize(
+    ("entity_df", "rows"),
+    [
+        (pd.DataFrame(NOBODY), 0),
+        (pd.DataFrame(NOBODY, dtype=object), 0),
+        (pd.DataFrame(columns=list(NOBODY)), 0),
+        (pd.DataFrame({"site_id": [None], "event_timestamp": [None]}), 1),
+        (pd.DataFrame({"site_id": [np.nan], "event_timestamp": [START]}), 1),
+        (f"{NO_TYPES} WHERE false", 0),
+        (NO_TYPES, 1),
+    ],
+    ids=["no rows", "objects", "names alone", "missing", "a missing number", "empty query", "nulls of a query"],
+)
+def test_rows_that_tell_no_types_match_nothing(entity_df: pd.DataFrame | str, rows: int, tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([("n", 0, 1)], ("site_id", "at", "value")), entities=[SITE])
+    lazy = job(tmp_path, [stats], REFS, entity_df)
+    for table in (lazy.to_arrow(), lazy.to_arrow_reader().read_all()):
+        assert (table.column_names, table.column("value").to_pylist()) == ([*NOBODY, "value"], [None] * rows)
+    assert lazy.metadata.keys == ["site_id"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (["1", "2"], "the join key 'machine_id' is string in entity_df, as '1', and int64 in the source"),
+        ([START, START], "the join key 'machine_id' is timestamp.* in entity_df, .* and int64 in the source"),
+        ([[1], [2]], "the join key 'machine_id' is list<.*> in entity_df, .* and int64 in the source"),
+        ([1, "2"], "entity_df has a column of values of several types: .*column machine_id"),
+    ],
+)
+def test_keys_of_another_kind_are_named(keys: list[Any], words: str, tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10)]))
+    with pytest.raises(ValueError, match=words):
+        join(tmp_path, [stats], REFS, asked([(1, 5), (2, 5)]).assign(machine_id=pd.Series(keys, dtype=object)))
+
+
+def test_text_times_of_a_query_mean_the_same_as_those_of_a_frame(tmp_path: Path) -> None:
+    stats = view(tmp_path, machines([(1, 0, 10), (1, 60, 20)]))
+    rows = "(VALUES ('2024-01-01T03:00:00+02:00'), ('2024-01-01T00:59'), (NULL)) AS times (event_timestamp)"
+    lazy = job(tmp_path, [stats], REFS, f"SELECT 1 AS machine_id, event_timestamp FROM {rows}")  # noqa: S608
+    assert values(lazy.to_df()) == [20, 10, None]
+    assert lazy.metadata.max_event_timestamp == minute(60)
+    with pytest.raises(ValueError, match="row 0 of 'event_timestamp' is 'noon'"):
+        join(tmp_path, [stats], REFS, "SELECT 1 AS machine_id, 'noon' AS event_timestamp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from mlplatform.config import ENTITY, DatasetConfig
 from mlplatform.data import ingest
 from mlplatform.features import FeatureStoreFacade, UnknownEntityError
-from mlplatform.features.feast.repository import apply_dataset
+from mlplatform.features.feast.repository import apply_dataset, open_store
 from mlplatform.features.online import materialize_online, push_rows, read_rows, read_windows, remove_online
 from mlplatform.features.retrieval import load_history
 from mlplatform.features.tables import is_behind, present_ranges, update_feature_table
@@ -189,3 +190,50 @@ class TestPush:
         for ids in (["unheard-of"], [7], []):
             assert remove_online(dataset, np.array(ids, dtype=object if ids == ["unheard-of"] else None), settings) == 0
         read_windows(dataset, ["7", "007"], ["flow"], 1, settings)
+
+
+def materialise_by_feast(settings: Settings, dataset: DatasetConfig, *, incremental: bool) -> None:
+    """Do what `feast materialize START END`, or `feast materialize-incremental END`, does."""
+    store, end = open_store(settings), dt.datetime.now(dt.UTC)
+    views = [view.name for view in store.list_feature_views() if view.name.startswith(dataset.name)]
+    if incremental:
+        store.materialize_incremental(end_date=end, feature_views=views)
+    else:
+        store.materialize(start_date=dt.datetime(2023, 12, 1, tzinfo=dt.UTC), end_date=end, feature_views=views)
+
+
+class TestFeast:
+    """What plain Feast materialises: the newest row of every entity that the table has ever had."""
+
+    @pytest.mark.parametrize("incremental", [True, False], ids=["incremental", "from start to end"])
+    @pytest.mark.parametrize("kind", ["timeseries", "tabular"])
+    def test_it_brings_no_removed_entity_back(self, settings: Settings, kind: str, incremental: bool) -> None:
+        dataset = fleet(kind)
+        bring(dataset, settings, "full", *BOTH, GONE)
+        materialise_by_feast(settings, dataset, incremental=incremental)
+        read_rows(dataset, ["007"], ["flow"], settings)
+        with pytest.raises(UnknownEntityError, match="'7'"):
+            read_rows(dataset, ["7"], ["flow"], settings)
+
+    def test_nor_one_whose_removal_only_the_raw_table_knows_yet(self, settings: Settings) -> None:
+        dataset = fleet()
+        bring(dataset, settings, "full", *BOTH)
+        assert settings.data_dir is not None
+        pd.concat([*BOTH, GONE]).to_csv(settings.data_dir / "fleet.csv", index=False)
+        ingest(dataset, settings)
+        remove_online(dataset, np.array(["7"], dtype=object), settings)
+        materialise_by_feast(settings, dataset, incremental=False)
+        with pytest.raises(UnknownEntityError, match="'7'"):
+            read_windows(dataset, ["7"], ["flow"], 4, settings)
+        # One that is back is there again.
+        pd.concat(BOTH).to_csv(settings.data_dir / "fleet.csv", index=False)
+        ingest(dataset, settings)
+        materialise_by_feast(settings, dataset, incremental=False)
+        read_windows(dataset, ["7"], ["flow"], 4, settings)
+
+    def test_a_newer_row_that_is_pushed_is_written(self, settings: Settings) -> None:
+        dataset = fleet()
+        bring(dataset, settings, "full", *BOTH, GONE)
+        row = {ENTITY: ["7"], "event_timestamp": [pd.Timestamp.now(tz="UTC") + pd.Timedelta("1min")], "flow": [5.0]}
+        open_store(settings).push("fleet_features_push", pd.DataFrame(row).astype({"flow": np.float32}))
+        assert read_rows(dataset, ["7"], ["flow"], settings).columns["flow"].tolist() == [5.0]

@@ -17,6 +17,7 @@ import pytest
 from mlplatform.config import ConfigError, ExperimentConfig, StalenessConfig, load_experiment
 from mlplatform.forecasts import answering as answering_module
 from mlplatform.forecasts import make_forecasts, plot_sample, read_forecasts, read_left_out
+from mlplatform.monitoring import errors_folder, update_errors
 from mlplatform.registry.batch import answer_batch
 from mlplatform.registry.pairs import PairNotFoundError
 from mlplatform.settings import Settings
@@ -84,6 +85,28 @@ def test_the_registered_forecaster_answers_the_same(meters: Yard) -> None:
     assert found["value"].loc[keys].tolist() == expected["load"].tolist()
     assert found["lower"].loc[keys].tolist() == expected["load_lower"].tolist()
     assert found["upper"].loc[keys].tolist() == expected["load_upper"].tolist()
+
+
+def test_errors_of_a_run_are_those_of_its_forecasts(meters: Yard) -> None:
+    origin = ORIGIN - pd.Timedelta(hours=2 * HORIZON)
+    made = forecast(meters, time_point=origin.isoformat()).set_index(["entity_id", "timestamp"])
+    update_errors(meters.config, meters.settings)
+    piece = errors_folder(meters.settings, EXPERIMENT) / "batch" / f"origin={origin:%Y%m%dT%H%M%S}Z.parquet"
+    found = (
+        pd.read_parquet(piece).rename(columns={"event_timestamp": "timestamp"}).set_index(["entity_id", "timestamp"])
+    )
+    assert set(found.index) == set(made.index)
+    made = made.loc[found.index]
+    for name in ("value", "lower", "upper", "step"):
+        assert found[name].tolist() == made[name].tolist()
+    rows = measured().assign(time=lambda rows: pd.to_datetime(rows["time"], utc=True))
+    truth = rows.set_index(["line", "time"])["load"].reindex(found.index)
+    np.testing.assert_allclose(found["truth"].astype(float), truth, rtol=1e-6)
+    # Of what was never measured there is no error, neither 0 nor another row's.
+    assert 0 < truth.isna().sum() < len(truth)
+    np.testing.assert_allclose(found["error"].astype(float), made["value"] - truth, rtol=1e-4, atol=1e-5)
+    inside = ((truth >= made["lower"]) & (truth <= made["upper"])).where(truth.notna())
+    assert found["is_inside"].astype("boolean").tolist() == inside.astype("boolean").tolist()
 
 
 def test_who_cannot_be_answered_is_listed_with_the_reason(meters: Yard) -> None:

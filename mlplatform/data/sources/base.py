@@ -1,4 +1,4 @@
-"""The contract of a data source, and the factory that opens the source a dataset's URI names."""
+"""The contract of a data source."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from mlplatform.config import DatasetConfig, Frozen, check_source, source_scheme
+from mlplatform.config import DatasetConfig, Frozen
 from mlplatform.data.columns import source_columns
-from mlplatform.plugins import SOURCES
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,10 +45,12 @@ class Source(ABC, Generic[P]):
     Class attributes:
         Params: validates `source.options` of the dataset.
         operational: options that say how to read and not what; changing one leaves what was stored valid.
+        takes_lists: whether `source.uri` may be a list.
     """
 
     Params: ClassVar[type[Frozen]] = NoOptions
     operational: ClassVar[frozenset[str]] = frozenset()
+    takes_lists: ClassVar[bool] = False
 
     def __init__(self, params: P) -> None:
         self.params = params
@@ -68,7 +69,7 @@ class Source(ABC, Generic[P]):
 
     @abstractmethod
     def read(self, dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
-        """Read the dataset in the source's own column names, rows in the source's own order.
+        """Read the dataset in the source's own column names, which are the dataset's here, rows in its own order.
 
         Numbers may come as text where a cell is not a number; validation decides what becomes of them.
 
@@ -132,25 +133,3 @@ class IncrementalSource(Source[P]):
         """Read everything there is now in batches; see `Source.read_batches`."""
         for batch in self.read_since(dataset, settings, None):
             yield batch.frame
-
-
-def open_source(dataset: DatasetConfig) -> Source[Any]:
-    """Return the source that the dataset's URI names, with its validated options.
-
-    Raises:
-        ConfigError: if no source reads the URI, or the source refuses `source.options`.
-    """
-    check_source(dataset)
-    plugin = SOURCES.get(source_scheme(dataset.source.uri))
-    return cast("Source[Any]", plugin(plugin.Params.model_validate(dataset.source.options)))
-
-
-def source_identity(dataset: DatasetConfig) -> dict[str, Any]:
-    """Return what decides which rows the dataset's source delivers: its URI and the options that are not operational.
-
-    Raises:
-        ConfigError: if no source reads the dataset's URI, or the source refuses `source.options`.
-    """
-    operational = open_source(dataset).operational
-    options = {name: value for name, value in dataset.source.options.items() if name not in operational}
-    return {"uri": dataset.source.uri, "options": options}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.config import DatasetConfig
@@ -16,6 +17,19 @@ class OutOfRange(str):
     """A time or date that Python cannot hold, such as `infinity`, in the words of the server."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True)
+class NoNumber:
+    """Text that stands for no number in a file of its way of writing, though elsewhere it could: `1.5` beside `1,5`."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return repr(self.text)
 
 
 NULLABLE_INTEGERS = tuple(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))

@@ -1,4 +1,4 @@
-"""CSV files.
+"""CSV files: delimited text with a header line.
 
 Numbers are parsed by column. A column with text in it comes back as text, cell by cell as written, so that validation
 can quarantine the rows that are at fault and keep the others. Times, entities and categories always come as written.
@@ -7,49 +7,55 @@ can quarantine the rows that are at fault and keep the others. Times, entities a
 from __future__ import annotations
 
 import csv
+import itertools
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, model_validator
 
-from mlplatform.config import ColumnConfig, DatasetConfig, Frozen, SourceConfig
-from mlplatform.data.columns import require_columns, source_columns
+from mlplatform.config import ColumnConfig, DatasetConfig, SourceConfig
+from mlplatform.data.columns import LINE, source_columns
 from mlplatform.data.errors import DataError
-from mlplatform.data.sources.base import Source
-from mlplatform.data.sources.files import file_fingerprint, locate_file
+from mlplatform.data.sources.compression import open_unpacked
+from mlplatform.data.sources.file_tables import FileTable, column_names
+from mlplatform.data.sources.text_files import MARKS, count_lines, guess_encoding, open_text
+from mlplatform.data.sources.written_cells import NUMBER_NULLS, WrittenParams, written_numbers, written_times
 from mlplatform.plugins import SOURCES
-from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
 HEAD_BYTES = 65_536
-NUMBER_NULLS = ["", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "NULL", "null", "None"]
-SIGNATURES = {
-    b"PAR1": "a Parquet file",
-    b"PK\x03\x04": "a ZIP or Excel file",
-    b"\x1f\x8b": "a gzip file",
-    b"%PDF": "a PDF",
-}
+SNIFFED_LINES = 50
+DELIMITERS = ",;\t|"
+SIGNATURES = {b"PAR1": "a Parquet file", b"%PDF": "a PDF", b"\xd0\xcf\x11\xe0": "an older Excel file"}
 MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
-WIDE_ENCODINGS = ("utf-16", "utf-32", "utf16", "utf32")
+WIDE_ENCODINGS = ("utf-16", "utf-32", "utf16", "utf32", "utf_16", "utf_32")
 
 
-class CsvParams(Frozen):
-    """How the file is written. `time_format` is a strftime format; without it, times must be in ISO 8601."""
+class CsvParams(WrittenParams):
+    """How the file and its cells are written."""
 
     delimiter: str = Field(default=",", min_length=1, max_length=1)
-    decimal: str = Field(default=".", min_length=1, max_length=1)
     encoding: str = "utf-8"
-    time_format: str | None = None
+
+    @model_validator(mode="after")
+    def _decimals_do_not_delimit(self) -> CsvParams:
+        if self.delimiter == self.decimal:
+            raise ValueError(f"delimiter and decimal must differ, but both are {self.decimal!r}")
+        return self
 
 
 @SOURCES.register("csv")
-class CsvSource(Source[CsvParams]):
-    """A delimited text file with a header line."""
+class CsvSource(FileTable[CsvParams]):
+    """A delimited text file with a header line, or several."""
 
     Params = CsvParams
+    kind = "CSV file"
 
     @classmethod
     def example(cls, folder: Path) -> DatasetConfig:
@@ -64,115 +70,140 @@ class CsvSource(Source[CsvParams]):
             columns={"flow": ColumnConfig(), "state": ColumnConfig(type="category")},
         )
 
-    def read(self, dataset: DatasetConfig, settings: Settings) -> pd.DataFrame:
-        """Read the file that `source.uri` names; see `Source.read`."""
-        path = locate_file(dataset, settings)
-        _refuse_other_formats(path, dataset, self.params.encoding)
-        header = _header(path, dataset, self.params)
-        require_columns(header, dataset, f"CSV file {path}", _delimiter_hint(header, self.params.delimiter))
-        frame = _parse(path, dataset, self.params)[list(source_columns(dataset))]
-        if self.params.decimal != ".":
-            for name in dataset.float_columns:
-                frame[name] = _with_decimal_points(frame[name], self.params.decimal)
-        if dataset.time_column is not None and self.params.time_format is not None:
-            frame[dataset.time_column] = _times(frame[dataset.time_column], self.params.time_format)
+    @classmethod
+    def guess(cls, path: Path) -> dict[str, Any]:
+        """Return encoding and delimiter; see `FileTable.guess`."""
+        _refuse_other_formats(path, str(path), "", "utf-16")
+        encoding = guess_encoding(path, str(path))
+        with open_text(path, encoding, str(path)) as text:
+            lines = [line for line in itertools.islice(text, SNIFFED_LINES) if line.strip()]
+        if any("\0" in line for line in lines):
+            raise DataError(f"{path} is not a CSV file: it is binary")
+        return {"encoding": encoding, "delimiter": _delimiter(lines)}
+
+    def cells(self, path: Path, rows: int) -> pd.DataFrame:
+        """Return the first rows as text; see `FileTable.cells`."""
+        frame = self._parsed(path, str(path), object, {}, rows)
+        # pandas numbers columns of one name.
+        return frame.set_axis(self._header(path, str(path)), axis=1).fillna("")
+
+    def columns(self, path: Path, dataset: DatasetConfig) -> list[str]:
+        """Return the names in the header line; see `FileTable.columns`."""
+        subject = f"dataset {dataset.name!r}"
+        expected = f"Expected text with a header line that names {', '.join(source_columns(dataset))}. "
+        _refuse_other_formats(path, subject, expected, self.params.encoding)
+        return self._header(path, subject)
+
+    def hint(self, columns: Sequence[str]) -> str:
+        """Return which other delimiter the header seems to have."""
+        line = self.params.delimiter.join(columns)
+        other = max(DELIMITERS, key=line.count)
+        if other == self.params.delimiter or line.count(other) <= line.count(self.params.delimiter):
+            return ""
+        return f"The header looks separated by {other!r}, not {self.params.delimiter!r}: set source.options.delimiter"
+
+    def frames(self, path: Path, dataset: DatasetConfig) -> Iterator[pd.DataFrame]:
+        """Yield the whole file; see `FileTable.frames`."""
+        params, subject = self.params, f"dataset {dataset.name!r}"
+        numbers, wanted = dataset.float_columns, source_columns(dataset)
+        # With groups of digits, pandas would take any digits for a group.
+        as_text = [name for name in wanted if name not in numbers or params.thousands is not None]
+        usual = {name: NUMBER_NULLS if name in numbers else ("",) for name in wanted}
+        nulls = {name: [*words, *params.nulls] for name, words in usual.items()}
+        frame = self._parsed(path, subject, dict.fromkeys(as_text, object), nulls)[list(wanted)]
+        if params.decimal != "." or params.thousands is not None:
+            for name in numbers:
+                frame[name] = written_numbers(frame[name], params.decimal, params.thousands)
+        if dataset.time_column is not None and params.time_format is not None:
+            frame[dataset.time_column] = written_times(frame[dataset.time_column], params.time_format)
+        frame[LINE] = self._lines(path, subject, len(frame))
+        yield frame
+
+    def _header(self, path: Path, subject: str) -> list[str]:
+        try:
+            with open_text(path, self.params.encoding, subject) as text:
+                return column_names(next((line for line in self._rows(text) if line), []))
+        except csv.Error as error:
+            raise _unreadable(path, subject, error) from error
+
+    def _rows(self, text: Any) -> Any:
+        return csv.reader(text, delimiter=self.params.delimiter, skipinitialspace=True)
+
+    def _parsed(
+        self,
+        path: Path,
+        subject: str,
+        types: Any,
+        nulls: dict[str, list[str]],
+        rows: int | None = None,
+    ) -> pd.DataFrame:
+        import pandas as pd
+
+        try:
+            with warnings.catch_warnings(), open_text(path, self.params.encoding, subject) as text:
+                # Only a warning in pandas: lines longer than the header, whose last fields it would drop.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                # All columns are read, because with `usecols` pandas no longer notices lines that are too long.
+                frame: pd.DataFrame = pd.read_csv(
+                    text,
+                    sep=self.params.delimiter,
+                    decimal=self.params.decimal,
+                    skipinitialspace=True,
+                    index_col=False,
+                    dtype=types,
+                    keep_default_na=False,
+                    na_values=nulls,
+                    low_memory=False,
+                    nrows=rows,
+                )
+        except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+            raise _unreadable(path, subject, error) from error
         return frame
 
-    def fingerprint(self, dataset: DatasetConfig, settings: Settings) -> str:
-        """Return the file's size and time of change, or its digest if that is set; see `Source.fingerprint`."""
-        return file_fingerprint(dataset, settings)
+    def _lines(self, path: Path, subject: str, rows: int) -> npt.NDArray[np.int64]:
+        """Return in which line each row begins."""
+        with open_text(path, self.params.encoding, subject) as text:
+            if count_lines(text) == rows + 1:
+                return np.arange(2, rows + 2)
+        # Cells of several lines, or lines with nothing in them.
+        begins, line = [], 0
+        with open_text(path, self.params.encoding, subject) as text:
+            reader = self._rows(text)
+            for cells in reader:
+                if len(cells) > 1 or (cells and cells[0].strip()):
+                    begins.append(line + 1)
+                line = reader.line_num
+        return np.array(begins[1 : rows + 1] if len(begins) == rows + 1 else [0] * rows, dtype=np.int64)
 
 
-def _refuse_other_formats(path: Path, dataset: DatasetConfig, encoding: str) -> None:
-    with path.open("rb") as file:
+def _delimiter(lines: Sequence[str]) -> str:
+    try:
+        return csv.Sniffer().sniff("\n".join(lines), delimiters=DELIMITERS).delimiter
+    except csv.Error:
+        return max(DELIMITERS, key=lines[0].count) if lines else ","
+
+
+def _refuse_other_formats(path: Path, subject: str, expected: str, encoding: str) -> None:
+    with open_unpacked(path, subject) as file:
         head = file.read(HEAD_BYTES)
     found = next((name for signature, name in SIGNATURES.items() if head.startswith(signature)), None)
-    if not head.removeprefix(b"\xef\xbb\xbf").strip():
+    text = head.removeprefix(b"\xef\xbb\xbf")
+    is_wide = encoding.lower().startswith(WIDE_ENCODINGS) or head.startswith(tuple(MARKS)[1:])
+    if not text.strip():
         found = "empty"
-    elif head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(MARKUP):
+    elif text.lstrip().lower().startswith(MARKUP):
         found = "an HTML or XML page"
-    elif found is None and b"\0" in head and not encoding.lower().startswith(WIDE_ENCODINGS):
+    elif found is None and b"\0" in head and not is_wide:
         found = "binary"
     if found is not None:
         raise DataError(
-            f"dataset {dataset.name!r}: {path} is not a CSV file: it is {found} ({path.stat().st_size} bytes). "
-            f"Expected text with a header line that names {', '.join(source_columns(dataset))}. "
+            f"{subject}: {path} is not a CSV file: it is {found} ({path.stat().st_size} bytes). {expected}"
             "Export or download the file again"
         )
 
 
-def _header(path: Path, dataset: DatasetConfig, params: CsvParams) -> list[str]:
-    encoding = "utf-8-sig" if params.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else params.encoding
-    try:
-        with path.open(encoding=encoding, newline="") as file:
-            lines = csv.reader(file, delimiter=params.delimiter, skipinitialspace=True)
-            return next((line for line in lines if line), [])
-    except (UnicodeError, LookupError, csv.Error) as error:
-        raise _unreadable(path, dataset, error) from error
-
-
-def _delimiter_hint(header: list[str], delimiter: str) -> str:
-    line = delimiter.join(header)
-    other = max(";\t|,", key=line.count)
-    if other == delimiter or line.count(other) <= line.count(delimiter):
-        return ""
-    return f"The header looks separated by {other!r}, not {delimiter!r}: set source.options.delimiter"
-
-
-def _parse(path: Path, dataset: DatasetConfig, params: CsvParams) -> pd.DataFrame:
-    import pandas as pd
-
-    nulls: dict[str, list[str]] = dict.fromkeys(dataset.float_columns, NUMBER_NULLS)
-    as_text = [name for name in (dataset.time_column, dataset.entity_column, *dataset.category_columns) if name]
-    nulls |= {name: [""] for name in as_text}
-    try:
-        with warnings.catch_warnings():
-            # Only a warning in pandas: lines longer than the header, whose last fields it would drop.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # All columns are read, because with `usecols` pandas no longer notices lines that are too long.
-            return pd.read_csv(
-                path,
-                sep=params.delimiter,
-                decimal=params.decimal,
-                encoding=params.encoding,
-                skipinitialspace=True,
-                index_col=False,
-                dtype=dict.fromkeys(as_text, "object"),
-                keep_default_na=False,
-                na_values=nulls,
-                low_memory=False,
-            )
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeError) as error:
-        raise _unreadable(path, dataset, error) from error
-
-
-def _unreadable(path: Path, dataset: DatasetConfig, error: Exception) -> DataError:
-    if isinstance(error, (UnicodeError, LookupError)):
-        reason, advice = f"its text cannot be decoded ({error})", "set source.options.encoding to the file's encoding"
-    else:
-        reason = f"a line does not have as many fields as the header ({' '.join(str(error).split())})"
-        advice = "correct the line, or check source.options.delimiter and decimal"
-    return DataError(f"dataset {dataset.name!r}: {path} is not a readable CSV file: {reason}; {advice}")
-
-
-def _with_decimal_points(values: pd.Series, decimal: str) -> pd.Series:
-    """Return the numbers of a column that came back as text, because one cell is none; that one stays as written."""
-    import pandas as pd
-
-    if not pd.api.types.is_object_dtype(values):
-        return values
-    written = values.astype("string").str.replace(decimal, ".", regex=False)
-    parsed = pd.to_numeric(written, errors="coerce").astype(object)
-    return parsed.where(parsed.notna(), values)
-
-
-def _times(values: pd.Series, time_format: str) -> pd.Series:
-    """Parse times by a format; what does not fit stays text, for validation to quarantine.
-
-    A format without a zone gives times without one, which are in the dataset's; a `Z` at its end is UTC.
-    """
-    import pandas as pd
-
-    has_zone = "%z" in time_format or "%Z" in time_format or time_format.endswith("Z")
-    parsed = pd.to_datetime(values, format=time_format, utc=has_zone, errors="coerce")
-    return parsed if parsed.notna().all() else parsed.astype(object).where(parsed.notna(), values)
+def _unreadable(path: Path, subject: str, error: Exception) -> DataError:
+    return DataError(
+        f"{subject}: {path} is not a readable CSV file: a line does not have as many fields as the header "
+        f"({' '.join(str(error).split())}); correct the line, or check source.options.delimiter and decimal"
+    )

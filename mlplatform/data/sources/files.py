@@ -16,6 +16,8 @@ from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
 DOWNLOAD_TIMEOUT_S = 30.0
+# What makes a path a pattern.
+WILDCARDS = frozenset("*?[")
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,10 @@ def locate_file(dataset: DatasetConfig, settings: Settings) -> Path:
             _check_content(path, dataset)
             return path
         if path.exists():
-            raise DataError(f"dataset {dataset.name!r}: {path} is a folder, but source.uri must name a file")
+            raise DataError(
+                f"dataset {dataset.name!r}: {path} is a folder, but source.uri must name a file, or several by a "
+                "pattern such as folder/*.csv"
+            )
     if dataset.source.download_url is None:
         looked = ", ".join(str(path) for path in places)
         raise DataError(
@@ -52,18 +57,6 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def file_fingerprint(dataset: DatasetConfig, settings: Settings) -> str:
-    """Return a text that changes with the content of the dataset's file.
-
-    Raises:
-        DataError: if there is no such file.
-    """
-    if dataset.source.sha256 is not None:
-        return dataset.source.sha256  # no other content is ever read
-    found = locate_file(dataset, settings).stat()
-    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def local_places(uri: str, settings: Settings) -> list[Path]:

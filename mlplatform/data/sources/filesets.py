@@ -7,15 +7,14 @@ import datetime as dt
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from mlplatform.config import DatasetConfig
 from mlplatform.data.errors import DataError
-from mlplatform.data.sources.files import local_places, locate_file
+from mlplatform.data.sources.files import WILDCARDS, local_places, locate_file
 from mlplatform.settings import Settings
 
-WILDCARDS = frozenset("*?[")
 # What file systems call the time of a file's last change, and what they have instead of it.
 CHANGED_KEYS = ("mtime", "LastModified", "last_modified", "updated", "created")
 VERSION_KEYS = ("ETag", "etag", "md5Hash", "content_md5", *CHANGED_KEYS)
@@ -103,9 +102,9 @@ class _LocalFiles(FileSet):
         if not self.is_many:
             return [_local_file(locate_file(self.dataset, self.settings), None)]
         for place in self.places:
-            base, pattern = _split_glob(place, self.suffix)
+            base, pattern = split_glob(place, f"**/*.{self.suffix}")
             listed = [_local_file(path, base) for path in base.glob(pattern) if path.is_file()]
-            found = [file for file in listed if _is_data(file.name)]
+            found = [file for file in listed if is_data(PurePosixPath(file.name))]
             if found:
                 return sorted(found, key=lambda file: (file.changed, file.name))
         raise _nothing_found(self.dataset, self.suffix, ", ".join(str(place) for place in self.places))
@@ -131,14 +130,14 @@ class _RemoteFiles(FileSet):
             self.is_many = self.is_glob or self.system.isdir(self.root)
 
     def files(self) -> list[DataFile]:
-        base, pattern = _split_glob(PurePosixPath(self.root), self.suffix)
+        base, pattern = split_glob(PurePosixPath(self.root), f"**/*.{self.suffix}")
         with _remote_errors(self.dataset):
             if self.is_many:
                 found = self.system.glob(str(base / pattern), detail=True)
             else:
                 found = {self.root: self.system.info(self.root)}
         listed = [_remote_file(path, info, base) for path, info in found.items() if info["type"] == "file"]
-        files = [file for file in listed if not self.is_many or _is_data(file.name)]
+        files = [file for file in listed if not self.is_many or is_data(PurePosixPath(file.name))]
         if not files:
             raise _nothing_found(self.dataset, self.suffix, self.dataset.source.uri)
         return sorted(files, key=lambda file: (file.changed, file.name))
@@ -160,18 +159,18 @@ class _RemoteFiles(FileSet):
         return (found.size, found.version) == (file.size, file.version)
 
 
-def _split_glob(path: Any, suffix: str) -> tuple[Any, str]:
-    """Return the folder above the first wildcard, and the rest as a pattern; without one, all files of the folder."""
+def split_glob(path: Any, all_files: str = "**/*") -> tuple[Any, str]:
+    """Return the folder above the first wildcard, and the rest as a pattern; without one, that of `all_files`."""
     parts = path.parts
     first = next((place for place, part in enumerate(parts) if WILDCARDS & set(part)), None)
     if first is None:
-        return path, f"**/*.{suffix}"
+        return path, all_files
     return type(path)(*parts[:first]), "/".join(parts[first:])
 
 
-def _is_data(name: str) -> bool:
-    """Tell data from what writers leave beside it: temporary, hidden and metadata files."""
-    return not any(part.startswith((".", "_")) for part in name.split("/"))
+def is_data(name: PurePath) -> bool:
+    """Tell data from what writers leave beside it, by the path below a folder: temporary, hidden and metadata files."""
+    return not any(part.startswith((".", "_")) for part in name.parts)
 
 
 def _local_file(path: Path, base: Path | None) -> DataFile:

@@ -87,19 +87,25 @@ def rows_from_messages(messages: Sequence[Message], dataset: DatasetConfig, *, i
 
 def _object(message: Message, dataset: DatasetConfig) -> dict[str, Any] | str:
     """Return the message's object, or a text that says what it is instead and cannot be taken for a time."""
-    import orjson
-
     if isinstance(message, Tombstone) and dataset.entity_column is not None:
         return {dataset.entity_column: _key(message.key, dataset.entity_column), mark_column(dataset): True}
     if message is None or isinstance(message, Tombstone):
         return "not a JSON object: no value"
+    return json_object(message)
+
+
+def json_object(text: bytes | str) -> dict[str, Any] | str:
+    """Return the JSON object that a text is, or a text that says what it is instead and cannot be taken for a time."""
+    import orjson
+
     try:
-        parsed = orjson.loads(message)
+        parsed = orjson.loads(text)
     except orjson.JSONDecodeError:
         parsed = None
     if isinstance(parsed, dict):
         return parsed
-    return f"not a JSON object: {message[:SHOWN_CHARACTERS].decode(errors='replace')}"
+    shown = text[:SHOWN_CHARACTERS]
+    return f"not a JSON object: {shown.decode(errors='replace') if isinstance(shown, bytes) else shown}"
 
 
 def _key(key: bytes, entity_column: str) -> Any:

@@ -152,7 +152,9 @@ def drift_report_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 def report_metadata(kept: "KeptReport") -> dict[str, Any]:
     """Return what the page of a report shows."""
     report = kept.report
-    features = [{**vars(drift), "kinds": ", ".join(drift.kinds)} for drift in report.features]
+    features, groups = (
+        [{**vars(each), "kinds": ", ".join(each.kinds)} for each in part] for part in (report.features, report.groups)
+    )
     return {
         "day": report.about,
         "drifted": report.is_drifted,
@@ -162,6 +164,8 @@ def report_metadata(kept: "KeptReport") -> dict[str, Any]:
         "production": report.pair_version,
         "data_until": report.data_until,
         "features": table(features),
+        **({"groups": table(groups)} if groups else {}),
+        **({"notes": "; ".join(report.notes)} if report.notes else {}),
         "errors": table([vars(report.errors)]),
         "path": MetadataValue.path(kept.path),
         "page": MetadataValue.path(kept.page),

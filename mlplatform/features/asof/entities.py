@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from typing_extensions import override
 
 from mlplatform.data import parse_times
@@ -65,7 +66,12 @@ class FrameRows(EntityRows):
         times = pa.array(self._times())
         if others.shape[1] == 0:
             return pa.table({self.time_column: times})
-        return pa.Table.from_pandas(others, preserve_index=False).add_column(place, self.time_column, times)
+        try:
+            table = pa.Table.from_pandas(others, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            said = "; ".join(str(part) for part in error.args)
+            raise ValueError(f"entity_df has a column of values of several types: {said}; give it one") from error
+        return table.add_column(place, self.time_column, times)
 
     def time_range(self) -> TimeRange:
         times = self._times()
@@ -81,18 +87,8 @@ class FrameRows(EntityRows):
         elif pd.api.types.is_datetime64_dtype(times):
             utc = times.dt.tz_localize("UTC")
         else:
-            utc = pd.Series(self._parsed(times)).dt.tz_localize("UTC")
+            utc = pd.Series(_parsed(times, self.time_column)).dt.tz_localize("UTC")
         return utc
-
-    def _parsed(self, times: pd.Series) -> npt.NDArray[np.datetime64]:
-        parsed, is_faulty = parse_times(times)
-        if is_faulty.any():
-            row = int(is_faulty.argmax())
-            raise ValueError(
-                f"entity_df: row {row} of {self.time_column!r} is {times.iloc[row]!r}, one of {int(is_faulty.sum())} "
-                "that are no times; expected times, or text in ISO 8601 (without a zone: UTC)"
-            )
-        return parsed
 
 
 class QueryRows(EntityRows):
@@ -114,14 +110,21 @@ class QueryRows(EntityRows):
         self.columns = [row["column_name"] for row in description]
         times = [row["column_name"] for row in description if row["column_type"].startswith("TIMESTAMP")]
         self.time_column = _time_column(self.columns, times)
+        self._has_times = self.time_column in times
 
     @override
     def read(self, engine: Engine, views: Sequence[ViewJoin]) -> pa.Table:
         rows = engine.table(self._sql)
         position = rows.column_names.index(self.time_column)
-        return rows.set_column(position, self.time_column, rows.column(position).cast(TIME_TYPE))
+        times = rows.column(position)
+        if not self._has_times:
+            times = pa.array(_parsed(times.to_pandas(), self.time_column))
+        return rows.set_column(position, self.time_column, times.cast(TIME_TYPE, safe=False))
 
     def time_range(self) -> TimeRange:
+        if not self._has_times:
+            first_and_last = pc.min_max(self.read(self._engine, ()).column(self.time_column)).as_py()
+            return first_and_last["min"], first_and_last["max"]
         with self._engine.connect() as connection:
             first, last = connection.execute(time_range_sql(self._sql, self.time_column)).fetchone()
         return first, last
@@ -157,6 +160,24 @@ class SnapshotRows(EntityRows):
 
     def time_range(self) -> TimeRange:
         return self._start, self._end
+
+
+def _parsed(times: pd.Series, column: str) -> npt.NDArray[np.datetime64]:
+    """Return times of text and objects.
+
+    Raises:
+        ValueError: if one is none; it names the row.
+    """
+    if not times.notna().any():
+        return np.full(len(times), np.datetime64("NaT", "ns"))
+    parsed, is_faulty = parse_times(times)
+    if is_faulty.any():
+        row = int(is_faulty.argmax())
+        raise ValueError(
+            f"entity_df: row {row} of {column!r} is {times.iloc[row]!r}, one of {int(is_faulty.sum())} "
+            "that are no times; expected times, or text in ISO 8601 (without a zone: UTC)"
+        )
+    return parsed
 
 
 def instants(rows: pa.Table, time_column: str) -> pa.ChunkedArray:

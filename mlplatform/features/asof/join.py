@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mlplatform.features.asof.engine import Engine, placed
 from mlplatform.features.asof.entities import TIME_TYPE, EntityRows, instants
-from mlplatform.features.asof.names import refuse_rounded_keys, refuse_truth_values
+from mlplatform.features.asof.names import keys_as_in, refuse_rounded_keys, refuse_truth_values
 from mlplatform.features.asof.query import ENTITIES, ROW, TIME, TimeSpan, ViewJoin, point_in_time_sql
 
 # The year -71,000 or so: DuckDB still knows it, and differences to it do not overflow.
@@ -62,13 +62,13 @@ class PointInTimeJoin:
         span = pc.min_max(times.cast(pa.int64()))
         # An as-of join takes a missing time for the latest; a row without a time is to match nothing.
         times = times.fill_null(_BEFORE_EVERYTHING)
-        keys = dict.fromkeys(column for view in views for _, column in view.keys)
+        keys: dict[str, pa.ChunkedArray] = {}
         for view in views:
-            _check_keys(rows, view)
+            keys |= _checked_keys(rows, view)
         names = [ROW, TIME, *keys]
         # Every byte of a row is sorted, and 32 bits number the rows of all but the longest tables.
         numbers = np.arange(rows.num_rows, dtype=np.int32 if rows.num_rows < 1 << 31 else np.int64)
-        asked = pa.table([pa.array(numbers), times, *(rows.column(key) for key in keys)], names)
+        asked = pa.table([pa.array(numbers), times, *keys.values()], names)
 
         def register(connection: Any) -> None:
             connection.register(ENTITIES, asked)
@@ -77,12 +77,21 @@ class PointInTimeJoin:
         return engine.stream(sql, register)
 
 
-def _check_keys(rows: pa.Table, view: ViewJoin) -> None:
+def _checked_keys(rows: pa.Table, view: ViewJoin) -> dict[str, pa.ChunkedArray]:
+    """Return the join keys of a view by their names in the entity rows.
+
+    Raises:
+        ValueError: if keys do not fit those of the source.
+    """
+    keys = {}
     for source, column in view.keys:
+        keys[column] = rows.column(column)
         if view.table.schema is not None and source in view.table.schema.names:
             kind = view.table.schema.field(source).type
-            refuse_truth_values(rows.column(column).type, column, kind)
-            refuse_rounded_keys(rows.column(column), column, kind)
+            refuse_truth_values(keys[column].type, column, kind)
+            keys[column] = keys_as_in(kind, keys[column], column)
+            refuse_rounded_keys(keys[column], column, kind)
+    return keys
 
 
 def _beside(rows: pa.Table, features: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

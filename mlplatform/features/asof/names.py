@@ -1,4 +1,7 @@
-"""Names and keys that DuckDB would mistake for others: columns that differ only in case, floats that stand for ids."""
+"""Names and keys that DuckDB would mistake for others, or cannot compare.
+
+Columns that differ only in case, floats that stand for ids, keys of another kind than the source's.
+"""
 
 from __future__ import annotations
 
@@ -77,6 +80,32 @@ def refuse_truth_values(keys: pa.DataType, column: str, source: pa.DataType) -> 
             f"the join key {column!r} is {keys} in entity_df and {source} in the source, and true or false is no id of "
             "the others; give both sides one type"
         )
+
+
+def keys_as_in(source: pa.DataType, keys: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
+    """Return join keys that can be compared with those of a source; keys that are all missing are of its type.
+
+    Raises:
+        ValueError: if the keys are of another kind, as text beside numbers; it names both types and what to do.
+    """
+    if keys.null_count == len(keys):
+        return pa.chunked_array([pa.nulls(len(keys), source)])
+    kinds = {_kind(_value_type(keys.type)), _kind(_value_type(source))}
+    if len(kinds) == 1 or "" in kinds:
+        return keys
+    raise ValueError(
+        f"the join key {column!r} is {keys.type} in entity_df, as {keys.drop_null()[0].as_py()!r}, and {source} in the "
+        f"source, so no row could match; give both one type"
+    )
+
+
+def _kind(value_type: pa.DataType) -> str:
+    """Return what values are compared with: `numbers`, `text`, `others`; empty for what a comparison makes fit."""
+    if _is_number(value_type):
+        return "numbers"
+    if pa.types.is_string(value_type) or pa.types.is_large_string(value_type) or pa.types.is_string_view(value_type):
+        return "text"
+    return "others" if pa.types.is_nested(value_type) or pa.types.is_temporal(value_type) else ""
 
 
 def _folded(name: str) -> str:

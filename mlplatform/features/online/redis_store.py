@@ -24,6 +24,7 @@ from feast.utils import make_tzaware
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlplatform.features.feast import Fence, lapsed
+from mlplatform.features.online.removal import without_removed
 
 ClassPath = Literal["mlplatform.features.online.redis_store.WindowRedisOnlineStore"]
 OnlineRow = tuple[EntityKey, dict[str, Value], dt.datetime, dt.datetime | None]
@@ -97,9 +98,10 @@ class WindowRedisOnlineStore(RedisOnlineStore):
     ) -> None:
         """Write rows; one that is older than what is stored of its entity is left out.
 
-        Rows that were pushed are newer than those that Feast materialises from the table afterwards.
+        Rows that were pushed are newer than those that Feast materialises from the table afterwards. Entities that
+        their source has removed since are left out, too.
         """
-        self._write(config, _calls(config, table, data, keep_newer=True))
+        self._write(config, _calls(config, table, without_removed(table, data), keep_newer=True))
         if progress is not None:
             progress(len(data))
 
@@ -109,7 +111,7 @@ class WindowRedisOnlineStore(RedisOnlineStore):
         """Write rows as `online_write_batch` does."""
         client = await self._get_client_async(config.online_store)
         async with client.pipeline(transaction=False) as pipe:
-            for call in _calls(config, table, data, keep_newer=True):
+            for call in _calls(config, table, without_removed(table, data), keep_newer=True):
                 pipe.eval(WRITE, *call)
             await pipe.execute()
         if progress is not None:

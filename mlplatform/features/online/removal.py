@@ -1,29 +1,37 @@
 """Entities that are gone: taken out of the online store, so that nothing answers for them.
 
-Here: which entities a dataset had when it was last materialised, and taking out those that left the feature table or
-that their source has removed. Not here: writing those that are there, and what is known of removals (`data`).
+Here: which entities a dataset had when it was last materialised, taking out those that left the feature table or that
+their source has removed, and keeping Feast from writing these back. Not here: writing those that are there, and what is
+known of removals (`data`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime as dt
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, DatasetConfig
-from mlplatform.data import SINCE
+from mlplatform.data import SINCE, gone_at, read_removals
 from mlplatform.datamodule import to_utc_ns
 from mlplatform.features.feast import Lease, Registered, online_server, registered
 from mlplatform.features.online.rows import CHUNK, StoredRows, read_stored, write_gone
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
+if TYPE_CHECKING:
+    from feast import FeatureView
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+
+OnlineRow = TypeVar("OnlineRow", bound=tuple[Any, ...])
 Ids = npt.NDArray[Any]
 
 
@@ -140,3 +148,46 @@ def remove_entities(
             lease = inner.within(outer)
             lease.confirm()
             write_gone(known, ids[first : first + CHUNK], settings, lease)
+
+
+def without_removed(view: FeatureView, rows: Sequence[OnlineRow]) -> list[OnlineRow]:
+    """Return what Feast may write of a view: rows that are no older than the removal of their entity by its source.
+
+    The feature table keeps the history of removed entities, and Feast, which materialises the newest row of every
+    entity, knows nothing of removals. A newer row, as one that is pushed, brings an entity back.
+
+    Parameters:
+        view: any view; of one that is not over a feature table, all rows are returned.
+        rows: of Feast's interface for online stores: entity key, values, event time and time of creation.
+    """
+    since = _removed_since(view)
+    return [row for row in rows if _id_of(row[0]) not in since or _seconds(row[2]) > since[_id_of(row[0])]]
+
+
+def _removed_since(view: FeatureView) -> Mapping[Any, int]:
+    """Return entity -> when it was removed, in seconds since 1970 UTC, as the raw table knows it, else the table."""
+    path = getattr(view.batch_source, "path", None)
+    if not path:
+        return {}
+    # The table is <data>/features/<dataset>/table, and the raw table <data>/raw/<dataset>; a view that is not over a
+    # table has neither.
+    table = Path(path).parent
+    raw = table.parents[1].with_name("raw") / table.parent.name if len(table.parents) > 1 else table
+    return _gone(str((raw if raw.exists() else table).resolve()))
+
+
+@functools.lru_cache(maxsize=64)
+def _gone(snapshot: str) -> Mapping[Any, int]:
+    """Return the removals of a snapshot that hold; a snapshot never changes."""
+    removals = gone_at(read_removals(Path(snapshot)))
+    since = to_utc_ns(removals[SINCE]).astype("datetime64[s]").astype(np.int64)
+    return dict(zip(removals[ENTITY].tolist(), since.tolist(), strict=True))
+
+
+def _id_of(key: EntityKey) -> Any:
+    value = key.entity_values[0]
+    return getattr(value, value.WhichOneof("val"))
+
+
+def _seconds(moment: dt.datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()

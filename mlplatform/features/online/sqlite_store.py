@@ -29,6 +29,7 @@ from feast.utils import to_naive_utc
 
 from mlplatform.features.errors import MissingOnlineStoreError
 from mlplatform.features.feast import Fence
+from mlplatform.features.online.removal import without_removed
 from mlplatform.locks import FileLock
 
 # The second is the path of earlier versions, which stands in feature_store.yaml files of users.
@@ -116,9 +117,10 @@ class WindowSqliteOnlineStore(SqliteOnlineStore):
     ) -> None:
         """Write rows in one transaction; one that is older than what is stored of its entity is left out.
 
-        Rows that were pushed are newer than those that Feast materialises from the table afterwards.
+        Rows that were pushed are newer than those that Feast materialises from the table afterwards. Entities that
+        their source has removed since are left out, too.
         """
-        self._write(config, table, data, keep_newer=True)
+        self._write(config, table, without_removed(table, data), keep_newer=True)
         if progress is not None:
             progress(len(data))
 

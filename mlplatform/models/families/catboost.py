@@ -18,9 +18,11 @@ from mlplatform.models.forecasting import StrategyParams, Table
 from mlplatform.models.trees import (
     Boosted,
     BoostedForecast,
+    CountParams,
     ObliviousTrees,
     Task,
     fit_catboost,
+    fit_counts,
     load_catboost,
     raw_answers,
     regression_loss,
@@ -33,7 +35,7 @@ from mlplatform.plugins import MODELS
 OWN = {"learning_rate", "depth", "l2_leaf_reg", "random_strength", "rsm", "border_count"}
 
 
-class CatBoostForecastParams(StrategyParams):
+class CatBoostForecastParams(StrategyParams, CountParams):
     """CatBoost's hyperparameters under their own names; `patience` is the number of trees early stopping waits."""
 
     iterations: int = Field(default=120, ge=1)
@@ -44,6 +46,12 @@ class CatBoostForecastParams(StrategyParams):
     random_strength: float = Field(default=1.0, ge=0)
     rsm: float = Field(default=1.0, gt=0, le=1)
     border_count: int = Field(default=64, ge=1, le=255)
+
+    @property
+    @override
+    def learns_levels(self) -> bool:
+        """Counts are learnt as they are."""
+        return self.is_of_counts
 
 
 @MODELS.register("catboost")
@@ -91,8 +99,13 @@ class CatBoostForecast(BoostedForecast):
             held_out = held_out_features, task.held_out_labels
         # Rows are drawn by their gradients, of which a constant target has none.
         sampling = {} if np.ptp(task.labels) else {"bootstrap_type": "No"}
-        settings = {**self.params.model_dump(include=OWN), **sampling, **regression_loss(self.spec.quantiles)}
-        return fit_catboost(
+        settings = {
+            **self.params.model_dump(include=OWN),
+            **sampling,
+            **regression_loss(self.spec.quantiles, self.params),
+        }
+        fit = fit_counts if self.params.is_of_counts else fit_catboost
+        return fit(
             {**settings, "random_seed": task.seed},
             (features, task.labels),
             held_out,
@@ -106,16 +119,19 @@ class CatBoostForecast(BoostedForecast):
         # CatBoost refuses a table without rows.
         if not len(features):
             return np.zeros((0, self.models, max(1, len(self.spec.quantiles))), dtype=np.float32)
-        return as_float32(raw_answers(self.parts_, features))
+        return self._answers(raw_answers(self.parts_, features))
 
     def merge(self) -> Callable[[Float32], Float32]:
         """Return the answers of the trees of all models as arrays."""
         trees = ObliviousTrees.of(self.parts_)
 
         def answers(features: Float32) -> Float32:
-            return as_float32(trees.answers(features))
+            return self._answers(trees.answers(features))
 
         return answers
+
+    def _answers(self, raw: Float64) -> Float32:
+        return as_float32(np.exp(raw) if self.params.is_of_counts else raw)
 
     def shares(self, features: Float32) -> Float64:
         """Return the shares of the features in the answers of the models."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32, TabularSamples
-from mlplatform.models.base import FitOptions, ModelParams, as_float32
+from mlplatform.models.base import FitOptions, as_float32
 from mlplatform.models.explanation import Float64
 from mlplatform.models.trees import (
     Boosted,
     BoostedTabular,
+    CountParams,
     fit_catboost,
+    fit_counts,
     load_catboost,
     regression_loss,
     save_catboost,
@@ -26,7 +29,7 @@ from mlplatform.plugins import MODELS
 MODEL_FILE = "model.cbm"
 
 
-class CatBoostTabularParams(ModelParams):
+class CatBoostTabularParams(CountParams):
     """CatBoost's hyperparameters under their own names; `patience` is the number of trees early stopping waits."""
 
     iterations: int = Field(default=1500, ge=1)
@@ -40,7 +43,7 @@ class CatBoostTabularParams(ModelParams):
 
     def booster_params(self) -> dict[str, Any]:
         """Return what CatBoost takes, without the loss and the number of trees."""
-        own = self.model_dump(exclude={"iterations", "patience"})
+        own = self.model_dump(exclude={"iterations", "patience", *CountParams.model_fields})
         # Bernoulli sampling draws the share it is given; CatBoost's default scheme weights rows by their gradients.
         return {**own, "bootstrap_type": "Bernoulli"}
 
@@ -79,11 +82,12 @@ class CatBoostTabular(BoostedTabular):
             if self.spec.classes == 2:
                 return {"loss_function": "Logloss"}
             return {"loss_function": "MultiClass", "classes_count": self.spec.classes}
-        return regression_loss(self.spec.quantiles)
+        return regression_loss(self.spec.quantiles, self.params)
 
     def boost(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> Boosted:
         """Fit one model."""
-        return fit_catboost(
+        fit = fit_counts if self.params.is_of_counts else fit_catboost
+        return fit(
             {**self.params.booster_params(), **self._loss(), "random_seed": options.seed},
             (train.values, train.labels),
             None if validation is None else (validation.values, validation.labels),
@@ -96,7 +100,8 @@ class CatBoostTabular(BoostedTabular):
         """Return the model's answers."""
         kind = "Probability" if self.spec.task == "classification" else "RawFormulaVal"
         answer = self.booster_.predict(samples.values, prediction_type=kind, thread_count=1)
-        return as_float32(answer).reshape(len(samples), -1)
+        values = as_float32(np.exp(answer) if self.params.is_of_counts else answer)
+        return values.reshape(len(samples), -1)
 
     def shares(self, features: Float32) -> Float64:
         """Return the shares of the features in the answers of the model."""

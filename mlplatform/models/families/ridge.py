@@ -216,7 +216,7 @@ def _normalised(
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
     """Return inputs (n, lookback) and outputs (n, horizon) of one target, less the last input value, and scaled."""
     inputs = _windows(samples, channel, 0, samples.lookback)[samples.origins - (samples.lookback - 1)]
-    outputs = _windows(samples, channel, 1, samples.horizon)[samples.origins]
+    outputs = _outputs(samples, channel)
     if effects is not None:
         rest, level, scale = _without_effects(inputs, samples, spec, channel, effects)
         return rest, (outputs - effects_ahead(samples, spec, effects, channel) - level) / scale
@@ -225,6 +225,14 @@ def _normalised(
         return changes, (outputs - last) / scale
     last = inputs[:, -1:].copy()
     return inputs - last, outputs - last
+
+
+def _outputs(samples: WindowSamples, channel: int) -> Float32:
+    """Return the outputs of one target, of shape (n, horizon)."""
+    if samples.levels is not None:
+        return np.ascontiguousarray(samples.outputs()[:, :, samples.targets.index(channel)])
+    outputs: Float32 = _windows(samples, channel, 1, samples.horizon)[samples.origins]
+    return outputs
 
 
 def _without_effects(
@@ -238,6 +246,9 @@ def _without_effects(
     scale = window_scales(samples, spec, (channel,))
     rest = inputs - past_effects(samples, spec, effects, channel)
     is_known = np.isfinite(rest)
+    if samples.levels is not None:
+        # Differences are changes already.
+        return np.where(is_known, rest / scale, 0), np.zeros((len(rest), 1)), scale
     newest = rest.shape[1] - 1 - np.argmax(is_known[:, ::-1], axis=1)
     last = np.where(is_known.any(axis=1), rest[np.arange(len(rest)), newest], 0)[:, None]
     return np.where(is_known, (rest - last) / scale, 0), last, scale

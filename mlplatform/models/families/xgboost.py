@@ -42,6 +42,12 @@ class XGBoostForecastParams(StrategyParams, BoostingParams):
     num_boost_round: int = Field(default=80, ge=1)
     max_bin: int = Field(default=64, ge=2)
 
+    @property
+    @override
+    def learns_levels(self) -> bool:
+        """Counts are learnt as they are."""
+        return self.is_of_counts
+
 
 @MODELS.register("xgboost")
 class XGBoostForecast(BoostedForecast):
@@ -65,9 +71,11 @@ class XGBoostForecast(BoostedForecast):
         """Search the boosting parameters."""
         return dict(BOOSTING_SEARCH_SPACE)
 
-    def _objective(self) -> dict[str, Any]:
+    def _objective(self, labels: Float32) -> dict[str, Any]:
         if self.spec.quantiles:
             return {"objective": "reg:quantileerror", "quantile_alpha": list(self.spec.quantiles)}
+        if self.params.is_of_counts:
+            return self.params.count_objective(labels)
         return {"objective": "reg:squarederror", "base_score": 0.0}
 
     @property
@@ -96,7 +104,7 @@ class XGBoostForecast(BoostedForecast):
         if held_out is not None:
             held_out.set_label(task.held_out_labels)
         return fit_booster(
-            {**self.params.booster_params(task.seed), **self._objective()},
+            {**self.params.booster_params(task.seed), **self._objective(task.labels)},
             matrix,
             held_out,
             rounds=task.iterations or self.params.num_boost_round,

@@ -75,9 +75,11 @@ class XGBoostTabular(BoostedTabular):
             "reg_lambda": SearchDimension(type="float", low=0.1, high=30.0, log=True),
         }
 
-    def _objective(self) -> dict[str, Any]:
+    def _objective(self, labels: Float32) -> dict[str, Any]:
         if self.spec.quantiles:
             return {"objective": "reg:quantileerror", "quantile_alpha": list(self.spec.quantiles)}
+        if self.params.is_of_counts:
+            return self.params.count_objective(labels)
         if self.spec.task == "regression":
             return {"objective": "reg:squarederror"}
         if self.spec.classes == 2:
@@ -93,7 +95,7 @@ class XGBoostTabular(BoostedTabular):
             held_out = quantile_matrix(validation.cache, validation.values, self.params.max_bin, matrix)
             held_out.set_label(validation.labels)
         return fit_booster(
-            {**self.params.booster_params(options.seed), **self._objective()},
+            {**self.params.booster_params(options.seed), **self._objective(train.labels)},
             matrix,
             held_out,
             rounds=options.iterations[0] if options.iterations else self.params.num_boost_round,

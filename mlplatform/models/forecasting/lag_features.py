@@ -233,7 +233,7 @@ def _known_change(samples: WindowSamples, spec: ModelSpec, step: int, block: sli
 def last_observed(samples: WindowSamples, channels: tuple[int, ...] | None = None) -> Float32:
     """Return the newest value in the window of every channel that is not NaN (0 if none), of shape (samples, channels).
 
-    Forecasts are changes from it.
+    Forecasts are changes from it; those of a target that is a difference already are changes from 0.
 
     Parameters:
         channels: by default the targets.
@@ -245,4 +245,6 @@ def last_observed(samples: WindowSamples, channels: tuple[int, ...] | None = Non
         window = samples.values[origin - (samples.lookback - 1) : origin + 1, chosen[position]]
         observed = window[~np.isnan(window)]
         last[row, position] = observed[-1] if len(observed) else 0.0
+    if samples.levels is not None:
+        last[:, [channel in samples.targets for channel in chosen]] = 0
     return last

@@ -41,6 +41,11 @@ class StrategyParams(LagFeatureParams):
     strategy: Literal["direct", "horizon_feature", "recursive"] = "direct"
     max_origins: int = Field(default=4000, ge=1)
 
+    @property
+    def learns_levels(self) -> bool:
+        """Whether the models answer the targets themselves instead of changes from the last observed value."""
+        return False
+
 
 @dataclass(frozen=True)
 class Table:
@@ -108,19 +113,27 @@ def learning_table(samples: WindowSamples, spec: ModelSpec, params: StrategyPara
     """
     if params.strategy == "direct":
         features = origin_features(samples, spec, params, with_known=True)
-        scaled = (spec.scaling, spec.season)
-        return Table(features, keep_latest(samples.cache, "changes", scaled, lambda: _all_changes(samples, spec)))
+        setting = (spec.scaling, spec.season, params.learns_levels)
+        return Table(
+            features, keep_latest(samples.cache, "changes", setting, lambda: _all_changes(samples, spec, params))
+        )
     features = origin_features(samples, spec, params, with_known=False)
     # The features made of samples are cached by their settings, so their address stands for these.
-    setting = (params.strategy, params.max_origins, id(features))
+    of_table = (params.strategy, params.max_origins, params.learns_levels, id(features))
     table, _ = keep_latest(
-        samples.cache, "strategy_table", setting, lambda: (_step_table(samples, spec, params, features), features)
+        samples.cache, "strategy_table", of_table, lambda: (_step_table(samples, spec, params, features), features)
     )
     return table
 
 
-def _all_changes(samples: WindowSamples, spec: ModelSpec) -> Float32:
-    change = samples.outputs() - last_observed(samples)[:, None, :]
+def _start(samples: WindowSamples, params: StrategyParams) -> Float32:
+    """Return what the models answer changes from, of shape (samples, targets)."""
+    last = last_observed(samples)
+    return np.zeros_like(last) if params.learns_levels else last
+
+
+def _all_changes(samples: WindowSamples, spec: ModelSpec, params: StrategyParams) -> Float32:
+    change = samples.outputs() - _start(samples, params)[:, None, :]
     if spec.scaling:
         change /= window_scales(samples, spec, spec.targets)[:, None, :]
     return np.asfortranarray(change.transpose(0, 2, 1).reshape(len(samples), -1))
@@ -136,12 +149,12 @@ def _step_table(samples: WindowSamples, spec: ModelSpec, params: StrategyParams,
         steps = list(range(1, spec.horizon + 1))
     parts = samples.select(chosen)
     rows = _rows_of_steps(parts, spec, params, features[chosen], steps)
-    targets = list(spec.targets)
-    last, scales = last_observed(parts), window_scales(parts, spec, spec.targets)
-    labels = np.empty((len(parts), len(steps), len(targets)), dtype=np.float32)
+    start, scales = _start(parts, params), window_scales(parts, spec, spec.targets)
+    outputs = parts.outputs()
+    labels = np.empty((len(parts), len(steps), len(spec.targets)), dtype=np.float32)
     for position, step in enumerate(steps):
-        labels[:, position] = (samples.values[parts.origins + step][:, targets] - last) / scales
-    return Table(rows, np.asfortranarray(labels.reshape(-1, len(targets))))
+        labels[:, position] = (outputs[:, step - 1] - start) / scales
+    return Table(rows, np.asfortranarray(labels.reshape(-1, len(spec.targets))))
 
 
 def _rows_of_steps(
@@ -193,7 +206,7 @@ def strategy_features(spec: ModelSpec, params: StrategyParams) -> tuple[Feature,
 def _direct(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
     changes = answer(origin_features(samples, spec, params, with_known=True))
     changes = changes.reshape(len(samples), len(spec.targets), spec.horizon, changes.shape[-1])
-    return _from_last(changes.transpose(0, 2, 1, 3), samples, spec)
+    return _from_start(changes.transpose(0, 2, 1, 3), samples, spec, params)
 
 
 def _by_step(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
@@ -201,40 +214,53 @@ def _by_step(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, an
     steps = list(range(1, spec.horizon + 1))
     changes = answer(_rows_of_steps(samples, spec, params, features, steps))
     changes = changes.reshape(len(samples), spec.horizon, len(spec.targets), changes.shape[-1])
-    return _from_last(changes, samples, spec)
+    return _from_start(changes, samples, spec, params)
 
 
-def _from_last(changes: Float32, samples: WindowSamples, spec: ModelSpec) -> Float32:
+def _from_start(changes: Float32, samples: WindowSamples, spec: ModelSpec, params: StrategyParams) -> Float32:
     """Return the values that changes of shape (samples, horizon, targets, levels) lead to."""
     scales = window_scales(samples, spec, spec.targets)
-    forecast: Float32 = changes * scales[:, None, :, None] + last_observed(samples)[:, None, :, None]
+    forecast: Float32 = changes * scales[:, None, :, None] + _start(samples, params)[:, None, :, None]
     return forecast
 
 
 def _recursive(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, answer: Answer) -> Float32:
     """Write every forecast behind its window and move the window one step, as often as the horizon is long."""
-    length = spec.lookback + spec.horizon
+    past = spec.lookback + samples.period
+    length = past + spec.horizon
+    rows = samples.origins[:, None] + np.arange(1 - past, 1)
     unrolled = np.empty((len(samples), length, len(spec.channels)), dtype=np.float32)
-    unrolled[:, : spec.lookback] = samples.inputs()
-    unrolled[:, spec.lookback :] = unrolled[:, spec.lookback - 1 : spec.lookback]
+    unrolled[:, :past] = samples.values[rows]
+    unrolled[:, past:] = unrolled[:, past - 1 : past]
+    levels = None
+    if samples.levels is not None:
+        levels = np.zeros((len(samples), length, len(spec.targets)), dtype=np.float32)
+        levels[:, :past] = samples.levels[rows]
     if spec.known:
         for step in range(spec.horizon):
-            rows = samples.values[samples.origins + step + 1]
-            unrolled[:, spec.lookback + step, list(spec.known)] = rows[:, list(spec.known)]
+            ahead = samples.values[samples.origins + step + 1]
+            unrolled[:, past + step, list(spec.known)] = ahead[:, list(spec.known)]
     times = samples.origin_times
     for step in range(spec.horizon):
-        moved = _moved(unrolled, spec.calendar.ahead(times, step), step, spec)
+        moved = _moved(unrolled, levels, samples.period, spec.calendar.ahead(times, step), step, spec)
         features = origin_features(moved, spec, params, with_known=False)
         changes = answer(_rows_of_steps(moved, spec, params, features, [1]))[..., 0]
         scales = window_scales(moved, spec, spec.targets)
-        unrolled[:, spec.lookback + step, list(spec.targets)] = last_observed(moved) + changes * scales
-    return unrolled[:, spec.lookback :, list(spec.targets), None]
+        found = _start(moved, params) + changes * scales
+        unrolled[:, past + step, list(spec.targets)] = found
+        if levels is not None:
+            levels[:, past + step] = found + moved.anchors()[:, 0]
+    if levels is not None:
+        return (levels[:, past:] - samples.anchors())[..., None]
+    return unrolled[:, past:, list(spec.targets), None]
 
 
-def _moved(unrolled: Float32, times: np.ndarray, step: int, spec: ModelSpec) -> WindowSamples:
+def _moved(
+    unrolled: Float32, levels: Float32 | None, period: int, times: np.ndarray, step: int, spec: ModelSpec
+) -> WindowSamples:
     """Return the unrolled windows as samples whose origin is `step` steps behind the end of the window."""
     count, length, channels = unrolled.shape
-    origins: Int64 = np.arange(count, dtype=np.int64) * length + (spec.lookback - 1 + step)
+    origins: Int64 = np.arange(count, dtype=np.int64) * length + (length - spec.horizon - 1 + step)
     timestamps = np.zeros(count * length, dtype="datetime64[ns]")
     timestamps[origins] = times
     return WindowSamples(
@@ -249,4 +275,6 @@ def _moved(unrolled: Float32, times: np.ndarray, step: int, spec: ModelSpec) -> 
         static=spec.static,
         step_seconds=spec.step_seconds,
         calendar_text=spec.calendar_text,
+        period=period,
+        levels=None if levels is None else levels.reshape(-1, len(spec.targets)),
     )

@@ -122,12 +122,19 @@ class WindowTensors:
 
     def outputs(self, chosen: torch.Tensor) -> torch.Tensor:
         """Return the targets over the horizon, of shape (batch, horizon, targets)."""
-        windows = self.targets.unfold(1, self.samples.horizon, 1).transpose(0, 1)
-        outputs = windows.index_select(0, self.origins[chosen] + 1).transpose(1, 2)
+        outputs = self._outputs(chosen)
         if self.spec is None:
             return outputs
         levels, scales = self._levels(chosen, self.samples.targets)
         return (outputs - levels) / scales
+
+    def _outputs(self, chosen: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if self.samples.levels is not None:
+            return torch.from_numpy(self.samples.outputs(chosen.cpu().numpy())).to(self.device)
+        windows = self.targets.unfold(1, self.samples.horizon, 1).transpose(0, 1)
+        return windows.index_select(0, self.origins[chosen] + 1).transpose(1, 2)
 
     def restored(self, outputs: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Return a network's outputs, (batch, horizon, targets) or with quantiles, in the units of the samples."""

@@ -1,5 +1,6 @@
-from .catboost import fit_catboost, load_catboost, regression_loss, save_catboost
+from .catboost import fit_catboost, fit_counts, load_catboost, regression_loss, save_catboost
 from .contributions import forecast_contributions, shares_of_boosters, shares_of_catboost, table_contributions
+from .counts import CountParams
 from .fitted import Boosted, CannotMergeError
 from .forecast import BoostedForecast, Task
 from .merged import MergedBoosters, answers_of, differing_values, merge_boosters
@@ -16,6 +17,7 @@ __all__ = [
     "BoostedTabular",
     "BoostingParams",
     "CannotMergeError",
+    "CountParams",
     "Forest",
     "ForestParams",
     "MergedBoosters",
@@ -25,6 +27,7 @@ __all__ = [
     "differing_values",
     "fit_booster",
     "fit_catboost",
+    "fit_counts",
     "forecast_contributions",
     "load_boosters",
     "load_catboost",

@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mlplatform.datamodule import Float32
 from mlplatform.models.base import ProgressCallback
+from mlplatform.models.trees.counts import LEAST_MEAN, CountParams
 from mlplatform.models.trees.fitted import Boosted
 
 if TYPE_CHECKING:
@@ -57,9 +60,26 @@ def fit_catboost(
     return Boosted(model, model.tree_count_ if stops_early else iterations, tuple(map(float, history)))
 
 
-def regression_loss(quantiles: Sequence[float]) -> dict[str, Any]:
+def fit_counts(
+    settings: Mapping[str, Any], train: tuple[Float32, Float32], held_out: tuple[Float32, Float32] | None, **how: Any
+) -> Boosted:
+    """Grow trees on labels that are counts; parameters as of `fit_catboost`.
+
+    CatBoost starts from a mean of 1, from which its first steps to a large one are too long. So labels are divided by
+    their mean, and its logarithm is added to the answers.
+    """
+    mean = max(float(train[1].mean(dtype=np.float64)), LEAST_MEAN)
+    unit = np.float32(mean)
+    scaled = None if held_out is None else (held_out[0], held_out[1] / unit)
+    boosted = fit_catboost(settings, (train[0], train[1] / unit), scaled, **how)
+    scale, bias = boosted.model.get_scale_and_bias()
+    boosted.model.set_scale_and_bias(scale, float(bias) + float(np.log(mean)))
+    return boosted
+
+
+def regression_loss(quantiles: Sequence[float], params: CountParams) -> dict[str, Any]:
     """Return the settings of the loss for a mean, or for quantiles where there are any; labels may all be equal."""
-    loss = "RMSE"
+    loss = {"poisson": "Poisson", "tweedie": f"Tweedie:variance_power={params.variance_power}"}.get(params.loss, "RMSE")
     if quantiles:
         kind = "MultiQuantile" if len(quantiles) > 1 else "Quantile"
         loss = f"{kind}:alpha={','.join(map(str, quantiles))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,13 +13,16 @@ from typing import Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
-from mlplatform.datamodule import Float32, WindowSamples
+from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule import Float32, Samples, WindowSamples
 from mlplatform.models.base import FitOptions, FitResult, ProgressCallback
 from mlplatform.models.explanation import Contributions, Float64
 from mlplatform.models.forecasting import StrategyForecast, Table, forecast
 from mlplatform.models.trees.contributions import forecast_contributions
+from mlplatform.models.trees.counts import count_mistakes, refuse_explanation, refuse_negative
 from mlplatform.models.trees.fitted import Boosted, CannotMergeError
 from mlplatform.models.trees.merged import differing_values
+from mlplatform.plugins import PluginUse
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +67,19 @@ class BoostedForecast(StrategyForecast):
     merged_: Answer | None = None
     apart_because_: str = "boosters are merged when they are loaded"
 
+    @classmethod
+    @override
+    def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:
+        """Yield what keeps the family, or its loss, from being used."""
+        yield from super().check(use, params, config)
+        yield from count_mistakes(use, params, config)
+
+    @override
+    def check_samples(self, *samples: Samples | None) -> None:
+        """Make sure that the model can be fitted to these samples with its loss."""
+        super().check_samples(*samples)
+        refuse_negative(self.params, *samples)
+
     @abstractmethod
     def separate_changes(self, features: Float32) -> Float32:
         """Return the answers of the boosters, asked one by one; see `changes`."""
@@ -79,6 +95,7 @@ class BoostedForecast(StrategyForecast):
     @override
     def explain(self, samples: WindowSamples) -> Contributions:
         """Return the shares of the features in the forecast; merged or apart, the trees are the same."""
+        refuse_explanation(self.params)
         return forecast_contributions(samples, self.spec, self.params, self.changes, self.shares)
 
     @abstractmethod

@@ -43,7 +43,7 @@ class ForestParams(ModelParams):
 
     def forest_params(self, options: FitOptions) -> dict[str, Any]:
         """Return the arguments of scikit-learn's forests; their trees do not depend on the number of workers."""
-        own = self.model_dump(include=set(ForestParams.model_fields))
+        own = self.model_dump(include=set(ForestParams.model_fields) - set(ModelParams.model_fields))
         return {**own, "random_state": options.seed, "n_jobs": options.workers}
 
 

@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32
-from mlplatform.models.base import ModelParams, ProgressCallback
+from mlplatform.models.base import ProgressCallback
 from mlplatform.models.sample_cache import keep_latest
+from mlplatform.models.trees.counts import LEAST_MEAN, CountParams
 from mlplatform.models.trees.fitted import Boosted
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ BOOSTERS_FILE = "boosters.ubj"
 INDEX_FILE = "index.json"
 
 
-class BoostingParams(ModelParams):
+class BoostingParams(CountParams):
     """XGBoost's hyperparameters under their own names; `patience` is the number of rounds early stopping waits."""
 
     num_boost_round: int = Field(default=100, ge=1)
@@ -56,6 +57,13 @@ class BoostingParams(ModelParams):
             }
         )
         return {**own, "tree_method": "hist", "seed": seed, "verbosity": 1, "nthread": 1}
+
+    def count_objective(self, labels: Float32) -> dict[str, Any]:
+        """Return the objective of a loss of counts, which starts from the mean of the labels."""
+        base = {"base_score": max(float(labels.mean(dtype=np.float64)), LEAST_MEAN)}
+        if self.loss == "poisson":
+            return {"objective": "count:poisson", **base}
+        return {"objective": "reg:tweedie", "tweedie_variance_power": self.variance_power, **base}
 
 
 BOOSTING_SEARCH_SPACE: Mapping[str, SearchDimension] = {

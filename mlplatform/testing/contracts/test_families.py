@@ -215,3 +215,28 @@ def test_a_family_is_fitted_to_scaled_windows_with_missing_values(name: str) -> 
     model = create_model(name, MODELS.get(name).example_params(), WINDOWED)
     trainer_for(model).fit(model, replace(first, values=values, cache={}), None, FitOptions())
     check_outputs(model.predict(windows(2)), WINDOWED, len(windows(2)))
+
+
+# First differences, and those of a season that is shorter than the horizon, or longer.
+@pytest.mark.parametrize("period", [1, 2, 4])
+@pytest.mark.parametrize("name", [name for name in FORECASTS if name != "seasonal_naive"])
+def test_any_family_learns_differences_and_answers_in_the_units_of_what_they_are_of(
+    name: str, period: int, tmp_path: Path
+) -> None:
+    spec = replace(spec_for("forecast"), scaling="window", season=4)
+    model, _ = fitted(name, spec, difference=period)
+    save_model(model, name, tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    samples = windows(2)
+    outputs = loaded.predict(samples)
+    check_outputs(outputs, spec, len(samples))
+    assert outputs.tobytes() == model.predict(samples).tobytes()
+    # A level that is added to a window is in its forecast, and nothing before or behind the window is.
+    one = samples.select(np.array([30]))
+    moved = samples.values.copy()
+    moved[: one.origins[0] - LOOKBACK + 1] = 1e6
+    moved[one.origins[0] + 1 :] = -1e6
+    assert model.predict(replace(one, values=moved, cache={})).tobytes() == model.predict(one).tobytes()
+    lifted = samples.values + np.float32(64)
+    raised = model.predict(replace(one, values=lifted, cache={}))
+    assert np.abs(raised - model.predict(one) - 64).max() < 4

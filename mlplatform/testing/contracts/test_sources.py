@@ -112,6 +112,22 @@ def test_a_missing_column_is_named_with_those_found(dataset: DatasetConfig, sett
         read_source(wrong, settings)
 
 
+def test_columns_may_have_other_names_than_in_the_source(dataset: DatasetConfig, settings: Settings) -> None:
+    plain = read_source(dataset, settings)
+    keys = ("time_column", "entity_column", "removed_column")
+    names = [*dataset.columns, *(name for name in (getattr(dataset, key) for key in keys) if name is not None)]
+    rename = {name: f"our {name}" for name in names}
+    values = dataset.model_dump()
+    values |= {key: rename[values[key]] for key in keys if values[key] is not None}
+    values["columns"] = {rename[name]: column for name, column in values["columns"].items()}
+    values["source"]["rename"] = rename
+    renamed = DatasetConfig.model_validate(values)
+    pd.testing.assert_frame_equal(read_source(renamed, settings), plain.rename(columns=rename))
+    assert open_source(renamed).fingerprint(renamed, settings) == open_source(dataset).fingerprint(dataset, settings)
+    ingest(renamed, settings)
+    assert list(read_raw(renamed, settings).columns[2:]) == list(renamed.columns)
+
+
 def test_an_unknown_option_is_named(dataset: DatasetConfig, settings: Settings) -> None:
     source = dataset.source.model_copy(update={"options": {"colour": 1}})
     with pytest.raises(ConfigError, match=r"source\.options.*colour.*allowed: "):

@@ -1,0 +1,105 @@
+"""Losses for counts and other targets that are never negative, and often 0: Poisson and Tweedie, with a log link.
+
+Both libraries fit the logarithm of the mean (Jørgensen, The Theory of Dispersion Models, 1997), so that answers are
+above 0 and errors may grow with the level. What is learnt are the targets themselves, not changes of them.
+
+Here: the parameters, and what keeps them from being used. Not here: the libraries' settings (`xgboost`, `catboost`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule import Samples, WindowSamples
+from mlplatform.models.base import ModelParams
+from mlplatform.models.explanation import CannotExplainError
+from mlplatform.plugins import TRANSFORMS, PluginUse
+
+# A mean of 0 has no logarithm.
+LEAST_MEAN = 1e-6
+
+
+class CountParams(ModelParams):
+    """`loss` is the squared error, or for counts that of a `poisson` or `tweedie` distribution.
+
+    `variance_power` is Tweedie's, between 1 (Poisson) and 2 (gamma). With quantiles, the loss is theirs.
+    """
+
+    later: ClassVar[frozenset[str]] = ModelParams.later | {"loss", "variance_power"}
+
+    loss: Literal["squared_error", "poisson", "tweedie"] = "squared_error"
+    variance_power: float = Field(default=1.5, gt=1, lt=2)
+
+    @property
+    def is_of_counts(self) -> bool:
+        """Whether targets must not be negative."""
+        return self.loss != "squared_error"
+
+
+def count_mistakes(use: PluginUse, params: ModelParams, config: ExperimentConfig) -> Iterator[str]:
+    """Yield what keeps a loss of counts from being used in an experiment."""
+    if not isinstance(params, CountParams) or not params.is_of_counts:
+        return
+    key = f"{use.params_key}.loss is {params.loss!r}"
+    if config.task == "classification":
+        yield f"{key}, but a classification has classes and no counts; leave it out"
+    if use.section == "model" and config.uncertainty.quantiles:
+        yield f"{key}, but uncertainty.quantiles has a loss of its own; leave one of them out"
+    if params.difference is not None:
+        yield f"{key}, but differences can be negative; leave loss or difference out"
+    for target in config.targets:
+        if found := _changed_by(target, config):
+            yield (
+                f"{key}, which needs {target!r} in its own units, but {found} changes them; use preprocessing.scaling: "
+                "window, or give that step columns without the target"
+            )
+
+
+def _changed_by(target: str, config: ExperimentConfig) -> str | None:
+    """Return the step that changes the units of a target before the model sees it."""
+    preprocessing, dataset = config.preprocessing, config.dataset
+    is_windowed = config.task == "forecast" and (
+        preprocessing.scaling == "window" or (preprocessing.scaling == "auto" and dataset.entity_column is not None)
+    )
+    for position, step in enumerate(preprocessing.steps):
+        touched = config.features.columns if step.columns is None else step.columns
+        transform = TRANSFORMS.get(step.transform)(**step.params)
+        left = transform.without_level() if is_windowed else transform
+        if target in touched and left is not None and left.is_invertible:
+            return f"preprocessing.steps[{position}] ({step.transform})"
+    return None
+
+
+def refuse_negative(params: ModelParams, *parts: Samples | None) -> None:
+    """Make sure that samples can be fitted with a loss of counts.
+
+    Raises:
+        ValueError: if a target is negative.
+    """
+    if not isinstance(params, CountParams) or not params.is_of_counts:
+        return
+    for part in (each for each in parts if each is not None):
+        least = float(np.min(part.outputs() if isinstance(part, WindowSamples) else part.labels, initial=0))
+        if least < 0:
+            raise ValueError(
+                f"loss {params.loss!r} is for targets of 0 and more, but a preprocessed target goes down to {least:g}; "
+                "use loss squared_error, or for a target that preprocessing has scaled preprocessing.scaling: window"
+            )
+
+
+def refuse_explanation(params: ModelParams) -> None:
+    """Refuse shares in answers that are no sum of them.
+
+    Raises:
+        CannotExplainError: for a loss of counts.
+    """
+    if isinstance(params, CountParams) and params.is_of_counts:
+        raise CannotExplainError(
+            f"with loss {params.loss!r} trees add up to the logarithm of an answer, in which shares of it do not; "
+            "train with loss squared_error"
+        )
