@@ -83,18 +83,22 @@ def test_days_that_no_season_foretells_are_forecast_from_the_calendar(name: str,
     np.testing.assert_array_equal(loaded.predict(some), model.predict(some))
 
 
+@pytest.mark.parametrize("difference", [None, 7])
 @pytest.mark.parametrize("scaling", ["", "window"])
-def test_a_linear_map_is_of_what_the_calendar_leaves(scaling: str) -> None:
+def test_a_linear_map_is_of_what_the_calendar_leaves(scaling: str, difference: int | None) -> None:
     (train, _), (test, is_special) = shops("2018-12-31T23:00", 1500, 0), shops("2023-12-31T23:00", 500, 1)
     errors = {}
     for text in ("", TIME):
-        model = trained("ridge", replace(spec_of(text), scaling=scaling), train)
+        model: Any = create_model("ridge", {"difference": difference}, replace(spec_of(text), scaling=scaling))
+        trainer_for(model).fit(model, train, None, FitOptions())
         errors[text] = np.abs(model.predict(test) - test.outputs())[..., 0]
-    # Noise alone is left, on days after a holiday as well, whose window has one.
-    assert errors[TIME][is_special].mean() < 0.12 < 1 < errors[""][is_special].mean()
-    assert errors[TIME][~is_special].mean() < 0.12 < errors[""][~is_special].mean()
+    # Noise alone is left, of two days where differences are learned, and on days whose window has a holiday as well.
+    noise = 0.15 if difference else 0.12
+    assert errors[TIME][is_special].mean() < noise < 1 < errors[""][is_special].mean()
+    assert errors[TIME][~is_special].mean() < noise < errors[""][~is_special].mean()
     # What recurs with the season has no effect of its own.
-    np.testing.assert_allclose(model.effects_[:2], 0, atol=1e-6)
+    ridge = model.inner if difference else model
+    np.testing.assert_allclose(ridge.effects_[:2], 0, atol=1e-6)
 
 
 def test_a_linear_map_reads_windows_with_gaps_beside_the_calendar() -> None:

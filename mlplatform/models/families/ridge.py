@@ -246,6 +246,9 @@ def _without_effects(
     scale = window_scales(samples, spec, (channel,))
     rest = inputs - past_effects(samples, spec, effects, channel)
     is_known = np.isfinite(rest)
+    if samples.levels is not None:
+        # Differences are changes already.
+        return np.where(is_known, rest / scale, 0), np.zeros((len(rest), 1)), scale
     newest = rest.shape[1] - 1 - np.argmax(is_known[:, ::-1], axis=1)
     last = np.where(is_known.any(axis=1), rest[np.arange(len(rest)), newest], 0)[:, None]
     return np.where(is_known, (rest - last) / scale, 0), last, scale

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.calendars import TimeFeatures, ns_of
-from mlplatform.datamodule import ModelSpec, WindowSamples
+from mlplatform.datamodule import Float32, ModelSpec, WindowSamples
 from mlplatform.models.window_scale import observed_means
 
 Float64 = npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ def fit_effects(samples: WindowSamples, spec: ModelSpec) -> Float64:
         before = rows - _back(spec)
         told = (described[rows].astype(np.float64) - described[before]).reshape(-1, width)
         for target in spec.targets:
-            column = block.values[:, target].astype(np.float64)
+            column = _column(block, target).astype(np.float64)
             changes = ((column[rows] - column[before]) / _units(block, spec, target)).ravel()
             is_known = np.isfinite(changes)
             differences = told[is_known]
@@ -49,15 +49,25 @@ def fit_effects(samples: WindowSamples, spec: ModelSpec) -> Float64:
 
 
 def past_effects(samples: WindowSamples, spec: ModelSpec, effects: Float64, channel: int) -> Float64:
-    """Return the effects on the steps of every window of a channel, of shape (samples, lookback), in its units."""
-    rows = samples.origins[:, None] + np.arange(1 - spec.lookback, 1)
-    return _at(samples.timestamps[rows], spec, effects) * _units(samples, spec, channel)
+    """Return the effects on the steps of every window of a channel, of shape (samples, lookback), in its units.
+
+    Of a target that is a difference, they are those on the difference; so are those ahead.
+    """
+    rows = samples.origins[:, None] + np.arange(1 - samples.lookback, 1)
+    found = _at(samples.timestamps[rows], spec, effects)
+    if samples.period:
+        found = found - _at(samples.timestamps[rows - samples.period], spec, effects)
+    return found * _units(samples, spec, channel)
 
 
 def effects_ahead(samples: WindowSamples, spec: ModelSpec, effects: Float64, channel: int) -> Float64:
     """Return the effects on the steps of every horizon of a channel, of shape (samples, horizon), in its units."""
     times = spec.calendar.ahead(samples.origin_times[:, None], np.arange(1, spec.horizon + 1))
-    return _at(times, spec, effects) * _units(samples, spec, channel)
+    found = _at(times, spec, effects)
+    if samples.period:
+        back = -np.arange(1, spec.horizon + 1) % samples.period
+        found = found - _at(samples.timestamps[samples.origins[:, None] - back], spec, effects)
+    return found * _units(samples, spec, channel)
 
 
 def _at(times: npt.NDArray[np.datetime64], spec: ModelSpec, effects: Float64) -> Float64:
@@ -73,10 +83,16 @@ def _units(samples: WindowSamples, spec: ModelSpec, channel: int) -> Float64:
     """Return what effects are multiples of, of shape (samples, 1): above 0, and 1 where windows are not scaled."""
     if not spec.scaling:
         return np.ones((len(samples), 1))
-    column = np.ascontiguousarray(samples.values[:, channel])
-    windows = np.lib.stride_tricks.sliding_window_view(column, spec.lookback)
-    found = observed_means(np.abs(windows[samples.origins - (spec.lookback - 1)]))[:, None]
+    windows = np.lib.stride_tricks.sliding_window_view(_column(samples, channel), samples.lookback)
+    found = observed_means(np.abs(windows[samples.origins - (samples.lookback - 1)]))[:, None]
     return np.where(found > np.finfo(np.float32).tiny, found, 1)
+
+
+def _column(samples: WindowSamples, channel: int) -> Float32:
+    """Return a target as it was before it was differenced."""
+    if samples.levels is None:
+        return np.ascontiguousarray(samples.values[:, channel])
+    return np.ascontiguousarray(samples.levels[:, samples.targets.index(channel)])
 
 
 def _features(spec: ModelSpec) -> TimeFeatures:
