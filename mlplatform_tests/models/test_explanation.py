@@ -27,13 +27,14 @@ LAGS = {"target_lags": [1, 4], "target_means": [3], "covariate_lags": [2], "cova
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
+@pytest.mark.parametrize("scaling", ["", "window"], ids=["scaled before", "scaled by window"])
 @pytest.mark.parametrize("quantiles", [(), (0.1, 0.5, 0.9)], ids=["point", "quantiles"])
 @pytest.mark.parametrize("strategy", ["direct", "horizon_feature"])
 @pytest.mark.parametrize("family", FORECASTS)
 def test_shares_and_base_add_up_to_every_step_of_a_forecast(
-    family: str, strategy: str, quantiles: tuple[float, ...], tmp_path: Path
+    family: str, strategy: str, quantiles: tuple[float, ...], scaling: str, tmp_path: Path
 ) -> None:
-    samples, spec = rich_samples(), rich_spec(quantiles=quantiles, targets=(TARGET, OTHER))
+    samples, spec = rich_samples(), rich_spec(quantiles=quantiles, targets=(TARGET, OTHER), scaling=scaling, season=3)
     samples = replace(samples, targets=spec.targets)
     model: Any = create_model(family, {**FORECASTS[family], **LAGS, "strategy": strategy}, spec)
     model.fit(samples, None, FitOptions())
