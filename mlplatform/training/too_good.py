@@ -134,7 +134,7 @@ def _association(values: Float64, truth: Float64, is_kind: bool) -> float:
     counted = np.bincount(values.astype(np.int64))
     means = np.bincount(values.astype(np.int64), weights=truth) / np.maximum(counted, 1)
     own = means[values.astype(np.int64)]
-    return float(own.var() / truth.var()) - (counted > 0).sum() / len(values)
+    return float(own.var() / truth.var() - (counted > 0).sum() / len(values))
 
 
 def _ranks(values: Float64) -> Float64:
