@@ -319,7 +319,9 @@ def _entities(
         return places
     values = frame[dataset.entity_column]
     ids = parse_entities(values, dataset.max_bad_fraction, basis.text_ids, dataset.entity_type)
-    faults.add(f"{dataset.entity_column}: missing", values.isna().to_numpy())
+    # A file has no other word for a missing id, and nobody can ask for one that is empty.
+    is_empty = ids.values == "" if ids.values.dtype == object else False
+    faults.add(f"{dataset.entity_column}: missing", values.isna().to_numpy() | is_empty)
     faults.add(f"{dataset.entity_column}: {NOT_EXACT}", ids.inexact)
     faults.add(f"{dataset.entity_column}: {RESPELT}", ids.respelt)
     faults.add(f"{dataset.entity_column}: not a whole number, as the other entities are", ids.other)

@@ -7,8 +7,8 @@ deleted above. What is decided here depends on the row alone, so it comes out th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +70,13 @@ class RowIdentity:
         present = set(columns)
         kept = tuple(each for each in self.columns if each[0] in present)
         return RowIdentity(self.entity_column, kept, self.with_time)
+
+    def but_for_one(self) -> Iterator[RowIdentity]:
+        """Yield the identities of rows that may differ in one column, or in their time."""
+        for name, _ in self.columns:
+            yield replace(self, columns=tuple(each for each in self.columns if each[0] != name))
+        if self.with_time:
+            yield replace(self, with_time=False)
 
     def digests(self, frame: pd.DataFrame) -> Digests:
         """Return the digest of every row, of shape (rows,).

@@ -7,7 +7,8 @@ current history within the version's borders.
 The border of time series is a time. The border of a table is a number: a row is held out if the stable number of its
 identity, under the split's seed, is below `reference_fraction`; where folds hold out groups, that of its group, so that
 no group is on both sides. Order, growth, deletions and copies move no row across either, and versions of one policy
-that were cut at different moments agree on every row.
+that were cut at different moments agree on every row. A row without an entity that is corrected is another row; what a
+held-out row became is not trained on either, as far as that can be told.
 """
 
 from __future__ import annotations
@@ -288,7 +289,9 @@ def _refresh(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, 
         first, after = (pd.Timestamp(stamp) for stamp in manifest.borders[TRAIN])
         frame = _time_part(dataset, split, history, TRAIN, (first, after))
     else:
-        frame = _tabular_training(dataset, split, history, manifest, pd.read_parquet(folder / f"{REFERENCE}.parquet"))
+        reference, path = pd.read_parquet(folder / f"{REFERENCE}.parquet"), folder / f"{TRAIN}.parquet"
+        before = pd.read_parquet(path) if path.exists() else history.iloc[:0]
+        frame = _tabular_training(dataset, split, history, manifest, reference, before)
     train = _write_part(folder, TRAIN, frame)
     if train != manifest.parts[TRAIN]:
         manifest = SplitManifest(**{**vars(manifest), "parts": {**manifest.parts, TRAIN: train}})
@@ -392,9 +395,14 @@ def _tabular_parts(dataset: DatasetConfig, split: SplitConfig, history: pd.DataF
 
 
 def _tabular_training(
-    dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, manifest: SplitManifest, reference: pd.DataFrame
+    dataset: DatasetConfig,
+    split: SplitConfig,
+    history: pd.DataFrame,
+    manifest: SplitManifest,
+    reference: pd.DataFrame,
+    before: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Return the rows of a history that a version may train on.
+    """Return the rows of a history that a version may train on; `before` are those that it trained on.
 
     Rows that came after the reference set was frozen and are on its side of the border are for neither: versions that
     are cut later hold them out, and a model that trained on them could not be compared on those.
@@ -408,12 +416,35 @@ def _tabular_training(
     # A version divided by row number, or by a column that is gone, keeps its reference set and has no border.
     if manifest.identity is not None and shared == identity:
         held_out |= _held_out(split, _border_digests(history, identity, group))
+    if manifest.identity is not None and identity.entity_column is None:
+        held_out |= _corrected(shared.within(before.columns), history, reference, before)
     if held_out.all():
         raise SplitError(
             f"none of the {len(history)} rows of dataset {dataset.name!r} is for training: all are held out by split "
             f"version {split.version_id!r}; bring other rows, or give the split a new version name"
         )
     return history[~held_out]
+
+
+def _corrected(
+    identity: RowIdentity, history: pd.DataFrame, reference: pd.DataFrame, before: pd.DataFrame
+) -> npt.NDArray[np.bool_]:
+    """Return which rows seem to be what a reference row became, of shape (rows of the history,).
+
+    Those are rows that were not there before and differ in one column, or in their time, from a reference row that is
+    gone, if no third row is like these two in all the others.
+    """
+    rows, held, trained = (identity.digests(frame) for frame in (history, reference, before))
+    is_new, is_gone = ~np.isin(rows, np.concatenate([held, trained])), ~np.isin(held, rows)
+    found = np.zeros(len(history), dtype=bool)
+    if not is_new.any() or not is_gone.any():
+        return found
+    _, firsts = np.unique(np.concatenate([rows, held]), return_index=True)
+    for others in identity.but_for_one():
+        alike, gone = others.digests(history), others.digests(reference)
+        distinct, counts = np.unique(np.concatenate([alike, gone])[firsts], return_counts=True)
+        found |= is_new & np.isin(alike, np.intersect1d(distinct[counts == 2], gone[is_gone]))
+    return found
 
 
 def _border_digests(frame: pd.DataFrame, identity: RowIdentity, group: str | None) -> Digests:

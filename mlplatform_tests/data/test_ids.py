@@ -141,6 +141,7 @@ def test_ids_and_categories_come_out_of_a_database_as_they_went_in(
         ("string", 7.5, "7.5", None),
         ("string", 1e16, None, "not known exactly"),
         ("string", "a\0b", None, "not known exactly"),
+        ("string", "", None, "line: missing"),
         ("string", BIG, str(BIG), None),
     ],
 )

@@ -175,6 +175,36 @@ class TestParts:
         assert parts_of(settings)[0] == set(visits()["visit"]) - reference
         check_disjoint(narrow, "v1", settings)
 
+    @pytest.mark.parametrize("column", COLUMNS)
+    def test_what_a_reference_row_became_is_not_trained_on(self, column: str, tmp_path: Path) -> None:
+        settings, rows = installation(tmp_path), visits()
+        # With fewer numbers several rows are alike in all other columns, and which of them it was cannot be told.
+        rows["dose"] = rows["dose"].fillna(rows["age"] / 100)
+        write_split(WITHOUT_ENTITIES, policy(), read_in(WITHOUT_ENTITIES, rows), settings)
+        train, reference = parts_of(settings)
+        held_out = rows["visit"].isin(reference)
+        corrected = rows.copy()
+        other = {"site": "elsewhere", "ill": "perhaps"}.get(column, np.float32(99))
+        corrected.loc[held_out | (rows["visit"] < 1050), column] = other
+        # However often the split is brought up to date, and beside new rows, which are trained on.
+        new = visits(ROWS + 60).iloc[ROWS:]
+        for history in (corrected[::-1], pd.concat([new, corrected]), corrected):
+            write_split(WITHOUT_ENTITIES, policy(), read_in(WITHOUT_ENTITIES, history), settings)
+            trained, frozen = parts_of(settings)
+            assert frozen == reference
+            assert not trained & reference
+            # Corrected training rows are other rows, some of which are on the other side.
+            assert train - set(range(1050)) <= trained
+            assert (len(trained & set(new["visit"])) > 30) is (len(history) > ROWS)
+
+    def test_without_the_rows_trained_on_before_nothing_fails(self, tmp_path: Path) -> None:
+        settings = installation(tmp_path)
+        write_split(WITHOUT_ENTITIES, policy(), read_in(WITHOUT_ENTITIES, visits()), settings)
+        parts = parts_of(settings)
+        (split_dir(settings, "visits", "v1") / "train.parquet").unlink()
+        write_split(WITHOUT_ENTITIES, policy(), read_in(WITHOUT_ENTITIES, visits()), settings)
+        assert parts_of(settings) == parts
+
     def test_another_kind_of_identity_under_the_same_version_is_refused(self, tmp_path: Path) -> None:
         settings = installation(tmp_path)
         write_split(WITHOUT_ENTITIES, policy(), read_in(WITHOUT_ENTITIES, visits()), settings)
