@@ -47,11 +47,25 @@ def new(
             raise typer.Exit(Status.REFUSED)
 
 
-def check(json: AsJson = False) -> None:
+def check(
+    explain: Annotated[
+        str | None, typer.Option(help="Experiment: show instead what its data's frequency fills in, as YAML.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
     """List all mistakes of all configuration files."""
     with told():
-        from mlplatform.config import check_all
+        import yaml
 
+        from mlplatform.config import check_all, explain_experiment
+
+        if explain is not None:
+            values = explain_experiment(explain)
+            if json:
+                show.as_json(values)
+            else:
+                show.line(yaml.safe_dump(values, sort_keys=False).rstrip() if values else "# nothing is left open")
+            return
         listing = check_all()
         show.line(listing.to_json() if json else listing.to_text())
         if listing.mistakes:

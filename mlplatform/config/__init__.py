@@ -36,6 +36,7 @@ from mlplatform.config.forecasts import ForecastDatabase, ForecastsConfig
 from mlplatform.config.found import AUTO, FoundFrequency, read_found, write_found
 from mlplatform.config.loading import (
     experiment_names,
+    explain_experiment,
     load_alerts,
     load_all_datasets,
     load_all_experiments,
@@ -123,6 +124,7 @@ __all__ = [
     "check_conditions",
     "check_source",
     "experiment_names",
+    "explain_experiment",
     "load_alerts",
     "load_all_datasets",
     "load_all_experiments",

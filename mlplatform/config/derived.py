@@ -137,6 +137,21 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return filled
 
 
+def derived_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `fill_open` finds for the values of an experiment, in their shape and without what was given."""
+    return _changed(values, fill_open(values))
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for key, value in after.items():
+        earlier = before.get(key)
+        if value != earlier:
+            both = isinstance(value, Mapping) and isinstance(earlier, Mapping)
+            found[key] = _changed(earlier or {}, value) if both else value
+    return found
+
+
 def _frequency(dataset: Mapping[str, Any]) -> str:
     """Return what the frequency is, or stands in for one that the first ingest is yet to tell."""
     frequency = str(dataset["frequency"])

@@ -11,6 +11,7 @@ from mlplatform.config.alerts import AlertsConfig
 from mlplatform.config.base import ConfigError
 from mlplatform.config.composition import compose, require_folders, state_of_files
 from mlplatform.config.dataset import DatasetConfig, source_mistakes
+from mlplatform.config.derived import derived_values
 from mlplatform.config.experiment import ExperimentConfig, parse_experiment
 from mlplatform.config.messages import lines_of
 from mlplatform.config.serving import ServingConfig
@@ -55,6 +56,17 @@ def load_experiment(name: str, overrides: Sequence[str] = (), settings: Settings
     if name not in known:
         raise ConfigError(f"unknown experiment {name!r}; known: {', '.join(known)}")
     return _experiment(name, compose(name, overrides, settings))
+
+
+def explain_experiment(name: str, settings: Settings | None = None) -> dict[str, Any]:
+    """Return the values of an experiment that YAML leaves open and its data's frequency fills in, in the shape of YAML.
+
+    Raises:
+        ConfigError: as `load_experiment` does.
+    """
+    settings = settings or Settings.from_env()
+    load_experiment(name, settings=settings)
+    return derived_values(compose(name, (), settings))
 
 
 def load_all_experiments(

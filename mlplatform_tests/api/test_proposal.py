@@ -200,7 +200,7 @@ def test_numbers_in_groups_and_signs_for_nothing(tmp_path: Path, settings: Setti
     load = [f"{number // 1000}.{number % 1000:03d},5" for number in range(1000, 61_000, 100)]
     rows = hours().assign(load=["-", *load[1:]])[["time", "load"]]
     config = accepted(written(rows, tmp_path, sep=";"), settings)
-    assert config.dataset.source.options == {"delimiter": ";", "decimal": ",", "thousands": ".", "nulls": ("-",)}
+    assert config.dataset.source.options == {"delimiter": ";", "decimal": ",", "thousands": ".", "nulls": ["-"]}
 
 
 def test_names_that_no_dataset_has_are_renamed(tmp_path: Path, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlplatform.config import ConfigError, ExperimentConfig, load_experiment
+from mlplatform.config import ConfigError, ExperimentConfig, explain_experiment, load_experiment
 from mlplatform.config.derived import Lengths, fill_open
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import write_yaml
@@ -54,6 +54,20 @@ def test_lengths_follow_from_the_frequency(frequency: str, expected: tuple[int, 
     assert config.split.context_steps >= config.lookback
     # What a run stores says it all, and means the same without anything to derive from.
     assert ExperimentConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_what_is_derived_can_be_shown_and_written_down(tmp_path: Path) -> None:
+    config = based(tmp_path, "MS", horizon=6)
+    environ = {"MLPLATFORM_HOME": str(tmp_path / "home"), "MLPLATFORM_CONF_DIR": str(tmp_path / "conf")}
+    shown = explain_experiment("plant_load", settings=Settings.from_env(environ))
+    assert shown["lookback"] == 36
+    assert shown["split"] == {
+        "reference_steps": 12, "context_steps": 720, "cv": {"params": {"validation_steps": 12}},
+    }  # fmt: skip
+    assert "horizon" not in shown
+    written = based(tmp_path, "MS", horizon=6, **shown)
+    assert written == config
+    assert explain_experiment("plant_load", settings=Settings.from_env(environ)) == {}
 
 
 def test_hourly_data_have_the_lengths_that_they_always_had(tmp_path: Path) -> None:
