@@ -110,8 +110,9 @@ class _Finding:
 def broken_columns(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> list[BrokenColumn]:
     """Return what a broken feed seems to have done to columns between two sets of rows.
 
-    An entity is compared with itself, in pieces of as many rows as the old ones have, so that a break that began in the
-    middle is seen. Without an entity that has rows enough in both, as in a table, all rows are judged together.
+    An entity is compared with itself, in pieces of as many rows as the old ones have and in shorter ones, so that a
+    break that began in the middle is seen. Without an entity that has rows enough in both, as in a table, all rows are
+    judged together.
 
     Parameters:
         old, new: rows with `entity_id`, `event_timestamp` and the columns, ordered by entity and time.
@@ -146,10 +147,15 @@ def _groups(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, tuple[pd.DataFram
 
 
 def _pieces(rows: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
-    """Yield the rows in pieces, the newest first."""
-    for end in range(len(rows), 0, -size):
-        if end >= LEAST_ROWS:
-            yield rows.iloc[max(0, end - size) : end]
+    """Yield the rows in pieces of a size, then of half of it and so on, the newest first.
+
+    A piece that holds rows of before and after a break looks like neither.
+    """
+    while size >= LEAST_ROWS:
+        for end in range(len(rows), 0, -size):
+            if end >= LEAST_ROWS:
+                yield rows.iloc[max(0, end - size) : end]
+        size //= 2
 
 
 def _single(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str], *, is_series: bool) -> Iterator[_Finding]:

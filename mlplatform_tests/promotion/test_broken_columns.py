@@ -93,3 +93,15 @@ def test_the_order_of_a_table_says_nothing() -> None:
     assert broken_columns(table(500), table(500).sort_values("age"), ["age", "dose"]) == []
     (found,) = broken_columns(table(500), table(500).assign(dose=1.5), ["age", "dose"])
     assert (found.kind, found.columns) == ("stuck", ("dose",))
+
+
+@pytest.mark.parametrize("days", [2, 3, 5])
+def test_a_break_younger_than_the_old_rows_are_many_is_seen(days: int) -> None:
+    rows = feed(3 * WEEK)
+    step = rows.groupby("entity_id").cumcount()
+    is_broken = step >= 2 * WEEK - 24 * days
+    new = rows.assign(
+        load=rows["load"].where(~is_broken, rows["temp"]), temp=rows["temp"].where(~is_broken, rows["load"])
+    )
+    (found,) = broken_columns(rows[step < WEEK], new[(step >= WEEK) & (step < 2 * WEEK)], COLUMNS)
+    assert (found.kind, found.columns) == ("swapped", ("load", "temp"))
