@@ -84,7 +84,7 @@ def delete(experiment: str, *, with_data: bool = False, settings: Settings | Non
             store.client.delete_registered_model(model)
         _retire_runs(store, experiment)
         for folder in plan.folders:
-            shutil.rmtree(folder, ignore_errors=False)
+            _remove(Path(folder))
     return plan
 
 
@@ -101,7 +101,7 @@ def _plan(config: ExperimentConfig, store: PairStore, settings: Settings, with_d
     folders = [path for path in _own_folders(config, settings) if path.exists()]
     if with_data:
         _refuse_shared(config, settings)
-        folders += [path for path in _data_folders(config.dataset, settings) if path.exists()]
+        folders += [path for path in _data_folders(config.dataset, settings) if path.exists() or path.is_symlink()]
     kept = ["its YAML"] if with_data else ["its YAML", f"the tables and splits of the dataset {config.dataset.name}"]
     return DeletionPlan(
         experiment=config.name,
@@ -173,6 +173,19 @@ def _own_folders(config: ExperimentConfig, settings: Settings) -> Iterator[Path]
 def _data_folders(dataset: DatasetConfig, settings: Settings) -> Iterator[Path]:
     for home in (settings.raw_dir, settings.features_dir, settings.splits_dir, settings.assets_dir):
         yield home / dataset.name
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder; of a table that is a link also its snapshots, and what is remembered of its source."""
+    if not folder.is_symlink():
+        shutil.rmtree(folder)
+        return
+    # The link goes last, so that what was interrupted is found again.
+    for snapshot in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(snapshot)
+    for record in folder.parent.glob(f"{folder.name}.*.json"):
+        record.unlink()
+    folder.unlink()
 
 
 def _refuse_shared(config: ExperimentConfig, settings: Settings) -> None:

@@ -161,6 +161,16 @@ def test_deletion_takes_all_of_an_experiment_and_nothing_else(yard: Yard, tmp_pa
     assert own.pairs.resolve(EXPERIMENT).version == 1
 
 
+def test_deletion_with_the_data_leaves_no_table_and_no_snapshot(yard: Yard, tmp_path: Path) -> None:
+    own = yard.clone_to(tmp_path)
+    plan = api.delete(EXPERIMENT, with_data=True, settings=own.settings)
+    assert str(own.settings.raw_dir / "yard") in map(str, plan.folders)
+    left = [path.name for path in own.settings.raw_dir.iterdir() if not path.name.endswith(".lock")]
+    assert left == []
+    assert not (own.settings.features_dir / "yard").exists()
+    assert api.plan_deletion(EXPERIMENT, with_data=True, settings=own.settings).is_empty
+
+
 def test_data_that_others_use_stays(yard: Yard, tmp_path: Path) -> None:
     from mlplatform.testing.yard import write_experiment
 
