@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# How long a tracking server may take to say anything at all before the pair that is kept is served instead.
+REGISTRY_TIMEOUT_S = 3.0
+
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
@@ -219,6 +222,20 @@ class BundleLoader:
         database = sqlite_file(self._settings.mlflow_tracking_uri)
         if database is not None and not database.exists():
             raise RegistryAwayError(f"there is no model registry at {database}")
+        if self._settings.mlflow_tracking_uri.startswith(("http://", "https://")):
+            self._require_answer()
+
+    def _require_answer(self) -> None:
+        """Ask the tracking server for anything: MLflow's client would try for minutes before it gives up."""
+        import requests
+
+        address = self._settings.mlflow_tracking_uri.rstrip("/")
+        try:
+            requests.get(f"{address}/health", timeout=REGISTRY_TIMEOUT_S)
+        except requests.RequestException as error:
+            # The address may hold a password.
+            found = type(error).__name__
+            raise RegistryAwayError(f"the tracking server of the model registry does not answer ({found})") from error
 
     def load_aside(self, pair: PairInfo) -> Bundle:
         """Verify and load a pair that is not in production; raises as `load`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,6 +76,26 @@ def test_a_server_starts_from_the_pair_it_kept_while_the_registry_is_away(
         database.with_suffix(".away").rename(database)
         PairStore(settings).promote("tiny_forecast", 2, who="test", why="a test")
         eventually(lambda: client.post("/predict", json=body).json()["version"] == 2)
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["gone", "hangs"])
+def test_a_server_starts_in_seconds_while_the_tracking_server_is_away(
+    settings: Settings, platform: Platform, listens: bool
+) -> None:
+    with serving(settings) as client:
+        before = client.post("/predict", json={"rows": platform.rows()}).json()
+    with socket.socket() as held:
+        # A port that nobody else gets; of one that listens, the system takes connections that nobody answers.
+        held.bind(("127.0.0.1", 0))
+        if listens:
+            held.listen()
+        away = replace(settings, mlflow_tracking_uri=f"http://127.0.0.1:{held.getsockname()[1]}")
+        began = time.monotonic()
+        with serving(away) as client:
+            assert time.monotonic() - began < 10
+            after = client.post("/predict", json={"rows": platform.rows()}).json()
+            assert after["pair_id"] == before["pair_id"]
+            assert after["forecasts"][0]["values"] == before["forecasts"][0]["values"]
 
 
 def test_without_registry_and_kept_pair_the_server_waits_for_the_registry(
