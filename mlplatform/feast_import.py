@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 _lock = threading.Lock()
@@ -30,15 +31,28 @@ def import_feast() -> None:
 
 @contextlib.contextmanager
 def _torch_hidden() -> Iterator[None]:
-    """Have `import torch` raise ModuleNotFoundError, unless torch is imported already."""
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
+    """Have `import torch` raise ModuleNotFoundError in this thread, unless torch is imported already.
+
+    A `None` in `sys.modules` would do it in all threads, and break those libraries that look there for torch's classes.
+    """
+    finder = _NoTorch(threading.get_ident())
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
-        del sys.modules["torch"]
+        sys.meta_path.remove(finder)
+
+
+@dataclass(frozen=True)
+class _NoTorch:
+    """A finder of modules that knows, in one thread, that there is no torch."""
+
+    thread: int
+
+    def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> None:
+        """Leave every other module, and other threads, to the finders that follow."""
+        if name == "torch" and threading.get_ident() == self.thread:
+            raise ModuleNotFoundError("torch is left out of the import of Feast", name="torch")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from mlplatform.storage import atomic_file
 ROOT_CONFIG = "mlplatform_root"
 # Groups whose options are versions: named by their files, and recorded with every model.
 VERSIONED_GROUPS = ("split", "features", "model")
+# Hydra has one state for the whole process, and a server reads several experiments at once.
+_hydra = threading.Lock()
 
 
 def compose(experiment: str, overrides: Sequence[str], settings: Settings, state: str | None = None) -> dict[str, Any]:
@@ -37,7 +40,8 @@ def compose(experiment: str, overrides: Sequence[str], settings: Settings, state
     with contextlib.suppress(OSError, ValueError):
         remembered: dict[str, Any] = json.loads(cached.read_text())
         return remembered
-    text, reads_environment = _compose(experiment, overrides, settings)
+    with _hydra:
+        text, reads_environment = _compose(experiment, overrides, settings)
     # What came from the environment may be a secret, and may be different next time.
     if not reads_environment:
         # A home that cannot be written to must not keep configuration from being read.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -114,6 +117,24 @@ def test_overrides_change_values_and_choices(settings: Settings) -> None:
     config = load_experiment(NAME, overrides, settings)
     assert (config.horizon, config.model.family, config.tuning.timeout_s, config.seed) == (2, "nlinear", 1.5, 9)
     assert config.split.test_steps == {"late": 12, "b": 4}
+
+
+def test_several_threads_load_at_once(packaged: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hydra
+
+    begin = hydra.initialize_config_dir
+
+    def begin_slowly(*given: Any, **named: Any) -> Any:
+        time.sleep(0.02)
+        return begin(*given, **named)
+
+    monkeypatch.setattr(hydra, "initialize_config_dir", begin_slowly)
+    names = ["diabetes_xgboost", "fleet_xgboost", "breast_cancer_xgboost", "fleet_nlinear"]
+    # Seeds that nobody has loaded: nothing is remembered of them.
+    asked = [(name, seed) for seed in (1001, 1002) for name in names]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        loaded = list(pool.map(lambda ask: load_experiment(ask[0], [f"seed={ask[1]}"], settings=packaged), asked))
+    assert [(each.name, each.seed) for each in loaded] == asked
 
 
 def test_an_unknown_experiment_lists_the_known_ones(settings: Settings) -> None:
