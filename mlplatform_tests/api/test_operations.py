@@ -88,8 +88,16 @@ def test_rollback_and_back(yard: Yard, tmp_path: Path) -> None:
         api.rollback(EXPERIMENT, settings=own.settings)
     change = api.rollback(EXPERIMENT, 2, who="me", why="a test", settings=own.settings)
     assert (change.done, change.production) == (True, 2)
-    last = api.history(EXPERIMENT, settings=own.settings).moves[-1]
+    found = api.history(EXPERIMENT, settings=own.settings)
+    last = found.moves[-1]
     assert (last.alias, last.from_version, last.to_version, last.who, last.why) == ("production", 1, 2, "me", "a test")
+    ended = f"was in production until {last.when:%Y-%m-%d %H:%M} UTC"
+    assert [each.verdict for each in found.versions] == ["is in production", f"{ended}, replaced by version 2"]
+    api.rollback(EXPERIMENT, why="worse", settings=own.settings)
+    (status,) = api.status(settings=own.settings, with_servers=False).experiments
+    assert status.why_not_newer is not None
+    assert status.why_not_newer.startswith("version 2 was in production until ")
+    assert status.why_not_newer.endswith(", then rolled back to version 1: worse")
 
 
 def test_two_versions_beside_each_other(yard: Yard) -> None:
