@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from mlplatform.registry.pairs import PairStore
 from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.servers import in_thread
+from serving.cockpit.recent import read_entities
 
 NAMES = ("tiny_forecast", "tiny_classification", "tiny_untrained")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -62,8 +65,16 @@ def test_what_cannot_be_shown_is_refused_by_name(
 
 
 def test_entities_and_drift(client: httpx.Client) -> None:
-    assert ask(client, "/models/tiny_forecast/entities").json() == {"entities": [1, 2]}
+    assert ask(client, "/models/tiny_forecast/entities").json() == {"entities": [1, 2, 3], "more": 0}
     assert ask(client, "/models/tiny_forecast/drift").json() is None
+
+
+def test_entities_are_those_of_the_store_and_what_is_left_out_is_counted(platform: Platform, tmp_path: Path) -> None:
+    contract = PairStore(platform.settings).resolve("tiny_forecast").contract
+    assert read_entities(contract, [3, 99], 2, platform.settings) == {"entities": [3, 1], "more": 1}
+    # A server on a machine that does not see what was written to the store.
+    elsewhere = replace(platform.settings, home=tmp_path)
+    assert read_entities(contract, [1, 2], 2, elsewhere) == {"entities": [1, 2], "more": None}
 
 
 def test_the_page_is_open_and_what_it_asks_is_not(client: httpx.Client) -> None:

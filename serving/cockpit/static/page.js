@@ -95,9 +95,10 @@ async function showModels() {
 
 async function offerEntities() {
   const name = byId("model").value;
-  const { entities } = await ask(`models/${name}/entities`);
+  const { entities, more } = await ask(`models/${name}/entities`);
   textIds = entities.every((entity) => typeof entity === "string");
   byId("entities").replaceChildren(...entities.map((entity) => element("option", undefined, { value: entity })));
+  byId("entity").title = more ? `any id; ${more} more than the list has` : "";
   byId("entity").value = entities.length ? entities[0] : "";
 }
 
