@@ -40,10 +40,12 @@ def _print(found: Overview) -> None:
                 each.production,
                 show.ago(each.since),
                 each.family,
-                "-" if each.score is None else f"{each.metric} {each.score:.4g}",
+                "-" if each.score is None else f"{each.metric} {show.cell(each.score)}",
                 each.newest,
                 each.drift,
-                "-" if each.live_error is None else f"{each.live_error:.4g} of {show.cell(each.reference_error)}",
+                "-"
+                if each.live_error is None
+                else f"{show.cell(each.live_error)} of {show.cell(each.reference_error)}",
             )
             for each in found.experiments
         ]
