@@ -97,7 +97,10 @@ def history(
 
 def compare(
     experiment: Experiment,
-    first: Annotated[str, typer.Argument(help="Version number or alias.")] = "production",
+    first: Annotated[
+        str | None,
+        typer.Argument(help="Version number or alias; default: production, or what was before if that is the second."),
+    ] = None,
     second: Annotated[str, typer.Argument(help="Version number or alias; `latest` is the newest.")] = "latest",
     json: AsJson = False,
 ) -> None:
@@ -108,6 +111,9 @@ def compare(
         found = act(experiment, first, second)
         if json:
             show.as_json(found)
+            return
+        if found.first == found.second:
+            show.line(f"both are version {found.first}, so there is nothing to compare")
             return
         columns = [f"version {found.first}", f"version {found.second}"]
         show.table(["score", *columns], [(name, *values) for name, values in found.scores.items()])

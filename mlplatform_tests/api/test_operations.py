@@ -110,6 +110,17 @@ def test_two_versions_beside_each_other(yard: Yard) -> None:
     assert list(found.to_frame().columns) == ["version 1", "version 2"]
 
 
+def test_the_newest_in_production_is_compared_with_the_one_before(yard: Yard, tmp_path: Path) -> None:
+    own = yard.clone_to(tmp_path)
+    of_first = api.compare(EXPERIMENT, second=1, settings=own.settings)
+    assert (of_first.first, of_first.second) == (1, 1)
+    api.rollback(EXPERIMENT, 2, why="a test", settings=own.settings)
+    found = api.compare(EXPERIMENT, settings=own.settings)
+    assert (found.first, found.second) == (1, 2)
+    same = api.compare(EXPERIMENT, "production", settings=own.settings)
+    assert (same.first, same.second) == (2, 2)
+
+
 def test_a_forecast_has_the_numbers_of_the_job(yard: Yard) -> None:
     found = api.forecast(EXPERIMENT, settings=yard.settings)
     report = make_forecasts(yard.config, yard.settings)

@@ -43,6 +43,10 @@ def test_numbers_are_shown_without_powers_of_ten_as_far_as_people_write_them() -
     assert [show.cell(value) for value in values] == shown
 
 
+def test_a_version_is_not_compared_with_itself(run: Any) -> None:
+    assert run("compare", EXPERIMENT).stdout == "both are version 1, so there is nothing to compare\n"
+
+
 def test_status_is_a_table(run: Any) -> None:
     result = run("status")
     assert result.exit_code == 0
