@@ -13,6 +13,7 @@ from mlplatform.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlplatform.registry.pairs import PairInfo, PairStore
     from mlplatform.registry.runs import TrainingRecord
 
 
@@ -47,13 +48,14 @@ class Comparison:
 
 
 def compare(
-    experiment: str, first: int | str = "production", second: int | str = "latest", *, settings: Settings | None = None
+    experiment: str, first: int | str | None = None, second: int | str = "latest", *, settings: Settings | None = None
 ) -> Comparison:
     """Return what sets two versions apart.
 
     Parameters:
-        first: a version number, an alias, or `latest` for the newest.
-        second: the same, of the other one.
+        first: a version number, an alias, or `latest` for the newest; default: production, or, where that is the
+            second, the one that was in production before, else the next older one.
+        second: a version number, an alias, or `latest`, of the other one.
 
     Raises:
         ConfigError, PairNotFoundError: if there is no such experiment or version.
@@ -65,7 +67,8 @@ def compare(
     settings = settings or Settings.from_env()
     name = load_experiment(experiment, settings=settings).registered_name
     store = PairStore(settings)
-    pairs = [store.resolve(name, reference) for reference in (first, second)]
+    other_pair = store.resolve(name, second)
+    pairs = [_first(store, name, other_pair) if first is None else store.resolve(name, first), other_pair]
     one, other = (read_record(store, pair) for pair in pairs)
     settled = {"version", "name"}
     return Comparison(
@@ -79,6 +82,17 @@ def compare(
             if values[0] != values[1] and key not in settled
         },
     )
+
+
+def _first(store: PairStore, name: str, second: PairInfo) -> PairInfo:
+    """Return what a version is compared with unless told otherwise; itself if there is no other one."""
+    from mlplatform.registry.pairs import PREVIOUS, PRODUCTION
+
+    champion = store.resolve(name, PRODUCTION)
+    if champion.version != second.version:
+        return champion
+    older = [version for version in store.versions(name) if version < second.version]
+    return store.find(name, PREVIOUS) or (store.resolve(name, older[0]) if older else champion)
 
 
 def _beside(one: Mapping[str, Any], other: Mapping[str, Any], absent: Any) -> dict[str, tuple[Any, Any]]:

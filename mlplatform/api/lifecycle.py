@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import getpass
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from mlplatform.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlplatform.registry.pairs import PairInfo, PairStore
+    from mlplatform.registry.pairs import AliasChange, PairInfo, PairStore
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Version:
     """One registered version.
 
     Attributes:
-        verdict: what the checks and the gate said about it.
+        verdict: what became of it: that it is or was in production, else what the checks and the gate said about it.
         alias_names: the aliases that stand on it.
     """
 
@@ -112,9 +113,10 @@ def history(experiment: str, *, limit: int = 20, settings: Settings | None = Non
     settings = settings or Settings.from_env()
     name = load_experiment(experiment, settings=settings).registered_name
     store = PairStore(settings)
+    changes = store.history(name)
     moves = tuple(
         Move(change.alias, change.from_version, change.to_version, change.when, change.who, change.why)
-        for change in store.history(name)
+        for change in changes
     )
     stands = store.alias_versions(name)
     aliases: dict[int, list[str]] = {}
@@ -122,7 +124,9 @@ def history(experiment: str, *, limit: int = 20, settings: Settings | None = Non
         if alias in stands:
             aliases.setdefault(stands[alias], []).append(alias)
     numbers = store.versions(name)[:limit]
-    versions = tuple(_version(store.resolve(name, number), tuple(aliases.get(number, ()))) for number in numbers)
+    versions = tuple(
+        _version(store.resolve(name, number), tuple(aliases.get(number, ())), changes) for number in numbers
+    )
     return History(experiment, versions, moves)
 
 
@@ -198,8 +202,8 @@ def _tell(settings: Settings) -> tuple[str, ...]:
     return tuple(notice.outcome for notice in notify_servers(settings))
 
 
-def _version(pair: PairInfo, aliases: tuple[str, ...]) -> Version:
-    from mlplatform.registry.pairs import PRODUCTION, verdict
+def _version(pair: PairInfo, aliases: tuple[str, ...], changes: Sequence[AliasChange]) -> Version:
+    from mlplatform.registry.pairs import PRODUCTION, outcome
 
     return Version(
         version=pair.version,
@@ -208,7 +212,7 @@ def _version(pair: PairInfo, aliases: tuple[str, ...]) -> Version:
         pair_id=pair.pair_id,
         run_id=pair.run_id,
         alias_names=aliases,
-        verdict="is in production" if PRODUCTION in aliases else verdict(pair.tags),
+        verdict="is in production" if PRODUCTION in aliases else outcome(pair, changes),
     )
 
 

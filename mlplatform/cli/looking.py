@@ -40,10 +40,12 @@ def _print(found: Overview) -> None:
                 each.production,
                 show.ago(each.since),
                 each.family,
-                "-" if each.score is None else f"{each.metric} {each.score:.4g}",
+                "-" if each.score is None else f"{each.metric} {show.cell(each.score)}",
                 each.newest,
                 each.drift,
-                "-" if each.live_error is None else f"{each.live_error:.4g} of {show.cell(each.reference_error)}",
+                "-"
+                if each.live_error is None
+                else f"{show.cell(each.live_error)} of {show.cell(each.reference_error)}",
             )
             for each in found.experiments
         ]
@@ -95,7 +97,10 @@ def history(
 
 def compare(
     experiment: Experiment,
-    first: Annotated[str, typer.Argument(help="Version number or alias.")] = "production",
+    first: Annotated[
+        str | None,
+        typer.Argument(help="Version number or alias; default: production, or what was before if that is the second."),
+    ] = None,
     second: Annotated[str, typer.Argument(help="Version number or alias; `latest` is the newest.")] = "latest",
     json: AsJson = False,
 ) -> None:
@@ -106,6 +111,9 @@ def compare(
         found = act(experiment, first, second)
         if json:
             show.as_json(found)
+            return
+        if found.first == found.second:
+            show.line(f"both are version {found.first}, so there is nothing to compare")
             return
         columns = [f"version {found.first}", f"version {found.second}"]
         show.table(["score", *columns], [(name, *values) for name, values in found.scores.items()])

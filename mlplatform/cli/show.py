@@ -62,7 +62,8 @@ def cell(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        # Nobody reads a price or a load in powers of ten.
+        return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.5g}"
     if isinstance(value, dt.datetime):
         return "-" if value != value else f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, (list, tuple)):

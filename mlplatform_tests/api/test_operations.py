@@ -88,8 +88,16 @@ def test_rollback_and_back(yard: Yard, tmp_path: Path) -> None:
         api.rollback(EXPERIMENT, settings=own.settings)
     change = api.rollback(EXPERIMENT, 2, who="me", why="a test", settings=own.settings)
     assert (change.done, change.production) == (True, 2)
-    last = api.history(EXPERIMENT, settings=own.settings).moves[-1]
+    found = api.history(EXPERIMENT, settings=own.settings)
+    last = found.moves[-1]
     assert (last.alias, last.from_version, last.to_version, last.who, last.why) == ("production", 1, 2, "me", "a test")
+    ended = f"was in production until {last.when:%Y-%m-%d %H:%M} UTC"
+    assert [each.verdict for each in found.versions] == ["is in production", f"{ended}, replaced by version 2"]
+    api.rollback(EXPERIMENT, why="worse", settings=own.settings)
+    (status,) = api.status(settings=own.settings, with_servers=False).experiments
+    assert status.why_not_newer is not None
+    assert status.why_not_newer.startswith("version 2 was in production until ")
+    assert status.why_not_newer.endswith(", then rolled back to version 1: worse")
 
 
 def test_two_versions_beside_each_other(yard: Yard) -> None:
@@ -100,6 +108,17 @@ def test_two_versions_beside_each_other(yard: Yard) -> None:
     assert "reference_mae" in found.scores
     assert not [name for name in found.scores if name.endswith("_scaled")]
     assert list(found.to_frame().columns) == ["version 1", "version 2"]
+
+
+def test_the_newest_in_production_is_compared_with_the_one_before(yard: Yard, tmp_path: Path) -> None:
+    own = yard.clone_to(tmp_path)
+    of_first = api.compare(EXPERIMENT, second=1, settings=own.settings)
+    assert (of_first.first, of_first.second) == (1, 1)
+    api.rollback(EXPERIMENT, 2, why="a test", settings=own.settings)
+    found = api.compare(EXPERIMENT, settings=own.settings)
+    assert (found.first, found.second) == (1, 2)
+    same = api.compare(EXPERIMENT, "production", settings=own.settings)
+    assert (same.first, same.second) == (2, 2)
 
 
 def test_a_forecast_has_the_numbers_of_the_job(yard: Yard) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
+from mlplatform.cli import show
 from mlplatform.cli.app import app
 from mlplatform.testing.yard import EXPERIMENT, Yard
 
@@ -34,6 +35,16 @@ def test_every_command_that_looks_has_json(run: Any, command: str) -> None:
     result = run(*words, "--json")
     assert result.exit_code in (0, 1), result.output
     assert json.loads(result.stdout)
+
+
+def test_numbers_are_shown_without_powers_of_ten_as_far_as_people_write_them() -> None:
+    values = [11283.44, -1234567.8, 9999.96, 99999.6, 2000.0, 0.123456, 0.0, 2.5e8, 1e-5, float("nan"), float("inf")]
+    shown = ["11283", "-1234568", "10000", "100000", "2000", "0.12346", "0", "2.5e+08", "1e-05", "-", "inf"]
+    assert [show.cell(value) for value in values] == shown
+
+
+def test_a_version_is_not_compared_with_itself(run: Any) -> None:
+    assert run("compare", EXPERIMENT).stdout == "both are version 1, so there is nothing to compare\n"
 
 
 def test_status_is_a_table(run: Any) -> None:

@@ -18,7 +18,7 @@ from mlplatform.models.trees import MergedBoosters
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry.digests import folder_digest
 from mlplatform.registry.forecaster import Forecaster
-from mlplatform.registry.pairs import ROLES, PairIntegrityError, PairNotFoundError
+from mlplatform.registry.pairs import ROLES, PairIntegrityError, PairNotFoundError, outcome
 from mlplatform.registry.pairs.evidence import PROMOTION_GATE, SERVING_PARITY, Evidence, tag_name
 from mlplatform.registry.pairs.example import example_rows
 from mlplatform.registry.tracking import open_tracking
@@ -102,6 +102,32 @@ def test_a_pair_that_is_not_in_production_says_what_kept_it_out(tiny: TinyRegist
     assert message().startswith(f"{found}was refused by the promotion gate: mae 3 does not beat 2")
     keep(tiny, 3, SERVING_PARITY, False, "two values differ")
     assert message().startswith(f"{found}failed the check serving_parity: two values differ")
+
+
+def test_what_was_in_production_says_until_when_and_what_ended_it(tiny: TinyRegistry) -> None:
+    store = tiny.store
+
+    def become(version: int) -> str:
+        return outcome(store.resolve(NAME, version), store.history(NAME))
+
+    def when() -> str:
+        moved = store.history(NAME)[-1].when
+        assert moved is not None
+        return f"{moved:%Y-%m-%d %H:%M} UTC"
+
+    keep(tiny, 3, PROMOTION_GATE, True, "mae 1 is best")
+    store.promote(NAME, 1, "test", "a test")
+    store.promote(NAME, 3, "test", "mae 1 is best")
+    assert become(1) == f"was in production until {when()}, replaced by version 3"
+    assert become(2) == "has not been through the promotion gate"
+    store.rollback(NAME, who="test", why="worse at night")
+    assert become(3) == f"was in production until {when()}, then rolled back to version 1: worse at night"
+    assert store.refusal(NAME) == f"version 3 {become(3)}"
+    later = Evidence(False, "mae 3 does not beat 2", at="2999-01-01T00:00:00+00:00").to_tag()
+    store.client.set_model_version_tag(f"{NAME}_model", "3", tag_name(PROMOTION_GATE), later)
+    assert become(3).endswith("at night; since then it was refused by the promotion gate: mae 3 does not beat 2")
+    store.client.delete_registered_model_alias(f"{NAME}_model", "production")
+    assert become(1) == "was in production until it was changed outside the platform, replaced by none"
 
 
 def test_a_rollback_without_a_previous_pair_says_that_there_is_none(tiny: TinyRegistry) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from mlplatform.registry.pairs import PairStore
 from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.servers import in_thread
+from serving.cockpit.recent import read_entities
 
 NAMES = ("tiny_forecast", "tiny_classification", "tiny_untrained")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -62,8 +65,16 @@ def test_what_cannot_be_shown_is_refused_by_name(
 
 
 def test_entities_and_drift(client: httpx.Client) -> None:
-    assert ask(client, "/models/tiny_forecast/entities").json() == {"entities": [1, 2]}
+    assert ask(client, "/models/tiny_forecast/entities").json() == {"entities": [1, 2, 3], "more": 0}
     assert ask(client, "/models/tiny_forecast/drift").json() is None
+
+
+def test_entities_are_those_of_the_store_and_what_is_left_out_is_counted(platform: Platform, tmp_path: Path) -> None:
+    contract = PairStore(platform.settings).resolve("tiny_forecast").contract
+    assert read_entities(contract, [3, 99], 2, platform.settings) == {"entities": [3, 1], "more": 1}
+    # A server on a machine that does not see what was written to the store.
+    elsewhere = replace(platform.settings, home=tmp_path)
+    assert read_entities(contract, [1, 2], 2, elsewhere) == {"entities": [1, 2], "more": None}
 
 
 def test_the_page_is_open_and_what_it_asks_is_not(client: httpx.Client) -> None:
@@ -125,3 +136,47 @@ def test_a_browser_shows_models_and_a_forecast(client: httpx.Client, tmp_path: P
         assert {"large", "small"} <= set(page.inner_text("#answer table tbody").split())
         browser.close()
     assert said == []
+
+
+DRAWN = """([first, months, low, high]) => {
+  const past = Array.from({ length: months }, (_, place) => [Date.UTC(first, place, 1), place % 2 ? low : high]);
+  const picture = draw("load", past, [], []);
+  byId("answer").replaceChildren(picture);
+  const edge = picture.getBoundingClientRect().left;
+  const words = (name) => [...picture.querySelectorAll(`text.${name}`)];
+  return {
+    levels: words("level").map((each) => each.textContent), times: words("time").map((each) => each.textContent),
+    room: Math.min(...[...words("level"), ...words("time")].map((each) => each.getBoundingClientRect().left - edge)),
+  };
+}"""
+
+
+@pytest.mark.integration
+def test_a_browser_shows_numbers_and_dates_as_people_write_them(client: httpx.Client) -> None:
+    if BROWSER is None:
+        pytest.skip("no chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as program:
+        browser = program.chromium.launch(executable_path=BROWSER, args=QUIET)
+        page = browser.new_page()
+        page.goto(str(client.base_url))
+        values = [0, 2000, 10000, 11283.44, -1234567.8, 99.5, 0.123456, 2.5e8, 1e-5, None]
+        shown = ["0", "2000", "10000", "11283", "-1234568", "99.5", "0.12346", "2.5e+8", "1e-5", "-"]
+        assert page.evaluate("(values) => values.map(number)", values) == shown
+        drawn = page.evaluate(DRAWN, [2012, 48, 11000, 38000])
+        assert drawn["levels"] == ["10000", "20000", "30000"]
+        assert drawn["times"][:3] == ["2012", "2013", "2014"] or drawn["times"][:2] == ["2012-01", "2012-07"]
+        assert drawn["room"] >= 0
+        ranges = [
+            (-1999999.0, 8888888.0),
+            (11280.1, 11280.4),
+            (0.0, 1e-9),
+            (0.0, 3e12),
+            *((0.0, n) for n in range(1, 40)),
+        ]
+        for low, high in ranges:
+            drawn = page.evaluate(DRAWN, [2012, 13, low, high])
+            assert len(set(drawn["levels"])) == len(drawn["levels"]) >= 2, (low, high)
+            assert drawn["room"] >= 0, (low, high)
+        browser.close()

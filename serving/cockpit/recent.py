@@ -1,14 +1,17 @@
-"""What the feature store holds of an entity's recent past, and what the newest drift report says."""
+"""Which entities the feature store holds, what it holds of their recent past, and what the newest drift report says."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlplatform.config import StalenessConfig, load_experiment
+from mlplatform.features import FeatureStoreError
+from mlplatform.features.online import materialized_entities
 from mlplatform.features.retrieval import FeatureStoreFacade
 from mlplatform.monitoring import read_report
 from mlplatform.registry import Contract
@@ -24,6 +27,25 @@ def entity_of(text: str) -> EntityId:
     except ValueError:
         return text
     return value if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)) else text
+
+
+def read_entities(contract: Contract, first: Sequence[EntityId], most: int, settings: Settings) -> dict[str, Any]:
+    """Return up to `most` ids that the feature store was filled with, and how many more there are.
+
+    Parameters:
+        first: ids that come first where the store has them, and all that is named where it does not tell.
+    """
+    dataset = load_experiment(contract.experiment, settings=settings).dataset
+    try:
+        found = materialized_entities(dataset, settings)
+    except FeatureStoreError:
+        found = None
+    if found is None:
+        return {"entities": list(first), "more": None}
+    known = found.tolist()
+    held = set(known)
+    ids = list(dict.fromkeys([*(entity for entity in first if entity in held), *known]))
+    return {"entities": ids[:most], "more": max(0, len(ids) - most)}
 
 
 def read_recent(contract: Contract, entity: EntityId, steps: int, settings: Settings) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from mlplatform.settings import Settings
 from serving.answers import to_json
 from serving.bodies import JSON
-from serving.cockpit.recent import entity_of, read_drift, read_recent
+from serving.cockpit.recent import entity_of, read_drift, read_entities, read_recent
 from serving.errors import ServingError
 from serving.examples import example_entities
 from serving.openapi import described_errors
@@ -24,6 +24,7 @@ ASSETS = "/page"
 # Nothing of the page is from elsewhere, and nothing of it is written into it.
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
 MOST_STEPS = 1_000
+MOST_ENTITIES = 1_000
 
 
 class RecentAnswer(BaseModel):
@@ -47,9 +48,14 @@ class DriftAnswer(BaseModel):
 
 
 class EntitiesAnswer(BaseModel):
-    """A few entities that the model knows."""
+    """Entities that the model can be asked about.
+
+    `more` is how many are not listed; null where the server does not see what the feature store was filled with, and
+    names a few of the model's example.
+    """
 
     entities: list[int | str]
+    more: int | None
 
 
 class Cockpit:
@@ -70,9 +76,11 @@ class Cockpit:
         """Return what the newest drift report says."""
         return await self._stage.run(read_drift, self._service.model(name).name, self._settings)
 
-    def entities(self, name: str) -> list[Any]:
-        """Return a few entities of the served pair."""
-        return example_entities(self._served(name))
+    async def entities(self, name: str) -> dict[str, Any]:
+        """Return entities that the served pair can be asked about; those of its example come first."""
+        served = self._served(name)
+        examples = example_entities(served)
+        return await self._stage.run(read_entities, served.pair.contract, examples, MOST_ENTITIES, self._settings)
 
     def close(self) -> None:
         """Let the thread end."""
@@ -103,8 +111,8 @@ def _routes(cockpit: Cockpit) -> APIRouter:
 
     @router.get("/models/{name}/entities", response_model=EntitiesAnswer, responses=described_errors(404, 503))
     async def entities(name: str) -> Response:
-        """Name a few entities that the model can be asked about."""
-        return _json({"entities": cockpit.entities(name)})
+        """Name entities that the model can be asked about, up to a thousand."""
+        return _json(await cockpit.entities(name))
 
     @router.get("/models/{name}/recent", response_model=RecentAnswer, responses=described_errors(404, 409, 422, 503))
     async def recent(

@@ -182,6 +182,18 @@ def materialize_online(
     )
 
 
+def materialized_entities(dataset: DatasetConfig, settings: Settings) -> npt.NDArray[np.generic] | None:
+    """Return the ids that were last written to the online store, in one read of a file; `None` if that is not known.
+
+    Entities that were only pushed are not among them.
+
+    Raises:
+        StoreUnavailableError: if the online store does not answer.
+    """
+    identity = call_store(online_server(settings).identity, online_access(settings))
+    return MaterializedEntities(_entities_path(dataset, settings), identity).read()
+
+
 def _write(run: _Run, state: _State | None, present: pd.Timestamp) -> int:
     """Write what is to be written, record it, and return the number of entities."""
     path = _state_path(run.dataset, run.settings)

@@ -52,7 +52,7 @@ class MaterializedEntities:
 
         Until `finish` both are noted: whoever is killed in between leaves nothing that nobody knows of.
         """
-        earlier = self._read()
+        earlier = self.read()
         if earlier is None:
             self._write(ids)
             return ids[:0]
@@ -67,7 +67,8 @@ class MaterializedEntities:
         """Note that these are all."""
         self._write(ids)
 
-    def _read(self) -> Ids | None:
+    def read(self) -> Ids | None:
+        """Return the entities, sorted or as they were in the table; `None` if this store's are not known."""
         import pyarrow.parquet as pq
 
         try:

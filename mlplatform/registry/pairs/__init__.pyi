@@ -18,7 +18,7 @@ from .info import (
 )
 from .kept import KeptPairs
 from .repair import RepairReport
-from .resolution import LARGEST_VERSION
+from .resolution import LARGEST_VERSION, outcome
 from .signed import describe_signature
 from .store import PairStore
 
@@ -50,6 +50,7 @@ __all__ = [
     "git_commit",
     "load_pair",
     "load_with_example",
+    "outcome",
     "read_example",
     "registered_model",
     "state_digests",

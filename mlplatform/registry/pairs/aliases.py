@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -152,6 +152,29 @@ class Snapshot:
         """Return when a version last became the production version, as far as that is known."""
         times = [change.when for change in self.history(PRODUCTION) if change.to_version == version]
         return times[-1] if times else None
+
+
+def end_in_production(changes: Sequence[AliasChange], version: int) -> tuple[str, dt.datetime | None] | None:
+    """Say how the last time of a version in production ended, as the end of a sentence about it, and when.
+
+    Parameters:
+        changes: of any aliases, those of each oldest first.
+
+    Returns:
+        None if it never left production; the time is None if unknown.
+    """
+    moves = [change for change in changes if change.alias == PRODUCTION]
+    place = max((place for place, move in enumerate(moves) if move.from_version == version), default=None)
+    if place is None:
+        return None
+    left, before = moves[place], moves[:place]
+    until = f"{left.when:%Y-%m-%d %H:%M} UTC" if left.when else f"it was {left.why}"
+    # What was in production before comes back by a rollback.
+    if any(left.to_version in (move.from_version, move.to_version) for move in before if left.to_version is not None):
+        ended = f"then rolled back to version {left.to_version}{f': {left.why}' if left.when and left.why else ''}"
+    else:
+        ended = f"replaced by {'none' if left.to_version is None else f'version {left.to_version}'}"
+    return f"was in production until {until}, {ended}", left.when
 
 
 class Aliases:

@@ -60,16 +60,24 @@ def tag_name(check: str) -> str:
 
 def verdict(tags: Mapping[str, str]) -> str:
     """Say what kept the pair with these tags out of production, as the end of a sentence about its version."""
-    for check in (PAIR_INTEGRITY, SERVING_PARITY):
-        evidence = _found(tags, check)
-        if evidence is not None and not evidence.passed:
-            return f"failed the check {check}: {evidence.summary}"
-    gate = _found(tags, PROMOTION_GATE)
+    refused, gate = last_refusal(tags), _found(tags, PROMOTION_GATE)
+    if refused is not None:
+        return refused
     if gate is None:
         return "has not been through the promotion gate"
-    if not gate.passed:
-        return f"was refused by the promotion gate: {gate.summary}"
     return f"passed the promotion gate ({gate.summary}), but nothing promoted it"
+
+
+def last_refusal(tags: Mapping[str, str], since: dt.datetime | None = None) -> str | None:
+    """Say which check, or that the gate, refused a pair; `None` if none did, or none after `since`."""
+    for check in (PAIR_INTEGRITY, SERVING_PARITY, PROMOTION_GATE):
+        evidence = _found(tags, check)
+        if evidence is None or evidence.passed or (since and dt.datetime.fromisoformat(evidence.at) < since):
+            continue
+        if check == PROMOTION_GATE:
+            return f"was refused by the promotion gate: {evidence.summary}"
+        return f"failed the check {check}: {evidence.summary}"
+    return None
 
 
 def _found(tags: Mapping[str, str], check: str) -> Evidence | None:

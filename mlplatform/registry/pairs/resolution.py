@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mlplatform.registry.pairs.aliases import Aliases, Snapshot
-from mlplatform.registry.pairs.evidence import verdict
+from mlplatform.registry.pairs.aliases import AliasChange, Aliases, Snapshot, end_in_production
+from mlplatform.registry.pairs.evidence import last_refusal, verdict
 from mlplatform.registry.pairs.info import (
     LATEST,
     PAIR_ID,
@@ -85,7 +86,24 @@ def check_partners(client: MlflowClient, info: PairInfo) -> None:
 def refusal(client: MlflowClient, name: str) -> str | None:
     """Say what keeps the newest complete pair out of production; `None` if there is no complete pair."""
     newest = find_pair(client, name, LATEST)
-    return None if newest is None else f"version {newest.version} {verdict(newest.tags)}"
+    if newest is None:
+        return None
+    changes = Aliases(client, name).read().history(PRODUCTION)
+    return f"version {newest.version} {outcome(newest, changes)}"
+
+
+def outcome(pair: PairInfo, changes: Sequence[AliasChange]) -> str:
+    """Say what became of a pair that is not in production, as the end of a sentence about its version.
+
+    Parameters:
+        changes: of any aliases of its name, those of each oldest first.
+    """
+    found = end_in_production(changes, pair.version)
+    if found is None:
+        return verdict(pair.tags)
+    ended, when = found
+    refused = last_refusal(pair.tags, since=when)
+    return f"{ended}; since then it {refused}" if when and refused else ended
 
 
 def absence(client: MlflowClient, name: str, ref: str) -> str:

@@ -5,9 +5,12 @@
 const byId = (id) => document.getElementById(id);
 const TOKEN = "mlplatform-token";
 const REFRESH_MS = 15000;
-const HEIGHT = 260, LEFT = 60, RIGHT = 12, TOP = 10, BOTTOM = 26;
+const HEIGHT = 260, RIGHT = 12, TOP = 10, BOTTOM = 26;
 const HOUR = 3600000, DAY = 24 * HOUR;
-const STEPS = [HOUR / 4, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 91 * DAY, 365 * DAY, 1826 * DAY];
+const STEPS = [HOUR / 4, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY];
+// Months differ in length, so that ticks further apart are counted in them.
+const MONTH = 30.5 * DAY, MONTHS = [1, 3, 6, 12, 24, 60, 120, 240];
+const LETTER_WIDTH = 7;
 const LABEL_WIDTH = 130;
 
 class Refusal extends Error {
@@ -32,7 +35,15 @@ function element(name, text, attributes = {}) {
   return made;
 }
 
-const number = (value) => value === null || value === undefined ? "-" : Number(value).toPrecision(4).replace(/\.?0+$/, "");
+// Five digits, without a power of ten where people would not write one.
+function number(value) {
+  if (value === null || value === undefined) return "-";
+  const size = Math.abs(value);
+  if (size >= 1e4 && size < 1e7) return String(Math.round(value));
+  if (size >= 1e7 || (size > 0 && size < 1e-4)) return Number(value).toExponential(4).replace(/\.?0+e/, "e");
+  return String(Number(Number(value).toPrecision(5)));
+}
+
 const moment = (text) => text ? new Date(text).toISOString().slice(0, 16).replace("T", " ") : "-";
 
 // Prometheus' text to the median and the 99th percentile of a route, from its histogram.
@@ -95,9 +106,10 @@ async function showModels() {
 
 async function offerEntities() {
   const name = byId("model").value;
-  const { entities } = await ask(`models/${name}/entities`);
+  const { entities, more } = await ask(`models/${name}/entities`);
   textIds = entities.every((entity) => typeof entity === "string");
   byId("entities").replaceChildren(...entities.map((entity) => element("option", undefined, { value: entity })));
+  byId("entity").title = more ? `any id; ${more} more than the list has` : "";
   byId("entity").value = entities.length ? entities[0] : "";
 }
 
@@ -113,20 +125,33 @@ function svg(name, attributes, text) {
   return made;
 }
 
-function ticks(low, high, count) {
-  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+// Two at least, with as many decimals as tell them apart.
+function ticks(low, high) {
+  const rough = (high - low) / 6, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
-  const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high; value += step) found.push(value);
+  const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9)), isPlain = Math.max(-low, high) < 1e7 && decimals <= 6;
+  const found = [], least = Math.ceil(low / step);
+  for (let place = least; place * step <= high; place += 1) {
+    const value = place * step;
+    found.push({ value, label: isPlain ? value.toFixed(decimals) : number(value) });
+  }
   return found;
 }
 
 function timeTicks(first, last, width) {
-  const most = Math.max(2, Math.floor(width / LABEL_WIDTH));
-  const step = STEPS.find((length) => (last - first) / length <= most) || STEPS[STEPS.length - 1];
-  const found = [];
-  for (let time = Math.ceil(first / step) * step; time <= last; time += step) found.push(time);
-  return found;
+  const most = Math.max(2, Math.floor(width / LABEL_WIDTH)), found = [];
+  const step = STEPS.find((length) => (last - first) / length <= most);
+  if (step) {
+    for (let time = Math.ceil(first / step) * step; time <= last; time += step) found.push({ time, label: moment(time).replace(" 00:00", "") });
+    return found;
+  }
+  const months = MONTHS.find((count) => (last - first) / (count * MONTH) <= most) || MONTHS[MONTHS.length - 1];
+  const begin = new Date(first);
+  for (let month = Math.floor((begin.getUTCFullYear() * 12 + begin.getUTCMonth()) / months) * months; ; month += months) {
+    const time = Date.UTC(Math.floor(month / 12), month % 12, 1);
+    if (time > last) return found;
+    if (time >= first) found.push({ time, label: moment(time).slice(0, months % 12 ? 7 : 4) });
+  }
 }
 
 // Lines break where nothing was measured.
@@ -149,16 +174,18 @@ function draw(target, past, future, bands) {
   const room = (high - low || Math.abs(high) || 1) * 0.06;
   low -= room; high += room;
   const first = Math.min(...times), last = Math.max(...times);
-  const x = (time) => LEFT + (time - first) / (last - first || 1) * (WIDTH - LEFT - RIGHT);
+  const marks = ticks(low, high), left = Math.max(45, 12 + LETTER_WIDTH * Math.max(...marks.map(({ label }) => label.length)));
+  const x = (time) => left + (time - first) / (last - first || 1) * (WIDTH - left - RIGHT);
   const y = (value) => TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM);
   const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${target}: recent past and forecast; the numbers are in the table below` });
-  for (const value of ticks(low, high, 4)) {
-    picture.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }));
-    picture.append(svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)));
+  for (const { value, label } of marks) {
+    picture.append(svg("line", { class: "grid", x1: left, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }));
+    picture.append(svg("text", { class: "level", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, label));
   }
-  for (const time of timeTicks(first, last, WIDTH - LEFT - RIGHT)) {
-    const label = moment(time).replace(" 00:00", "");
-    picture.append(svg("text", { x: Math.min(x(time), WIDTH - RIGHT - 45), y: HEIGHT - 6, "text-anchor": "middle" }, label));
+  for (const { time, label } of timeTicks(first, last, WIDTH - left - RIGHT)) {
+    const half = LETTER_WIDTH * label.length / 2;
+    const middle = Math.min(Math.max(x(time), half), WIDTH - half);
+    picture.append(svg("text", { class: "time", x: middle, y: HEIGHT - 6, "text-anchor": "middle" }, label));
   }
   // Where a narrow band lies on a wide one, both are seen.
   for (const band of bands) {
