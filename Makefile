@@ -92,7 +92,7 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 
 docs: $(VENV)/.dev ## Build the documentation into build/site; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	echo "python -m http.server --directory build/site    # then http://127.0.0.1:8000"
+	echo "python -m http.server --directory build/site 8080    # then http://127.0.0.1:8080"
 
 ui: setup ## Dagster page and daemon on http://127.0.0.1:3000
 	@$(BIN)/python -c 'from mlplatform.settings import check_dagster_home; check_dagster_home()'

@@ -358,10 +358,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = worker_command(",".join(settings.experiments))
         Supervisor(command, settings.workers, host, port, settings.limits.drain_s).run()
         return
+    from serving.process import require_free, run
+
+    require_free(host, port)
     prepare_process()
 
     from serving.api import build_app
-    from serving.process import run
 
     run(build_app(local_backends(settings), settings), host, port, settings)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
 import signal
+import socket
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 
 from mlplatform.settings import Settings
 from serving.connections import http_protocol
@@ -28,7 +33,37 @@ def run(app: FastAPI, host: str, port: int, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, by HTTPS if there is a certificate; requests in flight are answered first."""
     config = configured(app, settings)
     config.host, config.port = host, port
-    DrainingServer(config, app, settings.limits.drain_s).run()
+    try:
+        DrainingServer(config, app, settings.limits.drain_s).run()
+    except SystemExit as ended:
+        # uvicorn's own status of a start that failed is 3, with which commands here say that the answer is no.
+        raise SystemExit(1 if ended.code == STARTUP_FAILURE else ended.code) from ended
+
+
+def require_free(host: str, port: int) -> None:
+    """Look whether the port can be had, before a server is built that would find out at the end of its start.
+
+    Raises:
+        SystemExit: if another program listens there, or only the administrator may.
+    """
+    with contextlib.suppress(socket.gaierror):
+        for family, kind, _, _, address in socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            _try_to_bind(family, kind, address, f"{host}:{port}")
+
+
+def _try_to_bind(family: int, kind: int, address: Any, shown: str) -> None:
+    try:
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+    except OSError as error:
+        # Whatever else is wrong with one of several addresses may not keep the server from the others.
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise SystemExit(f"cannot listen on {shown}: {error.strerror}; name another port with --port") from error
 
 
 def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -65,11 +65,14 @@ def train(
 
     Raises:
         AddressError: if Dagster would keep its databases outside of `DAGSTER_HOME`.
-        ConfigError: if the experiment or an override cannot be used.
+        ConfigError: if the experiment, a version or an override cannot be used.
     """
+    from mlplatform.promotion import version_overrides
+
     settings = settings or Settings.from_env()
-    load_experiment(experiment, list(overrides), settings)
     request = _request(dict(versions or {}), list(overrides), dry_run)
+    # A run would find the same mistakes, but some seconds and many lines later.
+    load_experiment(experiment, [*version_overrides(experiment, versions or {}, settings), *overrides], settings)
     folder = settings.home / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"train_{experiment}.log"

@@ -97,14 +97,14 @@ class CandidateReport:
             found: dict[bool, list[str]] = {True: [], False: []}
             for key, own, other, beaten in self._against(baseline, metric):
                 found[beaten].append(f"{key} {own:.5g} against {other:.5g}")
-            words = {True: f"beats {name}", False: f"loses to {name}"}
+            words = {True: f"beats the baseline {name}", False: f"loses to the baseline {name}"}
             lines.append("; ".join(f"{words[beaten]}: {', '.join(each)}" for beaten, each in found.items() if each))
         return [line for line in lines if line]
 
     def losses(self, metric: str) -> list[str]:
         """Return one line per baseline that is at least as good as the candidate, on the folds or a part."""
         return [
-            f"loses to {name}: {key} {own:.5g} against {other:.5g}"
+            f"loses to the baseline {name}: {key} {own:.5g} against {other:.5g}"
             for name, baseline in self.baselines.items()
             for key, own, other, beaten in self._against(baseline, metric)
             if not beaten

@@ -49,7 +49,8 @@ def new(
 
 def check(
     explain: Annotated[
-        str | None, typer.Option(help="Experiment: show instead what its data's frequency fills in, as YAML.")
+        str | None,
+        typer.Option(metavar="NAME", help="Experiment: show instead what its data's frequency fills in, as YAML."),
     ] = None,
     json: AsJson = False,
 ) -> None:

@@ -50,9 +50,16 @@ def train(
         else:
             show.line(f"{experiment}: failed; the whole output is in {result.log}")
         if not result.succeeded:
+            show.note(f"mlplatform: {_shortest(result.reason)}")
             raise typer.Exit(Status.FAILED)
         if not (result.promoted or dry_run):
             raise typer.Exit(Status.REFUSED)
+
+
+def _shortest(reason: str) -> str:
+    """Return the line of a failed run's reason that says why; the others say where, or are a trace."""
+    lines = reason.splitlines()
+    return next((line for line in lines if not line.startswith(("in the step ", "before its first step"))), reason)
 
 
 def forecast(

@@ -37,7 +37,11 @@ def apply_versions(name: str, versions: Mapping[str, str], settings: Settings | 
             if base not in options(group, settings):
                 raise ConfigError(f"{key} {version!r} is unknown; known: {', '.join(options(group, settings))}")
             if base not in allowed:
-                raise ConfigError(f"{key} {version!r} is not allowed for {name!r}; allowed: {', '.join(allowed)}")
+                wanted = ", ".join([*getattr(default.allowed, group), base])
+                raise ConfigError(
+                    f"{key} {version!r} is not allowed for {name!r}; allowed: {', '.join(allowed)}; to allow it, write "
+                    f"`allowed: {{{group}: [{wanted}]}}` in the experiment's YAML"
+                )
             overrides.append(f"{group}={base}")
         if cut:
             overrides.append(f"split.as_of={_parse_as_of(key, version, as_of)}")

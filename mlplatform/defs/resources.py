@@ -11,8 +11,8 @@ from typing import Any
 from dagster import AssetExecutionContext, ConfigurableResource
 from pydantic import Field
 
-from mlplatform.config import VERSION_GROUPS, ConfigError, ExperimentConfig, apply_versions, load_experiment
-from mlplatform.promotion import ADVICE, active_config_path, read_active_versions
+from mlplatform.config import VERSION_GROUPS, ConfigError, ExperimentConfig, load_experiment
+from mlplatform.promotion import remembered_versions, version_overrides
 from mlplatform.settings import Settings
 
 
@@ -42,12 +42,8 @@ class TrainingResource(ConfigurableResource[None]):
         Raises:
             ConfigError: if a version or override is unknown, not allowed, or does not fit the rest.
         """
-        requested = apply_versions(experiment, self.requested, settings)
-        try:
-            remembered = apply_versions(experiment, self._remembered(experiment, settings), settings)
-        except ConfigError as error:
-            raise ConfigError(f"{active_config_path(experiment, settings)}: {error}; {ADVICE}") from error
-        config = load_experiment(experiment, [*remembered, *requested, *self.overrides], settings)
+        versions = version_overrides(experiment, self.requested, settings)
+        config = load_experiment(experiment, [*versions, *self.overrides], settings)
         default = load_experiment(experiment, settings=settings)
         if config.split.folds != default.split.folds:
             raise ConfigError(
@@ -69,15 +65,8 @@ class TrainingResource(ConfigurableResource[None]):
     def sources(self, experiment: str, settings: Settings) -> dict[str, str]:
         """Return for every version where this run takes it from."""
         sources = dict.fromkeys(VERSION_GROUPS, "the experiment's YAML")
-        sources |= dict.fromkeys(self._remembered(experiment, settings), "active_config.yaml")
+        sources |= dict.fromkeys(remembered_versions(experiment, self.requested, settings), "active_config.yaml")
         return sources | dict.fromkeys(self.requested, "the request")
-
-    def _remembered(self, experiment: str, settings: Settings) -> dict[str, str]:
-        """Return the active versions of what was not asked for; the file is not read where everything was."""
-        if set(VERSION_GROUPS) <= set(self.requested):
-            return {}
-        active = read_active_versions(experiment, settings)
-        return {key: version for key, version in active.items() if key not in self.requested}
 
     @property
     def requested(self) -> dict[str, str]:

@@ -1,4 +1,10 @@
-from .active_config import ADVICE, active_config_path, read_active_pair, read_active_versions
+from .active_config import (
+    active_config_path,
+    read_active_pair,
+    read_active_versions,
+    remembered_versions,
+    version_overrides,
+)
 from .by_hand import promote_version
 from .checks import check_pair_integrity, check_promotion_gate, check_serving_parity, compare_with_baselines
 from .evidence import LEAKAGE, TOO_GOOD, find_finding, keep_finding
@@ -14,7 +20,6 @@ from .retraining import DRIFT_CAUSE
 from .rollback import repair, roll_back
 
 __all__ = [
-    "ADVICE",
     "DRIFT_CAUSE",
     "LEAKAGE",
     "RUN_PAGE",
@@ -40,7 +45,9 @@ __all__ = [
     "read_active_versions",
     "record_decision",
     "record_page",
+    "remembered_versions",
     "repair",
     "reproduce_pair",
     "roll_back",
+    "version_overrides",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mlplatform.config import VERSION_GROUPS, ConfigError
+from mlplatform.config import VERSION_GROUPS, ConfigError, apply_versions
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 
@@ -40,6 +40,28 @@ def read_active_versions(experiment: str, settings: Settings) -> dict[str, str]:
         if not isinstance(document[key], str) or not VERSION.fullmatch(document[key]):
             raise ConfigError(f"{path}: {key} is {document[key]!r}, expected the name of a version; {ADVICE}")
     return {key: document[key] for key in VERSION_GROUPS}
+
+
+def version_overrides(experiment: str, requested: Mapping[str, str], settings: Settings) -> list[str]:
+    """Return the Hydra overrides of a run that asks for some versions: the active ones of the others, then those.
+
+    Raises:
+        ConfigError: if a version is unknown or not allowed, or the active ones cannot be read.
+    """
+    asked = apply_versions(experiment, requested, settings)
+    remembered = remembered_versions(experiment, requested, settings)
+    try:
+        return [*apply_versions(experiment, remembered, settings), *asked]
+    except ConfigError as error:
+        raise ConfigError(f"{active_config_path(experiment, settings)}: {error}; {ADVICE}") from error
+
+
+def remembered_versions(experiment: str, requested: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Return the active versions of what was not asked for; the file is not read where everything was."""
+    if set(VERSION_GROUPS) <= set(requested):
+        return {}
+    active = read_active_versions(experiment, settings)
+    return {key: version for key, version in active.items() if key not in requested}
 
 
 def read_active_pair(experiment: str, settings: Settings) -> int | None:

@@ -253,8 +253,8 @@ def test_every_baseline_is_named_with_its_outcome() -> None:
     baselines = {"repeat_last": scores(3, 2), "ridge": scores(2, 0.5), "flat": scores(0.5, math.nan)}
     report = CandidateReport({}, (), scores(1, 1), baselines, (), 0.0)
     assert report.beside_baselines("mae") == [
-        "beats repeat_last: cv_mae_mean 1 against 3, reference_mae 1 against 2",
-        "beats ridge: cv_mae_mean 1 against 2; loses to ridge: reference_mae 1 against 0.5",
-        "loses to flat: cv_mae_mean 1 against 0.5, reference_mae 1 against nan",
+        "beats the baseline repeat_last: cv_mae_mean 1 against 3, reference_mae 1 against 2",
+        "beats the baseline ridge: cv_mae_mean 1 against 2; loses to the baseline ridge: reference_mae 1 against 0.5",
+        "loses to the baseline flat: cv_mae_mean 1 against 0.5, reference_mae 1 against nan",
     ]
-    assert report.losses("mae")[0] == "loses to ridge: reference_mae 1 against 0.5"
+    assert report.losses("mae")[0] == "loses to the baseline ridge: reference_mae 1 against 0.5"

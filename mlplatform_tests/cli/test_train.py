@@ -37,3 +37,15 @@ def test_a_run_says_what_came_out_and_a_failed_one_why(trained_yard: Yard, tmp_p
     assert failed.returncode == 1
     assert "/nowhere.csv" in failed.stderr
     assert "failed; the whole output is in" in failed.stdout
+    assert failed.stderr.splitlines()[-1].startswith("mlplatform: DataError: ")
+    assert "/nowhere.csv" in failed.stderr.splitlines()[-1]
+
+
+def test_a_version_that_is_not_allowed_is_told_before_a_run_begins(trained_yard: Yard, tmp_path: Path) -> None:
+    yard = trained_yard.clone_to(tmp_path)
+    refused = run(yard, "train", EXPERIMENT, "--model-version", "ridge_v1")
+    assert refused.returncode == 1
+    (told,) = refused.stderr.splitlines()
+    assert told.startswith("mlplatform: model_version 'ridge_v1' is not allowed for")
+    assert "write `allowed: {model: [ridge_v1]}` in the experiment's YAML" in told
+    assert not (yard.settings.home / "runs" / f"train_{EXPERIMENT}.log").exists()

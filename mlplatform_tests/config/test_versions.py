@@ -49,7 +49,8 @@ def test_versions_become_overrides(conf: Path, settings: Settings) -> None:
         (
             "model_version",
             "xgboost_v1",
-            r"model_version 'xgboost_v1' is not allowed for 'pump_xgboost'; allowed: pump_v1",
+            r"model_version 'xgboost_v1' is not allowed for 'pump_xgboost'; allowed: pump_v1; to allow it, "
+            r"write `allowed: \{model: \[xgboost_v1\]\}` in the experiment's YAML",
         ),
         ("model_version", "pump_v1@20240105T0600", r"only a split version takes a cut-off"),
         ("split_version", "pump_v1@", r"split_version 'pump_v1@': .*written <version>@YYYYMMDDTHHMM"),

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +21,9 @@ from mlplatform.monitoring.prediction_log import read_predictions
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.servers import LoadClient, RunningServer, in_process, until_told_to_leave
+from serving.api import build_app
+from serving.local import LocalBackend
+from serving.process import run
 from serving.rows import panel_from_rows
 
 ADMIN = {"authorization": f"Bearer {TOKEN}"}
@@ -61,6 +68,23 @@ def test_an_unknown_experiment_ends_the_start_with_the_known_names(
 
 
 @pytest.mark.integration
+def test_a_port_that_is_taken_ends_the_start_with_a_sentence(server: RunningServer, platform: Platform) -> None:
+    command = [sys.executable, "-m", "mlplatform.cli", "serve", "tiny_forecast", "--port", str(server.port)]
+    environ = {**os.environ, **platform.environ}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, "the status that docs/command_line.md has for a failure"
+    said = f"cannot listen on 127.0.0.1:{server.port}: Address already in use; name another port with --port"
+    assert done.stderr.splitlines() == [said]
+
+
+def test_a_port_that_is_lost_during_the_start_is_a_failure_too(platform: Platform) -> None:
+    settings = platform.settings
+    app = build_app({"tiny_forecast": LocalBackend(settings)}, settings)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
+        run(app, "127.0.0.1", taken.getsockname()[1], settings)
+    assert caught.value.code == 1
+
+
 def test_swapping_pairs_under_load_fails_no_request_and_mixes_no_answer(
     server: RunningServer, platform: Platform, fresh_pairs: tuple[PairInfo, PairInfo]
 ) -> None:
