@@ -127,7 +127,7 @@ def test_one_window_computes_its_own_calendar_and_many_share_one() -> None:
     shared = WindowTensors(samples, True).batch(torch.tensor([7]))
     one = samples.select(np.array([7]))
     alone = WindowTensors(one, True).batch(torch.tensor([0]))
-    assert ("calendar", "cpu") in samples.cache
-    assert ("calendar", "cpu") not in one.cache
+    assert ("calendar", None, "cpu") in samples.cache
+    assert ("calendar", None, "cpu") not in one.cache
     for name in ("past_calendar", "future_calendar"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(shared, name))
