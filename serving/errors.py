@@ -141,16 +141,11 @@ def _sentence(detail: ErrorDetail) -> str:
 
 def too_short(entities: Sequence[Any], lookback: int) -> ServingError:
     """Return the refusal of series that begin inside the lookback; 409 on whichever route the rows came."""
-    details = [
-        ErrorDetail(
-            field="entities",
-            found=f"{shown(entity)}: a series that begins inside the lookback",
-            expected=f"one that is {lookback} steps long, give or take a tenth",
-            action="leave it out until it has a longer history",
-        )
-        for entity in entities[:MAX_DETAILS]
-    ]
-    named = ", ".join(shown(entity) for entity in entities[:5])
+    details, named = _blamed(
+        [(entity, "a series that begins inside the lookback") for entity in entities],
+        f"one that is {lookback} steps long, give or take a tenth",
+        "leave it out until it has a longer history",
+    )
     message = (
         f"{len(entities)} entities ({named}) are too short for a lookback of {lookback} steps, and observation.short "
         "of the experiment refuses them; leave them out, or change the policy to naive or model"
@@ -166,16 +161,11 @@ def too_little_observed(entities: Sequence[tuple[Any, float]], least: float, loo
     Parameters:
         entities: id and measured share of each.
     """
-    details = [
-        ErrorDetail(
-            field="entities",
-            found=f"{shown(entity)}: {share:.1%} of the lookback measured",
-            expected=f"at least {least:.1%} of {lookback} steps",
-            action="leave it out, or bring in what is missing",
-        )
-        for entity, share in entities[:MAX_DETAILS]
-    ]
-    named = ", ".join(shown(entity) for entity, _ in entities[:5])
+    details, named = _blamed(
+        [(entity, f"{share:.1%} of the lookback measured") for entity, share in entities],
+        f"at least {least:.1%} of {lookback} steps",
+        "leave it out, or bring in what is missing",
+    )
     message = (
         f"too little was measured for {len(entities)} entities ({named}): observation.min_observed of the experiment "
         f"asks for {least:.1%} of the lookback; leave them out, bring in what is missing, or change the policy"
@@ -186,20 +176,28 @@ def too_little_observed(entities: Sequence[tuple[Any, float]], least: float, loo
 def too_old(panel: FeaturePanel, places: Sequence[int], limit: str, dataset: str) -> StaleFeaturesRefusedError:
     """Return the refusal of entities, given by their places, whose features are too old and nothing stands in."""
     ids, ages = panel.entity_ids.tolist(), panel.ages / np.timedelta64(1, "s")
-    details = [
-        ErrorDetail(
-            field="entities",
-            found=f"{shown(ids[place])}: newest row {np.datetime_as_string(panel.event_times[place], 's')}Z",
-            expected=f"features of dataset {dataset} at most {limit} old, or something to fall back on",
-            action="leave it out, or bring its features up to date",
-        )
-        for place in places[:MAX_DETAILS]
-    ]
+    details, named = _blamed(
+        [(ids[place], f"newest row {np.datetime_as_string(panel.event_times[place], 's')}Z") for place in places],
+        f"features of dataset {dataset} at most {limit} old, or something to fall back on",
+        "leave it out, or bring its features up to date",
+    )
     blamed = [ids[place] for place in places]
-    named = ", ".join(map(shown, blamed[:5]))
     message = f"features of {len(blamed)} entities ({named}) are more than {limit} old, and nothing stands in for them"
     known = [float(ages[place]) for place in places if not np.isnan(ages[place])]
     return StaleFeaturesRefusedError(message, details, blamed, max(known, default=None))
+
+
+def _blamed(found: Sequence[tuple[Any, str]], expected: str, action: str) -> tuple[list[ErrorDetail], str]:
+    """Return the details about entities, and the names of the first few for a sentence.
+
+    Parameters:
+        found: id, and what was found of it.
+    """
+    details = [
+        ErrorDetail(field="entities", found=f"{shown(entity)}: {words}", expected=expected, action=action)
+        for entity, words in found[:MAX_DETAILS]
+    ]
+    return details, ", ".join(shown(entity) for entity, _ in found[:5])
 
 
 def too_many_requests(limit: int) -> ServingError:
