@@ -9,14 +9,15 @@ Here: the parameters, and what keeps them from being used. Not here: the librari
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import Samples, WindowSamples
-from mlplatform.models.base import ModelParams
+from mlplatform.models.base import DirectFitModel, ModelParams, S
 from mlplatform.models.explanation import CannotExplainError
 from mlplatform.plugins import TRANSFORMS, PluginUse
 
@@ -58,6 +59,23 @@ def count_mistakes(use: PluginUse, params: ModelParams, config: ExperimentConfig
                 f"{key}, which needs {target!r} in its own units, but {found} changes them; use preprocessing.scaling: "
                 "window, or give that step columns without the target"
             )
+
+
+class LearnsCounts(DirectFitModel[S]):
+    """A boosted family, whose loss may be one for counts."""
+
+    @classmethod
+    @override
+    def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:
+        """Yield what keeps the family, or its loss, from being used."""
+        yield from super().check(use, params, config)
+        yield from count_mistakes(use, params, config)
+
+    @override
+    def check_samples(self, *samples: Samples | None) -> None:
+        """Make sure that the model can be fitted to these samples with its loss."""
+        super().check_samples(*samples)
+        refuse_negative(self.params, *samples)
 
 
 def _changed_by(target: str, config: ExperimentConfig) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,16 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
-from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule import Float32, Samples, WindowSamples
+from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.base import FitOptions, FitResult, ProgressCallback
 from mlplatform.models.explanation import Contributions, Float64
 from mlplatform.models.forecasting import StrategyForecast, Table, forecast
 from mlplatform.models.trees.contributions import forecast_contributions
-from mlplatform.models.trees.counts import count_mistakes, refuse_explanation, refuse_negative
+from mlplatform.models.trees.counts import LearnsCounts, refuse_explanation
 from mlplatform.models.trees.fitted import Boosted, CannotMergeError
 from mlplatform.models.trees.merged import differing_values
-from mlplatform.plugins import PluginUse
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ class Task:
     report: ProgressCallback | None
 
 
-class BoostedForecast(StrategyForecast):
+class BoostedForecast(LearnsCounts[WindowSamples], StrategyForecast):
     """A family with one booster per model of its strategy; missing values are read as they are.
 
     A model that was loaded answers from all boosters merged into one form, where that has the same bits.
@@ -66,19 +64,6 @@ class BoostedForecast(StrategyForecast):
     most_merged_rows: ClassVar[int | None] = None
     merged_: Answer | None = None
     apart_because_: str = "boosters are merged when they are loaded"
-
-    @classmethod
-    @override
-    def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:
-        """Yield what keeps the family, or its loss, from being used."""
-        yield from super().check(use, params, config)
-        yield from count_mistakes(use, params, config)
-
-    @override
-    def check_samples(self, *samples: Samples | None) -> None:
-        """Make sure that the model can be fitted to these samples with its loss."""
-        super().check_samples(*samples)
-        refuse_negative(self.params, *samples)
 
     @abstractmethod
     def separate_changes(self, features: Float32) -> Float32:

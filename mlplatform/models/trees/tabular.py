@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
-from mlplatform.config import ExperimentConfig
-from mlplatform.datamodule import Float32, Samples, TabularSamples
-from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, as_float32
+from mlplatform.datamodule import Float32, TabularSamples
+from mlplatform.models.base import FitOptions, FitResult, as_float32
 from mlplatform.models.explanation import Contributions, Float64
 from mlplatform.models.trees.contributions import table_contributions
-from mlplatform.models.trees.counts import count_mistakes, refuse_explanation, refuse_negative
+from mlplatform.models.trees.counts import LearnsCounts, refuse_explanation
 from mlplatform.models.trees.fitted import Boosted
-from mlplatform.plugins import PluginUse
 
 
-class BoostedTabular(DirectFitModel[TabularSamples]):
+class BoostedTabular(LearnsCounts[TabularSamples]):
     """A family with one booster; missing values are read as they are.
 
     With quantiles, the booster fits all levels; its answers are sorted, so that they never cross.
@@ -29,19 +26,6 @@ class BoostedTabular(DirectFitModel[TabularSamples]):
     has_quantiles = True
     reads_missing = True
     explains = "contributions"
-
-    @classmethod
-    @override
-    def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:
-        """Yield what keeps the family, or its loss, from being used."""
-        yield from super().check(use, params, config)
-        yield from count_mistakes(use, params, config)
-
-    @override
-    def check_samples(self, *samples: Samples | None) -> None:
-        """Make sure that the model can be fitted to these samples with its loss."""
-        super().check_samples(*samples)
-        refuse_negative(self.params, *samples)
 
     @abstractmethod
     def boost(self, train: TabularSamples, validation: TabularSamples | None, options: FitOptions) -> Boosted:
