@@ -29,8 +29,8 @@ Labels = Sequence[Mapping[str, Any]]
 
 @pytest.fixture
 def own_logs(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
-    """The installation, with empty logs."""
-    for name in ("predictions_dir", "feedback_dir", "forecast_errors_dir"):
+    """The installation, with empty logs and no forecasts in batch, whatever other tests left."""
+    for name in ("predictions_dir", "forecasts_dir", "feedback_dir", "forecast_errors_dir"):
         monkeypatch.setattr(Settings, name, property(lambda _, name=name: tmp_path / name))
     return platform
 
