@@ -154,9 +154,9 @@ class Answer(BaseModel):
 class MarkAnswer(BaseModel):
     """Something unusual in the rows that an answer was made from."""
 
-    kind: Literal["missing", "out_of_range", "unseen_category"] = Field(
-        description="A null that the pair filled or read, a number beyond the column's limits, or a category that the "
-        "training rows do not have."
+    kind: Literal["missing", "out_of_range", "unseen_category", "unreadable"] = Field(
+        description="A null that the pair filled or read, a number beyond the column's limits, a category that the "
+        "training rows do not have, or a number that the pair's preprocessing has none for."
     )
     column: str
     rows: int = Field(description="How many of the rows behind the answer are concerned.")

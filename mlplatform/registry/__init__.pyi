@@ -10,7 +10,7 @@ from .interval_scale import (
     scales_of_pair,
     write_scale,
 )
-from .marks import InputRules, Mark
+from .marks import InputRules, Mark, unreadable_columns, why_broken
 from .observation import rows_or_missing
 from .stored_features import read_features, unknown_ahead, with_ahead
 from .tables import input_panel, interval_lists, interval_type, table_of_answers
@@ -50,6 +50,8 @@ __all__ = [
     "scales_of_pair",
     "table_of_answers",
     "unknown_ahead",
+    "unreadable_columns",
+    "why_broken",
     "with_ahead",
     "with_observation",
     "write_scale",
