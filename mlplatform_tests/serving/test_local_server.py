@@ -64,7 +64,7 @@ def test_an_unknown_experiment_ends_the_start_with_the_known_names(
     assert caught.value.code == 2
     message = capsys.readouterr().err
     assert "unknown experiment 'tiny_forcast'; known: " in message
-    assert "tiny_classification, tiny_forecast, tiny_regression, tiny_untrained" in message
+    assert "tiny_classification, tiny_forecast, tiny_intervals, tiny_regression, tiny_untrained" in message
 
 
 @pytest.mark.integration
