@@ -1,14 +1,14 @@
 """What follows from a dataset's frequency where YAML leaves it open: season, lookback, horizon and lengths of folds,
-and what is read of the calendar.
+the recent rows that drift is sought in, the age that is too old, and what is read of the calendar.
 
-An open value is `null`. It is filled in before an experiment is checked, so that what was derived is part of the
-configuration that every run stores. Not here: how steps are counted (`calendars`).
+An open value is `null`, of an age `auto`. It is filled in before an experiment is checked, so that what was derived is
+part of the configuration that every run stores. Not here: how steps are counted (`calendars`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlplatform.calendars import CalendarError, Part, make_calendar, usual_parts
@@ -26,6 +26,10 @@ PLAIN_HORIZON = 6
 REFERENCE_ROWS = 20
 # Folds of the split that `base/forecast` has.
 FOLDS = 3
+# Steps that the newest row may be late: it comes when its step is over, and is the newest until the next one has come.
+LATE_STEPS = 3
+# Steps without which nothing is recent.
+LEAST_RECENT = 2
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,15 @@ class Lengths:
         lookback: a week, or some seasons.
         horizon: a season.
         block: of the reference set and of every fold's validation rows: four weeks, or a season of months.
+        max_age_ns: beyond which features are too old, in nanoseconds: a day, but no more than the horizon and no less
+            than three steps; of business days a week, which holidays are shorter than.
     """
 
     season: int
     lookback: int
     horizon: int
     block: int
+    max_age_ns: int = 0
 
     @classmethod
     def of(cls, frequency: str, horizon: int | None = None) -> Lengths:
@@ -67,7 +74,20 @@ class Lengths:
             lookback = season * (3 if season <= 12 else 2)
         weeks = 28 * DAY_NS // calendar.nominal_ns
         block = weeks if is_short and longer else 4 * season if is_short else season
-        return cls(season, lookback, ahead, max(int(block), ahead))
+        late = LATE_STEPS * calendar.nominal_ns
+        max_age = max(late, min(DAY_NS, ahead * calendar.nominal_ns))
+        if DAY_NS < calendar.nominal_ns < 2 * DAY_NS:
+            max_age = 7 * DAY_NS
+        return cls(season, lookback, ahead, max(int(block), ahead), max_age)
+
+    @property
+    def max_age(self) -> str:
+        """The age beyond which features are too old, as `staleness.max_age` has it; of days and more in whole days."""
+        if self.max_age_ns >= DAY_NS:
+            return f"{-(-self.max_age_ns // DAY_NS)}D"
+        seconds = -(-self.max_age_ns // 10**9)
+        length, unit = next((size, unit) for size, unit in ((3600, "h"), (60, "min"), (1, "s")) if not seconds % size)
+        return f"{seconds // length}{unit}"
 
     def needed(self, folds: int) -> int:
         """Return the steps that a reference set, so many folds and a block to train on take up."""
@@ -83,7 +103,7 @@ class Lengths:
                 for block in _halved(max(self.block, horizon), horizon):
                     shortest = max(self.season, horizon)
                     for lookback in range(max(self.lookback, shortest), shortest - 1, -self.season):
-                        found = Lengths(self.season, lookback, horizon, block)
+                        found = replace(self, lookback=lookback, horizon=horizon, block=block)
                         if found.needed(folds) <= steps:
                             return found, folds
         return None
@@ -126,12 +146,19 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
         cv = split.get("cv")
         if isinstance(cv, Mapping) and isinstance(cv.get("params"), Mapping):
             filled["split"]["cv"] = {**cv, "params": _filled(cv["params"], {"validation_steps": lengths.block})}
+    found_reference = filled["split"].get("reference_steps") if isinstance(split, Mapping) else None
+    reference = found_reference if isinstance(found_reference, int) else lengths.block
     promotion = values.get("promotion")
     if isinstance(promotion, Mapping):
         # A year of months is twelve rows, and all there is to judge by.
-        reference = filled["split"].get("reference_steps") if isinstance(split, Mapping) else lengths.block
-        rows = min(REFERENCE_ROWS, reference) if isinstance(reference, int) else REFERENCE_ROWS
-        filled["promotion"] = _filled(promotion, {"min_reference_rows": rows})
+        filled["promotion"] = _filled(promotion, {"min_reference_rows": min(REFERENCE_ROWS, reference)})
+    drift, staleness = values.get("drift"), values.get("staleness")
+    if isinstance(drift, Mapping):
+        # No longer than what a pair is judged on: of a short history there is no more to tell the usual by.
+        recent = max(LEAST_RECENT, min(lengths.lookback, reference))
+        filled["drift"] = _filled(drift, {"recent_steps": recent})
+    if isinstance(staleness, Mapping) and staleness.get("max_age") == AUTO:
+        filled["staleness"] = {**staleness, "max_age": lengths.max_age}
     if isinstance(values.get("baselines"), list | tuple):
         filled["baselines"] = [_with_season(each, lengths.season) for each in values["baselines"]]
     return filled

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mlplatform.config.base import Frozen, time_step
+from mlplatform.config.found import AUTO
 from mlplatform.config.retraining import RetrainConfig
 
 
@@ -58,7 +59,8 @@ class StalenessConfig(Frozen):
 
     The age of an entity's features is the present of the read (the time point, or the clock for "now") minus the event
     time of its newest row. Without `max_age` no age is too old, so that data of the past stays usable. `refuse` raises
-    an error that names the entities; `flag` answers and marks them.
+    an error that names the entities, and drift reports call the feed broken; `flag` answers and marks them. In YAML,
+    `max_age: auto` follows from the frequency of a forecast's dataset.
     """
 
     max_age: str | None = None
@@ -66,6 +68,11 @@ class StalenessConfig(Frozen):
 
     @model_validator(mode="after")
     def _length(self) -> StalenessConfig:
+        if self.max_age == AUTO:
+            raise ValueError(
+                "max_age is 'auto', which follows from the frequency of a forecast's dataset; give a length such as "
+                "1D, or null for any age"
+            )
         if self.max_age is not None:
             time_step(self.max_age, "max_age")
         return self
@@ -74,3 +81,8 @@ class StalenessConfig(Frozen):
     def limit(self) -> dt.timedelta | None:
         """The greatest age that is not too old; `None` for any."""
         return None if self.max_age is None else time_step(self.max_age, "max_age")
+
+    @property
+    def refused_beyond(self) -> dt.timedelta | None:
+        """The age beyond which nothing is answered; `None` where every age is."""
+        return self.limit if self.action == "refuse" else None

@@ -232,7 +232,7 @@ class _Look:
 def _quality(config: ExperimentConfig, look: _Look, history: pd.DataFrame, now: dt.datetime) -> list[QualityBreak]:
     """Return what is broken, each column's first fault alone."""
     found = schema_breaks(config.features.columns, list(history.columns))
-    found += freshness_breaks(look.blocks, config.staleness.limit, now)
+    found += freshness_breaks(look.blocks, config.staleness.refused_beyond, now)
     shares = {name: missing_share(values) for name, values in look.numbers.items()}
     shares |= {name: missing_share(np.where(codes == -1, np.nan, 0.0)) for name, (codes, _) in look.codes.items()}
     judge = Judge(newest_only(look.blocks))

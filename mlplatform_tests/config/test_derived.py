@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlplatform.config import ConfigError, ExperimentConfig, explain_experiment, load_experiment
+from mlplatform.config import ConfigError, ExperimentConfig, StalenessConfig, explain_experiment, load_experiment
 from mlplatform.config.derived import Lengths, fill_open
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import write_yaml
@@ -37,23 +37,45 @@ def lengths(config: ExperimentConfig) -> tuple[int | None, ...]:
 @pytest.mark.parametrize(
     ("frequency", "expected"),
     [
-        ("1h", (24, 168, 24, 672, 672)),
-        ("15min", (96, 672, 96, 2688, 2688)),
-        ("30min", (48, 336, 48, 1344, 1344)),
-        ("1D", (7, 49, 7, 28, 28)),
-        ("1W", (52, 104, 52, 52, 52)),
-        ("B", (5, 35, 5, 20, 20)),
-        ("MS", (12, 36, 12, 12, 12)),
-        ("QE", (4, 12, 4, 4, 4)),
-        ("YS", (1, 12, 6, 6, 6)),
+        ("1h", (24, 168, 24, 672, 672, 168, "1D")),
+        ("15min", (96, 672, 96, 2688, 2688, 672, "1D")),
+        ("30min", (48, 336, 48, 1344, 1344, 336, "1D")),
+        ("1D", (7, 49, 7, 28, 28, 28, "3D")),
+        ("1W", (52, 104, 52, 52, 52, 52, "21D")),
+        ("B", (5, 35, 5, 20, 20, 20, "7D")),
+        ("MS", (12, 36, 12, 12, 12, 12, "92D")),
+        ("QE", (4, 12, 4, 4, 4, 4, "274D")),
+        ("YS", (1, 12, 6, 6, 6, 6, "1096D")),
     ],
 )
-def test_lengths_follow_from_the_frequency(frequency: str, expected: tuple[int, ...], tmp_path: Path) -> None:
+def test_lengths_follow_from_the_frequency(
+    frequency: str, expected: tuple[int | str | None, ...], tmp_path: Path
+) -> None:
     config = based(tmp_path, frequency)
-    assert lengths(config) == expected
+    assert (*lengths(config), config.drift.recent_steps, config.staleness.max_age) == expected
+    # Marked and not refused: data that end in the past stay usable, and nothing is held up.
+    assert (config.staleness.action, config.staleness.refused_beyond) == ("flag", None)
     assert config.split.context_steps >= config.lookback
     # What a run stores says it all, and means the same without anything to derive from.
     assert ExperimentConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("frequency", "horizon", "max_age"),
+    [("1h", None, "1D"), ("1h", 6, "6h"), ("1h", 1, "3h"), ("10min", 7, "70min"), ("1D", 28, "3D")],
+)
+def test_features_of_a_day_or_of_three_steps_are_not_stale(frequency: str, horizon: int | None, max_age: str) -> None:
+    assert Lengths.of(frequency, horizon).max_age == max_age
+
+
+def test_a_short_reference_set_shortens_the_drift_window(tmp_path: Path) -> None:
+    config = based(tmp_path, "1h", split={"reference_steps": 96, "cv": {"params": {"validation_steps": 96}}})
+    assert config.drift.recent_steps == 96
+
+
+def test_an_age_without_a_frequency_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_age is 'auto', which follows from the frequency of a forecast's dataset"):
+        StalenessConfig(max_age="auto")
 
 
 def test_what_is_derived_can_be_shown_and_written_down(tmp_path: Path) -> None:
@@ -65,6 +87,7 @@ def test_what_is_derived_can_be_shown_and_written_down(tmp_path: Path) -> None:
         "reference_steps": 12, "context_steps": 720, "cv": {"params": {"validation_steps": 12}},
     }  # fmt: skip
     assert "horizon" not in shown
+    assert (shown["drift"], shown["staleness"]) == ({"recent_steps": 12}, {"max_age": "92D"})
     written = based(tmp_path, "MS", horizon=6, **shown)
     assert written == config
     assert explain_experiment("plant_load", settings=Settings.from_env(environ)) == {}

@@ -191,6 +191,8 @@ def test_a_column_and_a_feed_that_stay_away_are_named(config: ExperimentConfig) 
     for hours, expected in ((6, []), (7, ["freshness"])):
         now = newest.to_pydatetime() + dt.timedelta(hours=hours)
         assert [each.name for each in report_on(strict, rows, now=now).quality] == expected
+    marking = config.model_copy(update={"staleness": StalenessConfig(max_age="6h", action="flag")})
+    assert report_on(marking, rows, now=now).quality == ()
     silent = rows[(rows[ENTITY] == 1) | (rows[TIMESTAMP] < newest - pd.Timedelta(days=2))]
     # One of two may be out of service; what is missing of it says its columns.
     assert "freshness" not in [each.name for each in report_on(config, silent).quality]
