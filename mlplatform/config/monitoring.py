@@ -19,8 +19,9 @@ class DriftConfig(Frozen):
     suspect anything while nothing changed. `min_effect` is the least change of level that matters, in standard
     deviations of the training rows, `min_missing` the least rise of the share of missing values. `test` compares
     shapes; its distance and the `quantile` of those between training stretches stand in the report for information.
-    Level and spread are also judged in groups of entities: `group_by` is "entity", for each alone, a column of the
-    dataset that says what an entity belongs to, or null for none; more than `max_groups` are not judged.
+    Level, spread and shares of categories are also judged in groups of entities: `group_by` is "entity", for each
+    alone, a column of the dataset that says what an entity belongs to, or null for none; more than `max_groups` are not
+    judged.
     `cooldown_hours` is the least time between two training runs that drift asks for; the rest of that is in `retrain`.
     """
 
