@@ -135,7 +135,8 @@ class Answering:
 
     def _without_stale(self, panel: FeaturePanel, left_out: list[LeftOut]) -> FeaturePanel | None:
         policy = self.config.staleness
-        if policy.action != "refuse" or not panel.is_stale.any() or self.config.serving.fallback != "none":
+        is_refusing = policy.limit is not None and policy.action == "refuse"
+        if not is_refusing or not panel.is_stale.any() or self.config.serving.fallback != "none":
             return panel
         return _kept(panel, panel.is_stale, "stale", self._ages(panel), left_out)
 

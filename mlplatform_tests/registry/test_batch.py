@@ -55,7 +55,7 @@ BROKEN = {
     "7 steps, but a forecast needs 8": lambda: third(NEEDED - 1),
     "two rows of one time": lambda: pd.concat([third(20), third(1)]),
     "a row without a time": lambda: third(20).assign(**{TIMESTAMP: lambda rows: rows[TIMESTAMP].mask(rows.index == 4)}),
-    "times that are not whole steps of 3600 s apart": lambda: third(20).assign(
+    "times that are not whole steps of 1 hour apart": lambda: third(20).assign(
         **{TIMESTAMP: lambda rows: rows[TIMESTAMP].mask(rows.index == 4, pd.Timestamp("2026-01-01T04:20Z"))}
     ),
 }
