@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from mlplatform.api import propose
 from mlplatform.config import ConfigError, ExperimentConfig, load_experiment
@@ -240,3 +241,27 @@ def test_a_long_history_keeps_the_lengths_of_its_frequency(tmp_path: Path, setti
 def test_local_times_are_those_of_the_zone_that_is_named(tmp_path: Path, settings: Settings) -> None:
     config = accepted(written(hours(), tmp_path), settings, timezone="Europe/Berlin")
     assert config.dataset.timezone == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("spelled", "frequency", "periods"),
+    [("%m/%d/%Y %H:%M", "h", 100), ("%d/%m/%Y", "MS", 60), ("%d/%m/%Y %H:%M", "h", 80)],
+)
+def test_day_and_month_that_could_be_exchanged_are_read_with_the_fewest_gaps(
+    settings: Settings, tmp_path: Path, spelled: str, frequency: str, periods: int
+) -> None:
+    times = pd.date_range("2024-01-01", periods=periods, freq=frequency)
+    rows = pd.DataFrame({"when": times.strftime(spelled), "load": np.arange(periods) % 7 + 0.5})
+    proposal = propose(written(rows, tmp_path), settings=settings)
+    dataset = yaml.safe_load(proposal.yaml)["dataset"]
+    assert (dataset["source"]["options"], dataset["frequency"]) == ({"time_format": spelled}, frequency)
+    assert any("could be exchanged" in note for note in proposal.notes)
+
+
+def test_a_file_with_nothing_to_predict_by_says_which_texts_were_no_times(settings: Settings, tmp_path: Path) -> None:
+    weeks = [f"{year}-W{week:02d}" for year in (2022, 2023) for week in range(1, 53)]
+    rows = pd.DataFrame({"week": weeks, "load": np.arange(104.0)})
+    with pytest.raises(
+        DataError, match=r"'load' to predict, nothing to predict it by.*'week' has texts such as '2022-W01'"
+    ):
+        propose(written(rows, tmp_path), settings=settings)

@@ -143,7 +143,10 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
     time = time or next(iter(look.times), None)
     if time is None:
         predicted = targets or _last_number(look, ())
-        return _Parts(look, None, entity, predicted, None, _tabular_task(look, predicted))
+        parts = _Parts(look, None, entity, predicted, None, _tabular_task(look, predicted))
+        if all(column.name in predicted for column in parts.data):
+            raise DataError(_nothing_else(parts))
+        return parts
     moments = look.times[time].values
     entity = entity or _entity(look, time, targets)
     frequency = frequency_of(moments, None if entity is None else look.cells[entity])
@@ -187,6 +190,18 @@ def _tabular_task(look: Look, targets: tuple[str, ...]) -> Task:
     column = look.named(targets[0])
     is_class = column.kind == "text" or (column.is_whole and column.distinct <= 10)
     return "classification" if is_class else "regression"
+
+
+def _nothing_else(parts: _Parts) -> str:
+    """Return what to say of a file with nothing to predict by, where most likely its times were not read as such."""
+    look = parts.look
+    texts = [column.name for column in look.columns if column.kind == "text" and column.name not in parts.targets]
+    found = "".join(f"; {name!r} has texts such as {look.cells[name].dropna().iloc[0]!r}" for name in texts[:3])
+    return (
+        f"{look.where} has {', '.join(map(repr, parts.targets))} to predict, nothing to predict it by, and no column "
+        f"that was read as times{found}. If one is a time, write it as ISO 8601 (2024-01-31 13:00), or set the dataset "
+        "up by hand with time_column and source.options.time_format"
+    )
 
 
 def _lines(name: str, dataset: str, parts: _Parts) -> Iterator[str]:
