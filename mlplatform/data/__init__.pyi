@@ -1,6 +1,18 @@
 from .columns import source_columns
 from .errors import DataError, SourceUnavailableError
-from .feed_faults import CONVERSIONS, LEAST_COPIED, Conversion, Copied, copied, is_resting, is_stuck, runs_of
+from .feed_faults import (
+    CONVERSIONS,
+    LEAST_COPIED,
+    MOST_TOGETHER,
+    Conversion,
+    Copied,
+    Exchange,
+    copied,
+    exchanges,
+    is_resting,
+    is_stuck,
+    runs_of,
+)
 from .local_times import localise
 from .news import source_news
 from .parsing import parse_entities, parse_local_times, parse_marks, parse_times
@@ -15,6 +27,7 @@ __all__ = [
     "FIRST",
     "LAST",
     "LEAST_COPIED",
+    "MOST_TOGETHER",
     "REASON",
     "SINCE",
     "SINGLE_ENTITY",
@@ -24,11 +37,13 @@ __all__ = [
     "Conversion",
     "Copied",
     "DataError",
+    "Exchange",
     "FleetOptions",
     "SourceUnavailableError",
     "Validated",
     "copied",
     "entity_spans",
+    "exchanges",
     "gone_at",
     "ingest",
     "is_resting",

@@ -1,6 +1,7 @@
 """What a feed does to a column when it breaks, and no world does.
 
-Units that are mistaken, values that stand still, and old values that come again because the feed has fallen behind.
+Units that are mistaken, columns under one another's names, values that stand still, and old values that come again
+because the feed has fallen behind.
 
 Here: the knowledge itself, on plain numbers. How sure one must be is another question for one day's rows beside a long
 history (the drift report of `monitoring`) than for all rows since the champion's (the gate of `promotion`); both ask
@@ -9,7 +10,9 @@ it of what is written here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +25,8 @@ STUCK, RESTING = 3, 0.2
 # So many values in a row, half of them distinct, are the same as those some steps before by no chance; a schedule that
 # comes again every day or week did so before, too.
 LEAST_COPIED = 12
+# Columns among which exchanges are looked for together, at most: the pairs of more cost too much.
+MOST_TOGETHER = 30
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,31 @@ CONVERSIONS: tuple[Conversion, ...] = (
     *(way for each in _KNOWN for way in (each, ~each)),
     Conversion("the other sign", -1.0),
 )
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Two columns that stand in each other's place."""
+
+    first: str
+    second: str
+
+    @property
+    def words(self) -> str:
+        """What happened."""
+        return f"columns {self.first!r} and {self.second!r} seem to be exchanged"
+
+    def undone(self, columns: Mapping[str, Float64], where: int | slice) -> dict[str, Float64]:
+        """Return columns of any shape in which the two have changed back along the first axis, at some places of it."""
+        first, second = columns[self.first].copy(), columns[self.second].copy()
+        first[where], second[where] = columns[self.second][where], columns[self.first][where]
+        return {**columns, self.first: first, self.second: second}
+
+
+def exchanges(names: Sequence[str]) -> Iterator[Exchange]:
+    """Yield the exchanges of two columns that are looked for: all of `MOST_TOGETHER` columns."""
+    for first, second in combinations(names[:MOST_TOGETHER], 2):
+        yield Exchange(first, second)
 
 
 def runs_of(values: Float64) -> tuple[npt.NDArray[np.int64], Float64]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.data import CONVERSIONS, LEAST_COPIED, copied, is_stuck, runs_of
+from mlplatform.data import CONVERSIONS, LEAST_COPIED, copied, exchanges, is_stuck, runs_of
 from mlplatform.monitoring.blocks import Blocks
 from mlplatform.monitoring.calibration import discoveries
 from mlplatform.monitoring.evidence import Evidence, Judge
@@ -40,8 +39,6 @@ SILENT_SHARE = 0.5
 ORDINARY = 0.05
 # Standard deviations that a changed offset moves the level by at least.
 OFFSET_FLOOR = 3.0
-# Pairs that are tried for a swap, at most.
-MAX_PAIRS = 200
 # A smaller factor explains a real change of one day's spread away.
 LEAST_FACTOR = 3.0
 
@@ -217,15 +214,15 @@ def _swaps(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
     """Return the pairs of columns whose newest blocks are ordinary once they change places, and were not before."""
     strange = _strange(judge, values, LEVEL, SPREAD)
     found, done = [], set[str]()
-    for first, second in list(combinations(strange, 2))[:MAX_PAIRS]:
-        if {first, second} & done:
+    for swap in exchanges(strange):
+        pair = (swap.first, swap.second)
+        if done.intersection(pair):
             continue
-        one, other = values[first].copy(), values[second].copy()
-        one[-1], other[-1] = values[second][-1], values[first][-1]
-        if _is_ordinary(judge, first, one) and _is_ordinary(judge, second, other):
-            done |= {first, second}
-            detail = "the newest values of each look like those of the other"
-            found.append(QualityBreak(SWAPPED, f"{first}{AND}{second}", detail))
+        back = swap.undone(values, -1)
+        if all(_is_ordinary(judge, name, back[name]) for name in pair):
+            done.update(pair)
+            detail = f"{swap.words}: the newest values of each look like those of the other"
+            found.append(QualityBreak(SWAPPED, AND.join(pair), detail))
     return found
 
 
@@ -234,21 +231,19 @@ def swapped_by_correlation(blocks: Blocks, values: Mapping[str, Floats]) -> list
 
     For columns that look alike one by one, asked once the correlations of all features have changed.
     """
-    names = list(values)
-    standards = [standardise(values[name], blocks) for name in names]
-    distances = correlation_distances(blocks, standards)
+    standards = {name: standardise(each, blocks) for name, each in values.items()}
+    distances = correlation_distances(blocks, list(standards.values()))
     usual = float(np.nanquantile(distances[blocks.is_training], 1.0 - ORDINARY))
-    best, pair = float(distances[-1]), None
-    for i, j in list(combinations(range(len(names)), 2))[:MAX_PAIRS]:
-        changed = list(standards)
-        changed[i], changed[j] = standards[i].copy(), standards[j].copy()
-        changed[i][blocks.recent], changed[j][blocks.recent] = standards[j][blocks.recent], standards[i][blocks.recent]
-        distance = float(correlation_distances(blocks, changed)[-1])
+    best, found = float(distances[-1]), None
+    for swap in exchanges(list(values)):
+        back = swap.undone(standards, blocks.recent)
+        distance = float(correlation_distances(blocks, list(back.values()))[-1])
         if distance < best:
-            best, pair = distance, (names[i], names[j])
-    if pair is None or best > usual:
+            best, found = distance, swap
+    if found is None or best > usual:
         return []
-    return [QualityBreak(SWAPPED, AND.join(pair), "their correlations with the others have changed places")]
+    detail = f"{found.words}: their correlations with the others have changed places"
+    return [QualityBreak(SWAPPED, AND.join((found.first, found.second)), detail)]
 
 
 def _strange(judge: Judge, values: Mapping[str, Floats], *kinds: str) -> list[str]:

@@ -20,15 +20,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP
-from mlplatform.data import CONVERSIONS, copied, is_resting, is_stuck, runs_of
+from mlplatform.data import CONVERSIONS, MOST_TOGETHER, copied, exchanges, is_resting, is_stuck, runs_of
 
 Float64 = npt.NDArray[np.float64]
 Kind = Literal["missing", "stuck", "late", "unit", "swapped"]
 
 # Fewer rows of an entity say nothing.
 LEAST_ROWS = 24
-# Numbers are judged as they stand at a step; more columns than this, in groups.
-MOST_COLUMNS = 30
 # Of the old share of values so little is as good as none.
 PRESENT = 0.1
 # Mean squared distance from the old rows, in their own spread and per column: 1 for rows like the old ones. From ODD on
@@ -224,8 +222,8 @@ def _readings(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str]) -> I
     """Yield the units and exchanges which undone make odd rows usual."""
     names = [name for name in columns if _is_number(old[name]) and _is_number(new[name])]
     names = [name for name in names if old[name].std() > 0 and new[name].std() > 0]
-    for first in range(0, len(names), MOST_COLUMNS):
-        group = names[first : first + MOST_COLUMNS]
+    for first in range(0, len(names), MOST_TOGETHER):
+        group = names[first : first + MOST_TOGETHER]
         before, after = (frame[group].dropna().to_numpy(np.float64) for frame in (old, new))
         if group and min(len(before), len(after)) >= max(LEAST_ROWS, 2 * len(group)):
             yield from _explained(before, after, group)
@@ -244,7 +242,7 @@ def _explained(old: Float64, new: Float64, names: Sequence[str]) -> Iterator[_Fi
         return
     chosen: list[_Reading] = []
     # The likeliest reading first, and the next on what it left: several columns may be broken.
-    while (best := _likeliest(rows, level, spread, precision, chosen)) is not None:
+    while (best := _likeliest(rows, names, level, spread, precision, chosen)) is not None:
         chosen.append(best)
         rows = rows.read(best)
     was, is_now = (moments.distance(precision) / len(names) for moments in (as_they_stand, rows))
@@ -253,7 +251,7 @@ def _explained(old: Float64, new: Float64, names: Sequence[str]) -> Iterator[_Fi
     for reading in chosen:
         affected = tuple(names[column] for column in reading.columns)
         evidence = (
-            f"{reading.words.format(*map(repr, affected))}: read back, the rows are {is_now:.3g} from those of before, "
+            f"{reading.words}: read back, the rows are {is_now:.3g} from those of before, "
             f"and as they stand {was:.3g} (mean squared distance per column; rows like those of before have 1)"
         )
         yield _Finding(reading.kind, affected, reading.words, evidence)
@@ -264,13 +262,18 @@ def _covariance(rows: Float64) -> Float64:
 
 
 def _likeliest(
-    rows: _Moments, level: Float64, spread: Float64, precision: Float64, chosen: Sequence[_Reading]
+    rows: _Moments,
+    names: Sequence[str],
+    level: Float64,
+    spread: Float64,
+    precision: Float64,
+    chosen: Sequence[_Reading],
 ) -> _Reading | None:
     """Return the reading of columns not read otherwise yet that gains most in likelihood; None if none gains enough."""
     taken = {column for reading in chosen for column in reading.columns}
     distance = rows.distance(precision)
     best, most = None, GAIN
-    for reading in _possible(level, spread):
+    for reading in _possible(names, level, spread):
         if taken.isdisjoint(reading.columns):
             moments = rows.read(reading)
             # Of a density, a reading that shrinks the numbers makes more of them than there is.
@@ -300,18 +303,19 @@ def _is_needed(reading: _Reading, rows: _Moments, read: _Moments, precision: Flo
     return True
 
 
-def _possible(level: Float64, spread: Float64) -> Iterator[_Reading]:
+def _possible(names: Sequence[str], level: Float64, spread: Float64) -> Iterator[_Reading]:
     """Yield every reading, in the old rows' spread."""
     columns = len(level)
     for column, unit in itertools.product(range(columns), CONVERSIONS):
         factors, offsets = np.ones(columns), np.zeros(columns)
         factors[column] = 1 / unit.factor
         offsets[column] = ((level[column] - unit.offset) / unit.factor - level[column]) / spread[column]
-        words = f"column {{}} seems to be in another unit ({unit.words})"
+        words = f"column {names[column]!r} seems to be in another unit ({unit.words})"
         yield _Reading("unit", (column,), words, np.arange(columns), factors, offsets)
-    for pair in itertools.combinations(range(columns), 2):
+    for swap in exchanges(names):
+        pair = (names.index(swap.first), names.index(swap.second))
         order, there = np.arange(columns), list(pair)
         order[there] = order[there[::-1]]
         factors = spread[order] / spread
         offsets = (level[order] - level) / spread
-        yield _Reading("swapped", pair, "columns {} and {} seem to be exchanged", order, factors, offsets)
+        yield _Reading("swapped", pair, swap.words, order, factors, offsets)
