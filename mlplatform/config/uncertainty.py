@@ -31,12 +31,15 @@ class UncertaintyConfig(Frozen):
     the median.
 
     `calibration: auto` chooses on the folds whether the bounds have margins of their own and what windows are measured
-    by, and weighs later folds more; `symmetric` has one margin for both bounds.
+    by, and weighs later folds more; `symmetric` has one margin for both bounds. With `refit_folds` the folds' models
+    are fitted once more for it, for the iterations that the other folds found: one that was stopped early on a fold's
+    rows errs less on them than on any others.
     """
 
     coverage: Annotated[float | tuple[float, ...] | None, AfterValidator(_shares)] = 0.8
     quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     calibration: Literal["symmetric", "auto"] = "symmetric"
+    refit_folds: bool = False
 
     @property
     def coverages(self) -> tuple[float, ...]:

@@ -84,6 +84,12 @@ class CatBoostForecast(BoostedForecast):
             "rsm": SearchDimension(type="float", low=0.3, high=1.0),
         }
 
+    @classmethod
+    @override
+    def alternatives(cls, params: CatBoostForecastParams) -> tuple[dict[str, Any], ...]:
+        """Try it on a linear model: where a trend goes on, and where samples are few."""
+        return ({"on_linear": True},) if cls.can_stand_on_linear(params) else ()
+
     @override
     def workspaces(
         self, table: Table, held_out: Table | None, samples: list[WindowSamples], count: int
