@@ -12,6 +12,10 @@ weekly season changes (two change places). What breaks data should be found with
 change of the world is found by the first three, or by three reports on a window that is all new: a day after a shift of
 one standard deviation, the mean of the recent week has moved by a seventh of it.
 
+Beside a shift of the mean stands the limit: how often the best tests there are would find it, on the same series and
+with as many false alarms. One knows how long each series remembers and how they hang together, and judges the mean of
+what it saw since the change; the other also knows the level of before, so that the jump itself counts.
+
 Looks: daily reports over a year on series in which nothing changed, and how often drift, beyond suspicion, begins.
 
 Entities: the share of single reports on many entities in which nothing changed that suspect anything, and how often one
@@ -22,9 +26,10 @@ Scale: seconds and peak memory of a report on a thousand entities, and on a thou
 Coverage: what share of truths lies in intervals of nominal 80 %, week by week, when the volatility of an AR(.9) series
 doubles, with intervals that stay as they were calibrated and with those that adapt; hourly forecasts of 6 steps.
 
-Run as `python benchmarks/monitoring.py [part ...] [--series N] [--looks N] [--features N ...]`; parts are `null`,
-`detection`, `looks`, `entities`, `scale` and `coverage`. By default a few series of `null`, `detection` and `coverage`;
-figures to quote want all of them and `--series 500 --looks 100 --features 1 7 50`, a night.
+Run as `python benchmarks/monitoring.py [part ...] [--series N] [--looks N] [--features N ...] [--changes NAME ...]`;
+parts are `null`, `detection`, `looks`, `entities`, `scale` and `coverage`. By default a few series of `null`,
+`detection` and `coverage`; figures to quote want all of them and `--series 500 --looks 100 --features 1 7 50`, a night.
+With `--kept FILE` what single series of `null` and `detection` gave is kept there, and a run that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -38,6 +43,9 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +65,9 @@ TRAINING = {"12 weeks": 12 * WEEK, "a year": 52 * WEEK}
 FALSE_ALARMS, FOUND, LOOKS_PER_YEAR = 0.05, 0.9, 1.0
 FIRST_REPORTS, FULL_REPORTS = (24, 48, 72), (168, 192, 216)
 CATEGORY = "mode"
+# Memory of the series that change, the change whose limit is known, and the limits: whether one knows its moment.
+MEMORY, SHIFT = 0.9, "mean + 1 sigma"
+LIMITS = {"knows memory and correlations": False, "knows the moment, too": True}
 PARTS = ("null", "detection", "looks", "entities", "scale", "coverage")
 DEFAULT_PARTS = ("null", "detection", "coverage")
 # Entities, hours of training rows, hours after them, and features.
@@ -103,6 +114,29 @@ NULLS: dict[str, Simulation] = {
 }
 
 
+class Kept:
+    """What single series gave, kept in a file if one is named, so that a run may be cut off and go on.
+
+    Parameters:
+        path: of a file of JSON lines.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self._found: dict[str, Any] = dict(json.loads(line) for line in lines)
+
+    def of(self, key: Sequence[object], make: Callable[[], Any]) -> Any:
+        """Return what a series gave: as it is kept, or made now."""
+        name = json.dumps(list(key))
+        if name not in self._found:
+            self._found[name] = make()
+            if self.path is not None:
+                with self.path.open("a") as file:
+                    file.write(json.dumps([name, self._found[name]]) + "\n")
+        return self._found[name]
+
+
 @dataclass(frozen=True)
 class Bench:
     """The experiment whose features are judged, by the shipped settings."""
@@ -142,31 +176,39 @@ def frame(values: Floats, categories: npt.NDArray[np.str_] | None = None) -> pd.
     return pd.DataFrame(columns if categories is None else columns | {CATEGORY: categories})
 
 
-def measure_null(bench: Bench, series: int, numbers: Sequence[int]) -> None:
+def measure_null(bench: Bench, series: int, numbers: Sequence[int], kept: Kept) -> None:
     """Report the share of single reports that raise a false alarm, of every kind of series."""
     evidently = _evidently()
+
+    def look(kind: str, trained: int, features: int, number: int) -> list[bool]:
+        generator = np.random.default_rng([features, trained, list(NULLS).index(kind), number])
+        values = NULLS[kind](generator, trained + WEEK, features)
+        rows = frame(values)
+        found = bench.report(rows, trained, len(rows), features=features)
+        peers = [_textbook(values[:trained], values[trained:])]
+        if evidently:
+            peers.append(evidently(rows.iloc[:trained, 2:], rows.iloc[trained:, 2:]))
+        return [bool(found.suspects or found.quality), *peers]
+
     for features in numbers:
         # Fifty features are fifty series.
         reports = max(series if features < 50 else series // 5, 1)
         for length, trained in TRAINING.items():
-            for kind, simulate in NULLS.items():
-                generator = np.random.default_rng([features, trained, list(NULLS).index(kind)])
-                ours, textbook, dashboard = 0, 0, 0
-                for _ in range(reports):
-                    values = simulate(generator, trained + WEEK, features)
-                    rows = frame(values)
-                    found = bench.report(rows, trained, len(rows), features=features)
-                    ours += bool(found.suspects or found.quality)
-                    textbook += _textbook(values[:trained], values[trained:])
-                    dashboard += evidently(rows.iloc[:trained, 2:], rows.iloc[trained:, 2:]) if evidently else 0
+            for kind in NULLS:
+                alarms = np.array(
+                    [
+                        kept.of(
+                            ("null", kind, trained, features, number), partial(look, kind, trained, features, number)
+                        )
+                        for number in range(reports)
+                    ]
+                )
                 case = f"false alarms: {kind}, {length} of training, {features} features, of {reports} reports"
-                share, aim = ours / reports, f"<= {FALSE_ALARMS:g}"
-                met = share <= FALSE_ALARMS
-                peer = textbook / reports
-                report("monitoring", case, share, "share", peer="KS p<.05", peer_value=peer, aim=aim, met=met)
-                if evidently:
-                    peer = dashboard / reports
-                    report("monitoring", case, share, "share", peer="Evidently", peer_value=peer, aim=aim, met=met)
+                share, aim = float(alarms[:, 0].mean()), f"<= {FALSE_ALARMS:g}"
+                for name, peer in zip(("KS p<.05", "Evidently"), alarms[:, 1:].T, strict=False):
+                    peer_value = float(peer.mean())
+                    met = share <= FALSE_ALARMS
+                    report("monitoring", case, share, "share", peer=name, peer_value=peer_value, aim=aim, met=met)
 
 
 def _textbook(trained: Floats, recent: Floats) -> bool:
@@ -251,7 +293,7 @@ def _later_peak(rows: pd.DataFrame, start: int, _: np.random.Generator) -> None:
 
 CHANGES: dict[str, Change] = {
     "nothing": Change(lambda *_: None, lambda report: _alarm(report) or report.is_broken),
-    "mean + 1 sigma": Change(_shift(1.0), _alarm),
+    SHIFT: Change(_shift(1.0), _alarm),
     "mean + 2 sigma": Change(_shift(2.0), _alarm),
     "variance x 2": Change(_double_variance, _alarm),
     "missing 0 to 30 %": Change(_lose, _broken("missing"), breaks_data=True),
@@ -263,45 +305,84 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def measure_detection(bench: Bench, series: int) -> None:
+def measure_detection(bench: Bench, series: int, names: Sequence[str], kept: Kept) -> None:
     """Report the share of changes that are found within three reports, and after how many hours."""
     trained = TRAINING["a year"]
-    for name, change in CHANGES.items():
-        for features in (2, 7) if name in ("nothing", "mean + 1 sigma") else (7,):
-            generator = np.random.default_rng([features, list(CHANGES).index(name)])
-            hours = [_hours_to_alarm(bench, change, generator, trained, features) for _ in range(series)]
+    for name in names:
+        change, is_shift = CHANGES[name], name == SHIFT
+        for features in (2, 7) if name in ("nothing", SHIFT) else (7,):
+            found = [
+                kept.of(
+                    ("detection", name, features, number),
+                    partial(_found_after, bench, name, trained, features, number),
+                )
+                for number in range(series)
+            ]
+            hours = [set(each["ours"]) for each in found]
             case = f"{name}, {features} features, of {series} series"
             for reports, what in ((FIRST_REPORTS, "the first three daily reports"), (FULL_REPORTS, "a full new week")):
-                share = sum(bool(each & set(reports)) for each in hours) / series
                 if change.breaks_data and reports == FULL_REPORTS:
                     continue
                 is_aim = name != "nothing" and (change.breaks_data or reports == FULL_REPORTS)
-                aim, met = (f">= {FOUND:g}", share >= FOUND) if is_aim else (None, None)
-                report("monitoring", f"found within {what}: {case}", share, "share", aim=aim, met=met)
+                for peer in LIMITS if is_shift else (None,):
+                    share = sum(bool(each & set(reports)) for each in hours) / series
+                    limit = sum(bool(set(each[peer]) & set(reports)) for each in found) / series if peer else None
+                    aim, met = (f">= {FOUND:g}", share >= FOUND) if is_aim else (None, None)
+                    what_found = f"found within {what}: {case}"
+                    report("monitoring", what_found, share, "share", peer=peer, peer_value=limit, aim=aim, met=met)
             first = [min(each) for each in hours if each]
             if first:
                 report("monitoring", f"median time to the first alarm: {case}", float(np.median(first)), "h")
 
 
-def _hours_to_alarm(
-    bench: Bench, change: Change, generator: np.random.Generator, trained: int, features: int
-) -> set[int]:
-    """Return how many hours after the change a report finds it."""
+def _found_after(bench: Bench, name: str, trained: int, features: int, number: int) -> dict[str, list[int]]:
+    """Return how many hours after a change of a series it is found, by our reports and by the best tests of a shift."""
+    change, generator = CHANGES[name], np.random.default_rng([features, list(CHANGES).index(name), number])
     start = trained + WEEK
     steps = start + FULL_REPORTS[-1]
-    common = noise(generator, 0.9, steps, 1)
-    own = noise(generator, 0.9, steps, features)
+    common = noise(generator, MEMORY, steps, 1)
+    own = noise(generator, MEMORY, steps, features)
     # Features hang together, each with a level, a scale and a daily peak of its own where columns are told apart.
     weight = np.linspace(0.2, 0.8, features)
-    values = np.sqrt(weight) * common + np.sqrt(1 - weight) * own
-    values += 1.5 * np.sin(2 * np.pi * np.arange(steps)[:, None] / 24) + wave(generator, WEEK, steps, features)
+    chance = np.sqrt(weight) * common + np.sqrt(1 - weight) * own
+    values = chance + 1.5 * np.sin(2 * np.pi * np.arange(steps)[:, None] / 24) + wave(generator, WEEK, steps, features)
     values += 3.0 * np.arange(features)
     modes = np.where(generator.random(steps) < 0.3, "on", "off")
     rows = frame(values, modes)
     change.apply(rows, start, generator)
     looks = FIRST_REPORTS if change.breaks_data else (*FIRST_REPORTS, *FULL_REPORTS)
     reports = {hours: bench.report(rows, trained, start + hours, features=features) for hours in looks}
-    return {hours for hours, found in reports.items() if change.finds(found)}
+    found = {"ours": [hours for hours, each in reports.items() if change.finds(each)]}
+    if name == SHIFT:
+        chance[start:, 1] += 1.0
+        for limit, knows_moment in LIMITS.items():
+            found[limit] = [hours for hours in looks if _best_test(chance, weight, start, hours, knows_moment)]
+    return found
+
+
+def _best_test(chance: Floats, weight: Floats, start: int, hours: int, knows_moment: bool) -> bool:
+    """Return whether the likeliest shift of one of several AR series since a step is more than chance.
+
+    By generalised least squares with the true memory and covariance, over all features by Bonferroni.
+
+    Parameters:
+        chance: the series without their seasons, of shape (steps, features), the shift in them.
+        weight: of shape (features,), the share of each that all have in common.
+        knows_moment: whether the values before the shift are known to be without it.
+    """
+    new = chance[start : start + hours]
+    before = chance[start - 1 : start + hours - 1]
+    shocks, pattern = new - MEMORY * before, np.full(hours, 1.0 - MEMORY)
+    if knows_moment:
+        pattern[0] = 1.0
+    else:
+        # The first value is drawn from all that a series may be.
+        shocks[0], pattern[0] = new[0] * np.sqrt(1 - MEMORY**2), np.sqrt(1 - MEMORY**2)
+    together = np.sqrt(np.outer(weight, weight))
+    np.fill_diagonal(together, 1.0)
+    precision = np.linalg.inv(together) / (1 - MEMORY**2)
+    z = precision @ (pattern @ shocks) / np.sqrt(np.diag(precision) * float(pattern @ pattern))
+    return bool(np.abs(z).max() > norm.isf(FALSE_ALARMS / 2 / len(weight)))
 
 
 def measure_looks(bench: Bench, years: int, numbers: Sequence[int]) -> None:
@@ -427,6 +508,8 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=4, help="series per kind")
     parser.add_argument("--looks", type=int, default=1, help="years of daily reports per kind")
     parser.add_argument("--features", type=int, nargs="*", default=[1, 7], help="features of a report without change")
+    parser.add_argument("--changes", nargs="*", choices=[*CHANGES], default=[*CHANGES], help="changes to detect")
+    parser.add_argument("--kept", type=Path, help="file of what single series gave, to go on from")
     parser.add_argument("--size", choices=SIZES, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)
@@ -434,11 +517,11 @@ def main() -> None:
     if asked.size:
         report_of_size(bench, asked.size)
         return
-    chosen = asked.part or DEFAULT_PARTS
+    chosen, kept = asked.part or DEFAULT_PARTS, Kept(asked.kept)
     if "null" in chosen:
-        measure_null(bench, asked.series, asked.features)
+        measure_null(bench, asked.series, asked.features, kept)
     if "detection" in chosen:
-        measure_detection(bench, asked.series)
+        measure_detection(bench, asked.series, asked.changes, kept)
     if "coverage" in chosen:
         measure_coverage(asked.series)
     if "entities" in chosen:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
@@ -58,7 +59,7 @@ class KeyNames:
 
     def _canonical(self, rows: Rows, field: str) -> Rows:
         names = self._platform
-        if not any(own in row for row in rows for own in names):
+        if names.keys().isdisjoint(chain.from_iterable(rows)):
             return rows
         twice = [
             ErrorDetail(

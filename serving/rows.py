@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
 
@@ -27,17 +26,11 @@ from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, invalid, rewo
 from serving.local_time import rows_in_utc
 from serving.names import FUTURE, ROWS
 from serving.rules import RowRules
+from serving.sent_values import INT64, Float64, Values, are_ids, by_column, moments, numbers, utc_moment
 
 Rows = Sequence[dict[str, Any]]
 Types = Mapping[str, str]
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-# datetime64[ns] ends in 2262; a margin keeps the forecast moments inside.
-YEARS = (1700, 2200)
-EPOCH, MICROSECOND = dt.datetime(1970, 1, 1), dt.timedelta(microseconds=1)
-# Characters of a time that is kept: what a client sends is bounded by nothing but the body.
-LONGEST_KEPT_TIME = 48
-INT64 = range(-(2**63), 2**63)
 STRICT = RowRules()
 
 
@@ -113,19 +106,20 @@ def with_future(
     Raises:
         ServingError: 422 with one detail per finding.
     """
-    numbers, values = list(rows), list(rows.values())
-    _refuse(chain(_entity_findings(values, numbers), _time_findings(values, numbers)))
-    _refuse(chain(_known_findings(rows, contract, types), _policy_findings(values, contract.known, rules, numbers)))
+    places, sent = list(rows), _columns_of(rows.values(), (ENTITY, TIMESTAMP, *contract.known))
+    times = moments(sent[TIMESTAMP])
+    _refuse(chain(_entity_findings(sent[ENTITY], places), _time_findings(sent[TIMESTAMP], times, places)))
+    _refuse(_known_findings(rows, contract, types))
+    _refuse(_policy_findings(sent, _numbers_of(sent, contract.known, types, rules), contract.known, rules, places))
     entities = panel.entity_ids.tolist()
-    places = {entity: position for position, entity in enumerate(entities)}
+    owner = {entity: position for position, entity in enumerate(entities)}
     last = ns_of(panel.timestamps[panel.offsets[1:] - 1])
     found: dict[tuple[int, int], dict[str, Any]] = {}
     findings = []
-    moments = _times(values)
-    owners = np.array([places.get(row[ENTITY], -1) for row in values], dtype=np.int64)
-    steps_ahead, is_on = contract.calendar.between(last[owners], ns_of(moments))
+    owners = np.array([owner.get(entity, -1) for entity in sent[ENTITY]], dtype=np.int64)
+    steps_ahead, is_on = contract.calendar.between(last[owners], ns_of(times))
     for position, (number, row) in enumerate(rows.items()):
-        place, ahead, moment = int(owners[position]), int(steps_ahead[position]), moments[position]
+        place, ahead, moment = int(owners[position]), int(steps_ahead[position]), times[position]
         is_wanted = place >= 0 and bool(is_on[position]) and 1 <= ahead <= contract.horizon
         if not is_wanted or (place, ahead) in found:
             expected = f"each of the {contract.horizon} steps after the entity's last row of the past, once"
@@ -202,17 +196,19 @@ def _known_findings(rows: Mapping[int, dict[str, Any]], contract: Contract, type
             value = row.get(name)
             if types[name] == "category" and type(value) is not str:
                 yield _finding(number, name, shown(value), "text", "send the category as it stands in the data")
-            elif types[name] != "category" and not _all_finite([value]):
+            elif types[name] != "category" and numbers([value]) is None:
                 yield _finding(number, name, shown(value), "a finite number", "send what is known of the future")
 
 
 def _forecast_panel(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> Panel:
     needed = contract.input_rows
-    _refuse(_key_findings(rows, required=(ENTITY, TIMESTAMP, *contract.columns), optional=()))
-    _refuse(chain(_entity_findings(rows), _time_findings(rows), _value_findings(rows, contract, types, rules)))
-    _refuse(_policy_findings(rows, contract.columns, rules))
-    codes, entity_ids = _entities(rows)
-    times = _times(rows)
+    if not rows:
+        expected = f"at least {needed} rows per entity in which a column that is not known beforehand has a value"
+        detail = ErrorDetail(field=ROWS, found="no past", expected=expected, action="send the history as well")
+        raise invalid("invalid_rows", [detail])
+    sent = _sent(rows, required=(ENTITY, TIMESTAMP, *contract.columns))
+    columns, times = _checked(sent, contract, types, rules)
+    codes, entity_ids = _entities(sent[ENTITY])
     order = np.lexsort((times, codes))
     _refuse(_grid_findings(times, codes, entity_ids, order, contract.calendar))
     if rules.fallback.short not in ("model", "naive"):
@@ -224,7 +220,7 @@ def _forecast_panel(rows: Rows, contract: Contract, types: Types, rules: RowRule
     chosen = np.where(places >= starts[:, None], order[np.maximum(places, 0)], -1).reshape(-1)
     moments = contract.calendar.window(ns_of(times[order[ends - 1]]), needed)
     return Panel(
-        columns={name: rows_or_missing(values, chosen) for name, values in _columns(rows, contract, types).items()},
+        columns={name: rows_or_missing(values, chosen) for name, values in columns.items()},
         timestamps=times_of(moments).reshape(-1),
         entity_ids=entity_ids,
         offsets=np.arange(len(entity_ids) + 1, dtype=np.int64) * needed,
@@ -232,22 +228,60 @@ def _forecast_panel(rows: Rows, contract: Contract, types: Types, rules: RowRule
 
 
 def _tabular_panel(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> Panel:
-    _refuse(_key_findings(rows, required=contract.columns, optional=(ENTITY, TIMESTAMP)))
-    with_entity, with_time = (any(name in row for row in rows) for name in (ENTITY, TIMESTAMP))
+    sent = _sent(rows, required=contract.columns, optional=(ENTITY, TIMESTAMP))
+    columns, times = _checked(sent, contract, types, rules)
+    entity_ids: npt.NDArray[np.generic] = np.arange(len(rows))
+    if ENTITY in sent:
+        codes, known = _entities(sent[ENTITY])
+        entity_ids = known[codes]
+    return Panel(columns, times, entity_ids, np.arange(len(rows) + 1, dtype=np.int64))
+
+
+def _sent(rows: Rows, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Values]:
+    """Return the values of a request by column: the required ones, and of the others those that a row has."""
+    names = (*required, *(name for name in optional if any(name in row for row in rows)))
+    found = by_column(rows, names)
+    if found is None:
+        _refuse(_key_findings(rows, required, optional))
+    return found or _columns_of(rows, names)
+
+
+def _columns_of(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Values]:
+    """Return the values of columns, a null where a row has none."""
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _checked(
+    sent: Mapping[str, Values], contract: Contract, types: Types, rules: RowRules
+) -> tuple[dict[str, npt.NDArray[np.generic]], npt.NDArray[np.datetime64]]:
+    """Return the columns of a model and the times of its rows, NaT where rows have none, if nothing is wrong with them.
+
+    Raises:
+        ServingError: 422 with one detail per finding.
+    """
+    rows = len(sent[contract.columns[0]])
+    times = moments(sent[TIMESTAMP]) if TIMESTAMP in sent else np.full(rows, np.datetime64("NaT", "ns"))
+    read = _numbers_of(sent, contract.columns, types, rules)
     _refuse(
         chain(
-            _entity_findings(rows) if with_entity else (),
-            _time_findings(rows) if with_time else (),
-            _value_findings(rows, contract, types, rules),
+            _entity_findings(sent[ENTITY]) if ENTITY in sent else (),
+            _time_findings(sent[TIMESTAMP], times) if TIMESTAMP in sent else (),
+            _value_findings(sent, read, contract.columns, rules),
         )
     )
-    _refuse(_policy_findings(rows, contract.columns, rules))
-    entity_ids: npt.NDArray[np.generic] = np.arange(len(rows))
-    if with_entity:
-        codes, known = _entities(rows)
-        entity_ids = known[codes]
-    times = _times(rows) if with_time else np.full(len(rows), np.datetime64("NaT", "ns"))
-    return Panel(_columns(rows, contract, types), times, entity_ids, np.arange(len(rows) + 1, dtype=np.int64))
+    _refuse(_policy_findings(sent, read, contract.columns, rules))
+    columns = {
+        name: np.array(sent[name], object) if (found := read.get(name)) is None else found.astype(np.float32)
+        for name in contract.columns
+    }
+    return columns, times
+
+
+def _numbers_of(
+    sent: Mapping[str, Values], columns: Sequence[str], types: Types, rules: RowRules
+) -> dict[str, Float64 | None]:
+    """Return the numeric columns as numbers, null as NaN; `None` where a value is none that is answered."""
+    return {name: numbers(sent[name], rules.allows_null(name)) for name in columns if types[name] != "category"}
 
 
 def _key_findings(rows: Rows, required: Sequence[str], optional: Sequence[str]) -> Iterator[ErrorDetail]:
@@ -264,129 +298,93 @@ def _key_findings(rows: Rows, required: Sequence[str], optional: Sequence[str]) 
                 yield _finding(number, name, "a column that the model does not read", expected, "leave it out")
 
 
-def _value_findings(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> Iterator[ErrorDetail]:
-    for name in contract.columns:
-        allows_null = rules.allows_null(name)
+def _value_findings(
+    sent: Mapping[str, Values], read: Mapping[str, Float64 | None], columns: Sequence[str], rules: RowRules
+) -> Iterator[ErrorDetail]:
+    for name in columns:
+        values, allows_null = sent[name], rules.allows_null(name)
         or_null = " or null" if allows_null else ""
-        values = [row[name] for row in rows]
-        if types[name] == "category":
+        if name not in read:
+            if set(map(type, values)) <= ({str, type(None)} if allows_null else {str}):
+                continue
             for number, value in enumerate(values):
                 if type(value) is not str and not (allows_null and value is None):
                     action = "send the category as it stands in the data"
                     yield _finding(number, name, shown(value), f"text{or_null}", action)
-        elif not _all_finite(values, allows_null):
+        elif read[name] is None:
             for number, value in enumerate(values):
-                if not _all_finite([value], allows_null):
+                if numbers([value], allows_null) is None:
                     action = "fill the gap or send other rows"
                     yield _finding(number, name, shown(value), f"a finite number{or_null}", action)
 
 
 def _policy_findings(
-    rows: Rows, columns: Sequence[str], rules: RowRules, numbers: Sequence[int] | None = None
+    sent: Mapping[str, Values],
+    read: Mapping[str, Float64 | None],
+    columns: Sequence[str],
+    rules: RowRules,
+    places: Sequence[int] | None = None,
 ) -> Iterator[ErrorDetail]:
-    """Find what the pair's preprocessing has no number for, and what it reads but the experiment's policy refuses."""
-    places = numbers or range(len(rows))
+    """Find what the pair's preprocessing has no number for, and what it reads but the experiment's policy refuses.
+
+    Parameters:
+        read: the numeric columns, in which there is nothing else to find.
+        places: numbers of the rows in the request; by default they stand there as here.
+    """
+
+    def findings(name: str, wrong: Iterable[int], expected: str, action: str) -> Iterator[ErrorDetail]:
+        for row in wrong:
+            yield _finding(places[row] if places else row, name, shown(sent[name][row]), expected, action)
+
     for name in columns:
-        if name in rules.floors:
+        values = read.get(name)
+        if values is not None and name in rules.floors:
             floor = rules.floors[name]
-            for number, row in zip(places, rows, strict=True):
-                if row[name] is not None and np.float32(row[name]) <= np.float32(floor):
-                    expected = f"a number above {floor:g}, below which the pair's preprocessing has none"
-                    yield _finding(number, name, shown(row[name]), expected, "correct the value or send other rows")
-        if name in rules.limits and rules.policy.out_of_range == "refuse":
+            below = np.flatnonzero(values.astype(np.float32) <= np.float32(floor)).tolist()
+            expected = f"a number above {floor:g}, below which the pair's preprocessing has none"
+            yield from findings(name, below, expected, "correct the value or send other rows")
+        if values is not None and name in rules.limits and rules.policy.out_of_range == "refuse":
             low, high = rules.limits[name]
-            for number, row in zip(places, rows, strict=True):
-                if row[name] is not None and not low <= row[name] <= high:
-                    ends = [f"at least {low:g}"] * (low > -np.inf) + [f"at most {high:g}"] * (high < np.inf)
-                    expected = f"{' and '.join(ends)}, as the dataset says"
-                    yield _finding(number, name, shown(row[name]), expected, "correct the value or leave the row out")
+            beyond = np.flatnonzero((values < low) | (values > high)).tolist()
+            ends = [f"at least {low:g}"] * (low > -np.inf) + [f"at most {high:g}"] * (high < np.inf)
+            expected = f"{' and '.join(ends)}, as the dataset says"
+            yield from findings(name, beyond, expected, "correct the value or leave the row out")
         if name in rules.categories and rules.policy.unseen_category == "refuse":
             known = rules.categories[name]
-            for number, row in zip(places, rows, strict=True):
-                if row[name] is not None and row[name] not in known:
-                    expected = f"a category of the training rows: {', '.join(sorted(known)[:MAX_DETAILS])}"
-                    yield _finding(number, name, shown(row[name]), expected, "send a known category")
+            unseen = (row for row, value in enumerate(sent[name]) if value is not None and value not in known)
+            expected = f"a category of the training rows: {', '.join(sorted(known)[:MAX_DETAILS])}"
+            yield from findings(name, unseen, expected, "send a known category")
 
 
-def _all_finite(values: list[Any], allows_null: bool = False) -> bool:
-    """Return whether all values are JSON numbers that float32 can hold; nulls count as such where they are allowed."""
-    if allows_null:
-        values = [value for value in values if value is not None]
-        if not values:
-            return True
-    return set(map(type, values)) <= {float, int} and bool((np.abs(np.array(values, np.float64)) <= FLOAT32_MAX).all())
-
-
-def _columns(rows: Rows, contract: Contract, types: Types) -> dict[str, npt.NDArray[np.generic]]:
-    columns: dict[str, npt.NDArray[np.generic]] = {}
-    for name in contract.columns:
-        values = [row[name] for row in rows]
-        # As float64 first, None becomes NaN.
-        is_category = types[name] == "category"
-        columns[name] = np.array(values, object) if is_category else np.array(values, np.float64).astype(np.float32)
-    return columns
-
-
-def _entity_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator[ErrorDetail]:
-    first = type(rows[0].get(ENTITY)) if rows else int
-    places = numbers or range(len(rows))
-    where = f"as in row {places[0]}" if rows else ""
+def _entity_findings(values: Values, places: Sequence[int] | None = None) -> Iterator[ErrorDetail]:
+    if are_ids(values):
+        return
+    first = type(values[0]) if values else int
+    places = places or range(len(values))
+    where = f"as in row {places[0]}" if values else ""
     expected = {int: f"a whole number, {where}", str: f"text, {where}"}.get(first, "a whole number or text")
-    for number, row in zip(places, rows, strict=True):
-        value = row.get(ENTITY)
+    for number, value in zip(places, values, strict=True):
         fits = type(value) is first and (first is str or (first is int and value in INT64))
         if not fits:
             yield _finding(number, ENTITY, shown(value), expected, "send the id of the row's entity")
 
 
-def _entities(rows: Rows) -> tuple[Int64, npt.NDArray[np.generic]]:
+def _entities(values: Values) -> tuple[Int64, npt.NDArray[np.generic]]:
     """Return the position of each row's entity, and the entities in order of appearance."""
-    values = [row[ENTITY] for row in rows]
     # Not by pandas, to which texts are equal that differ after a NUL character.
     places = {value: place for place, value in enumerate(dict.fromkeys(values))}
     codes = np.array([places[value] for value in values], dtype=np.int64)
     return codes, np.array(list(places), dtype=np.int64 if type(values[0]) is int else object)
 
 
-def _time_findings(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator[ErrorDetail]:
+def _time_findings(
+    values: Values, times: npt.NDArray[np.datetime64], places: Sequence[int] | None = None
+) -> Iterator[ErrorDetail]:
     expected = "an ISO 8601 time such as 2026-03-01T00:00:00Z"
-    for number, row in zip(numbers or range(len(rows)), rows, strict=True):
-        value = row.get(TIMESTAMP)
-        if utc_moment(value) is None:
-            yield _finding(number, TIMESTAMP, shown(value), expected, "write the time this way")
-
-
-def _times(rows: Rows) -> npt.NDArray[np.datetime64]:
-    """Return the times of rows in which there is nothing to find."""
-    found = (_read_time(row[TIMESTAMP]) for row in rows)
-    microseconds = np.array([time[1] for time in found if time is not None], dtype=np.int64)
-    return microseconds.astype("datetime64[us]").astype("datetime64[ns]")
-
-
-def utc_moment(value: Any) -> dt.datetime | None:
-    """Return an ISO 8601 time as naive UTC; a time without a zone is taken as UTC."""
-    found = _read_time(value)
-    return None if found is None else found[0]
-
-
-def _read_time(value: Any) -> tuple[dt.datetime, int] | None:
-    """Return a time as `utc_moment` does, and in microseconds since 1970."""
-    if type(value) is not str:
-        return None
-    return _known_time(value) if len(value) <= LONGEST_KEPT_TIME else _parsed_time(value)
-
-
-def _parsed_time(value: str) -> tuple[dt.datetime, int] | None:
-    try:
-        moment = dt.datetime.fromisoformat(value)
-        moment = moment if moment.tzinfo is None else moment.astimezone(dt.UTC).replace(tzinfo=None)
-    except (ValueError, OverflowError):
-        return None
-    return (moment, (moment - EPOCH) // MICROSECOND) if YEARS[0] <= moment.year <= YEARS[1] else None
-
-
-# A request's times are read twice, and the windows of a series and its neighbours share most of theirs.
-_known_time = lru_cache(8_192)(_parsed_time)
+    for row in np.flatnonzero(np.isnat(times)).tolist():
+        yield _finding(
+            places[row] if places else row, TIMESTAMP, shown(values[row]), expected, "write the time this way"
+        )
 
 
 def _grid_findings(

@@ -52,6 +52,7 @@ def train(
     versions: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
     dry_run: bool = False,
+    despite_broken_data: bool = False,
     on_line: Callable[[str], None] | None = None,
     settings: Settings | None = None,
 ) -> TrainingResult:
@@ -61,6 +62,7 @@ def train(
         versions: `split_version`, `feature_version` and `model_version` to use instead of the active ones.
         overrides: Hydra overrides, such as `model.params.max_depth=4`.
         dry_run: train, register and decide, but promote nothing.
+        despite_broken_data: train though the newest drift report says that the data are broken; a run fails otherwise.
         on_line: called with every line that the run prints.
 
     Raises:
@@ -70,7 +72,7 @@ def train(
     from mlplatform.promotion import version_overrides
 
     settings = settings or Settings.from_env()
-    request = _request(dict(versions or {}), list(overrides), dry_run)
+    request = _request(dict(versions or {}), list(overrides), dry_run, despite_broken_data)
     # A run would find the same mistakes, but some seconds and many lines later.
     load_experiment(experiment, [*version_overrides(experiment, versions or {}, settings), *overrides], settings)
     folder = settings.home / "runs"
@@ -111,7 +113,9 @@ def dagster_environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def _request(versions: dict[str, str], overrides: list[str], dry_run: bool) -> dict[str, Any]:
+def _request(
+    versions: dict[str, str], overrides: list[str], dry_run: bool, despite_broken_data: bool
+) -> dict[str, Any]:
     from mlplatform.config import VERSION_GROUPS
 
     unknown = sorted(set(versions) - set(VERSION_GROUPS))
@@ -122,6 +126,8 @@ def _request(versions: dict[str, str], overrides: list[str], dry_run: bool) -> d
         request["overrides"] = overrides
     if dry_run:
         request["dry_run"] = True
+    if despite_broken_data:
+        request["despite_broken_data"] = True
     return request
 
 

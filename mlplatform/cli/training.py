@@ -28,6 +28,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Train, register and decide, but promote nothing.")
     ] = False,
+    despite_broken_data: Annotated[
+        bool, typer.Option("--despite-broken-data", help="Train though the newest drift report says broken.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Train an experiment, and promote what comes out if the gate says so."""
@@ -40,6 +43,7 @@ def train(
             versions={key: value for key, value in asked.items() if value is not None},
             overrides=override or (),
             dry_run=dry_run,
+            despite_broken_data=despite_broken_data,
             on_line=show.note,
         )
         if json:

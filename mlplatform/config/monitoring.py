@@ -19,8 +19,9 @@ class DriftConfig(Frozen):
     suspect anything while nothing changed. `min_effect` is the least change of level that matters, in standard
     deviations of the training rows, `min_missing` the least rise of the share of missing values. `test` compares
     shapes; its distance and the `quantile` of those between training stretches stand in the report for information.
-    Level and spread are also judged in groups of entities: `group_by` is "entity", for each alone, a column of the
-    dataset that says what an entity belongs to, or null for none; more than `max_groups` are not judged.
+    Level, spread and shares of categories are also judged in groups of entities: `group_by` is "entity", for each
+    alone, a column of the dataset that says what an entity belongs to, or null for none; more than `max_groups` are not
+    judged.
     `cooldown_hours` is the least time between two training runs that drift asks for; the rest of that is in `retrain`.
     """
 
@@ -57,8 +58,9 @@ class StalenessConfig(Frozen):
     """How old features may be when they are read, and what happens to older ones.
 
     The age of an entity's features is the present of the read (the time point, or the clock for "now") minus the event
-    time of its newest row. Without `max_age` no age is too old, so that data of the past stays usable. `refuse` raises
-    an error that names the entities, and drift reports call the feed broken; `flag` answers and marks them. In YAML,
+    time of its newest row. Without `max_age` no age is refused, so that data of the past stays usable; what a forecast
+    is made from is then marked as stale once the forecast's last step lies before that present. `refuse` raises an
+    error that names the entities, and drift reports call the feed broken; `flag` answers and marks them. In YAML,
     `max_age: auto` follows from the frequency of a forecast's dataset.
     """
 

@@ -1,6 +1,6 @@
 from .columns import source_columns
 from .errors import DataError, SourceUnavailableError
-from .feed_faults import CONVERSIONS, Conversion, is_resting, is_stuck, runs_of
+from .feed_faults import CONVERSIONS, LEAST_COPIED, Conversion, Copied, copied, is_resting, is_stuck, runs_of
 from .local_times import localise
 from .news import source_news
 from .parsing import parse_entities, parse_local_times, parse_marks, parse_times
@@ -14,6 +14,7 @@ __all__ = [
     "CONVERSIONS",
     "FIRST",
     "LAST",
+    "LEAST_COPIED",
     "REASON",
     "SINCE",
     "SINGLE_ENTITY",
@@ -21,10 +22,12 @@ __all__ = [
     "TIMELESS",
     "Basis",
     "Conversion",
+    "Copied",
     "DataError",
     "FleetOptions",
     "SourceUnavailableError",
     "Validated",
+    "copied",
     "entity_spans",
     "gone_at",
     "ingest",

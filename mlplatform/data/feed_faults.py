@@ -1,4 +1,6 @@
-"""What a feed does to a column when it breaks, and no world does: units that are mistaken, values that stand still.
+"""What a feed does to a column when it breaks, and no world does.
+
+Units that are mistaken, values that stand still, and old values that come again because the feed has fallen behind.
 
 Here: the knowledge itself, on plain numbers. How sure one must be is another question for one day's rows beside a long
 history (the drift report of `monitoring`) than for all rows since the champion's (the gate of `promotion`); both ask
@@ -17,6 +19,9 @@ Float64 = npt.NDArray[np.float64]
 # A sensor that keeps its value so many times longer than it ever did is stuck, but not where the value is one that it
 # rests at: it had it in such a share of the earlier rows, as rain is 0 and a holiday is rare.
 STUCK, RESTING = 3, 0.2
+# So many values in a row, half of them distinct, are the same as those some steps before by no chance; a schedule that
+# comes again every day or week did so before, too.
+LEAST_COPIED = 12
 
 
 @dataclass(frozen=True)
@@ -86,3 +91,52 @@ def is_resting(value: float, earlier: Float64) -> bool:
     """Return whether a series of shape (n,) had a value so often that it says nothing if it keeps it."""
     present = earlier[np.isfinite(earlier)]
     return bool(len(present)) and float((present == value).mean()) >= RESTING
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A stretch of a series that repeats, value by value, what it was some steps before.
+
+    Attributes:
+        start: its first place.
+        length: how many values it has.
+        lag: how many steps before they stood.
+    """
+
+    start: int
+    length: int
+    lag: int
+
+
+def copied(values: Float64, since: int, longest_lag: int) -> Copied | None:
+    """Return the longest stretch of old values that come again, as of a feed that falls behind; `None` if none does.
+
+    A feed that is late by a number of steps sends so many old values once more, and then goes on.
+
+    Parameters:
+        values: of shape (n,), evenly spaced in time; NaN where there is no value.
+        since: the first place to look at; the places before it say what the series does by itself.
+        longest_lag: lags up to this one are tried.
+    """
+    found = None
+    for lag in range(1, min(longest_lag, len(values) - LEAST_COPIED) + 1):
+        is_same = values[lag:] == values[:-lag]
+        first = max(since - lag, 0)
+        if int(is_same[first:].sum()) < max(LEAST_COPIED, found.length + 1 if found else 0):
+            continue
+        starts, lengths = _stretches(is_same[first:])
+        longest = int(lengths.argmax())
+        start, length = first + lag + int(starts[longest]), int(lengths[longest])
+        if length < LEAST_COPIED or (found is not None and length <= found.length):
+            continue
+        usual = int(_stretches(is_same[:first])[1].max(initial=0))
+        if length > STUCK * usual and 2 * len(np.unique(values[start : start + length])) >= length:
+            found = Copied(start, length, lag)
+    return found
+
+
+def _stretches(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return starts and lengths of the stretches of a mask that are true."""
+    edges = np.diff(mask.astype(np.int8), prepend=0, append=0)
+    starts = np.flatnonzero(edges == 1)
+    return starts, np.flatnonzero(edges == -1) - starts

@@ -35,6 +35,9 @@ class TrainingResource(ConfigurableResource[None]):
     model_version: str | None = Field(default=None, description="Name of an option of the group model/.")
     overrides: list[str] = Field(default=[], description="Hydra overrides, for example model.params.max_depth=4.")
     dry_run: bool = Field(default=False, description="Train, register and decide, but do not change what is served.")
+    despite_broken_data: bool = Field(
+        default=False, description="Train though the newest drift report says that the data are broken."
+    )
 
     def resolve(self, experiment: str, settings: Settings) -> ExperimentConfig:
         """Return the configuration of this run: overrides, then requested versions, then active ones, then defaults.

@@ -200,7 +200,7 @@ class Model(ABC, Generic[S]):
 
         Raises:
             TypeError: if they are not of the kind that its task has.
-            ValueError: if it does not read missing values and is given some. Naive rules may read them.
+            ValueError: if it does not read missing values and is given some, which naive rules may do, or is refused.
         """
         kind = WindowSamples if self.spec.task == "forecast" else TabularSamples
         for part in (each for each in samples if each is not None):
@@ -212,6 +212,18 @@ class Model(ABC, Generic[S]):
                     f"{type(self).__name__} cannot read missing values, found in {', '.join(unreadable)}; add an "
                     "impute step to the preprocessing, or use a family that reads them"
                 )
+        for refusal in self.refusals(*samples):
+            raise ValueError(f"{type(self).__name__} {refusal}")
+
+    def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:  # noqa: ARG002
+        """Yield what keeps the model from being fitted to samples, beside missing values.
+
+        A family with demands on the rows yields them here, so that they are told before anything is fitted.
+
+        Returns:
+            predicates, which begin with what the family does and end with what to do.
+        """
+        yield from ()
 
     def unreadable(self, samples: Samples) -> tuple[str, ...]:
         """Return the columns of the samples with missing values that the model does not read.
@@ -350,6 +362,14 @@ class Differenced(Model[WindowSamples]):
             )
         self.inner: Model = family(params, inner_spec)
         super().__init__(self.inner.params, spec)
+
+    @override
+    def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:
+        """Yield what keeps the model of differences from being fitted."""
+        parts = (
+            part.differenced(self.period) if isinstance(part, WindowSamples) else None for part in (train, validation)
+        )
+        yield from self.inner.refusals(*parts)
 
     def predict(self, samples: WindowSamples) -> Float32:
         """Return the forecast."""

@@ -23,6 +23,7 @@ from mlplatform.monitoring.evidence import Evidence, Judge
 from mlplatform.monitoring.groups import Groups, ask_groups
 from mlplatform.monitoring.quality import (
     freshness_breaks,
+    late_breaks,
     missing_breaks,
     number_breaks,
     schema_breaks,
@@ -32,6 +33,7 @@ from mlplatform.monitoring.questions import (
     ALL_FEATURES,
     LEVEL,
     Finding,
+    ask_beside,
     ask_category,
     ask_correlation,
     ask_number,
@@ -114,7 +116,7 @@ def build_report(
     broken = {name for each in quality for name in each.columns}
     judge, standards = Judge(look.blocks), look.standards(broken)
     groups = Groups.of(config.drift, look.blocks)
-    of_groups = ask_groups(judge, groups, standards, config.drift.min_effect)
+    of_groups = ask_groups(judge, groups, standards, look.sound_codes(broken), config.drift.min_effect)
     found = findings(look.evidence(judge, standards, broken), config.drift.false_alarm_rate, of_groups)
     if ALL_FEATURES in found and found[ALL_FEATURES].kinds:
         quality += swapped_by_correlation(look.blocks, look.numbers)
@@ -210,6 +212,10 @@ class _Look:
         """Return the standardised values of numeric features that are not broken."""
         return {name: standardise(values, self.blocks) for name, values in self.numbers.items() if name not in broken}
 
+    def sound_codes(self, broken: set[str]) -> dict[str, tuple[npt.NDArray[np.int64], int]]:
+        """Return codes and numbers of categories of categorical features that are not broken."""
+        return {name: each for name, each in self.codes.items() if name not in broken}
+
     def evidence(self, judge: Judge, standards: Mapping[str, Floats], broken: set[str]) -> list[Evidence]:
         """Return the answers to all questions about features that are not broken."""
         drift = self.config.drift
@@ -217,9 +223,9 @@ class _Look:
         found: list[Evidence] = []
         for name, standard in standards.items():
             found += ask_number(judge, name, standard, distance, drift.min_effect)
-        for name, (codes, categories) in self.codes.items():
-            if name not in broken:
-                found += ask_category(judge, name, codes, categories)
+        for name, (codes, categories) in self.sound_codes(broken).items():
+            found += ask_category(judge, name, codes, categories)
+        found += ask_beside(judge, standards, drift.min_effect)
         return found + ask_correlation(judge, list(standards.values()))
 
 
@@ -233,7 +239,10 @@ def _quality(config: ExperimentConfig, look: _Look, history: pd.DataFrame, now: 
     missing = missing_breaks(judge, shares, config.drift.min_missing)
     gone = {name for each in missing for name in each.columns}
     rest = {name: values for name, values in look.numbers.items() if name not in gone}
-    return [*found, *missing, *number_breaks(judge, rest)]
+    broken = number_breaks(judge, rest)
+    named = {name for each in broken for name in each.columns}
+    late = late_breaks(look.blocks, {name: values for name, values in rest.items() if name not in named})
+    return [*found, *missing, *broken, *late]
 
 
 def _verdict(

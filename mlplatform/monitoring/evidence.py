@@ -68,16 +68,22 @@ class Judge:
 
     def __init__(self, blocks: Blocks) -> None:
         self.blocks = blocks
-        self._designs: dict[tuple[bytes, bytes, int], Design] = {}
+        self._designs: dict[tuple[bytes, bytes, int, bytes], Design] = {}
 
-    def mean_of_blocks(self, column: str, kind: str, values: Floats, floor: float) -> Evidence:
-        """Judge a statistic per block, of shape (blocks,), by its mean over the recent blocks."""
-        finite = np.isfinite(values)
+    def mean_of_blocks(
+        self, column: str, kind: str, values: Floats, floor: float, beside: Floats | None = None
+    ) -> Evidence:
+        """Judge a statistic per block, of shape (blocks,), by its mean over the recent blocks.
+
+        Parameters:
+            beside: of shape (blocks, k), what else its expected value depends on.
+        """
+        finite = np.isfinite(values) if beside is None else np.isfinite(values) & np.isfinite(beside).all(axis=1)
         recent = np.arange(self.blocks.count)[self.blocks.recent]
         training, recent = self.blocks.training, recent[finite[recent]]
         training = training[finite[training]]
-        path = rolling_mean(values, self.blocks.window)
-        return self._judge(column, kind, values, training, recent, path, floor, one_sided=False)
+        path = rolling_mean(values if beside is None else _left_of(values, beside, training), self.blocks.window)
+        return self._judge(column, kind, values, training, recent, path, floor, one_sided=False, beside=beside)
 
     def window(
         self, column: str, kind: str, ends: npt.NDArray[np.int64], values: Floats, floor: float, *, one_sided: bool
@@ -109,18 +115,19 @@ class Judge:
         floor: float,
         *,
         one_sided: bool,
+        beside: Floats | None = None,
     ) -> Evidence:
         if not len(recent) or len(training) < 4 or np.ptp(training) + 1 < MIN_WINDOWS * self.blocks.window:
             return _unknown(column, kind, floor)
         known, now = values[training], float(values[recent].mean())
-        flat = predict(known, now, self._design(training, recent, degree=0), one_sided=one_sided)
+        flat = predict(known, now, self._design(training, recent, beside, degree=0), one_sided=one_sided)
         p, change = flat.p, flat.change
         # Half a season bends; a whole year of rows holds it.
         degrees = () if self.blocks.days is None else (1,) if self.blocks.years >= A_YEAR else (1, 2)
         for degree in degrees:
             if not p < SLOPE_LEVEL:
                 break
-            sloped = self._design(training, recent, degree=degree)
+            sloped = self._design(training, recent, beside, degree=degree)
             if sloped.last_coefficient(known) < SLOPE_LEVEL:
                 p = max(p, predict(known, now, sloped, one_sided=one_sided).p)
         is_gradual = self._is_gradual(path, training, change)
@@ -137,23 +144,39 @@ class Judge:
         largest = float(np.nanmax(jumps[last + 1 :], initial=-np.inf))
         return not (largest >= JUMP_SHARE * abs(change) and largest >= JUMP_DEVIATIONS * usual)
 
-    def _design(self, training: npt.NDArray[np.int64], recent: npt.NDArray[np.int64], *, degree: int) -> Design:
-        key = (training.tobytes(), recent.tobytes(), degree)
+    def _design(
+        self,
+        training: npt.NDArray[np.int64],
+        recent: npt.NDArray[np.int64],
+        beside: Floats | None = None,
+        *,
+        degree: int,
+    ) -> Design:
+        key = (training.tobytes(), recent.tobytes(), degree, b"" if beside is None else beside.tobytes())
         if key not in self._designs:
             stride = int(np.diff(training).min())
-            regressors = [self._regressors(places, degree) for places in (training, recent)]
+            regressors = [self._regressors(places, beside, degree) for places in (training, recent)]
             offset = int(recent[-1])
             times, target = ((places - offset) // stride for places in (training, recent))
             self._designs[key] = Design(times, target, *regressors)
         return self._designs[key]
 
-    def _regressors(self, places: npt.NDArray[np.int64], degree: int) -> Floats:
-        columns = []
+    def _regressors(self, places: npt.NDArray[np.int64], beside: Floats | None, degree: int) -> Floats:
+        columns = [] if beside is None else list(beside[places].T)
         if self.blocks.years >= A_YEAR and self.blocks.days is not None:
             angle = 2 * np.pi * places * self.blocks.days / 365.25
             columns += [np.cos(angle), np.sin(angle)]
         columns += [(places / self.blocks.count) ** power for power in range(1, degree + 1)]
         return np.column_stack(columns) if columns else np.empty((len(places), 0))
+
+
+def _left_of(values: Floats, beside: Floats, training: npt.NDArray[np.int64]) -> Floats:
+    """Return what a fit on training blocks to what stands beside a statistic leaves of it, of shape (blocks,)."""
+    design = np.column_stack([np.ones(len(values)), beside])
+    if not len(training):
+        return values
+    fitted = np.linalg.lstsq(design[training], values[training], rcond=None)[0]
+    return np.asarray(values - design @ fitted)
 
 
 def _unknown(column: str, kind: str, floor: float) -> Evidence:

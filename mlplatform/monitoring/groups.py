@@ -1,13 +1,14 @@
 """Which entities, or groups of them, have drifted: what changes in one of a thousand is lost in the mean of all.
 
-Asked is what can be asked of many at a bounded cost: level and spread of every numeric feature, of every group, by the
-calibration of `evidence`. The training blocks are the same for all groups, so that what does not depend on a group's
-values is computed once; the few blocks that a group lacks are filled in between their neighbours.
+Asked is what can be asked of many at a bounded cost: level and spread of every numeric feature, shares of categories
+and unseen ones of every categorical one, of every group, by the calibration of `evidence`. The training blocks are the
+same for all groups, so that what does not depend on a group's values is computed once; the few blocks that a group
+lacks are filled in between their neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +18,16 @@ import pandas as pd
 from mlplatform.config import ENTITY, DriftConfig
 from mlplatform.monitoring.blocks import Blocks
 from mlplatform.monitoring.evidence import Evidence, Judge
-from mlplatform.monitoring.questions import LEVEL, LOG_FLOOR, SPREAD
+from mlplatform.monitoring.questions import (
+    CATEGORIES,
+    CATEGORY_FLOOR,
+    LEVEL,
+    LOG_FLOOR,
+    SPREAD,
+    unseen_category,
+)
 from mlplatform.monitoring.report import name_in_group
-from mlplatform.monitoring.statistics import entity_spread, level_sums
+from mlplatform.monitoring.statistics import category_distances, category_shares, entity_spread, level_sums
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,11 +77,18 @@ class Groups:
         return summed.T
 
 
-def ask_groups(judge: Judge, groups: Groups, standards: Mapping[str, Floats], min_effect: float) -> list[Evidence]:
-    """Ask about every numeric feature of every group.
+def ask_groups(
+    judge: Judge,
+    groups: Groups,
+    standards: Mapping[str, Floats],
+    codes: Mapping[str, tuple[npt.NDArray[np.int64], int]],
+    min_effect: float,
+) -> list[Evidence]:
+    """Ask about every feature of every group.
 
     Parameters:
-        standards: per feature, its standardised values, of shape (blocks, steps, entities).
+        standards: per numeric feature, its standardised values, of shape (blocks, steps, entities).
+        codes: per categorical feature, the codes of its values, of the same shape, and how many categories there are.
         min_effect: the least change of level that matters, in standard deviations of the training.
     """
     found: list[Evidence] = []
@@ -88,7 +103,24 @@ def ask_groups(judge: Judge, groups: Groups, standards: Mapping[str, Floats], mi
                 whole = _whole(series, judge.blocks)
                 if whole is not None:
                     found.append(judge.mean_of_blocks(name_in_group(column, name), kind, whole, floor))
+    for column, (of_rows, categories) in codes.items():
+        for number, name in enumerate(groups.names):
+            own = of_rows[:, :, groups.of_entity == number]
+            found += _ask_categories(judge, name_in_group(column, name), own, categories)
     return found
+
+
+def _ask_categories(judge: Judge, column: str, codes: npt.NDArray[np.int64], categories: int) -> list[Evidence]:
+    """Ask about a categorical feature of one group, where enough of its blocks are there."""
+    blocks = judge.blocks
+    shares = category_shares(codes, categories)
+    present = np.isfinite(shares[:, 0])
+    if not _is_enough(present, blocks):
+        return []
+    # A window of a few absent blocks is the mean of the others; of none there is nothing to say.
+    distances = category_distances(shares, blocks)
+    found = [judge.window(column, CATEGORIES, np.arange(blocks.count), distances, CATEGORY_FLOOR, one_sided=True)]
+    return found + unseen_category(blocks, column, codes)
 
 
 def _levels(groups: Groups, standard: Floats) -> Floats:
@@ -108,17 +140,22 @@ def _spreads(groups: Groups, standard: Floats) -> Floats:
         return np.asarray(np.where(count > 0, total / count, np.nan))
 
 
+def _is_enough(present: npt.NDArray[np.bool_], blocks: Blocks) -> bool:
+    """Return whether a group has enough of the training blocks, and of the recent ones."""
+    parts = (blocks.training, np.arange(blocks.count)[blocks.recent])
+    return all(len(part) > 0 and float(present[part].mean()) >= PRESENT for part in parts)
+
+
 def _whole(series: Floats, blocks: Blocks) -> Floats | None:
     """Return a statistic per block without holes in training and recent blocks; `None` where too much is missing."""
     present = np.isfinite(series)
-    parts: Sequence[npt.NDArray[np.int64]] = (blocks.training, np.arange(blocks.count)[blocks.recent])
-    if any(not len(part) or present[part].mean() < PRESENT for part in parts):
+    if not _is_enough(present, blocks):
         return None
     if present.all():
         return series
     places = np.arange(len(series))
     filled = np.interp(places, places[present], series[present])
-    recent = parts[1]
+    recent = np.arange(blocks.count)[blocks.recent]
     # Not by neighbours: the window's mean is that of what is there.
     filled[recent[~present[recent]]] = series[recent][present[recent]].mean()
     return np.asarray(filled)

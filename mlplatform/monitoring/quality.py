@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.data import CONVERSIONS, is_stuck, runs_of
+from mlplatform.data import CONVERSIONS, LEAST_COPIED, copied, is_stuck, runs_of
 from mlplatform.monitoring.blocks import Blocks
 from mlplatform.monitoring.calibration import discoveries
 from mlplatform.monitoring.evidence import Evidence, Judge
@@ -25,7 +25,7 @@ from mlplatform.monitoring.statistics import daily_shape, level, spread, standar
 Floats = npt.NDArray[np.float64]
 
 SCHEMA, FRESHNESS, MISSING_VALUES, STUCK = "schema", "freshness", "missing", "stuck"
-RANGE, UNIT, SWAPPED = "range", "unit", "swapped"
+RANGE, UNIT, SWAPPED, LATE = "range", "unit", "swapped", "late"
 # False alarms of the calibrated questions, over all features.
 RATE = 0.005
 # A stretch of equal values is a stuck sensor from this length on, if it is far longer than any of the training.
@@ -111,6 +111,39 @@ def missing_breaks(judge: Judge, shares: Mapping[str, Floats], min_missing: floa
             detail = f"{share[-1]:.0%} of the newest values are missing; {usual:.1%} were in training"
             found.append(QualityBreak(MISSING_VALUES, name, detail))
     return found
+
+
+def late_breaks(blocks: Blocks, values: Mapping[str, Floats]) -> list[QualityBreak]:
+    """Return the columns that began to repeat old values in the recent blocks, as of a feed that has fallen behind.
+
+    Looked for in the recent window and not in the newest block alone: once the old values have come again the late ones
+    look like any others.
+
+    Parameters:
+        blocks: with the recent window.
+        values: per column, of shape (blocks, steps, entities).
+    """
+    if blocks.days is None or blocks.steps * blocks.window < LEAST_COPIED:
+        return []
+    found = {name: _late(blocks, each) for name, each in values.items()}
+    return [QualityBreak(LATE, name, detail) for name, detail in found.items() if detail]
+
+
+def _late(blocks: Blocks, values: Floats) -> str:
+    """Return which entities repeat what they were some steps before."""
+    first, since = _asked_of(blocks), (blocks.count - blocks.window) * blocks.steps
+    found = []
+    for number, entity in enumerate(blocks.entities):
+        series = values[:, :, number].ravel()[first:]
+        stretch = copied(series, since - first, blocks.window * blocks.steps)
+        if stretch is not None:
+            found.append(f"entity {entity} repeats for {stretch.length} steps what it was {stretch.lag} steps before")
+    return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def _asked_of(blocks: Blocks) -> int:
+    """Return the first step that says what a series does by itself; four recent windows are enough."""
+    return max(blocks.count - 5 * blocks.window, 0) * blocks.steps
 
 
 def _stuck_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:

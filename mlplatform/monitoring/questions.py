@@ -29,11 +29,18 @@ Floats = npt.NDArray[np.float64]
 Distance = Callable[[Floats, Floats], float]
 
 LEVEL, SPREAD, SHAPE, DAILY_SHAPE = "level", "spread", "shape", "daily shape"
+BESIDE = "level beside the others"
 CATEGORIES, UNSEEN_CATEGORY, CORRELATION = "categories", "unseen category", "correlation"
 # How much of the false-discovery rate a question may take: most drift is one of level.
-WEIGHTS = {LEVEL: 6.0, SPREAD: 2.0, SHAPE: 1.0, DAILY_SHAPE: 1.0, CATEGORIES: 6.0, CORRELATION: 2.0}
+WEIGHTS = {LEVEL: 6.0, BESIDE: 6.0, SPREAD: 2.0, SHAPE: 1.0, DAILY_SHAPE: 1.0, CATEGORIES: 6.0, CORRELATION: 2.0}
 # The least change of a logarithm, of a distance between categories, and the least share of an unseen category.
 LOG_FLOOR, CATEGORY_FLOOR, UNSEEN_FLOOR = 0.22, 0.1, 0.01
+# Of the variance of a level the others must explain so much for the question what they leave of it to be another one.
+EXPLAINED = 0.1
+# A level is expected from one other feature per so many training blocks, of at most so many features.
+BLOCKS_PER_OTHER, MOST_BESIDE = 12, 50
+# A level that the chosen ones settle up to so little of its variance says nothing beside them.
+SETTLED = 1e-6
 # Features whose correlations are computed together; of more, those of neighbours in the list.
 TOGETHER = 50
 # What the correlations of all features together are listed under.
@@ -78,6 +85,64 @@ def ask_number(judge: Judge, column: str, standard: Floats, distance: Distance, 
     ]
 
 
+def ask_beside(judge: Judge, standards: Mapping[str, Floats], min_effect: float) -> list[Evidence]:
+    """Ask of numeric features whether their level is what those of the others lead to expect.
+
+    What features have in common moves them all by chance; what one has for itself varies less, and a change of it is
+    found sooner. Asked where the others explain enough of a level, and of so many features as can be asked at a bounded
+    cost.
+
+    Parameters:
+        standards: per feature, its standardised values, of shape (blocks, steps, entities).
+        min_effect: the least change of level that matters, in standard deviations of the training.
+    """
+    if not 2 <= len(standards) <= MOST_BESIDE:
+        return []
+    blocks = judge.blocks
+    levels = np.stack([level(each) for each in standards.values()], axis=1)
+    training = blocks.training[np.isfinite(levels[blocks.training]).all(axis=1)]
+    found = []
+    for number, column in enumerate(standards):
+        chosen, explained = _explained_by(levels[training], number, len(training) // BLOCKS_PER_OTHER)
+        if explained >= EXPLAINED:
+            found.append(judge.mean_of_blocks(column, BESIDE, levels[:, number], min_effect, levels[:, chosen]))
+    return found
+
+
+def _explained_by(levels: Floats, number: int, most: int) -> tuple[list[int], float]:
+    """Return the columns that explain one of them best, chosen one after another, and the variance they explain.
+
+    Parameters:
+        levels: of shape (blocks, features).
+        most: columns to choose, at most.
+
+    Returns:
+        The columns; and their share of the variance, adjusted for their number.
+    """
+    if len(levels) < 2:
+        return [], 0.0
+    left = levels - levels.mean(axis=0)
+    size = np.sum(left**2, axis=0)
+    chosen: list[int] = []
+    total = float(size[number])
+    while len(chosen) < min(most, levels.shape[1] - 1):
+        rest = np.sum(left**2, axis=0)
+        usable = rest > SETTLED * size
+        usable[[number, *chosen]] = False
+        if not usable.any() or rest[number] <= SETTLED * total:
+            break
+        gain = np.where(usable, (left.T @ left[:, number]) ** 2 / np.where(usable, rest, 1.0), 0.0)
+        best = int(gain.argmax())
+        direction = left[:, best] / np.sqrt(rest[best])
+        left = left - np.outer(direction, direction @ left)
+        chosen.append(best)
+    freedom = len(levels) - 1 - len(chosen)
+    if not chosen or total <= 0.0 or freedom < 1:
+        return [], 0.0
+    remains = float(np.sum(left[:, number] ** 2)) / total
+    return chosen, 1.0 - remains * (len(levels) - 1) / freedom
+
+
 def ask_category(judge: Judge, column: str, codes: npt.NDArray[np.int64], categories: int) -> list[Evidence]:
     """Ask about a categorical feature; a category that no training row has needs no calibration."""
     blocks = judge.blocks
@@ -86,11 +151,14 @@ def ask_category(judge: Judge, column: str, codes: npt.NDArray[np.int64], catego
     shares = category_shares(codes, categories)
     distances = category_distances(shares, blocks)
     found = [judge.window(column, CATEGORIES, np.arange(blocks.count), distances, CATEGORY_FLOOR, one_sided=True)]
+    return found + unseen_category(blocks, column, codes)
+
+
+def unseen_category(blocks: Blocks, column: str, codes: npt.NDArray[np.int64]) -> list[Evidence]:
+    """Return the evidence of a category that no training row has, if recent rows hold enough of it."""
     recent = codes[blocks.recent]
     unseen = float(np.mean(recent == UNSEEN)) if recent.size else 0.0
-    if unseen >= UNSEEN_FLOOR:
-        found.append(Evidence(column, UNSEEN_CATEGORY, 0.0, 0.0, unseen, UNSEEN_FLOOR, False))
-    return found
+    return [Evidence(column, UNSEEN_CATEGORY, 0.0, 0.0, unseen, UNSEEN_FLOOR, False)] if unseen >= UNSEEN_FLOOR else []
 
 
 def ask_correlation(judge: Judge, standards: Sequence[Floats]) -> list[Evidence]:

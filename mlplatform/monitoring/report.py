@@ -22,7 +22,7 @@ class QualityBreak:
     """Something that is broken.
 
     Attributes:
-        kind: `schema`, `freshness`, `missing`, `stuck`, `range`, `unit` or `swapped`.
+        kind: `schema`, `freshness`, `missing`, `stuck`, `late`, `range`, `unit` or `swapped`.
         column: the feature; empty where it is about all.
         detail: what was found, and what was expected.
     """

@@ -1,4 +1,4 @@
-"""Columns that a broken feed delivers: missing, stuck, in another unit, or under one another's names.
+"""Columns that a broken feed delivers: missing, stuck, late, in another unit, or under one another's names.
 
 A world that drifts and a sensor that breaks both change what rows look like. What tells them apart is that what a feed
 did can be undone: read in the old unit, or with two columns exchanged back, the new rows look as the old ones did, in
@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlplatform.config import ENTITY
-from mlplatform.data import CONVERSIONS, is_resting, is_stuck, runs_of
+from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.data import CONVERSIONS, copied, is_resting, is_stuck, runs_of
 
 Float64 = npt.NDArray[np.float64]
-Kind = Literal["missing", "stuck", "unit", "swapped"]
+Kind = Literal["missing", "stuck", "late", "unit", "swapped"]
 
 # Fewer rows of an entity say nothing.
 LEAST_ROWS = 24
@@ -37,6 +37,9 @@ PRESENT = 0.1
 ODD, SHARE = 4.0, 0.2
 # Least gain of a reading in log-likelihood per row.
 GAIN = 2.0
+# An exchange changes two columns. Where rows are as usual without one of the two, the world may have changed that one,
+# and what was read back must be so near to the old rows that no chance leads there.
+EXACT = 1.5
 # How far the level of a column that was read back may be from the old one, in its spread, and its spread from the old.
 LEVEL, SPREAD = 2.0, 2.0
 # Share of a column's variance that is taken for noise of measurement, so that columns that settle one another exactly
@@ -49,7 +52,7 @@ class BrokenColumn:
     """What a feed seems to have done to columns.
 
     Attributes:
-        kind: `missing`, `stuck`, `unit` or `swapped`.
+        kind: `missing`, `stuck`, `late`, `unit` or `swapped`.
         columns: one, or the two that were exchanged.
         entities: those it was found in; empty for a table that is judged as a whole.
         evidence: one sentence for people.
@@ -125,6 +128,34 @@ def broken_columns(old: pd.DataFrame, new: pd.DataFrame, columns: Sequence[str])
             singles = _single(before, piece, columns, is_series=bool(entity))
             for finding in (*singles, *_readings(before, piece, columns)):
                 found.setdefault((finding.kind, finding.columns, finding.key), {}).setdefault(entity, finding)
+    return [_report(entities, len(groups)) for entities in found.values()]
+
+
+def late_columns(
+    old: pd.DataFrame, later: pd.DataFrame, columns: Sequence[str], longest_lag: int
+) -> list[BrokenColumn]:
+    """Return the columns of time series that begin to repeat old values, as of a feed that has fallen behind.
+
+    Parameters:
+        old: rows of before, as for `broken_columns`.
+        later: all rows that came after them, in the same order.
+        longest_lag: steps that a feed is looked for to be late by.
+    """
+    found: dict[tuple[Kind, tuple[str, ...], str], dict[str, _Finding]] = {}
+    groups = {entity: rows for entity, rows in _groups(old, later).items() if entity}
+    for entity, (before, after) in groups.items():
+        for name in columns:
+            if not (_is_number(before[name]) and _is_number(after[name])):
+                continue
+            values = np.concatenate([before[name].to_numpy(np.float64), after[name].to_numpy(np.float64)])
+            stretch = copied(values, len(before), longest_lag)
+            if stretch is not None:
+                since = after[TIMESTAMP].iloc[stretch.start - len(before)]
+                evidence = (
+                    f"column {name!r} is late: from {since.isoformat()} on it repeats for {stretch.length} rows "
+                    f"what it was {stretch.lag} rows before"
+                )
+                found.setdefault(("late", (name,), ""), {})[entity] = _Finding("late", (name,), "", evidence)
     return [_report(entities, len(groups)) for entities in found.values()]
 
 
@@ -244,9 +275,29 @@ def _likeliest(
             moments = rows.read(reading)
             # Of a density, a reading that shrinks the numbers makes more of them than there is.
             gain = (distance - moments.distance(precision)) / 2 + math.log(abs(float(reading.factors.prod())))
-            if gain > most and moments.is_usual(reading.columns):
+            if gain > most and moments.is_usual(reading.columns) and _is_needed(reading, rows, moments, precision):
                 best, most = reading, gain
     return best
+
+
+def _is_needed(reading: _Reading, rows: _Moments, read: _Moments, precision: Float64) -> bool:
+    """Return whether a change of one column alone explains less than an exchange of two does.
+
+    Parameters:
+        rows, read: as they stand, and as the reading makes them.
+    """
+    columns = len(precision)
+    is_near = read.distance(precision) / columns
+    if reading.kind != "swapped" or is_near <= EXACT or columns < len(reading.columns) + 1:
+        return True
+    covariance = np.linalg.inv(precision)
+    for column in reading.columns:
+        rest = np.delete(np.arange(columns), column)
+        places = np.ix_(rest, rest)
+        without = _Moments(rows.mean[rest], rows.covariance[places])
+        if without.distance(np.asarray(np.linalg.inv(covariance[places]), dtype=np.float64)) / len(rest) <= is_near:
+            return False
+    return True
 
 
 def _possible(level: Float64, spread: Float64) -> Iterator[_Reading]:

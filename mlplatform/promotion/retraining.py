@@ -8,12 +8,13 @@ pairs answer it, too.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pandas as pd
 
-from mlplatform.config import TIMESTAMP, ExperimentConfig
+from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig
 from mlplatform.datamodule import (
     REFERENCE,
     TRAIN,
@@ -22,7 +23,7 @@ from mlplatform.datamodule import (
     own_rows,
     read_part,
 )
-from mlplatform.promotion.broken_columns import BrokenColumn, broken_columns
+from mlplatform.promotion.broken_columns import BrokenColumn, broken_columns, late_columns
 from mlplatform.promotion.decision import Before, Retraining
 from mlplatform.promotion.scoring import score_pair, shared_samples
 from mlplatform.registry import Forecaster
@@ -31,6 +32,8 @@ from mlplatform.settings import Settings
 
 # Tag of the MLflow run of a training that drift asked for: what had drifted.
 DRIFT_CAUSE = "drift.cause"
+# A feed is looked for to have fallen behind by this at most.
+LONGEST_DELAY = dt.timedelta(weeks=1)
 
 
 def look_back(
@@ -64,11 +67,12 @@ def look_back(
         old = read_part(settings, config.dataset.name, old_version, REFERENCE)
     except SplitError as error:
         return (), retraining, [f"whether the feed broke since the champion is unknown: {error}"]
+    spans = _spans(config, old, reference, settings)
     broken = tuple(
-        f"{finding.evidence}, {where}"
-        for where, rows in _spans(config, old, reference, settings).items()
-        for finding in _findings(config, old, rows)
+        f"{finding.evidence}, {where}" for where, rows in spans.items() for finding in _findings(config, old, rows)
     )
+    if config.dataset.kind == "timeseries":
+        broken += tuple(each.evidence for each in _late(config, old, spans))
     if retraining is None:
         return broken, None, []
     try:
@@ -90,8 +94,20 @@ def _spans(
 
 
 def _findings(config: ExperimentConfig, old: pd.DataFrame, new: pd.DataFrame) -> list[BrokenColumn]:
+    return broken_columns(own_rows(old), new, _names(config, old, new))
+
+
+def _late(config: ExperimentConfig, old: pd.DataFrame, spans: Mapping[str, pd.DataFrame]) -> list[BrokenColumn]:
+    """Return the columns that fell behind in the rows of all spans: a feed may have done so where one ends."""
+    later = pd.concat(list(spans.values())).sort_values([ENTITY, TIMESTAMP], kind="stable")
+    longest = max(round(LONGEST_DELAY / config.dataset.nominal_step), 1)
+    return late_columns(own_rows(old), later, _names(config, old, later), longest)
+
+
+def _names(config: ExperimentConfig, old: pd.DataFrame, new: pd.DataFrame) -> list[str]:
+    """Return features and targets that both have."""
     names = dict.fromkeys((*config.features.columns, *config.targets))
-    return broken_columns(own_rows(old), new, [name for name in names if name in old and name in new])
+    return [name for name in names if name in old and name in new]
 
 
 def _before(

@@ -130,6 +130,20 @@ class TestProduction:
         assert yard.pairs.resolve(EXPERIMENT, PRODUCTION).version == 1
         assert receiver.titles[1:] == [f"{EXPERIMENT}: version 1 is in production"]
 
+    @pytest.mark.parametrize("asset", ["cv_folds", "tuned_model"])
+    def test_nothing_is_trained_on_broken_data_however_the_run_was_launched(self, yard: Yard, asset: str) -> None:
+        report(yard.settings, quality=BROKEN)
+        refused = yard.materialize(asset, raise_on_error=False)
+        assert not refused.success
+        assert "BrokenDataError" in str(refused.all_events)
+        assert "stuck:ambient_c" in str(refused.all_events)
+
+    def test_a_person_may_train_on_them_all_the_same(self, yard: Yard) -> None:
+        report(yard.settings, quality=BROKEN)
+        asked = {"resources": {"training": {"config": {"despite_broken_data": True}}}}
+        fold = yard.config.split.fold_names[0]
+        assert yard.materialize("cv_folds", partition=fold, run_config=asked).success
+
     def test_mended_data_hold_nothing(self, yard: Yard) -> None:
         yard.pairs.client.delete_registered_model_alias(f"{EXPERIMENT}_model", PRODUCTION)
         report(yard.settings)

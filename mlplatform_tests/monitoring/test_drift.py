@@ -307,3 +307,20 @@ def test_the_one_report_of_earlier_versions_counts_on_the_day_it_was_made(tmp_pa
 
 def test_unknown_reference_error_is_no_drift() -> None:
     assert not replace(report().errors, recent=99.0, reference=None).is_drifted
+
+
+def test_a_change_of_one_feature_beside_others_that_share_its_course_is_found(config: ExperimentConfig) -> None:
+    names = ("load_pu", "ambient_c", "top_oil_c")
+    asked = config.model_copy(update={"features": config.features.model_copy(update={"columns": names})})
+    found, alone = 0, 0
+    for seed in range(4):
+        rows = history(seed)
+        own = [history(100 + 3 * seed + each)["top_oil_c"] for each in range(3)]
+        rows = rows.assign(**{name: rows["top_oil_c"] + 0.4 * part for name, part in zip(names, own, strict=True)})
+        quiet = report_on(asked, rows)
+        assert not quiet.is_drifted
+        report = report_on(asked, shifted(rows, 0.6))
+        kinds = next(each.kinds for each in report.features if each.column == "top_oil_c")
+        found, alone = found + ("level beside the others" in kinds), alone + ("level" in kinds)
+    assert found >= 3
+    assert found > alone

@@ -79,6 +79,22 @@ def test_a_group_of_entities_is_named(config: ExperimentConfig) -> None:
     assert [each.name for each in report.groups if each.is_drifted] == ["load_pu[west]"]
 
 
+@pytest.mark.parametrize(("to", "kind"), [("off", "categories"), ("unheard of", "unseen category")])
+def test_a_category_of_one_of_twenty_that_changes_is_named(config: ExperimentConfig, to: str, kind: str) -> None:
+    rows = fleet(6)
+    rows["cooling"] = np.where(np.random.default_rng(6).random(len(rows)) < 0.3, "on", "off")
+    both = config.model_copy(
+        update={"features": config.features.model_copy(update={"columns": ("load_pu", "cooling")})}
+    )
+    assert report_on(both, rows).suspects == ()
+    rows.loc[last_week(rows) & (rows[ENTITY] == 7) & (rows["cooling"] == "on"), "cooling"] = to
+    found = report_on(both, rows)
+    named = [each for each in found.groups if each.is_suspected]
+    assert [each.name for each in named] == ["cooling[7]"]
+    assert kind in named[0].kinds
+    assert DriftReport.from_json(found.to_json()) == found
+
+
 def test_what_all_do_is_no_matter_of_groups(config: ExperimentConfig) -> None:
     rows = fleet(2)
     rows.loc[last_week(rows), "load_pu"] += 2.0

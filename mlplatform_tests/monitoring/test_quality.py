@@ -123,6 +123,16 @@ def test_a_fault_is_named_on_its_first_day_and_is_no_drift(
     assert name in decision.reason
 
 
+@pytest.mark.parametrize("days", [1, 4])
+def test_a_column_that_falls_a_day_behind_is_named_for_a_week(config: ExperimentConfig, days: int) -> None:
+    rows = series(START + days * DAY)
+    is_late = rows[TIMESTAMP] > rows[TIMESTAMP].max() - days * pd.Timedelta(days=1)
+    rows["ambient_c"] = rows["ambient_c"].where(~is_late, rows.groupby(ENTITY)["ambient_c"].shift(DAY))
+    (found,) = report_on(config, rows).quality
+    assert found.name == "late:ambient_c"
+    assert "repeats for 24 steps what it was 24 steps before" in found.detail
+
+
 def shift(part: pd.DataFrame) -> None:
     part["load_pu"] += 3.0
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlplatform.promotion.broken_columns import broken_columns
+from mlplatform.promotion.broken_columns import broken_columns, late_columns
 
 WEEK = 168
 COLUMNS = ["load", "temp"]
@@ -105,3 +105,62 @@ def test_a_break_younger_than_the_old_rows_are_many_is_seen(days: int) -> None:
     )
     (found,) = broken_columns(rows[step < WEEK], new[(step >= WEEK) & (step < 2 * WEEK)], COLUMNS)
     assert (found.kind, found.columns) == ("swapped", ("load", "temp"))
+
+
+def late_by(rows: pd.DataFrame, steps: int, since: int, entity: int | None = None) -> pd.DataFrame:
+    """Return rows whose load is that of so many steps before, from a step on."""
+    step = rows.groupby("entity_id").cumcount()
+    is_late = (step >= since) & (True if entity is None else rows["entity_id"] == entity)
+    return rows.assign(load=rows["load"].where(~is_late, rows.groupby("entity_id")["load"].shift(steps)))
+
+
+@pytest.mark.parametrize(("steps", "since"), [(24, 2 * WEEK), (24, WEEK), (12, 3 * WEEK), (WEEK, 2 * WEEK)])
+def test_a_column_that_falls_behind_is_named(steps: int, since: int) -> None:
+    rows = late_by(feed(5 * WEEK), steps, since)
+    is_old = rows.groupby("entity_id").cumcount() < WEEK
+    (found,) = late_columns(rows[is_old], rows[~is_old], COLUMNS, WEEK)
+    assert (found.kind, found.columns, found.entities) == ("late", ("load",), ("1", "2", "3"))
+    assert f"repeats for {steps} rows what it was {steps} rows before" in found.evidence
+
+
+def test_one_late_entity_is_enough_and_the_others_are_not_blamed() -> None:
+    rows = late_by(feed(5 * WEEK), 24, 3 * WEEK, entity=2)
+    is_old = rows.groupby("entity_id").cumcount() < WEEK
+    (found,) = late_columns(rows[is_old], rows[~is_old], COLUMNS, WEEK)
+    assert found.entities == ("2",)
+
+
+def test_schedules_counts_and_values_that_rest_are_not_late() -> None:
+    rows = feed(8 * WEEK)
+    hours, noise = rows["event_timestamp"].dt.hour, np.random.default_rng(3)
+    schedule = np.where(rows["event_timestamp"].dt.dayofweek < 5, 10.0 + hours, 5.0 + hours / 7)
+    columns = {
+        "load": schedule,
+        "temp": noise.poisson(4, len(rows)).astype(float),
+        "rain": np.where(noise.random(len(rows)) < 0.97, 0.0, noise.random(len(rows))),
+        "degrees": np.round(rows["temp"]),
+    }
+    rows = rows.assign(**columns)
+    is_old = rows.groupby("entity_id").cumcount() < 3 * WEEK
+    assert late_columns(rows[is_old], rows[~is_old], list(columns), WEEK) == []
+
+
+def test_a_cooling_that_fails_exchanges_nothing_and_an_exchange_is_named() -> None:
+    """With a third column: the load is as it was beside the weather, so one column has changed and not two."""
+
+    def plant(seed: int, warming: float) -> pd.DataFrame:
+        rows, noise = feed(2 * WEEK, seed), np.random.default_rng(seed)
+        wave = np.sin(2 * np.pi * (rows["event_timestamp"].dt.hour - 9) / 24)
+        outside = 12 + 4 * wave + noise.normal(0, 1, len(rows))
+        late = rows.groupby("entity_id").cumcount() >= WEEK
+        return rows.assign(outside=outside, temp=outside + rows["load"] * np.where(late, warming, 0.5))
+
+    for seed in range(3):
+        rows = plant(seed, 0.75)
+        step = rows.groupby("entity_id").cumcount()
+        found = broken_columns(rows[step < WEEK], rows[step >= WEEK], ["load", "outside", "temp"])
+        assert found == [], seed
+        usual = plant(seed, 0.5)
+        swapped = usual.assign(load=usual["temp"], temp=usual["load"])
+        (named,) = broken_columns(usual[step < WEEK], swapped[step >= WEEK], ["load", "outside", "temp"])
+        assert (named.kind, named.columns) == ("swapped", ("load", "temp"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +18,39 @@ from serving.errors import ServingError
 from serving.kuberay import ray_service
 from serving.ray_build import build_application, options_of
 from serving.ray_calls import repeated
+
+# The fields of KubeRay's `RayService` (`ray.io/v1`, 1.5.1 and newer) that the manifest writes, with their types; what
+# the custom resource requires is among them. Kubernetes drops a field that it does not know without a word, so a name
+# that is wrong would be a setting that does not hold.
+RAY_SERVICE = {
+    "apiVersion": str,
+    "kind": str,
+    "metadata.name": str,
+    "spec.serveConfigV2": str,
+    "spec.rayClusterConfig.rayVersion": str,
+    "spec.rayClusterConfig.authOptions.mode": str,
+    "spec.rayClusterConfig.headGroupSpec.rayStartParams": dict,
+    "spec.rayClusterConfig.workerGroupSpecs[].groupName": str,
+    "spec.rayClusterConfig.workerGroupSpecs[].replicas": int,
+    "spec.rayClusterConfig.workerGroupSpecs[].rayStartParams": dict,
+    **{
+        f"spec.rayClusterConfig.{group}.template.spec.containers[].{field}": str
+        for group in ("headGroupSpec", "workerGroupSpecs[]")
+        for field in ("name", "image", "env[].name", "env[].value", "envFrom[].secretRef.name")
+    },
+}
+
+
+def leaves_of(value: Any, path: str = "") -> Iterator[tuple[str, type]]:
+    """Yield the path and type of everything in a manifest that holds nothing further."""
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from leaves_of(part, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and value:
+        for part in value:
+            yield from leaves_of(part, f"{path}[]")
+    else:
+        yield path, type(value)
 
 
 def settings_with(folder: Path, text: str) -> Settings:
@@ -75,6 +110,7 @@ def test_the_rayservice_says_what_the_configuration_says(tmp_path: Path) -> None
     )
     manifest = yaml.safe_load(yaml.safe_dump(ray_service(settings, "image:1", "secrets")))
     assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayService")
+    assert dict(leaves_of(manifest)) == RAY_SERVICE
     # Ray's own schema, which refuses what it does not know.
     (application,) = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"])).applications
     assert application.args == {"experiment": "a,b", "serving": "big"}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlplatform.config import RequestsConfig
 from mlplatform.registry import FallbackPolicy
 from mlplatform.registry.forecaster import Contract
 from serving.errors import MAX_DETAILS, ServingError
@@ -134,7 +135,7 @@ def test_the_same_hour_twice_names_both_rows() -> None:
 def test_a_missing_step_names_its_neighbours() -> None:
     error = refusal([row(hour) for hour in (0, 1, 2, 4, 5)])
     assert error.details[0].found == "2026-03-01T04:00:00Z next after 2026-03-01T02:00:00Z (row 2) for entity 1"
-    assert error.details[0].expected == "a time step of 3600 s"
+    assert error.details[0].expected == "a time step of 1 hour"
 
 
 def test_short_series_are_windows_that_begin_without_values_where_the_policy_answers_them() -> None:
@@ -260,6 +261,34 @@ def test_an_unknown_value_of_the_future_is_named() -> None:
     rows = past_and_future()
     rows[0]["load"] = None
     assert refusal(rows, KNOWING).details[0].field == "rows[0].load"
+
+
+def test_what_is_no_number_is_named_before_the_policy_compares_it() -> None:
+    rows = past_and_future()
+    rows[0]["load"] = "heavy"
+    rules = RowRules(limits={"load": (0.0, 9.0)}, policy=RequestsConfig(out_of_range="refuse"), floors={"load": -1.0})
+    assert refusal(rows, KNOWING, rules).message.startswith("rows[0].load: found 'heavy', expected a finite number")
+
+
+def test_a_future_without_any_past_is_refused() -> None:
+    error = refusal([each for each in past_and_future() if "oil" not in each], KNOWING)
+    assert error.message.startswith("rows: found no past, expected at least 4 rows per entity")
+
+
+def test_values_beyond_the_limits_are_refused_by_row_where_the_policy_says_so() -> None:
+    rows = [row(hour, oil=10.0) for hour in range(4)]
+    rows[1]["oil"], rows[2]["oil"], rows[3]["cooling"] = None, 9.5, "steam"
+    rules = RowRules(
+        limits={"oil": (9.75, np.inf)},
+        categories={"cooling": frozenset({"air"})},
+        nullable=frozenset({"oil"}),
+        policy=RequestsConfig(out_of_range="refuse", unseen_category="refuse"),
+    )
+    found = [(detail.field, detail.found, detail.expected) for detail in refusal(rows, rules=rules).details]
+    assert found == [
+        ("rows[2].oil", "9.5", "at least 9.75, as the dataset says"),
+        ("rows[3].cooling", "'steam'", "a category of the training rows: air"),
+    ]
 
 
 def test_the_future_of_entities_of_the_store_comes_with_the_request() -> None:

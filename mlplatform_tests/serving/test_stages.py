@@ -257,6 +257,8 @@ def test_a_batch_that_fails_as_a_whole_fails_its_questions_and_no_others() -> No
 
 
 def test_a_probe_never_waits_for_a_store_that_hangs() -> None:
+    now = [0.0]
+
     async def scenario() -> None:
         answers = asyncio.Event()
 
@@ -264,13 +266,35 @@ def test_a_probe_never_waits_for_a_store_that_hangs() -> None:
             await answers.wait()
             return None
 
-        health = StoreHealth(probe)
-        began = time.perf_counter()
+        health = StoreHealth(probe, lambda: now[0])
         assert await health.problem() is None  # nothing is known against it yet
-        await asyncio.sleep(0.6)
-        assert "has not answered for 0." in str(await health.problem())
-        assert time.perf_counter() - began < 0.6 + 0.1
+        now[0] = 0.6
+        assert "has not answered for 0.6 s" in str(await health.problem())
         answers.set()
         assert await health.problem() is None
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_a_store_that_was_well_a_moment_ago_costs_a_probe_no_time() -> None:
+    words, asked, now = [None, "down", None], [0], [0.0]
+
+    async def probe() -> str | None:
+        asked[0] += 1
+        await asyncio.sleep(0)
+        return words[asked[0] - 1]
+
+    async def scenario() -> None:
+        health = StoreHealth(probe, lambda: now[0])
+        assert await health.problem() is None  # it was waited for
+        for moment, found, times in (
+            (0.2, None, 1),  # from memory
+            (0.5, None, 2),  # from memory, and asked again behind it
+            (0.6, None, 3),  # what is wrong is looked at again at once, so that a store that is back is told at once
+        ):
+            now[0] = moment
+            assert await health.problem() is found
+            await asyncio.sleep(0.01)
+            assert asked[0] == times
 
     asyncio.run(scenario())

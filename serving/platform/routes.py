@@ -15,7 +15,7 @@ from fastapi.security import HTTPBearer
 
 from mlplatform.config import ConfigError, apply_versions, experiment_names, load_experiment
 from mlplatform.locks import FileLock, LockedError
-from mlplatform.monitoring.retraining import hold_of
+from mlplatform.monitoring.retraining import training_hold_of
 from mlplatform.settings import Settings
 from serving.answers import to_json
 from serving.bodies import JSON
@@ -210,13 +210,14 @@ class _Platform:
         versions = {key: value for key in ("split_version", "feature_version", "model_version")
                     if (value := getattr(body, key)) is not None}  # fmt: skip
         try:
-            apply_versions(name, versions, self._settings)
-            hold = hold_of(load_experiment(name, settings=self._settings), self._settings)
+            config = load_experiment(name, apply_versions(name, versions, self._settings), self._settings)
+            hold = training_hold_of(config, self._settings, config.split.as_of)
         except ConfigError as error:
             raise ServingError(422, "invalid_versions", str(error)) from error
         if hold and not body.despite_broken_data:
-            raise ServingError(409, "data_broken", f"nothing is trained: {hold}; or send despite_broken_data")
-        return {"resources": {"training": {"config": {**versions, "dry_run": body.dry_run}}}}
+            raise ServingError(409, "data_broken", f"nothing is trained: {hold}")
+        asked = {**versions, "dry_run": body.dry_run, "despite_broken_data": body.despite_broken_data}
+        return {"resources": {"training": {"config": asked}}}
 
     def launch(self, asked: _Asked) -> tuple[LaunchedRun, bool]:
         """Launch the run, or return the one that the same key has launched before.

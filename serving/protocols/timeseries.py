@@ -28,8 +28,8 @@ from serving.examples import example_rows
 from serving.local_time import rows_in_utc
 from serving.protocols.failures import route_writing_errors
 from serving.protocols.forms import described_body
-from serving.rows import utc_moment
 from serving.schemas import MAX_ENTITIES, StrictRequest
+from serving.sent_values import utc_moment
 from serving.service import PredictionService
 
 TAG = "KServe time series"

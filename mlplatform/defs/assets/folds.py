@@ -4,7 +4,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, Output
 
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import StoredFold
-from mlplatform.defs.assets.inputs import check_folds, folds_version, load_held_out, load_part
+from mlplatform.defs.assets.inputs import check_folds, folds_version, load_held_out, load_part, refuse_broken_data
 from mlplatform.defs.assets.owned import owned_asset
 from mlplatform.defs.keys import CV_FOLDS, FOLD_PREPROCESSOR, SPLITS, asset_key
 from mlplatform.defs.metadata import table
@@ -30,6 +30,7 @@ def cv_folds_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         from mlplatform.training import check_demands
 
         config = training.resolve(experiment.name, platform.settings)
+        refuse_broken_data(context, config, training, platform.settings)
         module = load_part(config, platform.settings, "train")
         folds = dict(zip(config.split.fold_names, module.folds(), strict=True))
         chosen = {key: StoredFold(folds[key], config.fold_digest()) for key in context.partition_keys}

@@ -1,5 +1,6 @@
 """What several assets read and check: the run's configuration, the parts of a split, and folds that must fit it."""
 
+import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -47,6 +48,28 @@ def log_versions(
     for key, version in config.versions.items():
         context.log.info(f"{key} {version} (from: {sources[key]})")
     return config
+
+
+def refuse_broken_data(
+    context: AssetExecutionContext, config: ExperimentConfig, training: TrainingResource, settings: Settings
+) -> None:
+    """Refuse to train on rows that the newest drift report calls broken, unless the run is told to.
+
+    Raises:
+        BrokenDataError: with what is broken, and what to do.
+    """
+    from mlplatform.datamodule import read_manifest
+    from mlplatform.monitoring.retraining import BrokenDataError, training_hold_of
+
+    until = None
+    if config.dataset.kind == "timeseries":
+        parts = read_manifest(settings, config.dataset.name, config.split.version_id).parts.values()
+        until = max(dt.datetime.fromisoformat(part.end) for part in parts)
+    hold = training_hold_of(config, settings, until)
+    if hold and not training.despite_broken_data:
+        raise BrokenDataError(f"nothing is trained: {hold}")
+    if hold:
+        context.log.warning(f"trained all the same (despite_broken_data): {hold}")
 
 
 def load_rows(config: ExperimentConfig, settings: Settings, part: str) -> "pd.DataFrame":

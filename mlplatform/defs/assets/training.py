@@ -13,6 +13,7 @@ from mlplatform.defs.assets.inputs import (
     load_held_out,
     load_rows,
     log_versions,
+    refuse_broken_data,
     too_good_evidence,
 )
 from mlplatform.defs.assets.owned import owned_asset
@@ -57,6 +58,8 @@ def tuned_model_asset(experiment: ExperimentConfig) -> AssetsDefinition:
 
         settings = platform.settings
         config = log_versions(context, experiment.name, training, settings)
+        # Again: a report may have found a break since the folds were made.
+        refuse_broken_data(context, config, training, settings)
         check_folds(config, cv_folds)
         manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
         rows = load_rows(config, settings, TRAIN)

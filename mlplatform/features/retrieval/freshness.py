@@ -95,7 +95,9 @@ def _has_value(panel: Panel, rows: Int64 | slice) -> npt.NDArray[np.bool_]:
     """Return whether any column has a value in the given rows."""
     found = np.zeros(len(panel.timestamps[rows]), dtype=bool)
     for values in panel.columns.values():
-        found |= pd.notna(values[rows])
+        of_rows = values[rows]
+        # Of numbers NumPy's own check, which takes a tenth of the time of pandas' for a few rows.
+        found |= pd.notna(of_rows) if of_rows.dtype == object else ~np.isnan(of_rows)
     return found
 
 
