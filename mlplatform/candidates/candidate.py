@@ -286,11 +286,12 @@ def calibrate(
     coverages = config.uncertainty.coverages
     if not coverages or not trial.bounds:
         return
-    bounds = unseen_bounds(config, folds, family, trial) if config.uncertainty.refit_folds else trial.bounds
+    bounds = unseen_bounds(config, folds, family, trial) if config.uncertainty.leave_out_folds else trial.bounds
     held_out = [(fold.validation, each) for fold, each in zip(folds, bounds, strict=True)]
     try:
         if config.uncertainty.calibration == "auto":
-            model.calibration = Calibration.chosen(held_out, *coverages, season=config.season)
+            is_raised = config.uncertainty.leave_out_folds
+            model.calibration = Calibration.chosen(held_out, *coverages, season=config.season, is_raised=is_raised)
         else:
             model.calibration = Calibration.fit(held_out, *coverages)
     except ValueError as error:
