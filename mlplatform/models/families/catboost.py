@@ -85,6 +85,12 @@ class CatBoostForecast(BoostedForecast):
             "rsm": SearchDimension(type="float", low=0.3, high=1.0),
         }
 
+    @classmethod
+    @override
+    def alternatives(cls, params: CatBoostForecastParams) -> tuple[dict[str, Any], ...]:
+        """Try it on a linear model: where a trend goes on, and where samples are few."""
+        return ({"on_linear": True},) if cls.can_stand_on_linear(params) else ()
+
     @override
     def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:
         """Yield what keeps the model from being fitted."""

@@ -31,7 +31,7 @@ class CountParams(ModelParams):
     `variance_power` is Tweedie's, between 1 (Poisson) and 2 (gamma). With quantiles, the loss is theirs.
     """
 
-    later: ClassVar[frozenset[str]] = ModelParams.later | {"loss", "variance_power"}
+    later: ClassVar[frozenset[str]] = frozenset({"loss", "variance_power"})
 
     loss: Literal["squared_error", "poisson", "tweedie"] = "squared_error"
     variance_power: float = Field(default=1.5, gt=1, lt=2)
