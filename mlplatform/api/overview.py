@@ -143,8 +143,8 @@ def _versions(config: ExperimentConfig, store: PairStore) -> dict[str, Any]:
 
 def _score(store: PairStore, run_id: str, metric: str) -> float | None:
     """Return the score on the reference set; `None` if the run is gone."""
+    from mlplatform.registry import mlflow_error
     from mlplatform.registry.runs import mlflow_name
-    from mlplatform.registry.tracking import mlflow_error
 
     try:
         run = store.client.get_run(run_id)
