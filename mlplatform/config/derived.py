@@ -69,6 +69,11 @@ class Lengths:
         block = weeks if is_short and longer else 4 * season if is_short else season
         return cls(season, lookback, ahead, max(int(block), ahead))
 
+    @classmethod
+    def without_season(cls) -> Lengths:
+        """Return the lengths of data that have no season, or too few of them to learn one."""
+        return cls(1, 2 * PLAIN_HORIZON, PLAIN_HORIZON, PLAIN_HORIZON)
+
     def needed(self, folds: int) -> int:
         """Return the steps that a reference set, so many folds and a block to train on take up."""
         return (folds + 2) * self.block + self.lookback + 2 * self.horizon
