@@ -45,6 +45,28 @@ def accepted(path: Path, settings: Settings, **options: Any) -> ExperimentConfig
     return config
 
 
+def test_what_else_could_be_predicted_is_named(tmp_path: Path, settings: Settings) -> None:
+    notes = propose(written(hours(), tmp_path), settings=settings).notes
+    assert "to predict: temperature (forecast); `--target` chooses another: load" in notes
+    alone = propose(written(hours()[["time", "load"]], tmp_path, "alone.csv"), settings=settings).notes
+    assert "to predict: load (forecast); choose others with `targets`" in alone
+
+
+def test_weeks_of_less_than_a_year_are_forecast_without_a_season(tmp_path: Path, settings: Settings) -> None:
+    def weeks(count: int) -> Path:
+        times = pd.date_range("2024-01-01", periods=count, freq="W-MON")
+        return written(pd.DataFrame({"week": times.strftime("%Y-%m-%d"), "units": np.arange(float(count))}), tmp_path)
+
+    def note(path: Path) -> str:
+        return next(each for each in propose(path, settings=settings).notes if "too few" in each)
+
+    path = weeks(44)
+    assert "a season of 52 takes at least 57, so shorter ones without a season were written" in note(path)
+    config = accepted(path, settings)
+    assert (config.season, config.horizon, config.lookback, config.split.folds) == (1, 6, 8, 2)
+    assert note(weeks(20)).endswith("nothing shorter fits either: at least 57")
+
+
 def test_series_of_several_lines(tmp_path: Path, settings: Settings) -> None:
     rows = pd.concat([hours().assign(line=line, state="on") for line in ("A", "B")])
     config = accepted(written(rows, tmp_path), settings)

@@ -21,6 +21,8 @@ from mlplatform.storage import atomic_file
 # The family of the bases that a proposal stands on.
 FAMILY = "xgboost"
 Task = Literal["forecast", "regression", "classification"]
+# Of columns that could be predicted as well.
+SHOWN_TARGETS = 5
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,18 @@ class _Parts:
         """Shorter lengths, and the number of folds, if the file needs and has room for such."""
         if self.lengths is None or self.look.is_cut or self.lengths.needed(FOLDS) <= self.steps:
             return None
-        return self.lengths.within(self.steps)
+        found = self.lengths.within(self.steps)
+        if found is not None:
+            return found
+        plain = Lengths.without_season()
+        found = plain.within(self.steps)
+        # Fewer steps ahead would be judged by fewer rows than say anything.
+        return found if found is not None and found[0].horizon == plain.horizon else None
+
+    @property
+    def leaves_season_out(self) -> bool:
+        """Whether the file has too few steps for the season of its frequency."""
+        return self.lengths is not None and self.fitted is not None and self.fitted[0].season < self.lengths.season
 
     @property
     def data(self) -> Iterator[Column]:
@@ -242,6 +255,8 @@ def _shortened(parts: _Parts) -> Iterator[str]:
     if fitted is None:
         return
     lengths, folds = fitted
+    if parts.leaves_season_out:
+        yield "baselines: [{name: repeat_last}, {name: ridge}]  # no season"
     split = {"reference_steps": lengths.block, "folds": folds, "cv": {"params": {"validation_steps": lengths.block}}}
     yield f"horizon: {lengths.horizon}"
     yield f"lookback: {lengths.lookback}"
@@ -297,12 +312,21 @@ def _notes(parts: _Parts) -> Iterator[str]:
     yield from _length_notes(parts)
     if parts.entity is not None:
         yield f"{look.named(parts.entity).distinct} entities, named by {parts.entity!r}"
-    yield f"to predict: {', '.join(parts.targets)} ({parts.task}); choose others with `targets`"
+    yield f"to predict: {', '.join(parts.targets)} ({parts.task}); {_other_targets(parts)}"
     used = {parts.time, parts.entity, *(column.name for column in parts.data)}
     left = [column.name for column in look.columns if column.name not in used]
     if left:
         yield f"left out: {', '.join(left)} (empty, a second time, or text of more than {FEW_CATEGORIES} kinds)"
     yield "physical limits (`min`, `max`) are yours to set: rows beyond them go to quarantine"
+
+
+def _other_targets(parts: _Parts) -> str:
+    """Say how another column is predicted; nobody can see it from the file, so the last one was taken."""
+    others = [each.name for each in parts.data if each.kind == "number" and each.name not in parts.targets]
+    if parts.task != "forecast" or not others:
+        return "choose others with `targets`"
+    shown = ", ".join(others[:SHOWN_TARGETS]) + (" ..." if len(others) > SHOWN_TARGETS else "")
+    return f"`--target` chooses another: {shown}"
 
 
 def _length_notes(parts: _Parts) -> Iterator[str]:
@@ -315,9 +339,19 @@ def _length_notes(parts: _Parts) -> Iterator[str]:
         f"{usual.horizon}, a lookback of {usual.lookback}, and a reference set and {FOLDS} folds of {usual.block} each"
     )
     if parts.fitted is None:
-        yield f"{needed}; nothing shorter fits either: at least {Lengths(usual.season, usual.season, 1, 1).needed(1)}"
+        yield f"{needed}; nothing shorter fits either: at least {_least(usual)}"
+    elif parts.leaves_season_out:
+        yield (
+            f"{needed}; a season of {usual.season} takes at least {_least(usual)}, so shorter ones without a season "
+            "were written, which more data need not"
+        )
     else:
         yield f"{needed}: shorter ones were written, which more data need not"
+
+
+def _least(lengths: Lengths) -> int:
+    """Return the steps that the shortest lengths with the same season take."""
+    return Lengths(lengths.season, lengths.season, 1, 1).needed(1)
 
 
 def _mistakes(name: str, text: str, settings: Settings) -> tuple[str, ...]:
