@@ -1,7 +1,7 @@
 """Seven public sets, as a new user has them: real dates, gaps, one file of at most twelve lines of YAML.
 
-They come with packages of the index (the extra `bench`): statsmodels, vega_datasets and pmdarima. Nothing was chosen
-on them.
+They come with packages of the index (the extra `bench`): statsmodels, vega_datasets and pmdarima. Settings of
+`base/forecast` were chosen on other series; what was seen of these meanwhile, docs/modelling.md says.
 """
 
 from __future__ import annotations
