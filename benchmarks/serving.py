@@ -1,10 +1,12 @@
 """The prediction server in figures: `python benchmarks/serving.py [part ...]`; without a part, all of them.
 
 rates     requests per second and CPU per request, beside `mlflow models serve` and a bare handler on the same model
+peers     MLServer and BentoML with the same booster, in environments of their own below `PEERS_DIR`
 overload  four hundred clients, idle connections and slow bodies: who is refused, how fast probes answer, recovery
 swaps     an alias that moves all the time and is found by polling alone
 soak      ten minutes of load (`SOAK_SECONDS`) with an alias move every 20 s: memory at start and end
 ray       Ray Serve in both modes, beside chains that do nothing, with its defaults and its throughput-optimised flags
+kills     Ray Serve with two replicas of each deployment, one of each killed after the other under load
 hang      a Redis server that is stopped: requests with rows of their own, requests for the store, recovery
 arms      a challenger that answers half of the requests, or is asked in shadow, beside none
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("rates", "overload", "swaps", "soak", "ray", "hang", "arms")
+PARTS = ("rates", "peers", "overload", "swaps", "soak", "ray", "kills", "hang", "arms")
 
 
 def main(parts: list[str]) -> int:

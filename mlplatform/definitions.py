@@ -11,7 +11,7 @@ from typing import Any
 
 from dagster import Definitions, IOManager, in_process_executor
 
-from mlplatform.config import DatasetConfig, ExperimentConfig, load_all_datasets, load_all_experiments
+from mlplatform.config import ConfigError, DatasetConfig, ExperimentConfig, load_all_datasets, load_all_experiments
 from mlplatform.defs import (
     CONSOLE,
     ArtifactIOManager,
@@ -92,6 +92,7 @@ def build_defs(
     settings = Settings.from_env()
     datasets: dict[str, DatasetConfig] = {}
     broken: dict[str, list[Broken]] = {}
+    broken_experiments: Mapping[str, ConfigError] = {}
     if experiments is None:
         loaded, broken_experiments = load_all_experiments(settings)
         datasets, broken_datasets = load_all_datasets(settings)
@@ -118,7 +119,7 @@ def build_defs(
         jobs=[
             *(job for jobs in dataset_jobs.values() for job in jobs),
             *(make(experiment) for experiment in experiments for make in (train_job, monitor_job, forecast_job)),
-            *(job for experiment in experiments for job in lifecycle_jobs(experiment)),
+            *lifecycle_jobs(experiments, broken_experiments),
             *(nested_cv_job(experiment) for experiment in experiments if experiment.nested.outer_folds),
             *(job for group in broken.values() for job in failing_jobs(group, taken=job_names)),
         ],

@@ -119,6 +119,10 @@ class ModelFamily(Parametrised, Protocol):
         """Return the default search space."""
         ...
 
+    def alternatives(self, params: Any) -> tuple[dict[str, Any], ...]:
+        """Return changes of its parameters that a search of the default space tries first."""
+        ...
+
     def season(self, params: Any) -> int | None:
         """Return the length of the season that its parameters state."""
         ...

@@ -84,6 +84,7 @@ class Settings:
         mlflow_artifact_root: where MLflow stores the artifacts of new experiments.
         serving_url: address that promotion tells to reload, or several separated by commas.
         serving_host, serving_port: where a prediction server listens.
+        probe_port: where a server without Ray answers probes alone, beside its port.
         experiment: experiment that the prediction server answers for where a request names none.
         experiments: further ones that it serves; `*` stands for all there are.
         serving_config: option of the configuration group `serving`: the deployments on Ray Serve.
@@ -134,6 +135,7 @@ class Settings:
     limits: ServerLimits = field(default_factory=ServerLimits)
     access_log: float = 0.0
     workers: int = 1
+    probe_port: int | None = None
     signing_key: Path | None = field(default=None, repr=False)
     signing_key_password: str | None = field(default=None, repr=False)
     verify_keys: tuple[Path, ...] = ()
@@ -172,6 +174,7 @@ class Settings:
             dagster_url=(env.get("MLPLATFORM_DAGSTER_URL") or cls.dagster_url).rstrip("/"),
             limits=ServerLimits.from_env(env),
             workers=_positive_int(env, "MLPLATFORM_WORKERS", cls.workers),
+            probe_port=_optional_positive_int(env, "MLPLATFORM_PROBE_PORT"),
             access_log=_share(env, "MLPLATFORM_ACCESS_LOG", cls.access_log),
             signing_key=next(iter(_key_paths(env, SIGNING_KEY)), None),
             signing_key_password=env.get(SIGNING_KEY_PASSWORD) or None,

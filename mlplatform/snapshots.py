@@ -80,8 +80,12 @@ class Update:
         if table.num_rows:
             self.write_file(path.relative_to(self.folder), table)
         else:
-            path.unlink(missing_ok=True)
+            self.remove(period)
         return path
+
+    def remove(self, period: str) -> None:
+        """Leave the rows of a period out."""
+        self.path(period).unlink(missing_ok=True)
 
     def write_file(self, name: str | Path, table: pa.Table) -> Path:
         """Write a Parquet file beside or among the rows and return its path."""

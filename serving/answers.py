@@ -14,8 +14,9 @@ import orjson
 from mlplatform.datamodule import Float32
 from mlplatform.models import Bounds
 from mlplatform.monitoring import ServedPredictions
+from mlplatform.registry import unreadable_columns
 from serving.backend import Prediction
-from serving.errors import ErrorDetail, ServingError, shown
+from serving.errors import ErrorDetail, ServingError, shown, unreadable
 
 # NumPy arrays are written without a Python object per number; time stamps are UTC, written with a Z.
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
@@ -30,12 +31,19 @@ def refuse_missing_numbers(prediction: Prediction) -> None:
     """Refuse to answer NaN or infinity, which JSON cannot hold and a client could not use.
 
     Raises:
-        ServingError: 500 that names the entities.
+        ServingError: 409 that names the entities with a number that the pair cannot read, if there are any; else 500
+            that names the entities.
     """
     outputs, broken = prediction.outputs, prediction.answers.is_broken(prediction.is_fallback)
     if not broken.any():
         return
-    ids = prediction.entity_ids[broken].tolist()
+    places = np.flatnonzero(broken).tolist()
+    ids = prediction.entity_ids.tolist()
+    columns = {ids[place]: unreadable_columns(prediction.marks[place]) for place in places if prediction.marks}
+    unread = [(entity, names) for entity, names in columns.items() if names]
+    if unread:
+        raise unreadable(unread)
+    blamed = [ids[place] for place in places]
     details = [
         ErrorDetail(
             field="entities",
@@ -43,14 +51,14 @@ def refuse_missing_numbers(prediction: Prediction) -> None:
             expected="finite predictions",
             action="check the entity's latest feature rows for missing values that preprocessing does not fill",
         )
-        for entity in ids[:20]
+        for entity in blamed[:20]
     ]
     message = (
         f"version {prediction.pair.version} of {prediction.pair.name!r} answered NaN or infinity for "
-        f"{len(ids)} of {len(outputs)} entities ({', '.join(map(shown, ids[:5]))}); ask for the others, and check the "
-        "features of these"
+        f"{len(blamed)} of {len(outputs)} entities ({', '.join(map(shown, blamed[:5]))}); ask for the others, and "
+        "check the features of these"
     )
-    raise ServingError(500, "prediction_not_finite", message, details, entities=ids)
+    raise ServingError(500, "prediction_not_finite", message, details, entities=blamed)
 
 
 def answer(prediction: Prediction) -> dict[str, Any]:

@@ -402,7 +402,7 @@ def no_production_pair(experiment: str, refusal: str | None) -> ServingError:
     """
     found = f"run train_{experiment}"
     if refusal is not None:
-        found = f"{refusal}; run train_{experiment} again, or promote_{experiment} for another version"
+        found = f"{refusal}; run train_{experiment} again, or promote another version"
     message = f"no production pair for {experiment}: {found}, then POST /admin/reload or restart the server"
     return ServingError(503, "no_production_pair", message)
 

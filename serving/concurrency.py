@@ -7,6 +7,8 @@ there are cores, because more would only take turns.
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar, TypeVarTuple
@@ -15,6 +17,20 @@ from mlplatform.cores import usable_cores
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
+
+# Python's own 5 ms is how long a thread that computes keeps the event loop, and with it probes, from Python's lock.
+SWITCH_INTERVAL_S = 0.001
+
+
+def let_the_loop_in() -> None:
+    """Have this process serve: its event loop waits no longer than it must for threads that load or compute."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+def keep_loaded() -> None:
+    """Have what is loaded by now stay: walking all of it again and again would hold up requests by 200 ms each time."""
+    gc.collect()
+    gc.freeze()
 
 
 class Workers:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 
@@ -29,3 +29,32 @@ class Application(FastAPI):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._entrance(scope, receive, send)
+
+
+class Inside(NamedTuple):
+    """What an application answered to its own process."""
+
+    status: int
+    body: bytes
+    media_type: str
+
+
+async def ask_inside(app: ASGIApp, path: str) -> Inside:
+    """Return what an application answers to GET, asked from inside of the process."""
+    parts: list[bytes] = []
+    status, media_type = 500, ""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status, media_type
+        if message["type"] == "http.response.start":
+            headers = dict(message.get("headers", []))
+            status, media_type = message["status"], headers.get(b"content-type", b"").decode()
+        parts.append(message.get("body", b""))
+
+    headers: list[tuple[bytes, bytes]] = []
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers, "root_path": ""}
+    await app(scope, receive, send)
+    return Inside(status, b"".join(parts), media_type)

@@ -173,6 +173,26 @@ def too_little_observed(entities: Sequence[tuple[Any, float]], least: float, loo
     return ServingError(409, "too_little_observed", message, details, entities=[entity for entity, _ in entities])
 
 
+def unreadable(entities: Sequence[tuple[Any, Sequence[str]]]) -> ServingError:
+    """Return the refusal of entities with a number in their rows that the pair's preprocessing has none for.
+
+    Parameters:
+        entities: id and columns of each.
+    """
+    details, named = _blamed(
+        [(entity, f"no number for a value of {', '.join(names)}") for entity, names in entities],
+        "values that the pair's preprocessing has a number for, such as a logarithm's above -shift",
+        "correct the value in the source, or leave the entity out until it is out of the lookback",
+    )
+    columns = ", ".join(dict.fromkeys(name for _, names in entities for name in names))
+    message = (
+        f"the pair's preprocessing has no number for a value of {columns} in the rows of {len(entities)} entities "
+        f"({named}), as of a logarithm at or below -shift; correct the rows, or send such to quarantine with min in "
+        "dataset.columns"
+    )
+    return ServingError(409, "unreadable_values", message, details, entities=[entity for entity, _ in entities])
+
+
 def too_old(panel: FeaturePanel, places: Sequence[int], limit: str, dataset: str) -> StaleFeaturesRefusedError:
     """Return the refusal of entities, given by their places, whose features are too old and nothing stands in."""
     ids, ages = panel.entity_ids.tolist(), panel.ages / np.timedelta64(1, "s")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import gc
 import logging
 import os
 import signal
@@ -26,7 +25,7 @@ from serving.batching import Batcher
 from serving.breaker import CircuitBreaker
 from serving.bundle import Bundle, BundleHolder, BundleLoader
 from serving.challenger import CHALLENGER_PATIENCE_S, ChallengerHolder
-from serving.concurrency import Workers
+from serving.concurrency import Workers, keep_loaded, let_the_loop_in
 from serving.errors import ServingError
 from serving.explain import DEADLINE_S as EXPLANATION_DEADLINE_S
 from serving.explain import answer_explained, require_explainable
@@ -44,8 +43,6 @@ logger = logging.getLogger(__name__)
 
 # Entities that are answered in one call; a request with more has a thread to itself.
 LARGEST_BATCH = 64
-# Python's own 5 ms is how long a thread that computes keeps the event loop, and with it probes, from Python's lock.
-SWITCH_INTERVAL_S = 0.001
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -251,9 +248,7 @@ class LocalBackend:
             # The first look imports Feast and opens its store, which would otherwise cost the first requests seconds.
             await self._holder.run(store_problem, bundle.pair.contract, bundle.dataset, self._settings)
             self._is_open = True
-            # What is loaded by now stays: walking all of it again and again would hold up requests by 200 ms each time.
-            gc.collect()
-            gc.freeze()
+            keep_loaded()
         if is_first or report.swapped:
             await self._holder.run(_keep_feast_registry, self._settings)
         return report
@@ -356,11 +351,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         from serving.supervisor import Supervisor, worker_command
 
         command = worker_command(",".join(settings.experiments))
-        Supervisor(command, settings.workers, host, port, settings.limits.drain_s).run()
+        Supervisor(command, settings.workers, host, port, settings.limits.drain_s, settings.probe_port).run()
         return
-    from serving.process import require_free, run
+    from serving.ports import require_free
+    from serving.process import run
 
     require_free(host, port)
+    if settings.probe_port:
+        require_free(host, settings.probe_port, "MLPLATFORM_PROBE_PORT")
     prepare_process()
 
     from serving.api import build_app
@@ -377,7 +375,7 @@ def local_backends(settings: Settings) -> dict[str, LocalBackend]:
 def prepare_process() -> None:
     """Have this process serve: its threads, its signals, its patience with a registry that is away."""
     _one_thread_per_request()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    let_the_loop_in()
     # uvicorn raises the signal that stopped it once more when it is done; a clean stop should not look like a crash.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _fail_fast_without_registry()

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
 import os
 import signal
 import socket
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from typing_extensions import override
 from uvicorn.config import STARTUP_FAILURE
 
-from mlplatform.settings import Settings
+from mlplatform.settings import ServerLimits, Settings
 from serving.connections import http_protocol
+from serving.ports import listening
+from serving.probes import Probes
 
 logger = logging.getLogger(__name__)
 
@@ -33,37 +33,12 @@ def run(app: FastAPI, host: str, port: int, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, by HTTPS if there is a certificate; requests in flight are answered first."""
     config = configured(app, settings)
     config.host, config.port = host, port
+    probes = listening(host, settings.probe_port) if settings.probe_port else None
     try:
-        DrainingServer(config, app, settings.limits.drain_s).run()
+        DrainingServer(config, app, settings.limits, probes).run()
     except SystemExit as ended:
         # uvicorn's own status of a start that failed is 3, with which commands here say that the answer is no.
         raise SystemExit(1 if ended.code == STARTUP_FAILURE else ended.code) from ended
-
-
-def require_free(host: str, port: int) -> None:
-    """Look whether the port can be had, before a server is built that would find out at the end of its start.
-
-    Raises:
-        SystemExit: if another program listens there, or only the administrator may.
-    """
-    with contextlib.suppress(socket.gaierror):
-        for family, kind, _, _, address in socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            _try_to_bind(family, kind, address, f"{host}:{port}")
-
-
-def _try_to_bind(family: int, kind: int, address: Any, shown: str) -> None:
-    try:
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            probe.bind(address)
-    except OSError as error:
-        # Whatever else is wrong with one of several addresses may not keep the server from the others.
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            raise SystemExit(f"cannot listen on {shown}: {error.strerror}; name another port with --port") from error
 
 
 def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -87,13 +62,32 @@ class DrainingServer(uvicorn.Server):
     """Says that it is not ready before it stops, for as long as load balancers need to notice.
 
     Parameters:
-        drain_s: that long, in seconds. A second signal stops at once.
+        limits: with that long. A second signal stops at once.
+        probes: the listening socket of a port for probes alone, if there is one.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, limits: ServerLimits, probes: socket.socket | None = None
+    ) -> None:
         super().__init__(config)
-        self._state = app.state.server
-        self._drain_s = drain_s
+        self._app, self._state = app, app.state.server
+        self._limits = limits
+        self._listener = probes
+        self._probes: Probes | None = None
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._listener is not None and not self.should_exit:
+            loop = asyncio.get_running_loop()
+            self._probes = Probes(self._app, self._listener, loop, self._limits.body_deadline_s)
+            self._probes.start()
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self._probes is not None:
+            await self._probes.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end: answers say that their connection closes, so that clients go elsewhere meanwhile."""
@@ -101,7 +95,7 @@ class DrainingServer(uvicorn.Server):
             super().handle_exit(sig, frame)
             return
         self._state.is_draining = True
-        wait = max(self._drain_s, _LAST_ANSWERS_S)
+        wait = max(self._limits.drain_s, _LAST_ANSWERS_S)
         logger.info("not ready any more, stopping in %g s", wait)
         loop = asyncio.get_running_loop()
         loop.call_later(wait, super().handle_exit, sig, frame)

@@ -28,7 +28,7 @@ from serving.explain import with_explanations
 from serving.health import StoreHealth
 from serving.keeper import Keeper
 from serving.last_forecasts import LastForecasts
-from serving.ray_calls import repeated
+from serving.ray_calls import Service, repeated
 from serving.ray_peers import Peers
 from serving.ray_services import Prepared
 from serving.ray_versions import PairRef
@@ -80,7 +80,7 @@ class RayBackend:
         model: Handle,
     ) -> None:
         self._experiment, self._peers = settings.experiment, peers
-        self._feast, self._preprocessing, self._model = feast, preprocessing, model
+        self._feast, self._preprocessing, self._model = map(Service, (feast, preprocessing, model))
         self._loader = BundleLoader(settings)
         self._workers = Workers(1)
         self._finding = Workers(1)
@@ -118,11 +118,11 @@ class RayBackend:
         # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
         with self.times.timed("features", ref.version):
             panel = _unless_refused(
-                await repeated(lambda: self._feast.read.remote(ref, staleness, entities, time_point))
+                await repeated(lambda: self._feast.ask("read", ref, staleness, entities, time_point))
             )
         with self.times.timed("preprocess", ref.version):
             prepared = await repeated(
-                lambda: self._preprocessing.prepare_panel.remote(ref, panel, future, chosen.rules)
+                lambda: self._preprocessing.ask("prepare_panel", ref, panel, future, chosen.rules)
             )
         recall = self._last.recall_for(choice, time_point)
         prediction = await self._predict(chosen, _unless_refused(prepared), explain, recall)
@@ -136,7 +136,7 @@ class RayBackend:
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
         with self.times.timed("preprocess", ref.version):
-            prepared = await repeated(lambda: self._preprocessing.prepare_rows.remote(ref, rows, chosen.rules))
+            prepared = await repeated(lambda: self._preprocessing.ask("prepare_rows", ref, rows, chosen.rules))
         return await self._predict(chosen, _unless_refused(prepared), explain)
 
     async def reload(self) -> ReloadReport:
@@ -193,13 +193,13 @@ class RayBackend:
         config = await self._workers.run(self._loader.config)
         policies = config.dataset, config.requests, FallbackPolicy.of(config)
         ref = PairRef.of(pair)
-        served, rules = await repeated(lambda: self._preprocessing.described.remote(ref, config.staleness, *policies))
+        served, rules = await repeated(lambda: self._preprocessing.ask("described", ref, config.staleness, *policies))
         scales = await self._workers.run(self._loader.scales, pair)
         return Policies(served, config.staleness, rules, config.serving, scales)
 
     async def _probe(self) -> str | None:
         ref = PairRef.of(self._require().pair)
-        problem: str | None = await repeated(lambda: self._feast.problem.remote(ref))
+        problem: str | None = await repeated(lambda: self._feast.ask("problem", ref))
         return problem
 
     async def _predict(
@@ -217,7 +217,7 @@ class RayBackend:
         ref = PairRef.of(prediction.pair)
         try:
             async with asyncio.timeout(EXPLANATION_DEADLINE_S):
-                found = await repeated(lambda: self._model.explain.remote(ref, panel))
+                found = await repeated(lambda: self._model.ask("explain", ref, panel))
         except TimeoutError as error:
             raise overdue("explanation", EXPLANATION_DEADLINE_S) from error
         return with_explanations(prediction, _unless_refused(found))
@@ -244,10 +244,10 @@ class RayBackend:
         # Every response is awaited here. Passed on unawaited, one whose replica died would have the call that waits for
         # it ask for it again and again until the request's deadline, and nobody could repeat what was lost.
         with self.times.timed("predict", ref.version):
-            inferred: Answers = await repeated(lambda: self._model.infer.remote(ref, samples))
+            inferred: Answers = await repeated(lambda: self._model.ask("infer", ref, samples))
         with self.times.timed("postprocess", ref.version):
             scaled = inferred.scaled(chosen.scales)
-            answers: Answers = await repeated(lambda: self._preprocessing.postprocess.remote(ref, scaled))
+            answers: Answers = await repeated(lambda: self._preprocessing.ask("postprocess", ref, scaled))
         return answers
 
     async def _swap(self) -> ReloadReport:
@@ -275,7 +275,7 @@ class RayBackend:
 
     @property
     def _services(self) -> tuple[Handle, ...]:
-        return self._feast, self._preprocessing, self._model
+        return self._feast.handle, self._preprocessing.handle, self._model.handle
 
 
 async def _prepare(service: Handle, ref: PairRef) -> None:

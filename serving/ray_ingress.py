@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlplatform.settings import Settings
 from serving.api import build_app
 from serving.backend import Backend, ReloadReport
+from serving.concurrency import keep_loaded, let_the_loop_in
+from serving.entrance import ask_inside
 from serving.errors import ServingError
 from serving.exposition import CONTENT_TYPE
 from serving.local import LOG_FORMAT, Stages
@@ -57,6 +59,7 @@ class ForecastAPI:
 
     def __init__(self, settings: Settings, *services: Handle) -> None:
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+        let_the_loop_in()
         self._peers = Peers()
         self._backends = _backends(settings, self._peers, services)
         # Ray's proxy makes the request id and puts it on the answer.
@@ -78,7 +81,7 @@ class ForecastAPI:
         """Return the name of this replica and its metrics."""
         from ray import serve
 
-        return serve.get_replica_context().replica_id.unique_id, await _page(self._app, _METRICS)
+        return serve.get_replica_context().replica_id.unique_id, (await ask_inside(self._app, _METRICS)).body
 
     async def announce_end(self) -> None:
         """Say from now on that the server is not ready."""
@@ -150,6 +153,7 @@ class Ingress:
                 deadline = time.monotonic() + STARTING_S
                 while not all(backend.looks() for backend in self._backends.values()) and time.monotonic() < deadline:
                     await asyncio.sleep(0.02)
+                keep_loaded()
             await send(message)
 
         return sent
@@ -161,19 +165,3 @@ class Ingress:
             await send(message)
 
         return sent
-
-
-async def _page(app: ASGIApp, path: str) -> bytes:
-    """Return what the routes answer to GET, asked from inside of the process."""
-    parts: list[bytes] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        parts.append(message.get("body", b""))
-
-    headers: list[tuple[bytes, bytes]] = []
-    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers, "root_path": ""}
-    await app(scope, receive, send)
-    return b"".join(parts)

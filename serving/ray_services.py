@@ -20,7 +20,7 @@ from mlplatform.settings import Settings
 from serving.backend import EntityId, Explanations, Served
 from serving.batching import Batcher
 from serving.bundle import Bundle
-from serving.concurrency import Workers
+from serving.concurrency import Workers, keep_loaded, let_the_loop_in
 from serving.errors import ServingError
 from serving.explain import explanations, require_explainable
 from serving.inference import read_panel, store_problem
@@ -66,7 +66,9 @@ class FeastService:
         self._loaders = Loaders(settings)
         self._workers = Workers()
         self._pairs: VersionCache[tuple[PairInfo, DatasetConfig]] = VersionCache(self._load)
+        let_the_loop_in()
         self._loaders.preload(self._preload)
+        keep_loaded()
 
     async def prepare(self, ref: PairRef) -> None:
         """Load what requests for a version will need."""
@@ -106,7 +108,9 @@ class PairService:
     def __init__(self, settings: Settings) -> None:
         self._loaders = Loaders(settings)
         self._bundles: VersionCache[Held] = VersionCache(self._load)
+        let_the_loop_in()
         self._loaders.preload(self._bundles.preload)
+        keep_loaded()
 
     async def prepare(self, ref: PairRef) -> None:
         """Load what requests for a version will need."""

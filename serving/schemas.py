@@ -154,9 +154,9 @@ class Answer(BaseModel):
 class MarkAnswer(BaseModel):
     """Something unusual in the rows that an answer was made from."""
 
-    kind: Literal["missing", "out_of_range", "unseen_category"] = Field(
-        description="A null that the pair filled or read, a number beyond the column's limits, or a category that the "
-        "training rows do not have."
+    kind: Literal["missing", "out_of_range", "unseen_category", "unreadable"] = Field(
+        description="A null that the pair filled or read, a number beyond the column's limits, a category that the "
+        "training rows do not have, or a number that the pair's preprocessing has none for."
     )
     column: str
     rows: int = Field(description="How many of the rows behind the answer are concerned.")
@@ -211,8 +211,8 @@ class EntityAnswer(BaseModel):
         description="Age of that row when it was read; never negative. Null if it has no time."
     )
     stale: bool = Field(
-        description="Whether that is older than `staleness.max_age` of the experiment, or unknown under one. False "
-        "without a limit, and for rows that the request itself brings."
+        description="Whether that is older than `staleness.max_age` of the experiment, or unknown under one; without a "
+        "limit, whether all that is forecast lies before now. False for rows that the request itself brings."
     )
     marks: list[MarkAnswer] = Field(description="What is unusual in these rows; see `requests` of the experiment.")
     arm: str = Field(description="Which of the experiment's pairs answered.")
@@ -353,9 +353,9 @@ class ModelAnswer(BaseModel):
     input_rows: int | None = Field(default=None, description="Rows per entity that a request with rows must bring.")
     horizon: int | None = None
     step_seconds: int | None = Field(default=None, description="Length of a step, in the mean where steps differ.")
-    frequency: str | None = Field(default=None, description="What a step is, such as 1 month (first day), or 3600 s.")
+    frequency: str | None = Field(default=None, description="What a step is: 15 minutes, or 1 month (first day).")
     timezone: str | None = Field(default=None, description="Zone of times that tell none, and of days and months.")
-    max_age: str | None = Field(default=None, description="Age beyond which features are stale.")
+    max_age: str | None = Field(default=None, description="Age beyond which features are stale; null without one.")
     intervals: float | None = Field(default=None, description="Coverage of its prediction intervals.")
     coverages: list[float] = Field(default=[], description="Of all its prediction intervals, that one first.")
     inference: str | None = Field(

@@ -13,24 +13,23 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from mlplatform.storage import atomic_file
 from serving.exposition import cumulative, merged
+from serving.ports import listening
 from serving.siblings import ENDED, SOCKET, ask
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 2048
 TICK_S = 0.1
 # Between two looks at every worker; what one counted since the last look dies with it.
 LOOK_S = 2.0
@@ -76,6 +75,7 @@ class Supervisor:
         command: starts a worker; what it listens on and whose place it takes is added.
         count: workers to keep.
         host, port: where they listen.
+        probe_port: where they listen for probes alone, if they do.
         drain_s: how long each goes on after it was told to end.
     """
 
@@ -84,6 +84,7 @@ class Supervisor:
     host: str
     port: int
     drain_s: float
+    probe_port: int | None = None
     _places: list[_Place] = field(default_factory=list)
     _is_ending: bool = False
 
@@ -92,13 +93,21 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         self._places = [_Place(index) for index in range(self.count)]
-        with listening(self.host, self.port) as listener, _private_folder() as folder, _lifeline() as lifeline:
+        with (
+            listening(self.host, self.port) as listener,
+            listening(self.host, self.probe_port) if self.probe_port else nullcontext() as probes,
+            _private_folder() as folder,
+            _lifeline() as lifeline,
+        ):
+            passed = {"--listener": listener.fileno(), "--lifeline": lifeline}
+            if probes is not None:
+                passed["--probes"] = probes.fileno()
             logger.info("%d workers serve on %s:%d", self.count, self.host, self.port)
             looked = 0.0
             while not self._is_ending:
                 now = time.monotonic()
                 for place in self._places:
-                    self._keep(place, now, folder, listener, lifeline)
+                    self._keep(place, now, folder, passed)
                 if now - looked >= LOOK_S:
                     asyncio.run(self._look(folder))
                     looked = now
@@ -110,29 +119,24 @@ class Supervisor:
     def _end(self, *_: int | FrameType | None) -> None:
         self._is_ending = True
 
-    def _keep(self, place: _Place, now: float, folder: Path, listener: socket.socket, lifeline: int) -> None:
+    def _keep(self, place: _Place, now: float, folder: Path, passed: Mapping[str, int]) -> None:
         if place.process is None:
             if now >= place.due:
-                self._start(place, now, folder, listener, lifeline)
+                self._start(place, now, folder, passed)
         elif place.process.poll() is not None:
             self._bury(place, now, folder)
         elif now - (place.seen or place.began) > (HUNG_S if place.seen else STARTING_S):
             logger.error("worker %d (process %d) does not answer and is killed", place.index, place.process.pid)
             place.process.kill()
 
-    def _start(self, place: _Place, now: float, folder: Path, listener: socket.socket, lifeline: int) -> None:
-        arguments = {
-            "--listener": listener.fileno(),
-            "--lifeline": lifeline,
-            "--folder": folder,
-            "--index": place.index,
-        }
+    def _start(self, place: _Place, now: float, folder: Path, passed: Mapping[str, int]) -> None:
+        arguments = {**passed, "--folder": folder, "--index": place.index}
         command = [*self.command, *(str(part) for pair in arguments.items() for part in pair)]
         if place.starts:
             command.append("--replaces")
         # Sessions of their own: Ctrl-C is for the supervisor, which then ends them.
         place.process = subprocess.Popen(  # noqa: S603 - this program
-            command, pass_fds=(listener.fileno(), lifeline), start_new_session=True
+            command, pass_fds=tuple(passed.values()), start_new_session=True
         )
         place.began, place.seen = now, None
         place.starts += 1
@@ -182,23 +186,6 @@ class Supervisor:
                 process.kill()
                 process.wait()
         logger.info("all workers have ended")
-
-
-@contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Yield a listening socket that child processes can be given.
-
-    Raises:
-        SystemExit: if the address is in use, or is none of this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise SystemExit(f"cannot listen on {host}:{port}: {error.strerror}; name another --host or --port") from error
-    with listener:
-        listener.setblocking(False)
-        yield listener
 
 
 @contextmanager

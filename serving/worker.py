@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 
-from mlplatform.settings import Settings
+from mlplatform.settings import ServerLimits, Settings
 from serving.backend import Backend
 from serving.local import LOG_FORMAT, local_backends, prepare_process, served_settings
 from serving.process import DrainingServer, configured
@@ -40,9 +40,15 @@ class WorkerServer(DrainingServer):
     """
 
     def __init__(
-        self, config: uvicorn.Config, app: FastAPI, drain_s: float, place: Path, backends: Mapping[str, Backend]
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        limits: ServerLimits,
+        place: Path,
+        backends: Mapping[str, Backend],
+        probes: socket.socket | None = None,
     ) -> None:
-        super().__init__(config, app, drain_s)
+        super().__init__(config, app, limits, probes)
         self._place, self._backends = place, backends
 
     @override
@@ -80,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="A worker of `python -m serving.local --workers`.")
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--listener", type=int, required=True, help="descriptor of the listening socket")
+    parser.add_argument("--probes", type=int, help="descriptor of the listening socket for probes alone")
     parser.add_argument(
         "--lifeline", type=int, required=True, help="descriptor of a pipe that ends with the supervisor"
     )
@@ -96,8 +103,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     backends = local_backends(settings)
     app = build_app(backends, settings, siblings=Siblings(asked.folder, asked.index))
     place = asked.folder / SOCKET.format(asked.index)
+    probes = None if asked.probes is None else socket.socket(fileno=asked.probes)
     server = WorkerServer(
-        configured(app, settings), app, settings.limits.drain_s, place, backends if asked.replaces else {}
+        configured(app, settings), app, settings.limits, place, backends if asked.replaces else {}, probes
     )
     listener = socket.socket(fileno=asked.listener)
 

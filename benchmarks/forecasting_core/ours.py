@@ -19,16 +19,17 @@ from mlplatform.settings import Settings
 from mlplatform.training import fit_preprocessor, prepare_fold
 
 
-def run(series: SeriesSet, model: str, /, **changes: Any) -> dict[str, dict[str, float]]:
+def run(series: SeriesSet, model: str, tuning: str = "", /, **changes: Any) -> dict[str, dict[str, float]]:
     """Return the scores of a model version and of the seasonal naive baseline on the last horizons of every series.
 
     Parameters:
+        tuning: preset of the search; that of `base/forecast` by default.
         changes: values of the experiment beside what the set says.
     """
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.from_env({"MLPLATFORM_HOME": f"{folder}/home", "MLPLATFORM_CONF_DIR": f"{folder}/conf"})
         _write(Path(folder, "conf"), series, changes)
-        overrides = [f"model={model}", "tuning=none", "extra_metrics=[mase,smape]"]
+        overrides = [f"model={model}", "extra_metrics=[mase,smape]", *([f"tuning={tuning}"] if tuning else [])]
         config = load_experiment("bench", overrides, settings)
         started = time.perf_counter()
         frame = series.frame

@@ -38,18 +38,28 @@ class Server:
         pids = [self.pid, *_children(self.pid)]
         return sum(map(_cpu_seconds, pids))
 
+    def replicas(self, deployment: str) -> list[int]:
+        """Return the processes of a deployment's replicas on Ray Serve, those that start among them."""
+        return [pid for pid in _children(self.pid) if f"ServeReplica:mlplatform:{deployment}" in _title(pid)]
+
     def resident_mib(self) -> float:
         """Return the memory of the process."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 @contextmanager
 def serving(command: list[str], ready: str, environ: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Run a command whose last argument `{port}` is filled in, until the route `ready` answers well."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     filled = [argument.replace("{port}", str(port)) for argument in command]
     # One thread per call: the processes share the cores with the load.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environ or {})}
@@ -117,6 +127,13 @@ def _cpu_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def _children(pid: int) -> list[int]:

@@ -99,7 +99,7 @@ def status(experiments: Iterable[str] = (), *, settings: Settings | None = None,
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         raise ConfigError(f"unknown experiment {unknown[0]!r}; known: {', '.join(known)}")
-    store = PairStore(settings)
+    store = PairStore.for_looking(settings)
     registered = frozenset(store.names())
     # Models go by the names of their experiments, so those of which there is nothing need not be loaded.
     shown = wanted or tuple(name for name in known if name in registered)
@@ -143,13 +143,12 @@ def _versions(config: ExperimentConfig, store: PairStore) -> dict[str, Any]:
 
 def _score(store: PairStore, run_id: str, metric: str) -> float | None:
     """Return the score on the reference set; `None` if the run is gone."""
-    from mlflow.exceptions import MlflowException
-
+    from mlplatform.registry import mlflow_error
     from mlplatform.registry.runs import mlflow_name
 
     try:
         run = store.client.get_run(run_id)
-    except MlflowException:
+    except mlflow_error():
         return None
     score: float | None = run.data.metrics.get(mlflow_name(f"reference_{metric}"))
     return score

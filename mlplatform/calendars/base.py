@@ -24,6 +24,8 @@ Bool = npt.NDArray[np.bool_]
 Times = npt.NDArray[np.datetime64]
 
 NO_PHASE = -1
+# The longest first.
+_UNITS = tuple((word, seconds * SECOND_NS) for word, seconds in {"day": 86_400, "hour": 3600, "minute": 60}.items())
 
 
 class Calendar(ABC):
@@ -56,9 +58,11 @@ class Calendar(ABC):
 
     @property
     def length(self) -> str:
-        """How long a step is, for people: `3600 s`, or `1 month (first day)`."""
+        """How long a step is, for people: `15 minutes`, or `1 month (first day)`."""
         if self.is_plain:
-            return f"{self.nominal_ns / SECOND_NS:g} s"
+            word, length = next((each for each in _UNITS if self.nominal_ns % each[1] == 0), ("second", SECOND_NS))
+            count = f"{self.nominal_ns / length:g}"
+            return f"{count} {word}" if count == "1" else f"{count} {word}s"
         return self.name if self.name[0].isdigit() else f"1 {self.name}"
 
     @property

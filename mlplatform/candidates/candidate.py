@@ -26,7 +26,7 @@ from mlplatform.training import (
     score_part,
     trainer_for,
 )
-from mlplatform.tuning import FittedTrial, fit_on_folds, tune
+from mlplatform.tuning import FittedTrial, fit_on_folds, tune, unseen_bounds
 
 REPORT_FILE = "report.json"
 
@@ -213,7 +213,7 @@ def train_candidate(
     scales = scales_for(config, train.panel)
     model, refit_curves, seconds = _refit(config, samples, spec, config.model.family, tuning.best, checkpoints)
     seconds += tuning.fit_seconds
-    calibrate(config, model, folds, tuning.best, log)
+    calibrate(config, model, folds, config.model.family, tuning.best, log)
     scores = {part: score_part(module, manager, model, scales) for part, module in held_out.items()}
     log.info(f"{config.model.family}: {_describe(config, tuning.best.mean(config.metric), scores)}")
 
@@ -223,7 +223,7 @@ def train_candidate(
         trial = fit_on_folds(config, folds, baseline.name, params, checkpoints=checkpoints)
         fitted, _, refit_seconds = _refit(config, samples, spec, baseline.name, trial, checkpoints)
         seconds += trial.fit_seconds + refit_seconds
-        calibrate(config, fitted, folds, trial, log)
+        calibrate(config, fitted, folds, baseline.name, trial, log)
         parts = {part: score_part(module, manager, fitted, scales) for part, module in held_out.items()}
         baselines[baseline.name] = ModelReport.of(trial.fold_scores, parts)
         log.info(f"baseline {baseline.name}: {_describe(config, trial.mean(config.metric), parts)}")
@@ -272,7 +272,12 @@ def _refit(
 
 
 def calibrate(
-    config: ExperimentConfig, model: Model, folds: Sequence[FoldData], trial: FittedTrial, log: logging.Logger
+    config: ExperimentConfig,
+    model: Model,
+    folds: Sequence[FoldData],
+    family: str,
+    trial: FittedTrial,
+    log: logging.Logger,
 ) -> None:
     """Give a refitted model prediction intervals, from what the folds' models predicted for rows they had not seen.
 
@@ -281,10 +286,12 @@ def calibrate(
     coverages = config.uncertainty.coverages
     if not coverages or not trial.bounds:
         return
-    held_out = [(fold.validation, bounds) for fold, bounds in zip(folds, trial.bounds, strict=True)]
+    bounds = unseen_bounds(config, folds, family, trial) if config.uncertainty.leave_out_folds else trial.bounds
+    held_out = [(fold.validation, each) for fold, each in zip(folds, bounds, strict=True)]
     try:
         if config.uncertainty.calibration == "auto":
-            model.calibration = Calibration.chosen(held_out, *coverages, season=config.season)
+            is_raised = config.uncertainty.leave_out_folds
+            model.calibration = Calibration.chosen(held_out, *coverages, season=config.season, is_raised=is_raised)
         else:
             model.calibration = Calibration.fit(held_out, *coverages)
     except ValueError as error:

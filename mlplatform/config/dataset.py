@@ -131,12 +131,15 @@ class DatasetConfig(Frozen):
 
     def _refuse_case_twins(self) -> None:
         """Refuse columns that stores which do not look at the case of names, such as DuckDB, take for one."""
-        first: dict[str, str] = {}
-        for name in self.columns:
-            other = first.setdefault(name.lower(), name)
+        keys = {key: getattr(self, key) for key in ("time_column", "entity_column", "removed_column")}
+        named = [(f"{key} ", name) for key, name in keys.items() if name is not None]
+        first: dict[str, tuple[str, str]] = {}
+        for key, name in [*named, *(("", name) for name in self.columns)]:
+            other_key, other = first.setdefault(name.lower(), (key, name))
             if other != name:
                 raise ValueError(
-                    f"columns {other!r} and {name!r} differ only in case; rename one of them by source.rename"
+                    f"columns {other_key}{other!r} and {key}{name!r} differ only in case; rename one of them by "
+                    "source.rename"
                 )
 
     @property

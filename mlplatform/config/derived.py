@@ -89,6 +89,11 @@ class Lengths:
         length, unit = next((size, unit) for size, unit in ((3600, "h"), (60, "min"), (1, "s")) if not seconds % size)
         return f"{seconds // length}{unit}"
 
+    @classmethod
+    def without_season(cls) -> Lengths:
+        """Return the lengths of data that have no season, or too few of them to learn one."""
+        return cls(1, 2 * PLAIN_HORIZON, PLAIN_HORIZON, PLAIN_HORIZON)
+
     def needed(self, folds: int) -> int:
         """Return the steps that a reference set, so many folds and a block to train on take up."""
         return (folds + 2) * self.block + self.lookback + 2 * self.horizon

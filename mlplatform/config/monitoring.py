@@ -58,8 +58,9 @@ class StalenessConfig(Frozen):
     """How old features may be when they are read, and what happens to older ones.
 
     The age of an entity's features is the present of the read (the time point, or the clock for "now") minus the event
-    time of its newest row. Without `max_age` no age is too old, so that data of the past stays usable. `refuse` raises
-    an error that names the entities, and drift reports call the feed broken; `flag` answers and marks them. In YAML,
+    time of its newest row. Without `max_age` no age is refused, so that data of the past stays usable; what a forecast
+    is made from is then marked as stale once the forecast's last step lies before that present. `refuse` raises an
+    error that names the entities, and drift reports call the feed broken; `flag` answers and marks them. In YAML,
     `max_age: auto` follows from the frequency of a forecast's dataset.
     """
 

@@ -26,6 +26,9 @@ class TuningConfig(Frozen):
 
     The configuration itself is kept unless the best trial gains more than `standard_errors` standard errors of the gain
     over the folds; with 0 the best trial is always chosen.
+
+    With `alternatives`, a search of a family's own space tries next what the family names: for boosted forecasts the
+    configuration on a linear model.
     """
 
     trials: int = Field(default=1, ge=1)
@@ -38,6 +41,7 @@ class TuningConfig(Frozen):
     pruner_startup_trials: int = Field(default=3, ge=0)
     warmup_steps: int = Field(default=0, ge=0)
     standard_errors: float = Field(default=0.0, ge=0)
+    alternatives: bool = False
 
 
 class NestedConfig(Frozen):

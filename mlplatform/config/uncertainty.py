@@ -31,12 +31,16 @@ class UncertaintyConfig(Frozen):
     the median.
 
     `calibration: auto` chooses on the folds whether the bounds have margins of their own and what windows are measured
-    by, and weighs later folds more; `symmetric` has one margin for both bounds.
+    by, and weighs later folds more; `symmetric` has one margin for both bounds. With `leave_out_folds` margins
+    are judged by folds that they did not see: the folds' models are fitted once more, for the iterations that the other
+    folds found, because one that was stopped early on a fold's rows errs less on them than on any others; and `auto`
+    takes wider margins while those learnt from the other folds cover too little of the one left out.
     """
 
     coverage: Annotated[float | tuple[float, ...] | None, AfterValidator(_shares)] = 0.8
     quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     calibration: Literal["symmetric", "auto"] = "symmetric"
+    leave_out_folds: bool = False
 
     @property
     def coverages(self) -> tuple[float, ...]:

@@ -12,9 +12,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
+from mlplatform.data.faults import Faults
 from mlplatform.data.places import Places
 from mlplatform.data.raw_table import raw_schema
-from mlplatform.data.validation import Basis, Tally, Validated, conflicts, quarantined_rows, validate
+from mlplatform.data.validation import (
+    Basis,
+    Tally,
+    Validated,
+    conflicts,
+    displaced_rows,
+    quarantined_rows,
+    validate,
+)
 from mlplatform.snapshots import split_periods
 
 if TYPE_CHECKING:
@@ -23,6 +32,8 @@ if TYPE_CHECKING:
 MEMORY_ROWS = 2_000_000
 # What the number of a row in the source is called here; the dataset may have a column of any likelier name.
 NUMBER = "__source_row__"
+# The number of a row that an earlier ingest stored.
+STORED = -1
 
 
 class Intake:
@@ -45,6 +56,8 @@ class Intake:
         self.quarantine: list[pd.DataFrame] = []
         # By entity whether it is gone, for those that were marked as removed at any time.
         self.is_gone: dict[Any, bool] = {}
+        # Times of rows, stored ones as well, that later ones have displaced.
+        self.displaced: set[int] = set()
         self._places = Places()
         self._folder = folder
         self._watched = set(gone)
@@ -58,12 +71,19 @@ class Intake:
         self._places.add(frame, self.tally.rows_read)
         batch = validate(frame, self.dataset, self.basis, first_row=self.tally.rows_read, newest_wins=self.newest_wins)
         self.basis = batch.basis
+        self.displaced |= batch.displaced_ns
         self.tally.add(batch)
         if len(batch.quarantine):
             self.quarantine.append(batch.quarantine)
         self._note_removals(batch)
         self._sort_in(batch.rows, batch.numbers)
         return batch
+
+    @property
+    def displaced_periods(self) -> tuple[str, ...]:
+        """Names of the periods that displaced rows are in."""
+        times = np.array(sorted(self.displaced), dtype=np.int64).astype("datetime64[ns]")
+        return tuple(name for name, _ in split_periods(times, self.dataset.period))
 
     @property
     def periods(self) -> tuple[str, ...]:
@@ -73,7 +93,8 @@ class Intake:
     def take(self, period: str) -> pd.DataFrame:
         """Return the rows of a period, ordered by entity and time and unique on them; it can be asked for once.
 
-        Rows that repeat the entity and time of a row of an earlier batch go to quarantine, or replace it.
+        Rows that repeat the entity and time of a row of an earlier batch go to quarantine, or replace it; those that
+        later ones have displaced go there as well.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -84,7 +105,18 @@ class Intake:
             # Rows are in the order of their batches, so among equal keys a stable sort keeps the order of arrival.
             rows = rows.sort_values([ENTITY, TIMESTAMP], kind="stable", ignore_index=True)
             rows = self._settle_repeats(rows)
+        rows = self.without_displaced(rows)
         return rows.drop(columns=NUMBER)
+
+    def without_displaced(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return canonical rows without those that later ones have displaced, which go to quarantine.
+
+        Parameters:
+            rows: of this intake with their numbers, or stored ones.
+        """
+        if not self.displaced:
+            return rows
+        return self._without_bad(rows, displaced_rows(rows, self.displaced, self.basis, self.dataset))
 
     def _note_removals(self, batch: Validated) -> None:
         if self._watched and len(batch.rows):
@@ -96,11 +128,16 @@ class Intake:
     def _settle_repeats(self, rows: pd.DataFrame) -> pd.DataFrame:
         if self.newest_wins:
             return rows.drop_duplicates([ENTITY, TIMESTAMP], keep="last", ignore_index=True)
-        numbers = rows[NUMBER].to_numpy()
-        faults = conflicts(rows, numbers, self.dataset)
+        return self._without_bad(rows, conflicts(rows, rows[NUMBER].to_numpy(), self.dataset))
+
+    def _without_bad(self, rows: pd.DataFrame, faults: Faults) -> pd.DataFrame:
         if not faults.is_bad.any():
             return rows
-        named = self._places.named(rows.drop(columns=NUMBER), numbers)
+        if NUMBER in rows:
+            numbers = rows[NUMBER].to_numpy()
+            named = self._places.named(rows.drop(columns=NUMBER), numbers)
+        else:
+            numbers, named = np.full(len(rows), STORED, dtype=np.int64), rows
         bad = quarantined_rows(named, numbers, faults, self.dataset)
         self.quarantine.append(bad)
         self.tally.quarantined += len(bad)

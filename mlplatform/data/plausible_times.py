@@ -1,12 +1,13 @@
 """Times that no clock that is right would have given: after the present, or far from all other rows.
 
-Here: finding them in a batch of times, and the span of the others. Not here: times that do not parse or lie off the
-grid.
+Here: finding them in a batch of times, and the span of the others; also that the first rows of all were such. Not here:
+times that do not parse or lie off the grid.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ Bool = npt.NDArray[np.bool_]
 Span = tuple[int, int]
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+# So many rows settle where the rows of a dataset are. One bad message may be the first of a stream, or among the first.
+FIRST_ROWS = 100
 
 
 class Judged(NamedTuple):
@@ -58,6 +61,35 @@ def judge_times(
     good = values[candidates & ~far]
     ends = [*(span or ()), *((int(good.min()), int(good.max())) if len(good) else ())]
     return Judged(late, far, (min(ends), max(ends)) if ends else None)
+
+
+class Settled(NamedTuple):
+    """What the first rows of a dataset say together.
+
+    Attributes:
+        first: where their bulk begins, in nanoseconds since 1970 UTC.
+        early: the times of the bulk; `None` once there are enough of them.
+    """
+
+    first: int
+    early: tuple[int, ...] | None
+
+
+def settle(early: Sequence[int], times: npt.NDArray[np.int64], max_gap: dt.timedelta) -> Settled | None:
+    """Return where the bulk of the first rows begins, all of them judged together; `None` without any.
+
+    It is their largest group without a gap of more than `max_gap`, the later one of two that are equal.
+
+    Parameters:
+        early: times of rows of before, in nanoseconds since 1970 UTC.
+        times: those of a batch that follows them, of shape (rows,).
+    """
+    values = np.concatenate([np.asarray(early, dtype=np.int64), times])
+    bulk = _bulk(values, _nanoseconds(max_gap), None)
+    if bulk is None:
+        return None
+    inside = values[values >= bulk[0]]
+    return Settled(bulk[0], tuple(inside.tolist()) if len(inside) < FIRST_ROWS else None)
 
 
 def _bulk(values: npt.NDArray[np.int64], max_gap: int, span: Span | None) -> Span | None:

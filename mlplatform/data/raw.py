@@ -222,16 +222,34 @@ class _Writer:
         refuse_bad_rows()
         with update_table(raw_link(self.dataset, self.settings), base.snapshot if base else None) as update:
             periods = dict(base.state.periods) if base else {}
-            spans = [base.spans] if base else []
+            spans = self._without_displaced(update, intake, base, periods) if base else []
             for name in intake.periods:
                 rows = intake.take(name)
                 spans.append(entity_spans(rows))
-                merged = _upsert(base.read(name), rows) if name in periods and base else rows
-                if merged is not None:
+                merged = _upsert(pd.read_parquet(update.path(name)), rows) if name in periods else rows
+                if merged is not None and len(merged):
                     periods[name] = self._write_period(update, name, merged, intake.basis)
                     self.written.add(name)
             refuse_bad_rows()  # rows that repeat one of an earlier batch have turned up since
             self._write_rest(update, intake, base, position, periods, spans)
+
+    def _without_displaced(
+        self, update: Update, intake: Intake, base: RawTable, periods: dict[str, PeriodState]
+    ) -> list[pd.DataFrame]:
+        """Take stored rows out that later ones have displaced, and return the spans of the others."""
+        changed = [name for name in intake.displaced_periods if name in periods]
+        if not changed:
+            return [base.spans]
+        for name in changed:
+            kept = intake.without_displaced(base.read(name))
+            self.written.add(name)
+            if len(kept):
+                periods[name] = self._write_period(update, name, kept, intake.basis)
+            else:
+                update.remove(name)
+                del periods[name]
+        # They are among the first rows, so there are few others.
+        return [entity_spans(pd.read_parquet(update.path(name))) for name in periods]
 
     def _write_period(self, update: Update, name: str, rows: pd.DataFrame, basis: Basis) -> PeriodState:
         import pyarrow as pa

@@ -52,14 +52,19 @@ def find_duplicates(frame: pd.DataFrame, values: list[str]) -> Duplicates:
     return Duplicates(rows[is_equal], rows[~is_equal], first[later][~is_equal])
 
 
-def grid_phase(times: npt.NDArray[np.datetime64], calendar: Calendar) -> int | None:
-    """Return the phase of the frequency grid, as the calendar counts phases; `None` if no time is on any grid.
+def grid_phase(times: npt.NDArray[np.datetime64], calendar: Calendar, before: int | None = None) -> int | None:
+    """Return the phase of the frequency grid, as the calendar counts phases; `before` if no time is on any grid.
 
     It is the phase that most rows have, so hourly data taken at half past are on a grid as well.
+
+    Parameters:
+        before: the phase of before, which stays if no other has more rows.
     """
     phases = calendar.phases(ns_of(times[~np.isnat(times)]))
     known, counts = np.unique(phases[phases >= 0], return_counts=True)
-    return int(known[np.argmax(counts)]) if len(known) else None
+    if not len(known) or (before is not None and counts[known == before].sum() == counts.max()):
+        return before
+    return int(known[np.argmax(counts)])
 
 
 def off_grid(times: npt.NDArray[np.datetime64], calendar: Calendar, phase: int | None) -> Bool:

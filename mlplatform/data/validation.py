@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from mlplatform.data.errors import DataError
 from mlplatform.data.faults import Faults
 from mlplatform.data.local_times import Seen
 from mlplatform.data.parsing import parse_categories, parse_entities, parse_local_times, parse_marks, parse_numbers
-from mlplatform.data.plausible_times import judge_times
+from mlplatform.data.plausible_times import judge_times, settle
 from mlplatform.data.schema import check_values
 from mlplatform.data.timegrid import count_out_of_order, find_duplicates, grid_phase, off_grid
 
@@ -49,6 +50,8 @@ class Basis:
         text_ids: whether entity ids are text; otherwise they are whole numbers.
         phase_ns: phase of the frequency grid, as the dataset's calendar counts phases.
         span_ns: first and last time, in nanoseconds since 1970 UTC.
+        early_ns: the times of the first rows, as long as these are too few to settle span and phase; a later batch may
+            displace them.
         seen: entities and local times of the newest hour that came twice, where times tell no zone.
     """
 
@@ -56,6 +59,7 @@ class Basis:
     phase_ns: int | None = None
     span_ns: tuple[int, int] | None = None
     seen: Seen = ()
+    early_ns: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Validated:
         examples: the first bad rows, for people.
         removed: ids of the entities that are gone by the batch's last word on them, each once.
         marks: good rows that only say that their entity is gone.
+        displaced_ns: times of earlier rows that are not plausible any more beside the rows of this batch.
     """
 
     rows: pd.DataFrame
@@ -88,6 +93,7 @@ class Validated:
     examples: tuple[str, ...]
     removed: npt.NDArray[Any]
     marks: int
+    displaced_ns: frozenset[int] = frozenset()
 
 
 def validate(
@@ -153,7 +159,8 @@ def _validate(
     """
     faults = Faults(len(frame))
     faults.add(f"{dataset.removed_column}: neither yes nor no, nor a time", unclear)
-    canonical, basis = _parse(frame, places, dataset, faults, basis, newest_wins)
+    before = basis
+    canonical, basis = _parse(frame, places, dataset, faults, before, newest_wins)
     has_keys = dataset.time_column is not None or dataset.entity_column is not None
     if has_keys and not newest_wins:
         _add_duplicates(canonical, places, dataset, faults)
@@ -170,6 +177,7 @@ def _validate(
         examples=_examples(frame, places, faults),
         removed=rows[ENTITY].to_numpy()[:0],
         marks=0,
+        displaced_ns=_displaced(before, basis, dataset),
     )
 
 
@@ -281,15 +289,38 @@ def off_grid_reason(dataset: DatasetConfig) -> str:
     return f"{dataset.time_column}: off the {frequency} grid"
 
 
+def far_reason(dataset: DatasetConfig) -> str:
+    """Return the reason of a row whose time is far from those of all others."""
+    return f"{dataset.time_column}: more than max_gap {dataset.max_gap} from the other rows"
+
+
+def displaced_rows(rows: pd.DataFrame, displaced_ns: Collection[int], basis: Basis, dataset: DatasetConfig) -> Faults:
+    """Return what is wrong with rows that later ones have displaced; see `Validated.displaced_ns`."""
+    faults = Faults(len(rows))
+    times = rows[TIMESTAMP].to_numpy(dtype="datetime64[ns]")
+    is_displaced = np.isin(times.astype(np.int64), list(displaced_ns))
+    if basis.span_ns is not None:
+        faults.add(far_reason(dataset), is_displaced & (times < np.datetime64(basis.span_ns[0], "ns")))
+    if dataset.kind == "timeseries":
+        faults.add(off_grid_reason(dataset), is_displaced & off_grid(times, dataset.calendar, basis.phase_ns))
+    return faults
+
+
 def _parse(
     frame: pd.DataFrame, places: Int64, dataset: DatasetConfig, faults: Faults, basis: Basis, newest_wins: bool
 ) -> tuple[pd.DataFrame, Basis]:
     """Return the canonical columns of all rows, numbers still as float64, and note the cells that are bad."""
     times, seen = _timestamps(frame, dataset, faults, basis)
-    phase, span = basis.phase_ns, _note_implausible(times, dataset, faults, basis)
+    span, early = _note_implausible(times, dataset, faults, basis)
+    phase = basis.phase_ns
     if dataset.kind == "timeseries":
-        phase = grid_phase(times, dataset.calendar) if phase is None else phase
-        faults.add(off_grid_reason(dataset), off_grid(times, dataset.calendar, phase))
+        if phase is None or basis.early_ns is not None:
+            plausible = np.concatenate([_moments(basis.early_ns or ()), times[~faults.is_bad]])
+            bulk = plausible[plausible >= np.datetime64(span[0], "ns")] if span else plausible
+            phase = grid_phase(bulk, dataset.calendar, phase)
+        is_off = off_grid(times, dataset.calendar, phase)
+        # Without a plausible time there is no grid to be off.
+        faults.add(off_grid_reason(dataset), is_off if phase is not None else is_off & ~faults.is_bad)
     ids = _entities(frame, places, dataset, faults, basis)
     columns: dict[str, npt.NDArray[Any]] = {ENTITY: ids, TIMESTAMP: times}
     has_names = dataset.kind == "timeseries" or dataset.entity_column is not None
@@ -307,7 +338,7 @@ def _parse(
         canonical[ENTITY] = _content_ids(canonical.drop(columns=ENTITY))
     check_values(canonical, dataset, is_unparsed, faults)
     text_ids = ids.dtype == object if len(frame) else basis.text_ids
-    return canonical, Basis(text_ids=text_ids, phase_ns=phase, span_ns=span, seen=seen)
+    return canonical, Basis(text_ids, phase, span, seen, early)
 
 
 def _entities(
@@ -350,15 +381,43 @@ def _timestamps(
 
 def _note_implausible(
     times: npt.NDArray[np.datetime64], dataset: DatasetConfig, faults: Faults, basis: Basis
-) -> tuple[int, int] | None:
-    """Note times after the present or far from all others; return the span of the rest and of earlier rows."""
+) -> tuple[tuple[int, int] | None, tuple[int, ...] | None]:
+    """Note times after the present or far from all others.
+
+    Returns:
+        The span of the rest and of earlier rows, and the times of the first rows as in `Basis`.
+    """
     if dataset.time_column is None:
-        return None
+        return None, None
     latest = dt.datetime.now(dt.UTC) + dataset.tolerance
     judged = judge_times(times, latest, dataset.longest_gap, basis.span_ns)
+    far, span, early = judged.far, judged.span, basis.early_ns
+    if span is not None and (early is not None or basis.span_ns is None):
+        is_plausible = ~np.isnat(times) & ~judged.late & ~far
+        values = times.astype("datetime64[ns]").astype(np.int64)
+        settled = settle(early or (), values[is_plausible], dataset.longest_gap)
+        early = None if settled is None else settled.early
+        if settled is not None:
+            span = (max(span[0], settled.first), span[1])
+            far = far | (is_plausible & (values < settled.first))
     faults.add(f"{dataset.time_column}: more than future_tolerance {dataset.future_tolerance} after now", judged.late)
-    faults.add(f"{dataset.time_column}: more than max_gap {dataset.max_gap} from the other rows", judged.far)
-    return judged.span
+    faults.add(far_reason(dataset), far)
+    return span, early
+
+
+def _displaced(before: Basis, after: Basis, dataset: DatasetConfig) -> frozenset[int]:
+    """Return the times of the first rows, noted before, that lie before the span now, or off the grid."""
+    if before.early_ns is None or after.span_ns is None:
+        return frozenset()
+    early = np.unique(np.asarray(before.early_ns, dtype=np.int64))
+    is_out = early < after.span_ns[0]
+    if dataset.kind == "timeseries":
+        is_out |= off_grid(_moments(early), dataset.calendar, after.phase_ns)
+    return frozenset(early[is_out].tolist())
+
+
+def _moments(nanoseconds: Sequence[int] | Int64) -> npt.NDArray[np.datetime64]:
+    return np.asarray(nanoseconds, dtype=np.int64).astype("datetime64[ns]")
 
 
 def _add_duplicates(canonical: pd.DataFrame, places: Int64, dataset: DatasetConfig, faults: Faults) -> None:

@@ -35,6 +35,7 @@ class WindowSamples:
         calendar_text: what counts the steps, if it is not their seconds.
         period: the targets are differences from this many steps before; 0 if they come as they are.
         levels: the targets before they were differenced, of shape (rows, targets); None if they come as they are.
+        base: what a model answers changes from, of shape (samples, horizon, targets); None where it is the last value.
         cache: derived data a model wants to keep for as long as these samples live (for example a quantised matrix).
     """
 
@@ -52,6 +53,7 @@ class WindowSamples:
     calendar_text: str = ""
     period: int = 0
     levels: Float32 | None = field(default=None, repr=False)
+    base: Float32 | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -63,7 +65,8 @@ class WindowSamples:
 
     def select(self, chosen: npt.NDArray[Any]) -> WindowSamples:
         """Return the samples at the given positions (or where the mask is true)."""
-        return replace(self, origins=self.origins[chosen], cache={})
+        base = None if self.base is None else self.base[chosen]
+        return replace(self, origins=self.origins[chosen], base=base, cache={})
 
     def inputs(self, chosen: slice | Int64 = slice(None)) -> Float32:
         """Return input windows of shape (batch, lookback, channels)."""

@@ -33,10 +33,7 @@ Group = Literal["experiment", "dataset"]
 LOAD = {"experiment": load_all_experiments, "dataset": load_all_datasets}
 # Job names, in which {} is the experiment or dataset, and the name of the op in each.
 JOBS: dict[Group, dict[str, str]] = {
-    "experiment": {
-        f"{verb}_{{}}": verb
-        for verb in ("train", "monitor", "forecast", "promote", "rollback", "repair", "reproduce", "nested_cv")
-    },
+    "experiment": {f"{verb}_{{}}": verb for verb in ("train", "monitor", "forecast", "nested_cv")},
     "dataset": {"ingest_{}": "ingest", "materialize_{}": "materialize", "materialize_{}_full": "materialize"},
 }
 

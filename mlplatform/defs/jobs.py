@@ -8,6 +8,7 @@ from dagster import AssetSelection, define_asset_job
 from mlplatform.config import DatasetConfig, ExperimentConfig
 from mlplatform.defs.keys import (
     DATASET_ASSETS,
+    EXPERIMENT_TAG,
     FEATURE_TABLE,
     FORECASTS,
     MONITORING_ASSETS,
@@ -18,7 +19,7 @@ from mlplatform.defs.keys import (
     TRAINING_ASSETS,
     asset_key,
 )
-from mlplatform.defs.partitions import all_folds_tags
+from mlplatform.defs.whole_runs import all_folds_job
 
 if TYPE_CHECKING:
     # What `define_asset_job` returns has no public name.
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 def train_job(experiment: ExperimentConfig) -> "UnresolvedAssetJobDefinition":
     """Return the job that refreshes the data, trains on all folds, registers, decides and reloads, in one run."""
-    return define_asset_job(
+    return all_folds_job(
         f"train_{experiment.name}",
-        selection=_selection(experiment, DATASET_ASSETS, TRAINING_ASSETS),
+        _selection(experiment, DATASET_ASSETS, TRAINING_ASSETS),
+        experiment.split.fold_names,
         description=f"Train, register and, if better, promote. {experiment.description}",
-        tags={**all_folds_tags(experiment.split.fold_names), "experiment": experiment.name},
+        tags={EXPERIMENT_TAG: experiment.name},
     )
 
 
@@ -41,7 +43,7 @@ def monitor_job(experiment: ExperimentConfig) -> "UnresolvedAssetJobDefinition":
         f"monitor_{experiment.name}",
         selection=_selection(experiment, (RAW, FEATURE_TABLE), MONITORING_ASSETS).without_checks(),
         description=f"Compare recent data and served errors of {experiment.name} with its training rows.",
-        tags={"experiment": experiment.name},
+        tags={EXPERIMENT_TAG: experiment.name},
     )
 
 
@@ -51,17 +53,18 @@ def forecast_job(experiment: ExperimentConfig) -> "UnresolvedAssetJobDefinition"
         f"forecast_{experiment.name}",
         selection=_selection(experiment, (RAW, FEATURE_TABLE, ONLINE_FEATURES), (FORECASTS,)),
         description=f"Refresh the features and write the forecast of every entity. {experiment.description}",
-        tags={"experiment": experiment.name},
+        tags={EXPERIMENT_TAG: experiment.name},
     )
 
 
 def nested_cv_job(experiment: ExperimentConfig) -> "UnresolvedAssetJobDefinition":
     """Return the job that scores the training procedure on all outer folds, in one run. It registers nothing."""
-    return define_asset_job(
+    return all_folds_job(
         f"nested_cv_{experiment.name}",
-        selection=_selection(experiment, (RAW, FEATURE_TABLE, SPLITS), (NESTED_CV,)),
+        _selection(experiment, (RAW, FEATURE_TABLE, SPLITS), (NESTED_CV,)),
+        experiment.nested.fold_names,
         description=f"Score the training procedure, tuning included, on rows it never saw. {experiment.description}",
-        tags={**all_folds_tags(experiment.nested.fold_names), "experiment": experiment.name},
+        tags={EXPERIMENT_TAG: experiment.name},
     )
 
 

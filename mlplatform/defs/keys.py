@@ -30,3 +30,5 @@ DRIFT_DATA_TAG = "drift/data_until"
 REQUEST_TAG, ATTEMPT_TAG, CAUSES_TAG = "retrain/request", "retrain/attempt", "retrain/causes"
 # Tag of a run that the sensor for new data asked for: what is new.
 NEW_DATA_TAG, NEW_DATA_ID_TAG = "new_data", "new_data/id"
+# Tag of a run of one experiment; `dagster.yaml` lets one such run at a time leave the queue.
+EXPERIMENT_TAG = "experiment"

@@ -1,19 +1,21 @@
 """The jobs of a model's life after training: promote, roll back, repair and reproduce a registered pair.
 
-Each is one op, called as the job's first word; what it did is in the run's page as the op's output metadata, and in
-the log.
+Each is one job for all experiments, because their number would be that of the experiments otherwise: the run
+configuration names the experiment, and the run is tagged with it. A job is one op of the same name; what it did is in
+the run's page as the op's output metadata, and in the log. That two of them do not race for an experiment's aliases is
+the registry's matter, which has one writer at a time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dagster import AssetMaterialization, Config, JobDefinition, OpExecutionContext, Output, job, op
 from pydantic import Field
 
-from mlplatform.config import ExperimentConfig
+from mlplatform.config import ConfigError, ExperimentConfig
 from mlplatform.defs.assets import production_version, promotion_metadata, tell_promotion
-from mlplatform.defs.keys import PRODUCTION_ALIAS, asset_key
+from mlplatform.defs.keys import EXPERIMENT_TAG, PRODUCTION_ALIAS, asset_key
 from mlplatform.defs.metadata import table
 from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.versions import DATA_VERSION_TAG
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
     from mlplatform.registry.pairs import PairStore
 
 
-class AskedBy(Config):
+class OfExperiment(Config):
+    """Whose pairs a job is about."""
+
+    experiment: str = Field(default="", description="Its name. Default: the only experiment there is.")
+
+
+class AskedBy(OfExperiment):
     """Who asks for a change, and why; both go into the alias history."""
 
     who: str = Field(default="", description="Default: the Dagster run.")
@@ -42,7 +50,7 @@ class PromoteConfig(AskedBy):
     dry_run: bool = Field(default=False, description="Decide and report, but change nothing.")
 
 
-class ReproduceConfig(Config):
+class ReproduceConfig(OfExperiment):
     """What to build again."""
 
     version: int | None = Field(default=None, ge=1, description="Default: the pair in production.")
@@ -125,7 +133,7 @@ def rollback(asked: Asked, config: RollbackConfig) -> dict[str, Any]:
     return asked.announce(done.pair.version, metadata)
 
 
-def repair(asked: Asked, _config: Config) -> dict[str, Any]:
+def repair(asked: Asked, _config: OfExperiment) -> dict[str, Any]:
     """Repair an experiment's registry and `active_config.yaml`."""
     from mlplatform.promotion import repair as repair_all
 
@@ -172,45 +180,74 @@ def reproduce(asked: Asked, config: ReproduceConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """A lifecycle job: what its op does, the op's configuration, and a description with {} for the experiment."""
+    """A lifecycle job: what its op does, the op's configuration, and a description."""
 
     act: Callable[[Asked, Any], dict[str, Any]]
-    config: type[Config]
+    config: type[OfExperiment]
     description: str
 
 
 LIFECYCLE: Mapping[str, Lifecycle] = {
-    "promote": Lifecycle(promote, PromoteConfig, "Promote a given version of {} through the promotion gate."),
-    "rollback": Lifecycle(
-        rollback, RollbackConfig, "Put an earlier pair of {} back into production, and tell the servers."
+    "promote": Lifecycle(
+        promote, PromoteConfig, "Promote a given version of an experiment through the promotion gate."
     ),
-    "repair": Lifecycle(repair, Config, "Put right what runs of {} that were cut off left in the registry."),
+    "rollback": Lifecycle(
+        rollback, RollbackConfig, "Put an earlier pair of an experiment back into production, and tell the servers."
+    ),
+    "repair": Lifecycle(
+        repair, OfExperiment, "Put right what runs of an experiment that were cut off left in the registry."
+    ),
     "reproduce": Lifecycle(
-        reproduce, ReproduceConfig, "Build a pair of {} again from its record, and compare it bit for bit."
+        reproduce, ReproduceConfig, "Build a pair of an experiment again from its record, and compare it bit for bit."
     ),
 }
 
 
-def lifecycle_jobs(experiment: ExperimentConfig) -> list[JobDefinition]:
-    """Return the lifecycle jobs of an experiment."""
-    return [_job(experiment, verb, lifecycle) for verb, lifecycle in LIFECYCLE.items()]
+def lifecycle_jobs(
+    experiments: Sequence[ExperimentConfig], broken: Mapping[str, ConfigError] | None = None
+) -> list[JobDefinition]:
+    """Return the lifecycle jobs, each for all experiments.
+
+    Parameters:
+        broken: experiments that cannot be loaded, and why; a run that names one ends with that.
+    """
+    known = {experiment.name: experiment for experiment in experiments}
+    return [_job(known, broken or {}, verb, lifecycle) for verb, lifecycle in LIFECYCLE.items()]
 
 
-def _job(experiment: ExperimentConfig, verb: str, lifecycle: Lifecycle) -> JobDefinition:
-    @op(name=f"{verb}_{experiment.name}_op", config_schema=lifecycle.config.to_fields_dict())
+def _job(
+    known: Mapping[str, ExperimentConfig], broken: Mapping[str, ConfigError], verb: str, lifecycle: Lifecycle
+) -> JobDefinition:
+    @op(name=f"{verb}_op", config_schema=lifecycle.config.to_fields_dict())
     def act(context: OpExecutionContext, platform: PlatformResource) -> Output[None]:
         from mlplatform.registry.pairs import PairStore
 
+        config = lifecycle.config(**context.op_config)
+        experiment = _named(config.experiment, known, broken)
+        # Runs of one experiment are found by it, whichever job they are of.
+        context.instance.add_run_tags(context.run_id, {EXPERIMENT_TAG: experiment.name})
         asked = Asked(experiment, PairStore(platform.settings), context)
-        return Output(None, metadata=lifecycle.act(asked, lifecycle.config(**context.op_config)))
+        return Output(None, metadata=lifecycle.act(asked, config))
 
-    @job(
-        name=f"{verb}_{experiment.name}",
-        description=lifecycle.description.format(experiment.name),
-        tags={"experiment": experiment.name},
-    )
+    @job(name=verb, description=lifecycle.description)
     def run_op() -> None:
-        # Names of ops are unique in a code location; the alias is what a run configuration says.
+        # Names of ops and jobs are unique in a code location; the alias is what a run configuration says.
         act.alias(verb)()
 
     return run_op
+
+
+def _named(name: str, known: Mapping[str, ExperimentConfig], broken: Mapping[str, ConfigError]) -> ExperimentConfig:
+    """Return the experiment that a run configuration names.
+
+    Raises:
+        ConfigError: if there is none of that name, it cannot be loaded, or none is named among several.
+    """
+    if name in known:
+        return known[name]
+    if name in broken:
+        raise ConfigError(str(broken[name]))
+    if not name and len(known) == 1:
+        return next(iter(known.values()))
+    found = f"there is no experiment {name!r}" if name else "no experiment is named"
+    raise ConfigError(f"{found}; set `experiment` in the job's configuration to one of {', '.join(sorted(known))}")

@@ -30,6 +30,7 @@ from mlplatform.registry import (
     read_features,
     scales_of_pair,
     unknown_ahead,
+    why_broken,
     with_ahead,
 )
 from mlplatform.registry.pairs import PairInfo, PairStore
@@ -134,7 +135,8 @@ class Answering:
 
     def _without_stale(self, panel: FeaturePanel, left_out: list[LeftOut]) -> FeaturePanel | None:
         policy = self.config.staleness
-        if policy.action != "refuse" or not panel.is_stale.any() or self.config.serving.fallback != "none":
+        is_refusing = policy.limit is not None and policy.action == "refuse"
+        if not is_refusing or not panel.is_stale.any() or self.config.serving.fallback != "none":
             return panel
         return _kept(panel, panel.is_stale, "stale", self._ages(panel), left_out)
 
@@ -184,12 +186,12 @@ class Answering:
         replaced = tuple(why for why, is_out in zip(judged.replaced, is_refused, strict=True) if not is_out)
         completed = complete(kept, contract, policy, replaced, self.forecaster.answer)
         is_broken = completed.answers.is_broken(completed.is_fallback)
-        texts = ["the model answered NaN or infinity; check the entity's latest rows"] * len(is_broken)
+        rules = InputRules.of_pair(self.forecaster, self.config.dataset)
+        texts = list(map(why_broken, rules.marks(kept, contract))) if is_broken.any() else []
         panel_left = _kept(kept, is_broken, "not_finite", texts, left_out)
         if panel_left is None:
             return None, left_out
         is_whole = ~is_broken
-        rules = InputRules.of_pair(self.forecaster, self.config.dataset)
         is_forecast = contract.task == "forecast"
         answered = Answered(
             panel=panel_left,

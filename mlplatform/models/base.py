@@ -43,7 +43,8 @@ class ModelParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Parameters that came later: at their default they are not written, so that stored models keep their bits.
+    # Parameters of this class, beside those of its bases, that came later: at their default they are not written, so
+    # that stored models keep their bits.
     later: ClassVar[frozenset[str]] = frozenset({"difference"})
 
     difference: Annotated[int, Field(ge=1)] | Literal["season"] | None = None
@@ -52,10 +53,11 @@ class ModelParams(BaseModel):
     def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = write(self)
         fields = type(self).model_fields
+        later = {name for kind in type(self).__mro__ for name in vars(kind).get("later", ())}
         return {
             name: value
             for name, value in values.items()
-            if name not in self.later or getattr(self, name) != fields[name].default
+            if name not in later or getattr(self, name) != fields[name].default
         }
 
 
@@ -134,6 +136,11 @@ class Model(ABC, Generic[S]):
         self.calibration: Calibration | None = None
 
     @classmethod
+    def create(cls, params: Any, spec: ModelSpec) -> Model:
+        """Return an unfitted model for checked parameters: of the family, or one that makes use of it."""
+        return cls(params, spec)
+
+    @classmethod
     def example_params(cls) -> dict[str, Any]:
         """Return parameters with which a fit is quick; the contract tests fit with a lookback of 12."""
         return {}
@@ -142,6 +149,11 @@ class Model(ABC, Generic[S]):
     def search_space(cls, task: str) -> dict[str, SearchDimension]:  # noqa: ARG003 (for subclasses)
         """Return the default search space for a task; empty when there is nothing to tune."""
         return {}
+
+    @classmethod
+    def alternatives(cls, params: Any) -> tuple[dict[str, Any], ...]:  # noqa: ARG003 (for subclasses)
+        """Return what a search of the default space tries first beside these parameters, as changes of them."""
+        return ()
 
     @classmethod
     def least_lookback(cls, params: Any) -> int:  # noqa: ARG003 (for subclasses)
@@ -188,7 +200,7 @@ class Model(ABC, Generic[S]):
 
         Raises:
             TypeError: if they are not of the kind that its task has.
-            ValueError: if it does not read missing values and is given some. Naive rules may read them.
+            ValueError: if it does not read missing values and is given some, which naive rules may do, or is refused.
         """
         kind = WindowSamples if self.spec.task == "forecast" else TabularSamples
         for part in (each for each in samples if each is not None):
@@ -200,6 +212,18 @@ class Model(ABC, Generic[S]):
                     f"{type(self).__name__} cannot read missing values, found in {', '.join(unreadable)}; add an "
                     "impute step to the preprocessing, or use a family that reads them"
                 )
+        for refusal in self.refusals(*samples):
+            raise ValueError(f"{type(self).__name__} {refusal}")
+
+    def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:  # noqa: ARG002
+        """Yield what keeps the model from being fitted to samples, beside missing values.
+
+        A family with demands on the rows yields them here, so that they are told before anything is fitted.
+
+        Returns:
+            predicates, which begin with what the family does and end with what to do.
+        """
+        yield from ()
 
     def unreadable(self, samples: Samples) -> tuple[str, ...]:
         """Return the columns of the samples with missing values that the model does not read.
@@ -339,6 +363,14 @@ class Differenced(Model[WindowSamples]):
         self.inner: Model = family(params, inner_spec)
         super().__init__(self.inner.params, spec)
 
+    @override
+    def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:
+        """Yield what keeps the model of differences from being fitted."""
+        parts = (
+            part.differenced(self.period) if isinstance(part, WindowSamples) else None for part in (train, validation)
+        )
+        yield from self.inner.refusals(*parts)
+
     def predict(self, samples: WindowSamples) -> Float32:
         """Return the forecast."""
         inner = samples.differenced(self.period)
@@ -416,7 +448,7 @@ def create_model(family: str, params: Mapping[str, Any], spec: ModelSpec) -> Mod
     checked = plugin.Params.model_validate(dict(params))
     if checked.difference is not None:
         return model_of_differences(plugin, checked, spec)
-    model: Model = plugin(checked, spec)
+    model: Model = plugin.create(checked, spec)
     return model
 
 

@@ -38,6 +38,8 @@ Difficulty = Literal["changes", "scale", "both"]
 DIFFICULTIES: tuple[Difficulty, ...] = ("changes", "scale", "both")
 # Weight of a fold beside that of the one after it.
 FOLD_DECAY = 0.7
+# By how many tenths of the misses that a coverage allows its level is raised at most.
+MOST_RAISED = 7
 # Windows per block of the difficulties: bounds memory, whatever the number of samples.
 BLOCK = 8192
 
@@ -156,7 +158,9 @@ class Calibration:
         )
 
     @classmethod
-    def chosen(cls, held_out: Sequence[tuple[Samples, Intervals]], *coverages: float, season: int) -> Calibration:
+    def chosen(
+        cls, held_out: Sequence[tuple[Samples, Intervals]], *coverages: float, season: int, is_raised: bool = False
+    ) -> Calibration:
         """Learn the margins in the way that had the least interval score on folds left out one after another.
 
         With a single fold there is nothing to choose by: each bound has a margin where there are samples enough.
@@ -165,6 +169,7 @@ class Calibration:
             held_out: as for `fit`, the earliest fold first.
             coverages: as for `fit`.
             season: length of the season in steps.
+            is_raised: whether margins are made wider while they would not cover enough of a fold left out.
 
         Raises:
             ValueError: if there are too few samples for the main coverage.
@@ -176,9 +181,10 @@ class Calibration:
         # The first of equals; where no way could be tried, the first that has samples enough.
         for kind, is_split in sorted(ways, key=lambda way: losses.get(way, 0.0)):
             try:
-                return _learnt(held_out, coverages, season, kind, is_split)
+                made = _learnt(held_out, coverages, season, kind, is_split)
             except ValueError:
                 continue
+            return _raised(made, held_out) if is_raised and len(held_out) > 1 else made
         return cls.fit(held_out, *coverages)
 
     def apply(self, bounds: Intervals, samples: Samples) -> Intervals:
@@ -301,6 +307,36 @@ def _learnt_for(
     level = (1 + coverage) / 2
     lower, upper = _quantile(low, weights, level), _quantile(high, weights, level)
     return Calibration(coverage, upper, len(weights), lower, kind, season)
+
+
+def _raised(made: Calibration, held_out: Sequence[tuple[Samples, Intervals]]) -> Calibration:
+    """Return the calibration with the least higher levels at which folds left out are covered, each coverage alone."""
+    main, *others = (_raised_alone(each, held_out) for each in (made, *made.others))
+    return replace(main, others=tuple(others))
+
+
+def _raised_alone(made: Calibration, held_out: Sequence[tuple[Samples, Intervals]]) -> Calibration:
+    def learnt(folds: Sequence[tuple[Samples, Intervals]], tenths: int) -> Calibration:
+        level = made.coverage + (1 - made.coverage) * tenths / 10
+        found = _learnt_for(folds, level, made.season, made.difficulty, made.lower_margins is not None)
+        return replace(found, coverage=made.coverage)
+
+    found = replace(made, others=())
+    weights = [FOLD_DECAY**age for age in range(len(held_out))][::-1]
+    for tenths in range(MOST_RAISED + 1):
+        try:
+            raised = learnt(held_out, tenths)
+            shares = []
+            for position, (samples, bounds) in enumerate(held_out):
+                others = [fold for place, fold in enumerate(held_out) if place != position]
+                inside, truth = learnt(others, tenths).apply(bounds, samples), _truth(samples)
+                shares.append(float(((inside.lower <= truth) & (truth <= inside.upper)).mean()))
+        except ValueError:
+            break  # the samples do not reach so far
+        found = raised
+        if np.average(shares, weights=weights) >= made.coverage:
+            break
+    return found
 
 
 def _quantile(scores: Float32, weights: npt.NDArray[np.float64], level: float) -> npt.NDArray[np.float32]:

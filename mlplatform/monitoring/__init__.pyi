@@ -1,6 +1,6 @@
 from .drift import build_report
 from .feedback import Label, keep_labels, maintain_feedback
-from .forecast_errors import errors_folder, summarise_errors, update_errors
+from .forecast_errors import errors_folder, followed_forecasts, newest_moment, summarise_errors, update_errors
 from .kept_reports import read_report, read_reports, write_report
 from .prediction_log import (
     PredictionLog,
@@ -24,9 +24,11 @@ __all__ = [
     "adapt_intervals",
     "build_report",
     "errors_folder",
+    "followed_forecasts",
     "keep_labels",
     "maintain_feedback",
     "maintain_predictions",
+    "newest_moment",
     "prediction_batches",
     "read_predictions",
     "read_report",

@@ -16,7 +16,7 @@ from mlplatform.storage import atomic_file
 
 PAIR_VERSION = "pair_version"
 VERSION = re.compile(r"[a-z][a-z0-9_]*(@\d{8}T\d{4})?")
-ADVICE = "correct it, delete the file to go back to the defaults, or write it anew with the job repair_<experiment>"
+ADVICE = "correct it, delete the file to go back to the defaults, or write it anew with the job repair"
 
 
 def active_config_path(experiment: str, settings: Settings) -> Path:

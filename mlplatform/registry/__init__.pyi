@@ -10,11 +10,11 @@ from .interval_scale import (
     scales_of_pair,
     write_scale,
 )
-from .marks import InputRules, Mark
+from .marks import InputRules, Mark, unreadable_columns, why_broken
 from .observation import rows_or_missing
 from .stored_features import read_features, unknown_ahead, with_ahead
 from .tables import input_panel, interval_lists, interval_type, table_of_answers
-from .tracking import client_for, experiment_id, open_tracking
+from .tracking import client_for, experiment_id, mlflow_error, open_tracking
 
 __all__ = [
     "Answers",
@@ -43,6 +43,7 @@ __all__ = [
     "interval_lists",
     "interval_type",
     "judge",
+    "mlflow_error",
     "open_tracking",
     "read_features",
     "read_scale",
@@ -50,6 +51,8 @@ __all__ = [
     "scales_of_pair",
     "table_of_answers",
     "unknown_ahead",
+    "unreadable_columns",
+    "why_broken",
     "with_ahead",
     "with_observation",
     "write_scale",

@@ -17,6 +17,7 @@ from mlplatform.datamodule import Panel, to_utc_ns
 from mlplatform.registry.fallback import FallbackPolicy, complete, judge
 from mlplatform.registry.forecaster import Contract, Forecaster
 from mlplatform.registry.interval_scale import scales_of_model
+from mlplatform.registry.marks import InputRules, why_broken
 from mlplatform.registry.observation import Bools, rows_or_missing
 from mlplatform.registry.tables import answer_table, input_panel
 from mlplatform.settings import Settings
@@ -34,8 +35,9 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
 
     Of a forecast, steps without a row are gaps, as in the feature table. Series that cannot be answered are left out:
     those too short for the contract and its policy, with times that are missing, repeated or off the grid, without a
-    step of the future that the pair reads, or measured less than the contract's `min_observed` asks for with nothing to
-    fall back on. They are logged as a warning and stand in `attrs["skipped"]` of the table, reason by id as text. The
+    row of the future for every step that the pair reads, measured less than the contract's `min_observed` asks for with
+    nothing to fall back on, or for which the model answers no number. They are logged as a warning and stand in
+    `attrs["skipped"]` of the table, reason by id as text. The
     column `observed` has the share of the lookback that was measured, `is_fallback` whether something else stands in
     for the model's forecast; a target with one of these names keeps its own column.
 
@@ -62,13 +64,23 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
         skipped[panel.entity_ids.tolist()[entity]] = found
     if is_refused.all():
         raise ValueError(f"no series can be answered: {_named(skipped)}")
-    if skipped:
-        logger.warning("%d series are not answered: %s", len(skipped), _named(skipped))
     panel = panel.take(np.repeat(~is_refused, np.diff(panel.offsets)))
     kept = tuple(why for why, is_out in zip(replaced, is_refused, strict=True) if not is_out)
     completed = complete(panel, contract, policy, kept, forecaster.answer)
-    table = answer_table(contract, panel, completed.answers)
-    table = with_observation(table, contract, shares[~is_refused], completed.is_fallback)
+    answers, falls_back, shares = completed.answers, completed.is_fallback, shares[~is_refused]
+    is_broken = answers.is_broken(falls_back)
+    if is_broken.any():
+        ids, marks = panel.entity_ids.tolist(), InputRules.of_pair_alone(forecaster).marks(panel, contract)
+        skipped |= {ids[place]: why_broken(marks[place]) for place in np.flatnonzero(is_broken)}
+        panel = panel.take(np.repeat(~is_broken, np.diff(panel.offsets)))
+        answers = answers.map(lambda values: values[~is_broken])
+        falls_back, shares = falls_back[~is_broken], shares[~is_broken]
+    if not len(shares):
+        raise ValueError(f"no series can be answered: {_named(skipped)}")
+    if skipped:
+        logger.warning("%d series are not answered: %s", len(skipped), _named(skipped))
+    table = answer_table(contract, panel, answers)
+    table = with_observation(table, contract, shares, falls_back)
     table.attrs[SKIPPED] = {str(entity): reason for entity, reason in skipped.items()}
     return table
 
@@ -103,33 +115,42 @@ def _unusable(rows: pd.DataFrame) -> Reasons:
 def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
     """Return the steps that a forecast looks at of every series that has them, gaps filled with rows without values.
 
+    Of a pair that knows columns beforehand, the past of a series ends where it does in a request: with the last row in
+    which any other column has a value.
+
     The others are returned with the reason.
     """
     needed, calendar = contract.input_rows + contract.future_rows, contract.calendar
+    is_past = _has_more_than_known(panel, contract)
     taken: list[npt.NDArray[np.int64]] = []
-    kept, ends = [], []
+    kept, presents = [], []
     skipped: Reasons = {}
     for number, entity in enumerate(panel.entity_ids.tolist()):
         rows = np.arange(panel.offsets[number], panel.offsets[number + 1])
         moments = ns_of(panel.timestamps[rows])
-        before, is_on = calendar.between(moments[-1], moments)
-        back = -before
+        present = int(moments[np.flatnonzero(is_past[rows])[-1] if is_past[rows].any() else -1])
+        ahead, is_on = calendar.between(present, moments)
+        at = ahead + contract.input_rows - 1
         places = np.full(needed, -1, dtype=np.int64)
-        is_near = back < needed
-        places[needed - 1 - back[is_near]] = rows[is_near]
+        is_near = (at >= 0) & (at < needed)
+        places[at[is_near]] = rows[is_near]
+        steps = 1 - int(ahead[0])
         if not is_on.all():
             skipped[entity] = f"times that are not whole steps of {calendar.length} apart"
-        elif back[0] + 1 < (needed if contract.short in ("", "refuse") else contract.future_rows + 1):
-            skipped[entity] = f"{back[0] + 1} steps, but a forecast needs {needed}"
+        elif steps < (contract.input_rows if contract.short in ("", "refuse") else 1):
+            skipped[entity] = f"{steps} steps, but a forecast needs {contract.input_rows}"
         elif (places[contract.input_rows :] < 0).any():
-            skipped[entity] = f"no row for some of the {contract.future_rows} steps of the future"
+            skipped[entity] = (
+                f"no row for some of the {contract.future_rows} steps after the last one that has more than "
+                f"{', '.join(contract.known)}"
+            )
         else:
             taken.append(places)
             kept.append(number)
-            ends.append(panel.timestamps[rows[-1]])
+            presents.append(present)
     chosen = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
-    last: npt.NDArray[np.datetime64] = np.array(ends, dtype="datetime64[ns]")
-    times = times_of(calendar.window(ns_of(last), needed))
+    ends = calendar.shift(np.array(presents, dtype=np.int64), contract.future_rows)
+    times = times_of(calendar.window(ends, needed))
     return (
         Panel(
             columns={name: rows_or_missing(values, chosen) for name, values in panel.columns.items()},
@@ -139,6 +160,15 @@ def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
         ),
         skipped,
     )
+
+
+def _has_more_than_known(panel: Panel, contract: Contract) -> Bools:
+    """Return the rows that say more than what is known beforehand, of shape (rows,); all, if nothing is."""
+    if not contract.known:
+        return np.ones(panel.rows, dtype=bool)
+    names = [name for name in contract.columns if name not in contract.known]
+    says_more: Bools = np.any([pd.notna(panel.columns[name]) for name in names], axis=0)
+    return says_more
 
 
 def _named(skipped: Reasons) -> str:

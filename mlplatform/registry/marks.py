@@ -6,7 +6,7 @@ preprocessing was fitted on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +18,7 @@ from mlplatform.config import DatasetConfig
 from mlplatform.datamodule import Panel
 from mlplatform.registry.forecaster import Contract, Forecaster
 
-Kind = Literal["missing", "out_of_range", "unseen_category"]
+Kind = Literal["missing", "out_of_range", "unseen_category", "unreadable"]
 Limits = tuple[float, float]
 
 
@@ -27,6 +27,8 @@ class Mark:
     """Something unusual in the rows behind an answer.
 
     Attributes:
+        kind: `unreadable` is a number that the pair's preprocessing has none for, such as a logarithm's at or below
+            -shift, and that nothing fills.
         rows: of the entity's rows that the answer was made from, those concerned.
     """
 
@@ -51,6 +53,11 @@ class InputRules:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     categories: Mapping[str, frozenset[str]] = field(default_factory=dict)
     floors: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_pair_alone(cls, forecaster: Forecaster) -> InputRules:
+        """Return what the pair itself cannot read, where no dataset is at hand."""
+        return InputRules(floors=_floors(forecaster))
 
     @classmethod
     def of_pair(cls, forecaster: Forecaster, dataset: DatasetConfig) -> InputRules:
@@ -101,10 +108,27 @@ class InputRules:
             is_beyond = (numbers < np.float32(low)) | (numbers > np.float32(high))
             if is_beyond.any():
                 yield "out_of_range", is_beyond
+        if name in self.floors:
+            is_unreadable = values.astype(np.float32) <= np.float32(self.floors[name])
+            if is_unreadable.any():
+                yield "unreadable", is_unreadable
         if name in self.categories:
             unseen = set(values[~is_missing].tolist()) - self.categories[name]
             if unseen:
                 yield "unseen_category", np.array([value in unseen for value in values.tolist()], dtype=bool)
+
+
+def unreadable_columns(marks: Sequence[Mark]) -> tuple[str, ...]:
+    """Return the columns of an entity's rows with a number that the pair cannot read."""
+    return tuple(mark.column for mark in marks if mark.kind == "unreadable")
+
+
+def why_broken(marks: Sequence[Mark]) -> str:
+    """Return why a model's answer for an entity is no number, as far as its rows tell."""
+    columns = unreadable_columns(marks)
+    if columns:
+        return f"the pair's preprocessing has no number for a value of {', '.join(columns)}, and nothing fills it"
+    return "the model answered NaN or infinity; check the entity's latest rows"
 
 
 def _floors(forecaster: Forecaster) -> dict[str, float]:
@@ -114,7 +138,10 @@ def _floors(forecaster: Forecaster) -> dict[str, float]:
     for name, _, transform in forecaster.preprocessor.fitted_:
         if name not in changed and np.isfinite(transform.floor):
             floors[name] = transform.floor
-        if not transform.fills_missing:
+        if transform.fills_missing:
+            # What has no number has one from here on, like a gap.
+            floors.pop(name, None)
+        else:
             changed.add(name)
     return floors
 

@@ -27,6 +27,9 @@ def read_features(
 ) -> FeaturePanel:
     """Return the rows of entities that a pair reads, with their ages and, in `known_ahead`, what is stored ahead.
 
+    Where the policy sets no limit, features are marked as stale, and never refused, once every step of the forecast
+    lies before the present of the read.
+
     Parameters:
         time_point: "now" for what the online store holds; of any other moment, what the feature table knew at it.
 
@@ -36,7 +39,18 @@ def read_features(
     store = FeatureStoreFacade(dataset, "online" if time_point == NOW else "as_known", settings, staleness=staleness)
     steps = contract.input_rows if contract.task == "forecast" else None
     known = Known(contract.known, contract.targets, contract.future_rows)
-    return store.load_features(time_point, entities, contract.columns, steps=steps, known=known)
+    panel = store.load_features(time_point, entities, contract.columns, steps=steps, known=known)
+    if staleness.limit is None and contract.task == "forecast":
+        return replace(panel, is_stale=_is_over(panel, contract))
+    return panel
+
+
+def _is_over(panel: FeaturePanel, contract: Contract) -> npt.NDArray[np.bool_]:
+    """Return whose forecasts end before the present, of shape (entities,)."""
+    newest = panel.timestamps[panel.offsets[1:] - 1]
+    # What is not known to be old, or comes from after the present, has the age zero or none.
+    over: npt.NDArray[np.bool_] = contract.moments_ahead(newest)[:, -1] < panel.event_times + panel.ages
+    return over
 
 
 def unknown_ahead(panel: FeaturePanel) -> npt.NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from mlplatform.settings import Settings, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
 
 @lru_cache(maxsize=8)
@@ -49,6 +50,16 @@ def client_for(settings: Settings) -> MlflowClient:
 
     open_tracking(settings)
     return MlflowClient(settings.mlflow_tracking_uri, settings.mlflow_tracking_uri)
+
+
+def mlflow_error() -> type[MlflowException]:
+    """Return the class of MLflow's errors, for an `except`: it asks only once something was raised.
+
+    So looking at a registry that MLflow need not be imported for (`local_reader`) does not import it after all.
+    """
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException
 
 
 def experiment_id(settings: Settings, name: str) -> str:

@@ -26,7 +26,8 @@ from mlplatform.registry.pairs import PairStore
 from mlplatform.settings import Settings, sqlite_address, sqlite_file
 
 EXPERIMENT = "yard_xgboost"
-TRAIN, MONITOR, ROLLBACK = (f"{job}_{EXPERIMENT}" for job in ("train", "monitor", "rollback"))
+TRAIN, MONITOR = (f"{job}_{EXPERIMENT}" for job in ("train", "monitor"))
+ROLLBACK = "rollback"
 # Where an installation keeps what Dagster did, beside `home` and `conf`.
 HISTORY = "history"
 FEATURES = ["load_pu", "ambient_c", "top_oil_c", "hot_spot_c", "cooling"]

@@ -61,9 +61,14 @@ def _fold_mistakes(module: DataModule, name: str, fold: Fold) -> Iterator[str]:
         # Which column it is, and what could not be learnt from it, is in the transform's own words.
         yield f"{name}: {error}; leave the column out of features.columns, or {remedy}"
         return
-    yield from _missing_mistakes(module, name, manager)
-    yield from _class_mistakes(module, name, manager)
-    yield from _metric_mistakes(module, name, manager, fold.validation, (module, fold.fit_rows))
+    found = [
+        *_missing_mistakes(module, name, manager),
+        *_class_mistakes(module, name, manager),
+        *_metric_mistakes(module, name, manager, fold.validation, (module, fold.fit_rows)),
+    ]
+    # Samples are made of rows in which nothing is wrong.
+    found = found or [f"{name}: {refusal}, or {remedy}" for refusal in _refusals(module, manager, fold)]
+    yield from found
 
 
 def _held_out_mistakes(train: DataModule, held_out: Mapping[str, DataModule]) -> Iterator[str]:
@@ -109,6 +114,15 @@ def _missing_mistakes(module: DataModule, name: str, manager: TransformManager) 
                 f"{name}: column {column!r} has missing values, which {unread[column]} cannot read; add an impute step "
                 "to the preprocessing, or use a family that reads them"
             )
+
+
+def _refusals(module: DataModule, manager: TransformManager, fold: Fold) -> Iterator[str]:
+    """Yield what keeps the model, or a baseline, from being fitted to a fold."""
+    transformed, spec = manager.transform(module.panel), module.spec(manager)
+    parts = [module.samples(manager, transformed, rows) for rows in (fold.train, fold.validation)]
+    config = module.config
+    for family, params in ((config.model.family, config.model.params), *((b.name, b.params) for b in config.baselines)):
+        yield from (f"{family} {refusal}" for refusal in create_model(family, dict(params), spec).refusals(*parts))
 
 
 def _lost(panel: Panel, transformed: Panel) -> Iterator[tuple[str, float]]:

@@ -22,6 +22,8 @@ from mlplatform.training.per_series import Entities, Scale, series_mean, series_
 Values = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 CONTINUOUS = frozenset({"forecast", "regression"})
+# What measures errors by how much a series changes: rows of a table have no such measure.
+SERIES = frozenset({"forecast"})
 CLASSES = frozenset({"classification"})
 
 
@@ -286,7 +288,7 @@ def symmetric_mean_absolute_percentage_error(truth: Values, prediction: Values) 
 
 @metric(
     "mase",
-    CONTINUOUS,
+    SERIES,
     reads="scale",
     is_relative=True,
     demands=_some_change,
@@ -304,7 +306,7 @@ def mean_absolute_scaled_error(truth: Values, prediction: Values, scale: Scale) 
 
 @metric(
     "rmsse",
-    CONTINUOUS,
+    SERIES,
     reads="scale",
     is_relative=True,
     demands=_some_change,

@@ -1,4 +1,4 @@
-from .objective import FittedTrial, fit_on_folds
+from .objective import FittedTrial, fit_on_folds, unseen_bounds
 from .plots import study_plots
 from .search import Executor, Search
 from .trials import finished, interrupted, running
@@ -15,4 +15,5 @@ __all__ = [
     "running",
     "study_plots",
     "tune",
+    "unseen_bounds",
 ]

@@ -10,7 +10,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlplatform.config import ExperimentConfig
-from mlplatform.models import DEFAULT_OPTIONS, FitOptions, FitResult, Intervals, Iterations, Model, create_model
+from mlplatform.models import (
+    DEFAULT_OPTIONS,
+    DirectFitModel,
+    FitOptions,
+    FitResult,
+    Intervals,
+    Iterations,
+    Model,
+    create_model,
+)
 from mlplatform.plugins import METRICS
 from mlplatform.training import FoldData, RunCheckpoints, trainer_for
 
@@ -50,11 +59,16 @@ class FittedTrial:
     bounds: tuple[Intervals, ...] = ()
     curves: tuple[Mapping[str, tuple[float, ...]], ...] = ()
 
-    def iterations(self) -> Iterations:
-        """Return the number of iterations for a refit: the median over the folds, per sub-model."""
+    def iterations(self, without: int | None = None) -> Iterations:
+        """Return the number of iterations for a refit: the median over the folds, per sub-model.
+
+        Parameters:
+            without: position of a fold that has no say in it.
+        """
         if not all(self.fold_iterations):
             return ()
-        medians = np.median(np.array(self.fold_iterations), axis=0)
+        found = [each for position, each in enumerate(self.fold_iterations) if position != without]
+        medians = np.median(np.array(found), axis=0)
         return tuple(round(float(value)) for value in medians)
 
     def mean(self, metric: str) -> float:
@@ -139,6 +153,27 @@ def fit_on_folds(
     return FittedTrial(
         params, tuple(scores), tuple(iterations), watch.seconds, bounds=tuple(bounds), curves=tuple(curves)
     )
+
+
+def unseen_bounds(
+    config: ExperimentConfig, folds: Sequence[FoldData], family: str, trial: FittedTrial
+) -> tuple[Intervals, ...]:
+    """Return a trial's bounds per fold by models that had no sight of the fold's validation samples.
+
+    Those of the trial were stopped early on the same samples, on which they look better than on any others: of few
+    samples by so much that intervals are too narrow. Here every fold is fitted again for the iterations that the others
+    found. A trial that stopped nowhere, or a single fold, has nothing else to go by, and networks take too long.
+    """
+    if not trial.bounds or len(folds) < 2 or not trial.iterations():
+        return trial.bounds
+    found: list[Intervals] = []
+    for position, fold in enumerate(folds):
+        model = create_model(family, trial.params, fold.spec)
+        if not isinstance(model, DirectFitModel):
+            return trial.bounds
+        model.fit(fold.train, None, FitOptions(iterations=trial.iterations(without=position), seed=config.seed))
+        found.append(model.predict_bounds(fold.validation, *config.uncertainty.coverages))
+    return tuple(found)
 
 
 def _bounds(config: ExperimentConfig, model: Model, fold: FoldData) -> Intervals | None:

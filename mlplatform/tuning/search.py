@@ -18,7 +18,7 @@ from mlplatform.tuning.limits import may_start, trial_budget
 from mlplatform.tuning.objective import FittedTrial, Stopwatch, fit_on_folds
 from mlplatform.tuning.search_space import space_of, suggest
 from mlplatform.tuning.study import drop_arrays, interrupt, save_arrays, to_json
-from mlplatform.tuning.trials import CONFIGURED, FIT_SECONDS, OUTCOME, WORKER, best_of, finished, rank, running
+from mlplatform.tuning.trials import CHANGES, CONFIGURED, FIT_SECONDS, OUTCOME, WORKER, best_of, finished, rank, running
 
 if TYPE_CHECKING:
     import optuna
@@ -96,6 +96,8 @@ def params_of(config: ExperimentConfig, trial: optuna.Trial) -> dict[str, Any]:
     """Return a trial's full parameters: the configured ones, overridden by what the study suggests."""
     if trial.user_attrs.get(CONFIGURED):
         return dict(config.model.params)
+    if CHANGES in trial.user_attrs:
+        return {**config.model.params, **trial.user_attrs[CHANGES]}
     return config.model.params | suggest(trial, space_of(config))
 
 

@@ -26,6 +26,15 @@ def space_of(config: ExperimentConfig) -> dict[str, SearchDimension]:
     return space
 
 
+def alternatives_of(config: ExperimentConfig) -> tuple[dict[str, Any], ...]:
+    """Return the changes of the configured parameters that a search tries first; none with a space of one's own."""
+    if not config.tuning.alternatives or config.model.search_space is not None:
+        return ()
+    family = MODELS.get(config.model.family)
+    found: tuple[dict[str, Any], ...] = family.alternatives(family.Params.model_validate(config.model.params))
+    return found
+
+
 def suggest(trial: optuna.Trial, space: Mapping[str, SearchDimension]) -> dict[str, Any]:
     """Ask the trial for a value of every dimension whose conditions hold.
 

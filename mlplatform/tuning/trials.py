@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Attributes of the study and of its trials.
 DIGEST = "digest"
 CONFIGURED = "configured"
+# Changes of the configured parameters, of a trial whose values nobody suggests.
+CHANGES = "changes"
 RETRIES = "retries"
 ATTEMPT = "attempt"
 WORKER = "worker"
@@ -75,7 +77,8 @@ def row_of(trial: FrozenTrial) -> dict[str, Any]:
     """
     seconds = trial.duration.total_seconds() if trial.duration else None
     loss = trial.value if trial.state.name == "COMPLETE" else None
-    return {"number": trial.number, "state": trial.state.name, "loss": loss, "seconds": seconds, **trial.params}
+    return {"number": trial.number, "state": trial.state.name, "loss": loss, "seconds": seconds,
+            **trial.user_attrs.get(CHANGES, {}), **trial.params}  # fmt: skip
 
 
 def saved_share(trials: Sequence[FrozenTrial]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from mlplatform.api import propose
 from mlplatform.config import ConfigError, ExperimentConfig, load_experiment
@@ -42,6 +43,28 @@ def accepted(path: Path, settings: Settings, **options: Any) -> ExperimentConfig
     report = ingest(config.dataset, settings)
     assert report.quarantined == 0
     return config
+
+
+def test_what_else_could_be_predicted_is_named(tmp_path: Path, settings: Settings) -> None:
+    notes = propose(written(hours(), tmp_path), settings=settings).notes
+    assert "to predict: temperature (forecast); `--target` chooses another: load" in notes
+    alone = propose(written(hours()[["time", "load"]], tmp_path, "alone.csv"), settings=settings).notes
+    assert "to predict: load (forecast); choose others with `targets`" in alone
+
+
+def test_weeks_of_less_than_a_year_are_forecast_without_a_season(tmp_path: Path, settings: Settings) -> None:
+    def weeks(count: int) -> Path:
+        times = pd.date_range("2024-01-01", periods=count, freq="W-MON")
+        return written(pd.DataFrame({"week": times.strftime("%Y-%m-%d"), "units": np.arange(float(count))}), tmp_path)
+
+    def note(path: Path) -> str:
+        return next(each for each in propose(path, settings=settings).notes if "too few" in each)
+
+    path = weeks(44)
+    assert "a season of 52 takes at least 57, so shorter ones without a season were written" in note(path)
+    config = accepted(path, settings)
+    assert (config.season, config.horizon, config.lookback, config.split.folds) == (1, 6, 8, 2)
+    assert note(weeks(20)).endswith("nothing shorter fits either: at least 57")
 
 
 def test_series_of_several_lines(tmp_path: Path, settings: Settings) -> None:
@@ -240,3 +263,27 @@ def test_a_long_history_keeps_the_lengths_of_its_frequency(tmp_path: Path, setti
 def test_local_times_are_those_of_the_zone_that_is_named(tmp_path: Path, settings: Settings) -> None:
     config = accepted(written(hours(), tmp_path), settings, timezone="Europe/Berlin")
     assert config.dataset.timezone == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("spelled", "frequency", "periods"),
+    [("%m/%d/%Y %H:%M", "h", 100), ("%d/%m/%Y", "MS", 60), ("%d/%m/%Y %H:%M", "h", 80)],
+)
+def test_day_and_month_that_could_be_exchanged_are_read_with_the_fewest_gaps(
+    settings: Settings, tmp_path: Path, spelled: str, frequency: str, periods: int
+) -> None:
+    times = pd.date_range("2024-01-01", periods=periods, freq=frequency)
+    rows = pd.DataFrame({"when": times.strftime(spelled), "load": np.arange(periods) % 7 + 0.5})
+    proposal = propose(written(rows, tmp_path), settings=settings)
+    dataset = yaml.safe_load(proposal.yaml)["dataset"]
+    assert (dataset["source"]["options"], dataset["frequency"]) == ({"time_format": spelled}, frequency)
+    assert any("could be exchanged" in note for note in proposal.notes)
+
+
+def test_a_file_with_nothing_to_predict_by_says_which_texts_were_no_times(settings: Settings, tmp_path: Path) -> None:
+    weeks = [f"{year}-W{week:02d}" for year in (2022, 2023) for week in range(1, 53)]
+    rows = pd.DataFrame({"week": weeks, "load": np.arange(104.0)})
+    with pytest.raises(
+        DataError, match=r"'load' to predict, nothing to predict it by.*'week' has texts such as '2022-W01'"
+    ):
+        propose(written(rows, tmp_path), settings=settings)

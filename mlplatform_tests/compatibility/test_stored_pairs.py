@@ -286,9 +286,8 @@ class TestReproduction:
 
     def test_the_job_builds_an_earlier_version_again(self, stored: StoredState) -> None:
         require_exact(stored, "pump_xgboost")
-        result = run_job(
-            stored, "pump_xgboost", "reproduce_pump_xgboost", ops={"reproduce": {"config": {"version": 1}}}
-        )
+        asked = {"experiment": "pump_xgboost", "version": 1}
+        result = run_job(stored, "pump_xgboost", "reproduce", ops={"reproduce": {"config": asked}})
         (event,) = result.filter_events(lambda event: event.event_type_value == "STEP_OUTPUT")
         shown = {key: value.value for key, value in event.step_output_data.metadata.items()}
         assert (shown["version"], shown["agrees_bit_for_bit"]) == (1, True), f"{shown['comparisons']}\n{stored.note}"

@@ -88,6 +88,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("dataset", {"columns": {"is_context": {}}}, r"columns must not use the reserved names \['is_context'\]; rename"),
     ("dataset", {"columns": {"Until": {}}}, r"columns must not use the reserved names \['Until'\]"),
     ("dataset", {"columns": {"flow": {}, "Flow": {}}}, "columns 'flow' and 'Flow' differ only in case; rename one"),
+    ("dataset", {"columns": {"flow": {}, "Time": {}}}, "time_column 'time' and 'Time' differ only in case; rename one"),
+    ("dataset", {"entity_column": "Time"}, "time_column 'time' and entity_column 'Time' differ only in case"),
     # plug-ins
     (
         "model",
@@ -317,6 +319,8 @@ TABULAR_REFUSED: list[tuple[str, list[str], str]] = [
         r"targets names 'progression' of",
     ),
     ("diabetes_xgboost", ["task=forecast"], r"model\.family 'xgboost_tabular' does not fit task 'forecast'"),
+    ("diabetes_xgboost", ["metric=mase"], r"metric 'mase' does not fit task 'regression'; it supports: forecast"),
+    ("diabetes_xgboost", ["extra_metrics=[rmsse]"], r"extra_metrics 'rmsse' does not fit task 'regression'"),
     ("diabetes_xgboost", ["metric=log_loss"], r"metric 'log_loss' does not fit task 'regression'"),
     ("diabetes_xgboost", ["split.folds=1"], r"split\.folds 1 is too few for 'kfold'; allowed: at least 2"),
     ("diabetes_xgboost", ["split.reference_fraction=null"], r"split\.reference_fraction is missing; task 'regression'"),

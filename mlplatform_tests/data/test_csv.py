@@ -125,7 +125,7 @@ def test_two_columns_of_one_name_are_refused(settings: Settings) -> None:
         (b" \n\n", "empty"),
         (b"<!DOCTYPE html><html><body>Not found</body></html>", "an HTML or XML page"),
         (b"PAR1\x15\x04", "a Parquet file"),
-        (gzip.compress(b"PAR1\x15\x04"), "a Parquet file"),
+        (gzip.compress(b"PAR1\x15\x04", mtime=0), "a Parquet file"),
         (b"\x7fELF\x02\x00\x00\x00", "binary"),
     ],
 )

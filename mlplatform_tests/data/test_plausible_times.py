@@ -100,6 +100,51 @@ def test_an_increment_is_judged_by_what_is_stored() -> None:
     assert glitch.basis.span_ns == basis.span_ns
 
 
+def stored_of(batches: list[pd.DataFrame]) -> tuple[set[int], Basis]:
+    """Return the times that are left of batches validated one after another, and what they settled."""
+    dataset = hourly_dataset(time_column="time", entity_column="line", columns={"load": {}})
+    basis, left = Basis(), set()
+    for batch in batches:
+        found = validate(batch, dataset, basis, newest_wins=True)
+        basis = found.basis
+        left = (left - found.displaced_ns) | set(found.rows["event_timestamp"].astype("int64").tolist())
+    return left, basis
+
+
+@pytest.mark.parametrize(("hours_each", "wrong", "second"), [(1, 1, 0), (1, 3, 7), (5, 2, 1800), (30, 5, 0)])
+def test_a_stream_that_begins_with_wrong_clocks_ends_as_if_they_had_come_later(
+    hours_each: int, wrong: int, second: int
+) -> None:
+    rows = meter_rows({"a": 40})
+    epoch = pd.date_range("1970-01-01", periods=wrong, freq="h") + pd.Timedelta(seconds=second)
+    glitches = rows.head(wrong).assign(time=epoch.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    cut = [rows.iloc[start : start + hours_each] for start in range(0, 40, hours_each)]
+    left, basis = stored_of([glitches, *cut])
+    good = pd.to_datetime(rows["time"]).astype("int64").tolist()
+    assert left <= set(good)
+    # Rows of the first minutes, fewer than the wrong ones, may have been doubted.
+    assert set(good[wrong + hours_each :]) <= left
+    assert basis.span_ns is not None
+    assert good[0] <= basis.span_ns[0] <= min(left)
+    assert basis.span_ns[1] == good[-1]
+
+
+def test_an_old_archive_that_went_silent_stays() -> None:
+    """Once there are enough rows, a source may be silent for as long as it likes."""
+    old = meter_rows({"a": 200}, end="2016-01-20T23:00:00Z")
+    left, basis = stored_of([old, meter_rows({"a": 300})])
+    assert len(left) == 500
+    assert basis.early_ns is None
+
+
+def test_a_time_that_is_quarantined_settles_no_grid() -> None:
+    dataset = hourly_dataset(time_column="time", entity_column="line", columns={"load": {}})
+    late = meter_rows({"a": 1}).assign(time="2131-01-01T00:20:00Z")
+    basis = validate(late, dataset).basis
+    assert (basis.phase_ns, basis.span_ns) == (None, None)
+    assert not validate(meter_rows({"a": 5}), dataset, basis).reasons
+
+
 def test_what_is_known_of_the_future_is_let_in_by_a_longer_tolerance() -> None:
     soon = (dt.datetime.now(dt.UTC) + dt.timedelta(days=6)).replace(minute=0, second=0, microsecond=0)
     rows = pd.DataFrame({"time": [soon.isoformat()], "line": ["a"], "load": [1.0]})

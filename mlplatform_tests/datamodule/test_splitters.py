@@ -56,6 +56,26 @@ def test_validation_blocks_are_consecutive_and_end_with_the_data(scheme: str) ->
         assert index.timestamps[fold.validation + index.horizon].max() == start + 11 * HOUR
 
 
+@pytest.mark.parametrize("scheme", BY_TIME)
+def test_with_overlap_every_forecast_that_begins_in_a_block_validates(scheme: str) -> None:
+    index = series_index()
+    end = index.timestamps.max() + HOUR
+    window = {"train_steps": 30} if scheme == "sliding" else {}
+    # Blocks as long as the horizon have one whole forecast of every series each.
+    plain, overlapping = (
+        make(scheme, validation_steps=index.horizon, overlap=overlap, **window).split(index)
+        for overlap in (False, True)
+    )
+    for k, (without, fold) in enumerate(zip(plain, overlapping, strict=True)):
+        starts = np.unique(index.timestamps[fold.validation + 1])
+        begin = end - (3 - k) * index.horizon * HOUR
+        assert starts[0] == begin
+        assert len(starts) == (index.horizon if k < 2 else 1)
+        assert len(np.unique(index.timestamps[without.validation])) == 1
+        np.testing.assert_array_equal(fold.train, without.train)
+        np.testing.assert_array_equal(fold.fit_rows, without.fit_rows)
+
+
 def test_training_expands_from_fold_to_fold() -> None:
     folds = make("expanding").split(series_index())
     for earlier, later in pairwise(folds):
@@ -106,6 +126,7 @@ def test_a_window_that_does_not_fit_says_what_is_needed_and_there() -> None:
     folds=st.integers(1, 3),
     train_steps=st.none() | st.integers(5, 30),
     scheme=st.sampled_from(BY_TIME),
+    overlap=st.booleans(),
 )
 def test_folds_by_time_never_overlap_and_keep_to_their_window(
     hours: int,
@@ -117,13 +138,14 @@ def test_folds_by_time_never_overlap_and_keep_to_their_window(
     folds: int,
     train_steps: int | None,
     scheme: str,
+    overlap: bool,
 ) -> None:
     index = series_index(hours, entities, lookback, horizon)
     if scheme == "sliding" and train_steps is None:
         train_steps = 5
     limit = {"train_steps" if scheme == "sliding" else "max_train_steps": train_steps}
     try:
-        result = make(scheme, folds, validation_steps=block, gap=gap, **limit).split(index)
+        result = make(scheme, folds, validation_steps=block, gap=gap, overlap=overlap, **limit).split(index)
     except ValueError:
         return  # too short for these folds, which the error says
     for fold in result:

@@ -120,7 +120,7 @@ class TestProduction:
     def test_broken_data_hold_a_promotion_until_a_person_gives_a_reason(self, yard: Yard, receiver: Hook) -> None:
         yard.pairs.client.delete_registered_model_alias(f"{EXPERIMENT}_model", PRODUCTION)
         report(yard.settings, quality=BROKEN)
-        job = f"promote_{EXPERIMENT}"
+        job = "promote"
         assert yard.run(job).success
         assert yard.pairs.find(EXPERIMENT, PRODUCTION) is None
         assert receiver.titles == [f"{EXPERIMENT}: version 1 was not promoted"]

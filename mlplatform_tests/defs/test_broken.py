@@ -6,6 +6,7 @@ import logging
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dagster import (
@@ -60,9 +61,10 @@ def jobs(defs: Definitions, name: str) -> set[str]:
     return {job.replace(name, "*") for job in found if name in job}
 
 
-def run(defs: Definitions, job: str) -> ExecuteInProcessResult:
+def run(defs: Definitions, job: str, run_config: dict[str, Any] | None = None) -> ExecuteInProcessResult:
     with DagsterInstance.ephemeral() as instance:
-        return defs.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False)
+        definition = defs.resolve_job_def(job)
+        return definition.execute_in_process(run_config or {}, instance=instance, raise_on_error=False)
 
 
 def evaluate(*keys: AssetKey) -> ExecuteInProcessResult:
@@ -123,8 +125,8 @@ def test_it_keeps_its_jobs_and_each_ends_with_what_is_wrong() -> None:
     defs = build_defs()
     # The other experiment has nested cross-validation if it asks for it; here nobody can know.
     assert jobs(defs, BROKEN) == jobs(defs, EXPERIMENT) | {"nested_cv_*"}
-    for kind in ("train", "rollback"):
-        result = run(defs, f"{kind}_{BROKEN}")
+    rollback = {"ops": {"rollback": {"config": {"experiment": BROKEN}}}}
+    for result in (run(defs, f"train_{BROKEN}"), run(defs, "rollback", rollback)):
         assert not result.success
         assert REASON in failure(result)
 
@@ -133,12 +135,17 @@ def test_it_keeps_its_jobs_and_each_ends_with_what_is_wrong() -> None:
 def test_its_jobs_take_the_run_configuration_of_those_they_stand_for() -> None:
     defs = build_defs()
     train = {"resources": {"training": {"config": {"dry_run": True, "overrides": ["seed=3"]}}}}
-    promote = {"ops": {"promote": {"config": {"version": 7, "why": "a better day"}}}}
-    for job, run_config in (("train", train), ("promote", promote)):
-        with DagsterInstance.ephemeral() as instance:
-            definition = defs.resolve_job_def(f"{job}_{BROKEN}")
-            result = definition.execute_in_process(run_config, instance=instance, raise_on_error=False)
-        assert REASON in failure(result)
+    promote = {"ops": {"promote": {"config": {"experiment": BROKEN, "version": 7, "why": "a better day"}}}}
+    for job, run_config in ((f"train_{BROKEN}", train), ("promote", promote)):
+        assert REASON in failure(run(defs, job, run_config))
+
+
+@pytest.mark.usefixtures("conf")
+@pytest.mark.parametrize(("name", "found"), [("nothing", "there is no experiment 'nothing'"), ("", "no experiment is")])
+def test_a_lifecycle_job_says_which_experiments_it_could_be_told(name: str, found: str) -> None:
+    said = failure(run(build_defs(), "repair", {"ops": {"repair": {"config": {"experiment": name}}}}))
+    assert found in said
+    assert EXPERIMENT in said
 
 
 def test_a_broken_dataset_takes_its_experiments_along_and_no_others(conf: Path) -> None:

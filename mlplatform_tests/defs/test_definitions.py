@@ -157,8 +157,9 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
     expected = {
         f"{kind}_{name}"
         for name in (EXPERIMENT, SECOND, "diabetes_xgboost")
-        for kind in ("train", "monitor", "forecast", "promote", "rollback", "repair", "reproduce")
+        for kind in ("train", "monitor", "forecast")
     }
+    expected |= {"promote", "rollback", "repair", "reproduce"}
     expected |= {
         name
         for dataset in ("yard", "diabetes")
@@ -167,6 +168,8 @@ def test_every_experiment_has_its_jobs_and_every_dataset_its_own(defs: Definitio
     expected.add("nested_cv_diabetes_xgboost")
     assert names == expected
     train = defs.resolve_job_def(f"train_{EXPERIMENT}")
+    # The page of a job with partitions asks for one of them.
+    assert train.partitions_def is None
     selected = {"/".join(key.path) for key in train.asset_layer.executable_asset_keys}
     assert selected == {f"yard/{name}" for name in DATASET_ASSETS} | {
         f"{EXPERIMENT}/{name}"

@@ -23,13 +23,13 @@ from mlplatform.registry.pairs.evidence import SERVING_PARITY, Evidence
 from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard
 from mlplatform_tests.defs.test_assets import damage, failure
 
-PROMOTE, ROLLBACK, REPAIR, REPRODUCE = (f"{job}_{EXPERIMENT}" for job in ("promote", "rollback", "repair", "reproduce"))
+PROMOTE, ROLLBACK, REPAIR, REPRODUCE = "promote", "rollback", "repair", "reproduce"
 BETTER = {"resources": {"training": {"config": {"overrides": ["model.params.num_boost_round=60"]}}}}
 
 
 def asked(job: str, **values: Any) -> dict[str, Any]:
     """Return the run configuration of a lifecycle job."""
-    return {"ops": {job.partition("_")[0]: {"config": values}}}
+    return {"ops": {job: {"config": values}}}
 
 
 def metadata(result: ExecuteInProcessResult) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def lived(two_versions: Yard, tmp_path: Path) -> Iterator[Yard]:
 
 
 class TestRollback:
-    """`rollback_<experiment>`."""
+    """`rollback`."""
 
     def test_it_goes_to_the_previous_pair_and_a_second_one_comes_back(self, lived: Yard) -> None:
         result = lived.run(ROLLBACK, asked(ROLLBACK, who="operator", why="it forecasts nonsense"))
@@ -146,7 +146,7 @@ class TestRollback:
 
 
 class TestPromote:
-    """`promote_<experiment>`."""
+    """`promote`."""
 
     def test_an_older_version_does_not_pass_the_gate(self, lived: Yard) -> None:
         result = lived.run(PROMOTE, asked(PROMOTE, version=1))
@@ -228,7 +228,7 @@ class TestProductionAlias:
 
 
 class TestRepair:
-    """`repair_<experiment>`."""
+    """`repair`."""
 
     def test_nothing_to_do_is_said(self, lived: Yard) -> None:
         shown = metadata(lived.run(REPAIR))
@@ -248,7 +248,7 @@ class TestRepair:
 
 
 class TestReproduce:
-    """`reproduce_<experiment>`."""
+    """`reproduce`."""
 
     def test_the_production_pair_comes_out_with_the_same_bits(self, lived: Yard) -> None:
         shown = metadata(lived.run(REPRODUCE))

@@ -149,6 +149,27 @@ def test_several_coverages_are_each_kept_and_lie_in_one_another(calibrate: Calla
     assert (middle.upper <= outer.upper).all()
 
 
+def test_margins_are_raised_while_folds_left_out_are_covered_too_little() -> None:
+    noise = np.random.default_rng(2)
+    chosen, raised = (partial(Calibration.chosen, season=1, is_raised=each) for each in (False, True))
+    # The second half of every year is restless: what was learnt from the other folds is never enough for it.
+    years = folds_of(*(noise.normal(0, size, 1500) for size in (1, 2, 1, 2)))
+    plain, wider = chosen(years, 0.8, 0.5), raised(years, 0.8, 0.5)
+    for mine, other in zip((plain, *plain.others), (wider, *wider.others), strict=True):
+        assert other.coverage == mine.coverage
+        assert other.margins > mine.margins
+    # Where folds are alike, hardly anything is added.
+    alike = raised(folds_of(*noise.normal(size=(4, 4000))), 0.8)
+    fresh = noise.normal(size=4000)
+    _, lower, upper, _ = alike.apply(points(np.zeros(4000)), table(fresh))
+    assert np.mean((lower <= fresh) & (fresh <= upper)) == pytest.approx(0.81, abs=0.02)
+    # A single fold leaves nothing to be judged by, and few samples no room.
+    one = folds_of(noise.normal(size=30))
+    assert raised(one, 0.8).to_json() == chosen(one, 0.8).to_json()
+    few = folds_of(*noise.normal(size=(2, 5)))
+    assert raised(few, 0.8).samples == 10
+
+
 def test_the_main_coverage_is_calibrated_as_if_it_were_the_only_one() -> None:
     folds = folds_of(*np.random.default_rng(1).normal(size=(3, 200)))
     alone, among = Calibration.fit(folds, 0.8), Calibration.fit(folds, 0.8, 0.5)

@@ -18,14 +18,23 @@ import pytest
 from mlplatform.config import ExperimentConfig
 from mlplatform.data import ingest
 from mlplatform.features.tables import update_feature_table
-from mlplatform.monitoring.forecast_errors import recent_error, summarise_errors, update_errors
+from mlplatform.monitoring.forecast_errors import (
+    followed_forecasts,
+    newest_moment,
+    recent_error,
+    summarise_errors,
+    update_errors,
+)
 from mlplatform.monitoring.forecast_errors import update as update_module
 from mlplatform.monitoring.forecast_errors.pieces import pieces
 from mlplatform.monitoring.prediction_log import PredictionLog, ServedPredictions, maintain_predictions
+from mlplatform.registry import Contract
 from mlplatform.settings import Settings
 from mlplatform.testing.forks import Fork
 from mlplatform.testing.meters import meter_rows, meter_yard, write_rows
 from mlplatform.testing.yard import Yard
+from serving.answers import to_json
+from serving.cockpit.recent import read_followed, read_live
 
 HOUR = pd.Timedelta(hours=1)
 SEASON, HORIZON, COVERAGE = 24, 6, 0.8
@@ -266,3 +275,57 @@ def test_what_stood_in_for_a_forecast_is_in_the_table_and_in_no_error(plant: Pla
     start = plant.end() - HOUR
     count, _ = recent_error(plant.config, plant.settings, 1, since=start, until=plant.end())
     assert count == 1
+
+
+def test_an_entity_s_newest_forecasts_stand_beside_what_came_true(plant: Plant) -> None:
+    assert newest_moment(plant.config, plant.settings) is None
+    plant.forecasts_are_served(["a", "b"], 1, 0.0, "one")
+    plant.rows_arrive({("a", plant.end() + HOUR): 12.0})
+    plant.forecasts_are_served(["a"], 0, 1.0, "two")
+    update_errors(plant.config, plant.settings)
+    since = plant.end() - 30 * HOUR
+    found = followed_forecasts(plant.config, plant.settings, 1, "a", since)
+    own = plant.expected()
+    own = own[(own["line"] == "a") & own["truth"].notna()].drop_duplicates("moment", keep="last").sort_values("moment")
+    assert len(own) == 3
+    assert found["target"].unique().tolist() == ["load"]
+    assert found["moment"].tolist() == own["moment"].tolist()
+    for name, expected in {"value": own["value"], "lower": own["value"] - 1, "truth": own["truth"]}.items():
+        np.testing.assert_allclose(found[name].astype(float), expected, rtol=1e-6, err_msg=name)
+    assert followed_forecasts(plant.config, plant.settings, 2, "a", since).empty
+    newest = newest_moment(plant.config, plant.settings)
+    assert newest is not None
+    assert newest >= own["moment"].max()
+
+
+def test_the_server_s_page_shows_what_came_true(plant: Plant) -> None:
+    config = plant.config
+    contract = Contract(
+        experiment=config.name,
+        task="forecast",
+        dataset=config.dataset.name,
+        columns=config.features.columns,
+        targets=config.targets,
+        lookback=config.lookback,
+        context=0,
+        horizon=HORIZON,
+        step_seconds=3600,
+    )
+    assert read_live(contract, plant.settings) is None
+    assert read_followed(contract, 1, "a", 48, plant.settings) is None
+    plant.forecasts_are_served(["a", "b"], 1, 0.0, "one")
+    update_errors(config, plant.settings)
+    own = plant.expected()
+    own = own[own["truth"].notna()]
+    live = read_live(contract, plant.settings)
+    assert live is not None
+    (version,) = live["versions"]
+    assert (version["version"], version["count"], version["coverage"]) == (1, len(own), COVERAGE)
+    assert version["error"] == pytest.approx((own["value"] - own["truth"]).abs().mean(), rel=1e-5)
+    followed = read_followed(contract, 1, "a", 48, plant.settings)
+    assert followed is not None
+    shown, of_line = followed["targets"]["load"], own[own["line"] == "a"]
+    assert shown["timestamps"] == [moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in of_line["moment"]]
+    assert shown["truth"] == pytest.approx(of_line["truth"].tolist())
+    assert read_followed(contract, 1, "nothing", 48, plant.settings) is None
+    to_json({"live": live, "followed": followed})

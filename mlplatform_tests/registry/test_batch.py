@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mlplatform.config import ENTITY, TIMESTAMP
+from mlplatform.config import ENTITY, TIMESTAMP, StepConfig
+from mlplatform.datamodule import Panel
+from mlplatform.datamodule.samples import complete_origins
+from mlplatform.datamodule.spec import ModelSpec
+from mlplatform.models.base import create_model
+from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry.batch import answer_batch
 from mlplatform.registry.fallback import FallbackPolicy, Reasons, complete
 from mlplatform.registry.forecaster import Answers, Contract, Forecaster
@@ -49,7 +55,7 @@ BROKEN = {
     "7 steps, but a forecast needs 8": lambda: third(NEEDED - 1),
     "two rows of one time": lambda: pd.concat([third(20), third(1)]),
     "a row without a time": lambda: third(20).assign(**{TIMESTAMP: lambda rows: rows[TIMESTAMP].mask(rows.index == 4)}),
-    "times that are not whole steps of 3600 s apart": lambda: third(20).assign(
+    "times that are not whole steps of 1 hour apart": lambda: third(20).assign(
         **{TIMESTAMP: lambda rows: rows[TIMESTAMP].mask(rows.index == 4, pd.Timestamp("2026-01-01T04:20Z"))}
     ),
 }
@@ -80,6 +86,31 @@ def test_a_batch_of_bad_series_alone_says_what_is_wrong(forecaster: Forecaster) 
         answer_batch(forecaster, third(5))
     with pytest.raises(ValueError, match="missing columns: load"):
         answer_batch(forecaster, third(20).drop(columns="load"))
+
+
+@pytest.mark.parametrize("is_filled", [False, True])
+def test_a_series_with_a_number_that_preprocessing_has_none_for_is_left_out_and_named(is_filled: bool) -> None:
+    """The logarithm of oil has none for values up to 0, and ridge reads no gaps; behind it a gap may be filled."""
+    rows = tiny_rows()
+    steps = [StepConfig(transform="impute", columns=("oil",)), StepConfig(transform="log", columns=("oil",))]
+    panel = Panel.from_frame(rows, ("oil",))
+    manager = TransformManager(steps[::-1] if is_filled else steps, {"oil": "float"}).fit(panel)
+    contract = Contract("tiny", "forecast", "tiny", ("oil",), ("oil",), LOOKBACK, manager.context, HORIZON, 3600)
+    model: Any = create_model("ridge", {}, ModelSpec("forecast", ("oil",), (0,), LOOKBACK, HORIZON, step_seconds=3600))
+    pair = Forecaster(contract, manager, model)
+    model.fit(pair.windows(manager.transform(panel), complete_origins(panel, ("oil",), LOOKBACK, HORIZON)), None)
+    expected = answer_batch(pair, rows)
+    last = rows.index[rows[ENTITY] == 2][-2]
+    found = answer_batch(pair, rows.assign(oil=rows["oil"].mask(rows.index == last, -1.0)))
+    if is_filled:
+        assert found.attrs["skipped"] == {}
+        assert np.isfinite(found["oil"]).all()
+        return
+    reason = "the pair's preprocessing has no number for a value of oil, and nothing fills it"
+    assert found.attrs["skipped"] == {"2": reason}
+    pd.testing.assert_frame_equal(found, expected[expected[ENTITY] == 1], check_flags=False)
+    with pytest.raises(ValueError, match="no series can be answered: 2"):
+        answer_batch(pair, rows.assign(oil=rows["oil"].mask(rows.index == last, -1.0)).query(f"{ENTITY} == 2"))
 
 
 def test_a_step_without_a_row_is_a_gap(forecaster: Forecaster) -> None:

@@ -68,6 +68,17 @@ def answered(platform: Platform) -> list[Asked]:
     ]
 
 
+def with_intervals(platform: Platform) -> list[Asked]:
+    """Return requests for `tiny_intervals`, whose answers tell several coverages."""
+    model, ids = "/models/tiny_intervals", {"name": "entity_id", "shape": [2], "datatype": "INT64", "data": [3, 1]}
+    return [
+        Asked.get(model),
+        Asked.of(f"{model}/predict", {"rows": platform.rows()}),
+        Asked.of(f"{model}/predict/feast/batch", {"entities": list(UNITS)}),
+        Asked.of(f"/v2{model}/infer", {"inputs": [ids]}),
+    ]
+
+
 def _refused(platform: Platform) -> list[Asked]:
     broken, late = platform.rows(), platform.rows()
     broken[2]["oil"] = "hot"

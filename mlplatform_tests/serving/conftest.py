@@ -1,4 +1,4 @@
-"""A small real platform: three experiments on synthetic data, with features online and pairs in the registry."""
+"""A small real platform: experiments on synthetic data, with features online and pairs in the registry."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from mlplatform.datamodule.tabular import tabular_samples
 from mlplatform.features.feast.repository import apply_dataset
 from mlplatform.features.online.materialize import materialize_online
 from mlplatform.models.base import DirectFitModel, ModelSpec, create_model
+from mlplatform.models.calibration import Calibration
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.registry.forecaster import Contract, Forecaster
 from mlplatform.registry.pairs import PairInfo, PairStore
@@ -87,6 +88,10 @@ FORECAST = {"task": "forecast", "targets": ["oil"], "lookback": 12, "horizon": 3
 EXPERIMENTS = {
     "tiny_forecast": ("tiny", {**FORECAST, "baselines": [{"name": "repeat_last"}]}),
     "tiny_untrained": ("tiny", {**FORECAST, "baselines": [{"name": "repeat_last"}]}),
+    "tiny_intervals": (
+        "tiny",
+        {**FORECAST, "baselines": [{"name": "repeat_last"}], "uncertainty": {"coverage": [0.8, 0.5, 0.95]}},
+    ),
     "tiny_regression": (
         "tiny_rows",
         {"task": "regression", "targets": ["weight"], "metric": "mae", "baselines": [{"name": "dummy"}]},
@@ -235,7 +240,11 @@ def _forecaster(config: ExperimentConfig, rounds: int) -> Forecaster:
     assert isinstance(model, DirectFitModel)
     forecaster = Forecaster(contract, manager, model)
     origins = complete_origins(panel, contract.targets, contract.lookback, contract.horizon)
-    model.fit(forecaster.windows(manager.transform(panel), origins), None)
+    samples = forecaster.windows(manager.transform(panel), origins)
+    model.fit(samples, None)
+    coverages = config.uncertainty.coverages
+    if len(coverages) > 1:
+        model.calibration = Calibration.fit([(samples, model.predict_bounds(samples, *coverages))], *coverages)
     return forecaster
 
 

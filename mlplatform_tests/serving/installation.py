@@ -54,8 +54,8 @@ class Installation:
         path.write_text(json.dumps(option))
 
     @contextmanager
-    def serving(self, experiment: str = "tiny_forecast", **changes: Any) -> Iterator[httpx.Client]:
-        """Serve an experiment from this process while the context is open; yields a client."""
-        settings = self.settings(experiment, **changes)
-        with in_thread(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
+    def serving(self, *experiments: str, **changes: Any) -> Iterator[httpx.Client]:
+        """Serve experiments, or else `tiny_forecast`, from this process while the context is open; yields a client."""
+        settings = [self.settings(name, **changes) for name in experiments or ("tiny_forecast",)]
+        with in_thread(build_app({each.experiment: LocalBackend(each) for each in settings}, settings[0])) as client:
             yield client

@@ -66,12 +66,18 @@ class RunningServer:
         return self.process.wait(timeout=60)
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 @contextmanager
 def in_process(module: str, environ: Mapping[str, str], log: Path, *arguments: str) -> Iterator[RunningServer]:
     """Run `python -m module` on a free port while the context is open; its output goes to the file `log`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", module, "--port", str(port), *arguments]
     with log.open("w") as output:
         process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=output, stderr=subprocess.STDOUT)

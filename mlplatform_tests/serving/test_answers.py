@@ -11,6 +11,7 @@ import pytest
 
 from mlplatform.models import Bounds
 from mlplatform.monitoring.prediction_log import log_table
+from mlplatform.registry import Mark
 from mlplatform.registry.forecaster import Answers, Contract
 from mlplatform.registry.pairs import PairInfo
 from serving.answers import answer, refuse_missing_numbers, served_predictions, to_json
@@ -216,6 +217,17 @@ def test_a_prediction_that_is_not_finite_is_refused_by_entity(bad: float) -> Non
         refuse_missing_numbers(made)
     assert (caught.value.status, caught.value.code) == (500, "prediction_not_finite")
     assert [detail.found for detail in caught.value.details] == ["NaN or infinity for 1"]
+
+
+def test_an_answer_from_a_number_that_cannot_be_read_is_refused_as_the_rows_fault() -> None:
+    """It blames the rows, so the others are asked for again; what nothing explains is the model's failure."""
+    made = forecast(entities=3)
+    made.outputs[1:, 2, 0] = np.nan
+    made = replace(made, marks=((), (Mark("unreadable", "oil", 2), Mark("missing", "load", 1)), ()))
+    with pytest.raises(ServingError, match="has no number for a value of oil in the rows of 1 entities") as caught:
+        refuse_missing_numbers(made)
+    assert (caught.value.status, caught.value.code, caught.value.entities) == (409, "unreadable_values", (1,))
+    assert "of oil" in caught.value.details[0].found
 
 
 def test_finite_predictions_pass() -> None:

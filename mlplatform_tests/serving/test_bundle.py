@@ -110,7 +110,7 @@ def test_a_pair_that_the_gate_refused_is_named_with_the_gates_reason(platform: P
     assert holder.reason == caught.value.message
     assert caught.value.message.startswith(
         "no production pair for tiny_forecast: version 2 was refused by the promotion gate: mae 3.1 does not beat the "
-        "baseline repeat_last with 2.9; run train_tiny_forecast again, or promote_tiny_forecast for another version"
+        "baseline repeat_last with 2.9; run train_tiny_forecast again, or promote another version"
     )
 
 

@@ -51,6 +51,8 @@ def test_the_recent_past_is_what_the_store_holds(client: httpx.Client, platform:
         ("/models/tiny_forecast/recent", {}, 422, "invalid_request"),
         ("/models/tiny_classification/recent", {"entity": "1"}, 409, "no_series"),
         ("/models/tiny_untrained/recent", {"entity": "1"}, 503, "not_ready"),
+        ("/models/tiny_classification/followed", {"entity": "1"}, 409, "no_series"),
+        ("/models/nothing/live", {}, 404, "unknown_model"),
         ("/models/nothing/recent", {"entity": "1"}, 404, "unknown_model"),
         ("/models/nothing/drift", {}, 404, "unknown_model"),
     ],
@@ -123,8 +125,16 @@ def test_a_browser_shows_models_and_a_forecast(client: httpx.Client, tmp_path: P
         page.wait_for_selector("#answer figure")
         assert page.locator("svg path.past").get_attribute("d")
         assert "oil of 1: tiny_forecast version 1" in page.inner_text("figcaption")
-        assert page.locator("#answer table tbody tr").count() == 3
+        assert "oil of 1: " in page.inner_text("#said")
+        # Nothing that was served has come true, so the model is asked as of a horizon ago.
+        assert page.locator("svg path.before").get_attribute("d")
+        assert "asked as of" in page.inner_text("figure .note")
+        ahead, before = page.locator("#answer details").all()
+        assert (ahead.locator("tbody tr").count(), before.locator("tbody tr").count()) == (3, 3)
         page.screenshot(path=str(tmp_path / "forecast.png"), full_page=True)
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        page.screenshot(path=str(tmp_path / "phone.png"), full_page=True)
         page.fill("#entity", "<b>99</b>")
         page.click("#ask button")
         expect(page.locator("#problem")).not_to_be_empty()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from mlplatform.config import StalenessConfig
 from mlplatform.datamodule import REFERENCE, read_manifest
 from mlplatform.features.feast.repository import open_store
 from mlplatform.forecasts import make_forecasts, read_forecasts, read_left_out
+from mlplatform.registry.tracking import open_tracking
 from mlplatform.settings import Settings
 from mlplatform.testing.meters import meter_rows, meter_yard
 from mlplatform.testing.yard import EXPERIMENT, GROUPS, TRAIN, Yard
@@ -113,6 +115,35 @@ def test_what_the_request_says_comes_first(client: TestClient) -> None:
     (stored,) = ask(client, "a").json()["forecasts"]
     (other,) = ask(client, "a", future=requested("a", flipped=True)).json()["forecasts"]
     assert stored["values"] != other["values"]
+
+
+def test_the_registered_forecaster_ends_the_past_where_the_server_does(client: TestClient, known_yard: Yard) -> None:
+    """Of eight known shifts six are read: the past ends with the last load, not six rows from the end."""
+    open_tracking(known_yard.settings)
+    model = mlflow.pyfunc.load_model(f"models:/{EXPERIMENT}_forecaster@production")
+    rows = pd.concat([meter_rows(dict.fromkeys("abc", 480), end=END.isoformat()), planned("a", 8), planned("b", 2)])
+    rows["shift"] = shift_of(rows["time"])
+    rows["load"] = (rows["load"] + 5 * rows["shift"]).astype("float32")
+    rows = rows.assign(event_timestamp=pd.to_datetime(rows["time"])).rename(columns={"line": "entity_id"})
+    answers = model.predict(rows)
+    (served,) = ask(client, "a").json()["forecasts"]
+    assert answers["load"].tolist() == np.float32(served["values"]["load"]).tolist()
+    assert answers["event_timestamp"].tolist() == pd.to_datetime(served["timestamps"]).tolist()
+    assert set(answers["observed"]) == {served["observed"]}
+    reason = "no row for some of the 6 steps after the last one that has more than shift"
+    assert answers.attrs["skipped"] == dict.fromkeys("bc", reason)
+
+
+def test_who_does_not_read_the_plan_does_not_take_it_for_the_past(known_yard: Yard) -> None:
+    settings = Settings.from_env({**known_yard.environ, "MLPLATFORM_EXPERIMENT": EXPERIMENT})
+    loader = BundleLoader(settings)
+    bundle = loader.load(loader.production())
+    plain = replace(bundle.pair.contract, known=())
+    panel = read_panel(plain, bundle.dataset, StalenessConfig(), list("abc"), "now", settings)
+    ends = pd.to_datetime(panel.timestamps[panel.offsets[1:] - 1], utc=True)
+    assert (ends >= END).all()
+    assert (ends <= pd.Timestamp.now(tz="UTC")).all()
+    assert ends[2] == END
 
 
 def test_features_are_as_old_as_what_was_measured(client: TestClient) -> None:

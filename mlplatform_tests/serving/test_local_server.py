@@ -20,7 +20,7 @@ import serving.ray_app
 from mlplatform.monitoring.prediction_log import read_predictions
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.conftest import TOKEN, Platform
-from mlplatform_tests.serving.servers import LoadClient, RunningServer, in_process, until_told_to_leave
+from mlplatform_tests.serving.servers import LoadClient, RunningServer, free_port, in_process, until_told_to_leave
 from serving.api import build_app
 from serving.local import LocalBackend
 from serving.process import run
@@ -31,11 +31,17 @@ CLIENTS = 200
 
 
 @pytest.fixture(scope="module")
-def server(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def probe_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(platform: Platform, probe_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """`python -m serving.local` for `tiny_forecast`."""
     log = tmp_path_factory.mktemp("local") / "server.log"
     # As many as there are clients, because here every request must be answered; and the tests say when to look.
     environ = {**platform.environ, "MLPLATFORM_MAX_REQUESTS": str(2 * CLIENTS), "MLPLATFORM_POLL_S": "0"}
+    environ["MLPLATFORM_PROBE_PORT"] = str(probe_port)
     with in_process("serving.local", environ, log, "--experiment", "tiny_forecast") as server:
         yield server
 
@@ -64,7 +70,7 @@ def test_an_unknown_experiment_ends_the_start_with_the_known_names(
     assert caught.value.code == 2
     message = capsys.readouterr().err
     assert "unknown experiment 'tiny_forcast'; known: " in message
-    assert "tiny_classification, tiny_forecast, tiny_regression, tiny_untrained" in message
+    assert "tiny_classification, tiny_forecast, tiny_intervals, tiny_regression, tiny_untrained" in message
 
 
 @pytest.mark.integration
@@ -146,8 +152,11 @@ def test_the_server_listens_on_the_loopback_interface_only(server: RunningServer
 
 
 @pytest.mark.integration
-def test_sigterm_loses_no_request_and_writes_the_log(server: RunningServer, platform: Platform) -> None:
+def test_sigterm_loses_no_request_and_writes_the_log(
+    server: RunningServer, probe_port: int, platform: Platform
+) -> None:
     """Comes last, because it stops the server of the tests above."""
+    assert httpx.get(f"http://127.0.0.1:{probe_port}/health/ready", timeout=30).status_code == 200
     answer = httpx.post(
         f"{server.url}/predict/feast/batch",
         json={"entities": [1, 2]},

@@ -15,7 +15,7 @@ import pytest
 
 from mlplatform.monitoring.prediction_log import read_predictions
 from mlplatform.registry.pairs import PairInfo, PairStore
-from mlplatform_tests.serving.asked import ENTITIES, answered, table, told
+from mlplatform_tests.serving.asked import ENTITIES, answered, table, told, with_intervals
 from mlplatform_tests.serving.conftest import TOKEN, UNITS, Platform
 from mlplatform_tests.serving.installation import Installation
 from mlplatform_tests.serving.replicas import CLIENTS, kill_one, under_load
@@ -128,9 +128,12 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
 ) -> None:
     installation = Installation(platform, tmp_path)
     settings = installation.settings()
-    store, asked = PairStore(platform.settings), table(platform)
+    store, asked = PairStore(platform.settings), [*table(platform), *with_intervals(platform)]
     expected = {}
-    with installation.serving() as local:
+    with installation.serving("tiny_forecast", "tiny_intervals") as local:
+        assert local.post("/admin/reload/tiny_intervals", headers=ADMIN).status_code == 200
+        answer = local.post("/models/tiny_intervals/predict", json={"rows": platform.rows()}).json()
+        assert [each["coverage"] for each in answer["forecasts"][0]["intervals"]] == [0.5, 0.8, 0.95]
         for pair in reversed(fresh_pairs):
             store.promote(pair.name, pair.version, who="test", why="a test")
             assert local.post("/admin/reload", headers=ADMIN).status_code == 200
@@ -141,7 +144,8 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
 
     log = tmp_path / "ray.log"
     installation.set_serving({"deployments": {"ModelService": {"replicas": 2}}})
-    with in_process("serving.ray_app", installation.environ, log, "--experiment", "tiny_forecast") as server:
+    names = "tiny_forecast,tiny_intervals"
+    with in_process("serving.ray_app", installation.environ, log, "--experiment", names) as server:
         children = _descendants(server.process.pid)
         with httpx.Client(base_url=server.url, timeout=60) as client:
             assert client.get("/health/ready").json()["pair_id"] == first.pair_id

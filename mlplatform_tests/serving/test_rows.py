@@ -135,7 +135,7 @@ def test_the_same_hour_twice_names_both_rows() -> None:
 def test_a_missing_step_names_its_neighbours() -> None:
     error = refusal([row(hour) for hour in (0, 1, 2, 4, 5)])
     assert error.details[0].found == "2026-03-01T04:00:00Z next after 2026-03-01T02:00:00Z (row 2) for entity 1"
-    assert error.details[0].expected == "a time step of 3600 s"
+    assert error.details[0].expected == "a time step of 1 hour"
 
 
 def test_short_series_are_windows_that_begin_without_values_where_the_policy_answers_them() -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -85,7 +86,7 @@ def test_flag_answers_marks_and_counts(installation: Installation) -> None:
 
 def test_a_changed_policy_holds_after_a_reload_of_the_same_pair(installation: Installation) -> None:
     with installation.serving() as client:
-        assert client.post(ENTITIES, json={"entities": [1]}).json()["forecasts"][0]["stale"] is False
+        assert client.post(ENTITIES, json={"entities": [1]}).status_code == 200
         installation.set_policy({"max_age": "6h"})
         assert client.post(ENTITIES, json={"entities": [1]}).status_code == 200
         reload = client.post("/admin/reload", headers=ADMIN).json()
@@ -95,6 +96,18 @@ def test_a_changed_policy_holds_after_a_reload_of_the_same_pair(installation: In
         broken = refusal(client.post("/admin/reload", headers=ADMIN), 503, "reload_failed")
         assert "max_age must be a positive time step" in broken["message"]
         refusal(client.post(ENTITIES, json={"entities": [1]}), 409, "stale_features")
+
+
+def test_without_a_limit_a_forecast_that_is_past_is_marked_and_answered(installation: Installation) -> None:
+    def stale(client: httpx.Client, time_point: str) -> bool:
+        answer = client.post(ENTITIES, json={"entities": [1], "time_point": time_point}).json()
+        return bool(answer["forecasts"][0]["stale"])
+
+    with installation.serving() as client:
+        last = client.post(ENTITIES, json={"entities": [1]}).json()["forecasts"][0]["timestamps"][-1]
+        after = (pd.Timestamp(last) + pd.Timedelta("1s")).isoformat()
+        assert [stale(client, moment) for moment in ("now", last, after)] == [True, False, True]
+        assert client.get("/models").json()["models"][0]["max_age"] is None
 
 
 @pytest.mark.parametrize("experiment", ["tiny_regression", "tiny_classification"])

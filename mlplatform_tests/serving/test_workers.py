@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mlplatform.monitoring.prediction_log import read_predictions
 from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.conftest import TOKEN, Platform
-from mlplatform_tests.serving.servers import LoadClient, RunningServer, in_process, until_told_to_leave
+from mlplatform_tests.serving.servers import LoadClient, RunningServer, free_port, in_process, until_told_to_leave
 from serving.exposition import cumulative, merged
 
 pytestmark = pytest.mark.integration
@@ -28,10 +28,16 @@ CLIENTS = 8
 
 
 @pytest.fixture(scope="module")
-def server(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def probe_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(platform: Platform, probe_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """`python -m serving.local --workers 2` for `tiny_forecast`."""
     log = tmp_path_factory.mktemp("workers") / "server.log"
     environ = {**platform.environ, "MLPLATFORM_POLL_S": "0"}
+    environ["MLPLATFORM_PROBE_PORT"] = str(probe_port)
     arguments = ("--experiment", "tiny_forecast", "--workers", "2")
     with in_process("serving.local", environ, log, *arguments) as server:
         eventually(lambda: number(server, "mlplatform_workers") == 2)
@@ -72,6 +78,12 @@ def test_a_reload_reaches_every_worker(
         # One connection after another, which any worker may take.
         seen = {httpx.get(f"{server.url}/health/ready").json()["version"] for _ in range(12)}
         assert seen == {pair.version}
+
+
+def test_probes_of_all_workers_have_one_port_of_their_own(server: RunningServer, probe_port: int) -> None:
+    for path in ("/health/live", "/health/ready"):
+        answers = [httpx.get(f"http://127.0.0.1:{probe_port}{path}", timeout=30) for _ in range(6)]
+        assert [answer.json() for answer in answers] == [httpx.get(f"{server.url}{path}").json()] * 6
 
 
 def test_the_death_of_a_worker_costs_what_it_held_and_another_takes_its_place(

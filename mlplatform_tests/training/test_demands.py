@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -164,6 +166,36 @@ def test_classes_that_training_does_not_see_and_training_on_one_class(classes: E
     assert len(found) == 2
     assert found[0].startswith(f"fold_0: column {target!r} has only the class 'a' in the training rows")
     assert found[1].startswith(f"fold_0: column {target!r} has the classes b, which do not occur in the training rows")
+
+
+@pytest.mark.parametrize("role", ["model", "baseline"])
+def test_catboost_is_not_given_inputs_that_never_change(tmp_path: Path, role: str) -> None:
+    chosen = {"model": ["model=catboost_tabular_v1"], "baseline": ["baselines=[{name: catboost_tabular}]"]}
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    config = load_experiment("breast_cancer_xgboost", ["split.cv={name: kfold}", *chosen[role]], settings)
+    frame = class_rows(config, ["a", "b"] * 20)
+    frame.loc[:29, list(config.features.columns)] = np.float32(1.5)
+    module = create_data_module(config, frame)
+    folds = {"fold_0": of_rows(range(10, 40), range(10)), "fold_1": of_rows(range(30), range(30, 40))}
+    (found,) = refused(module, folds, {})
+    names = config.features.columns
+    assert found.startswith(f"fold_1: catboost_tabular learns from inputs that change, but {names[0]!r}, {names[1]!r}")
+    assert found.endswith(
+        f"and {names[-1]!r} never change in the training rows; name other columns in features.columns, or use another "
+        "family, or use fewer folds, or other sizes or another scheme in split.cv"
+    )
+
+
+def test_counts_are_told_to_be_none_before_the_first_fit(pump: Settings) -> None:
+    frame = pump_frame()
+    frame.loc[frame.index[frame["entity_id"] == 2][-10:], "heat"] = -3.5
+    family = ["model.family=xgboost", "model.params={loss: poisson}", "model.search_space={}"]
+    steps = ("preprocessing={steps: [{transform: impute}]}", "preprocessing.scaling=none")
+    (found,) = mistakes_of(pump_config(pump, *steps, *family, "baselines=[{name: repeat_last}]"), frame)
+    assert found.startswith(
+        "fold_1: xgboost has loss 'poisson', which is for targets of 0 and more, but a preprocessed"
+    )
+    assert "goes down to -3.5" in found
 
 
 def test_a_metric_that_demands_nothing_takes_any_truth() -> None:

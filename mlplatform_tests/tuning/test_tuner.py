@@ -11,12 +11,15 @@ import optuna
 import pytest
 
 from mlplatform.config import ExperimentConfig, SearchDimension
+from mlplatform.models import FitOptions, create_model
+from mlplatform.plugins import MODELS
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import prepare_folds, pump_config, pump_module
 from mlplatform.testing.search_process import searching
 from mlplatform.training.cross_validation import FoldData
+from mlplatform.training.trainers import trainer_for
 from mlplatform.tuning.choice import is_beyond_noise
-from mlplatform.tuning.objective import FittedTrial, fit_on_folds
+from mlplatform.tuning.objective import FittedTrial, fit_on_folds, unseen_bounds
 from mlplatform.tuning.study.pruner import MedianAtStep
 from mlplatform.tuning.study.study import load_study
 from mlplatform.tuning.tuner import FOLD_BUDGET, tune
@@ -36,6 +39,23 @@ def test_the_first_trial_is_the_configuration_itself(
     direct = fit_on_folds(config, folds, "xgboost", dict(config.model.params))
     assert result.best.fold_scores == direct.fold_scores
     assert result.trials[0]["loss"] == direct.mean("mae")
+
+
+def test_the_second_trial_of_a_default_space_is_what_the_family_would_try_first(
+    config: ExperimentConfig, folds: list[FoldData], tmp_path: Path
+) -> None:
+    model = config.model.model_copy(update={"search_space": None})
+    tuning = config.tuning.model_copy(update={"trials": 2, "alternatives": True})
+    own = config.model_copy(update={"model": model, "tuning": tuning})
+    result = tune(own, folds, tmp_path / "journal")
+    (changes,) = MODELS.get("xgboost").alternatives(MODELS.get("xgboost").Params(**model.params))
+    configured, alternative = result.trials
+    assert {key: alternative[key] for key in changes} == changes
+    direct = [fit_on_folds(own, folds, "xgboost", {**model.params, **each}).mean("mae") for each in ({}, changes)]
+    assert [configured["loss"], alternative["loss"]] == direct
+    # A space of one's own is all that is searched.
+    other = searching(config, DEPTH, trials=2, alternatives=True)
+    assert "on_linear" not in tune(other, folds, tmp_path / "other").trials[1]
 
 
 def test_the_best_trial_has_the_smallest_loss(config: ExperimentConfig, folds: list[FoldData], tmp_path: Path) -> None:
@@ -147,6 +167,23 @@ def test_a_search_without_any_result_says_so(settings: Settings, folds: list[Fol
     diverging = pump_config(settings, "model=pump_nlinear_v1", "model.params.learning_rate=1e30")
     with pytest.raises(RuntimeError, match=r"none of the 1 trials of 'pump_xgboost' completed: .*learning_rate"):
         tune(searching(diverging, {}), folds, tmp_path / "journal")
+
+
+def test_bounds_for_calibration_come_from_fits_that_did_not_stop_on_their_fold(
+    config: ExperimentConfig, folds: list[FoldData]
+) -> None:
+    params = {**config.model.params, "num_boost_round": 30, "patience": 1, "learning_rate": 0.3}
+    trial = fit_on_folds(config, folds, "xgboost", params)
+    found = unseen_bounds(config, folds, "xgboost", trial)
+    others = [trial.iterations(without=position) for position in range(len(folds))]
+    for fold, bounds, iterations in zip(folds, found, others, strict=True):
+        model = create_model("xgboost", params, fold.spec)
+        trainer_for(model).fit(model, fold.train, None, FitOptions(iterations=iterations, seed=config.seed))
+        np.testing.assert_array_equal(bounds.point, model.predict(fold.validation))
+    # What stops nowhere has nothing to go by, nor has a single fold.
+    fixed = fit_on_folds(config, folds, "ridge", {})
+    assert unseen_bounds(config, folds, "ridge", fixed) is fixed.bounds
+    assert unseen_bounds(config, folds[:1], "xgboost", trial) is trial.bounds
 
 
 def test_a_refit_takes_the_median_per_sub_model() -> None:

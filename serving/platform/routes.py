@@ -44,6 +44,8 @@ ORDER_RATE, ORDER_BURST = 0.5, 20
 KEY_HEADER = "idempotency-key"
 _KEY, _RUN_ID = re.compile(r"[\x21-\x7e]{1,128}"), re.compile(r"[0-9a-fA-F-]{36}")
 # Tags of the runs that are launched here.
+# The tag that the queue lets one run at a time through for, as the jobs of an experiment have it.
+EXPERIMENT_TAG = "experiment"
 KEY_TAG, BODY_TAG, WHO_TAG, WHY_TAG = "platform/key", "platform/body", "platform/who", "platform/why"
 _KEY_PARAMETER = {
     "name": "Idempotency-Key",
@@ -68,7 +70,8 @@ class _Asked:
 
     @property
     def job(self) -> str:
-        return f"{self.action}_{self.experiment}"
+        # Of training there is a job per experiment; those of the life after it are told whose.
+        return f"train_{self.experiment}" if self.action == "train" else self.action
 
     @property
     def who(self) -> str:
@@ -79,7 +82,7 @@ class _Asked:
         """What stands for the key in tags and names of files."""
         if self.key is None:
             return None
-        return hashlib.sha256(f"{self.job} {self.key}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{self.action}_{self.experiment} {self.key}".encode()).hexdigest()[:32]
 
     @property
     def body_mark(self) -> str:
@@ -87,7 +90,7 @@ class _Asked:
 
     @property
     def tags(self) -> dict[str, str]:
-        tags = {WHO_TAG: self.who, WHY_TAG: self.body.why, BODY_TAG: self.body_mark}
+        tags = {EXPERIMENT_TAG: self.experiment, WHO_TAG: self.who, WHY_TAG: self.body.why, BODY_TAG: self.body_mark}
         return tags | ({KEY_TAG: self.key_mark} if self.key_mark else {})
 
     @property
@@ -200,7 +203,8 @@ class _Platform:
         if isinstance(body, TrainRequest):
             return self._training(name, body)
         who = f"{body.who} ({token})" if body.who else token
-        asked = body.model_dump(exclude={"who", "why", "override"}, exclude_none=True) | {"who": who}
+        asked = body.model_dump(exclude={"who", "why", "override"}, exclude_none=True)
+        asked |= {"who": who, "experiment": name}
         # To the gate a reason is a person's word; the record has it either way.
         if not isinstance(body, PromoteRequest) or body.override:
             asked["why"] = body.why

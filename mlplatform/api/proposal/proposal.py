@@ -21,6 +21,8 @@ from mlplatform.storage import atomic_file
 # The family of the bases that a proposal stands on.
 FAMILY = "xgboost"
 Task = Literal["forecast", "regression", "classification"]
+# Of columns that could be predicted as well.
+SHOWN_TARGETS = 5
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,18 @@ class _Parts:
         """Shorter lengths, and the number of folds, if the file needs and has room for such."""
         if self.lengths is None or self.look.is_cut or self.lengths.needed(FOLDS) <= self.steps:
             return None
-        return self.lengths.within(self.steps)
+        found = self.lengths.within(self.steps)
+        if found is not None:
+            return found
+        plain = Lengths.without_season()
+        found = plain.within(self.steps)
+        # Fewer steps ahead would be judged by fewer rows than say anything.
+        return found if found is not None and found[0].horizon == plain.horizon else None
+
+    @property
+    def leaves_season_out(self) -> bool:
+        """Whether the file has too few steps for the season of its frequency."""
+        return self.lengths is not None and self.fitted is not None and self.fitted[0].season < self.lengths.season
 
     @property
     def data(self) -> Iterator[Column]:
@@ -143,7 +156,10 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
     time = time or next(iter(look.times), None)
     if time is None:
         predicted = targets or _last_number(look, ())
-        return _Parts(look, None, entity, predicted, None, _tabular_task(look, predicted))
+        parts = _Parts(look, None, entity, predicted, None, _tabular_task(look, predicted))
+        if all(column.name in predicted for column in parts.data):
+            raise DataError(_nothing_else(parts))
+        return parts
     moments = look.times[time].values
     entity = entity or _entity(look, time, targets)
     frequency = frequency_of(moments, None if entity is None else look.cells[entity])
@@ -189,6 +205,18 @@ def _tabular_task(look: Look, targets: tuple[str, ...]) -> Task:
     return "classification" if is_class else "regression"
 
 
+def _nothing_else(parts: _Parts) -> str:
+    """Return what to say of a file with nothing to predict by, where most likely its times were not read as such."""
+    look = parts.look
+    texts = [column.name for column in look.columns if column.kind == "text" and column.name not in parts.targets]
+    found = "".join(f"; {name!r} has texts such as {look.cells[name].dropna().iloc[0]!r}" for name in texts[:3])
+    return (
+        f"{look.where} has {', '.join(map(repr, parts.targets))} to predict, nothing to predict it by, and no column "
+        f"that was read as times{found}. If one is a time, write it as ISO 8601 (2024-01-31 13:00), or set the dataset "
+        "up by hand with time_column and source.options.time_format"
+    )
+
+
 def _lines(name: str, dataset: str, parts: _Parts) -> Iterator[str]:
     is_forecast = parts.task == "forecast"
     yield "# @package _global_"
@@ -227,6 +255,8 @@ def _shortened(parts: _Parts) -> Iterator[str]:
     if fitted is None:
         return
     lengths, folds = fitted
+    if parts.leaves_season_out:
+        yield "baselines: [{name: repeat_last}, {name: ridge}]  # no season"
     split = {"reference_steps": lengths.block, "folds": folds, "cv": {"params": {"validation_steps": lengths.block}}}
     yield f"horizon: {lengths.horizon}"
     yield f"lookback: {lengths.lookback}"
@@ -282,12 +312,21 @@ def _notes(parts: _Parts) -> Iterator[str]:
     yield from _length_notes(parts)
     if parts.entity is not None:
         yield f"{look.named(parts.entity).distinct} entities, named by {parts.entity!r}"
-    yield f"to predict: {', '.join(parts.targets)} ({parts.task}); choose others with `targets`"
+    yield f"to predict: {', '.join(parts.targets)} ({parts.task}); {_other_targets(parts)}"
     used = {parts.time, parts.entity, *(column.name for column in parts.data)}
     left = [column.name for column in look.columns if column.name not in used]
     if left:
         yield f"left out: {', '.join(left)} (empty, a second time, or text of more than {FEW_CATEGORIES} kinds)"
     yield "physical limits (`min`, `max`) are yours to set: rows beyond them go to quarantine"
+
+
+def _other_targets(parts: _Parts) -> str:
+    """Say how another column is predicted; nobody can see it from the file, so the last one was taken."""
+    others = [each.name for each in parts.data if each.kind == "number" and each.name not in parts.targets]
+    if parts.task != "forecast" or not others:
+        return "choose others with `targets`"
+    shown = ", ".join(others[:SHOWN_TARGETS]) + (" ..." if len(others) > SHOWN_TARGETS else "")
+    return f"`--target` chooses another: {shown}"
 
 
 def _length_notes(parts: _Parts) -> Iterator[str]:
@@ -300,9 +339,19 @@ def _length_notes(parts: _Parts) -> Iterator[str]:
         f"{usual.horizon}, a lookback of {usual.lookback}, and a reference set and {FOLDS} folds of {usual.block} each"
     )
     if parts.fitted is None:
-        yield f"{needed}; nothing shorter fits either: at least {Lengths(usual.season, usual.season, 1, 1).needed(1)}"
+        yield f"{needed}; nothing shorter fits either: at least {_least(usual)}"
+    elif parts.leaves_season_out:
+        yield (
+            f"{needed}; a season of {usual.season} takes at least {_least(usual)}, so shorter ones without a season "
+            "were written, which more data need not"
+        )
     else:
         yield f"{needed}: shorter ones were written, which more data need not"
+
+
+def _least(lengths: Lengths) -> int:
+    """Return the steps that the shortest lengths with the same season take."""
+    return Lengths(lengths.season, lengths.season, 1, 1).needed(1)
 
 
 def _mistakes(name: str, text: str, settings: Settings) -> tuple[str, ...]:

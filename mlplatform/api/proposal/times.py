@@ -11,11 +11,12 @@ from mlplatform.data import parse_times
 if TYPE_CHECKING:
     import pandas as pd
 
-# How times are written where ISO 8601 is not. Days come before months unless a file shows the contrary.
+# How times are written where ISO 8601 is not. Days come before months unless a file shows the contrary, or has fewer
+# gaps by the other reading.
 FORMATS = tuple(
     date + time
-    for date in ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d", "%d %b %Y", "%d.%m.%y")
-    for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")
+    for date in ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d", "%d %b %Y", "%d.%m.%y", "%Y-%m-%d")
+    for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 )
 ENOUGH = 0.95
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
@@ -51,12 +52,25 @@ def read_times(cells: pd.Series) -> Times | None:
     fitting = [(spelled, times) for spelled, times in found if times[present.index].notna().mean() >= ENOUGH]
     if not fitting:
         return None
-    best = max(fitting, key=lambda pair: pair[1].notna().sum())
-    rivals = [
-        times for spelled, times in fitting if spelled != best[0] and times.notna().sum() == best[1].notna().sum()
-    ]
-    is_ambiguous = any(not times.equals(best[1]) for times in rivals)
-    return Times(best[1], best[0], is_ambiguous)
+    most = max(times.notna().sum() for _, times in fitting)
+    rivals = [(spelled, times) for spelled, times in fitting if times.notna().sum() == most]
+    is_ambiguous = any(not times.equals(rivals[0][1]) for _, times in rivals)
+    spelled, times = max(rivals, key=lambda pair: _coverage(pair[1])) if is_ambiguous else rivals[0]
+    return Times(times, spelled, is_ambiguous)
+
+
+def _coverage(times: pd.Series) -> float:
+    """Return the share of the steps between the first and the last time that are there; 0 without common steps."""
+    import numpy as np
+
+    from mlplatform.calendars import make_calendar
+
+    frequency = frequency_of(times, None)
+    if frequency is None:
+        return 0.0
+    moments = np.unique(times.dropna().to_numpy(dtype="datetime64[ns]").astype(np.int64))
+    steps = make_calendar(frequency, "UTC").steps(int(moments[0]), int(moments[-1]))
+    return len(moments) / (int(steps) + 1)
 
 
 def _parsed(cells: pd.Series, spelled: str) -> pd.Series:

@@ -51,10 +51,41 @@ def _plain(cells: Sequence[Any]) -> list[Any]:
 
 
 def arrow_frame(table: pa.Table) -> pd.DataFrame:
-    """Return an Arrow table as a frame in which integers are integers, whether or not some are missing."""
+    """Return an Arrow table as a frame in which integers are integers, whether or not some are missing.
+
+    So are those inside of lists and objects, of which pandas makes floats as soon as one beside them is missing.
+    """
     import pandas as pd
     import pyarrow as pa
 
     exact = {pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name) for name in NULLABLE_INTEGERS}
     frame: pd.DataFrame = table.to_pandas(ignore_metadata=True, types_mapper=exact.get)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_nested(field.type) and _has_integers(field.type):
+            cells = [_part(scalar) for chunk in table.column(place).chunks for scalar in chunk]
+            frame.isetitem(place, pd.Series(cells, dtype=object).to_numpy())
     return frame
+
+
+def _has_integers(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if not pa.types.is_nested(kind):
+        return bool(pa.types.is_integer(kind))
+    return any(_has_integers(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def _part(scalar: Any) -> Any:
+    """Return a cell, or a part of a list or an object, as Python has it; small floats stay of their own type."""
+    import pyarrow as pa
+
+    if not scalar.is_valid:
+        return None
+    if isinstance(scalar, pa.MapScalar):
+        return [[_part(pair["key"]), _part(pair["value"])] for pair in scalar.values]
+    if isinstance(scalar, (pa.ListScalar, pa.LargeListScalar, pa.FixedSizeListScalar)):
+        return [_part(each) for each in scalar.values]
+    if isinstance(scalar, pa.StructScalar):
+        return {name: _part(each) for name, each in scalar.items()}
+    value = scalar.as_py()
+    return scalar.type.to_pandas_dtype()(value) if pa.types.is_floating(scalar.type) else value

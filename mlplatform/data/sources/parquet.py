@@ -110,7 +110,8 @@ class ParquetSource(IncrementalSource[ParquetParams]):
             with self._opened(file, files, dataset) as opened:
                 schema = opened.schema_arrow
             partitions = _partitions(file)
-            require_columns(dict.fromkeys([*schema.names, *partitions]), dataset, f"Parquet file {file.path}")
+            found = [*schema.names, *(name for name in partitions if name not in schema.names)]
+            require_columns(found, dataset, f"Parquet file {file.path}")
             for name in source_columns(dataset):
                 if name not in schema.names or (kind := _kind(schema.field(name).type)) is None:
                     continue

@@ -14,10 +14,15 @@ from mlplatform.plugins import PluginUse
 
 
 class BlockParams(SplitterParams):
-    """`validation_steps` is the length of each validation block; `gap` adds steps between training and validation."""
+    """`validation_steps` is the length of each validation block; `gap` adds steps between training and validation.
+
+    With `overlap`, forecasts that begin in a block and end behind it validate, too: of blocks that are hardly longer
+    than the horizon that is most of them.
+    """
 
     validation_steps: int = Field(ge=1)
     gap: int = Field(default=0, ge=0)
+    overlap: bool = False
 
 
 class BlockSplitter(Splitter):
@@ -51,10 +56,11 @@ class BlockSplitter(Splitter):
 def block_folds(index: SampleIndex, folds: int, params: BlockParams, train_steps: int | None) -> tuple[Fold, ...]:
     """Return one fold per validation block, earliest first; each trains on rows before its block.
 
-    A sample belongs to the side on which its whole horizon of targets lies. No training target reaches the validation
-    block, which purges the horizon - 1 origins whose targets would straddle the border (López de Prado, Advances in
-    Financial Machine Learning, 2018, chapter 7). Windows may look back beyond the start of their side: that history is
-    known at forecast time.
+    A sample belongs to the side on which its whole horizon of targets lies, or with `overlap` to the block that its
+    horizon begins in: what lies behind a block is later than all that the fold trains on. No training target reaches
+    the validation block, which purges the horizon - 1 origins whose targets would straddle the border (López de Prado,
+    Advances in Financial Machine Learning, 2018, chapter 7). Windows may look back beyond the start of their side: that
+    history is known at forecast time.
 
     Parameters:
         train_steps: number of steps before the cut-off that may be trained on, of which the origin of every training
@@ -74,10 +80,11 @@ def block_folds(index: SampleIndex, folds: int, params: BlockParams, train_steps
         validation_end, validation_start = index.ahead(newest, end), index.ahead(newest, end - block)
         cutoff = index.ahead(newest, end - block - params.gap)
         start = index.ahead(newest, end - block - params.gap - train_steps) if train_steps else index.timestamps.min()
+        is_whole = (first_target < validation_end) if params.overlap else (after_last_target <= validation_end)
         fold = Fold(
             fit_rows=np.flatnonzero((index.timestamps >= start) & (index.timestamps < cutoff)),
             train=index.samples[(origin_times >= start) & (after_last_target <= cutoff)],
-            validation=index.samples[(first_target >= validation_start) & (after_last_target <= validation_end)],
+            validation=index.samples[(first_target >= validation_start) & is_whole],
         )
         if not len(fold.train) or not len(fold.validation):
             raise ValueError(

@@ -37,7 +37,7 @@ class Known:
 NOTHING = Known((), (), 0)
 
 
-def split_future(panel: Panel, steps: int, known: Known) -> tuple[Panel, Ahead]:
+def split_future(panel: Panel, steps: int, known: Known, present: np.datetime64 | None = None) -> tuple[Panel, Ahead]:
     """Return the past of windows, and what they say about the steps after it.
 
     The past of an entity ends with the last row in which one of the targets was observed, as it does where history is
@@ -47,6 +47,7 @@ def split_future(panel: Panel, steps: int, known: Known) -> tuple[Panel, Ahead]:
         panel: windows of the same length.
         steps: rows per entity of the past.
         known: the targets, and what is asked for after the past.
+        present: rows up to it are of the past whether or not a target was observed; by default none are.
 
     Returns:
         The past, and for every known column its values of shape (entities, steps ahead), missing where nothing is.
@@ -59,6 +60,8 @@ def split_future(panel: Panel, steps: int, known: Known) -> tuple[Panel, Ahead]:
     observed = np.zeros((count, length), dtype=bool)
     for name in known.targets:
         observed |= pd.notna(panel.columns[name]).reshape(count, length)
+    if present is not None:
+        observed |= panel.timestamps.reshape(count, length) <= present
     last = last_observed(observed)
     short = np.flatnonzero(last < steps - 1)
     if len(short):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule import Float32, WindowSamples
+from mlplatform.datamodule import Float32, Samples, WindowSamples
 from mlplatform.models.base import as_float32
 from mlplatform.models.explanation import Float64
 from mlplatform.models.forecasting import StrategyParams, Table
@@ -28,6 +28,7 @@ from mlplatform.models.trees import (
     regression_loss,
     save_catboost,
     shares_of_catboost,
+    unchanging,
 )
 from mlplatform.plugins import MODELS
 
@@ -83,6 +84,19 @@ class CatBoostForecast(BoostedForecast):
             "random_strength": SearchDimension(type="float", low=0.1, high=10.0, log=True),
             "rsm": SearchDimension(type="float", low=0.3, high=1.0),
         }
+
+    @classmethod
+    @override
+    def alternatives(cls, params: CatBoostForecastParams) -> tuple[dict[str, Any], ...]:
+        """Try it on a linear model: where a trend goes on, and where samples are few."""
+        return ({"on_linear": True},) if cls.can_stand_on_linear(params) else ()
+
+    @override
+    def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:
+        """Yield what keeps the model from being fitted."""
+        yield from super().refusals(train, validation)
+        if isinstance(train, WindowSamples):
+            yield from unchanging(self.table(train).features, train.channels)
 
     @override
     def workspaces(

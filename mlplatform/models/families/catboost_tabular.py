@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule import Float32, TabularSamples
+from mlplatform.datamodule import Float32, Samples, TabularSamples
 from mlplatform.models.base import FitOptions, as_float32
 from mlplatform.models.explanation import Float64
 from mlplatform.models.trees import (
@@ -23,6 +24,7 @@ from mlplatform.models.trees import (
     regression_loss,
     save_catboost,
     shares_of_catboost,
+    unchanging,
 )
 from mlplatform.plugins import MODELS
 
@@ -76,6 +78,13 @@ class CatBoostTabular(BoostedTabular):
             "subsample": SearchDimension(type="float", low=0.3, high=1.0),
             "rsm": SearchDimension(type="float", low=0.2, high=1.0),
         }
+
+    @override
+    def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:
+        """Yield what keeps the model from being fitted."""
+        yield from super().refusals(train, validation)
+        if isinstance(train, TabularSamples):
+            yield from unchanging(train.values, train.channels)
 
     def _loss(self) -> dict[str, Any]:
         if self.spec.task == "classification":

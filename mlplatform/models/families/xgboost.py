@@ -35,6 +35,17 @@ if TYPE_CHECKING:
 
     Workspace = tuple[xgboost.QuantileDMatrix, xgboost.QuantileDMatrix | None]
 
+# What a linear model leaves is noise for the most part: small trees, and few of their features.
+ON_LINEAR: dict[str, Any] = {
+    "on_linear": True,
+    "num_boost_round": 60,
+    "learning_rate": 0.1,
+    "max_depth": 3,
+    "min_child_weight": 5,
+    "subsample": 0.8,
+    "colsample_bytree": 0.5,
+}
+
 
 class XGBoostForecastParams(StrategyParams, BoostingParams):
     """Boosting parameters, the strategy and its features."""
@@ -70,6 +81,12 @@ class XGBoostForecast(BoostedForecast):
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the boosting parameters."""
         return dict(BOOSTING_SEARCH_SPACE)
+
+    @classmethod
+    @override
+    def alternatives(cls, params: XGBoostForecastParams) -> tuple[dict[str, Any], ...]:
+        """Try small trees on a linear model: where a trend goes on, and where samples are few."""
+        return (ON_LINEAR,) if cls.can_stand_on_linear(params) else ()
 
     def _objective(self, labels: Float32) -> dict[str, Any]:
         if self.spec.quantiles:

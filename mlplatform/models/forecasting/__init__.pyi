@@ -1,12 +1,14 @@
 from .calendar_effects import effects_ahead, fit_effects, past_effects
 from .calendar_inputs import DAY_SECONDS, WEEK_SECONDS
 from .lag_features import last_observed
+from .on_linear import OnLinear
 from .rule import RuleModel
 from .strategies import (
     StrategyForecast,
     StrategyParams,
     Table,
     forecast,
+    forecast_start,
     learning_table,
     strategy_features,
     strategy_rows,
@@ -15,6 +17,7 @@ from .strategies import (
 __all__ = [
     "DAY_SECONDS",
     "WEEK_SECONDS",
+    "OnLinear",
     "RuleModel",
     "StrategyForecast",
     "StrategyParams",
@@ -22,6 +25,7 @@ __all__ = [
     "effects_ahead",
     "fit_effects",
     "forecast",
+    "forecast_start",
     "last_observed",
     "learning_table",
     "past_effects",

@@ -1,27 +1,31 @@
 """How models of one number become a forecast of many steps: direct, with the step as a feature, or recursive.
 
 The strategies are those of Ben Taieb et al., A review and comparison of strategies for multi-step ahead time series
-forecasting (2012). All predict changes from the last observed value of their target, in units of the window's scale
-where windows are scaled one by one.
+forecasting (2012). All predict changes from the last observed value of their target, or from the forecast of a linear
+model, in units of the window's scale where windows are scaled one by one.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
+from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import Float32, Int64, ModelSpec, WindowSamples
-from mlplatform.models.base import DirectFitModel, as_float32
+from mlplatform.models.base import DirectFitModel, Model, as_float32
 from mlplatform.models.explanation import Feature
 from mlplatform.models.forecasting.feature_names import origin_feature_names, step_feature_names
 from mlplatform.models.forecasting.lag_features import LagFeatureParams, last_observed, origin_features, step_features
+from mlplatform.models.forecasting.on_linear import on_linear
 from mlplatform.models.sample_cache import keep_latest
 from mlplatform.models.window_scale import window_scales
+from mlplatform.plugins import PluginUse
 
 # Windows per block of a forecast: bounds the memory of what is made of every window.
 BLOCK = 1024
@@ -35,11 +39,15 @@ class StrategyParams(LagFeatureParams):
     `direct` fits one model per target and step. `horizon_feature` fits one per target, which reads the number of the
     step, and what is known about it, beside the window; it learns from at most `max_origins` evenly spaced windows,
     each repeated for every step. `recursive` fits one per target for the next step and applies it to its own output;
-    columns that are neither targets nor known keep their last value.
+    columns that are neither targets nor known keep their last value. With `on_linear` the models learn what `ridge`
+    leaves of the targets, so that a trend goes on; see `OnLinear`.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"on_linear"})
 
     strategy: Literal["direct", "horizon_feature", "recursive"] = "direct"
     max_origins: int = Field(default=4000, ge=1)
+    on_linear: bool = False
 
     @property
     def learns_levels(self) -> bool:
@@ -66,6 +74,34 @@ class StrategyForecast(DirectFitModel[WindowSamples]):
     tasks = frozenset({"forecast"})
     covariates = frozenset({"known", "static", "calendar"})
     params: StrategyParams
+
+    @classmethod
+    @override
+    def create(cls, params: Any, spec: ModelSpec) -> Model:
+        """Return an unfitted model, on a linear one where the parameters say so."""
+        made = cls(params, spec)
+        return on_linear(made) if params.on_linear else made
+
+    @classmethod
+    def can_stand_on_linear(cls, params: StrategyParams) -> bool:
+        """Return whether a model with these parameters could learn what a linear one leaves, and does not yet."""
+        is_free = params.difference is None and not params.learns_levels
+        return is_free and not params.on_linear and params.strategy != "recursive"
+
+    @classmethod
+    @override
+    def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:
+        """Yield also what cannot stand on a linear model."""
+        yield from super().check(use, params, config)
+        if not params.on_linear:
+            return
+        for is_other, what in (
+            (params.strategy == "recursive", "strategy is 'recursive', which has one step of it only"),
+            (params.learns_levels, "loss is one of counts, which learns no changes"),
+            (params.difference is not None, f"difference is {params.difference!r}, which it takes the place of"),
+        ):
+            if is_other:
+                yield f"{use.params_key}.on_linear is true, but {what}; leave one of them out"
 
     def __init__(self, params: StrategyParams, spec: ModelSpec) -> None:
         seasonal = params.for_season(spec.season, dense=bool(spec.scaling)) if spec.season else params
@@ -113,11 +149,15 @@ def learning_table(samples: WindowSamples, spec: ModelSpec, params: StrategyPara
     """
     if params.strategy == "direct":
         features = origin_features(samples, spec, params, with_known=True)
+        if samples.base is not None:
+            return Table(features, _all_changes(samples, spec, params))
         setting = (spec.scaling, spec.season, params.learns_levels)
         return Table(
             features, keep_latest(samples.cache, "changes", setting, lambda: _all_changes(samples, spec, params))
         )
     features = origin_features(samples, spec, params, with_known=False)
+    if samples.base is not None:
+        return _step_table(samples, spec, params, features)
     # The features made of samples are cached by their settings, so their address stands for these.
     of_table = (params.strategy, params.max_origins, params.learns_levels, id(features))
     table, _ = keep_latest(
@@ -126,14 +166,16 @@ def learning_table(samples: WindowSamples, spec: ModelSpec, params: StrategyPara
     return table
 
 
-def _start(samples: WindowSamples, params: StrategyParams) -> Float32:
-    """Return what the models answer changes from, of shape (samples, targets)."""
-    last = last_observed(samples)
+def forecast_start(samples: WindowSamples, params: StrategyParams) -> Float32:
+    """Return what the models answer changes from, of shape (samples, horizon, targets); a horizon of 1 is all steps."""
+    if samples.base is not None:
+        return samples.base
+    last = last_observed(samples)[:, None, :]
     return np.zeros_like(last) if params.learns_levels else last
 
 
 def _all_changes(samples: WindowSamples, spec: ModelSpec, params: StrategyParams) -> Float32:
-    change = samples.outputs() - _start(samples, params)[:, None, :]
+    change = samples.outputs() - forecast_start(samples, params)
     if spec.scaling:
         change /= window_scales(samples, spec, spec.targets)[:, None, :]
     return np.asfortranarray(change.transpose(0, 2, 1).reshape(len(samples), -1))
@@ -149,11 +191,11 @@ def _step_table(samples: WindowSamples, spec: ModelSpec, params: StrategyParams,
         steps = list(range(1, spec.horizon + 1))
     parts = samples.select(chosen)
     rows = _rows_of_steps(parts, spec, params, features[chosen], steps)
-    start, scales = _start(parts, params), window_scales(parts, spec, spec.targets)
-    outputs = parts.outputs()
+    scales = window_scales(parts, spec, spec.targets)
+    changes = parts.outputs() - forecast_start(parts, params)
     labels = np.empty((len(parts), len(steps), len(spec.targets)), dtype=np.float32)
     for position, step in enumerate(steps):
-        labels[:, position] = (outputs[:, step - 1] - start) / scales
+        labels[:, position] = changes[:, step - 1] / scales
     return Table(rows, np.asfortranarray(labels.reshape(-1, len(spec.targets))))
 
 
@@ -220,7 +262,7 @@ def _by_step(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, an
 def _from_start(changes: Float32, samples: WindowSamples, spec: ModelSpec, params: StrategyParams) -> Float32:
     """Return the values that changes of shape (samples, horizon, targets, levels) lead to."""
     scales = window_scales(samples, spec, spec.targets)
-    forecast: Float32 = changes * scales[:, None, :, None] + _start(samples, params)[:, None, :, None]
+    forecast: Float32 = changes * scales[:, None, :, None] + forecast_start(samples, params)[..., None]
     return forecast
 
 
@@ -246,7 +288,7 @@ def _recursive(samples: WindowSamples, spec: ModelSpec, params: StrategyParams, 
         features = origin_features(moved, spec, params, with_known=False)
         changes = answer(_rows_of_steps(moved, spec, params, features, [1]))[..., 0]
         scales = window_scales(moved, spec, spec.targets)
-        found = _start(moved, params) + changes * scales
+        found = forecast_start(moved, params)[:, 0] + changes * scales
         unrolled[:, past + step, list(spec.targets)] = found
         if levels is not None:
             levels[:, past + step] = found + moved.anchors()[:, 0]

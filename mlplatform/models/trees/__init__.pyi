@@ -1,4 +1,4 @@
-from .catboost import fit_catboost, fit_counts, load_catboost, regression_loss, save_catboost
+from .catboost import fit_catboost, fit_counts, load_catboost, regression_loss, save_catboost, unchanging
 from .contributions import forecast_contributions, shares_of_boosters, shares_of_catboost, table_contributions
 from .counts import CountParams
 from .fitted import Boosted, CannotMergeError
@@ -40,4 +40,5 @@ __all__ = [
     "shares_of_boosters",
     "shares_of_catboost",
     "table_contributions",
+    "unchanging",
 ]

@@ -6,7 +6,7 @@ runs whole models side by side instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,20 @@ def fit_catboost(
         return Boosted(model, iterations)
     (history,) = model.get_evals_result()["validation"].values()
     return Boosted(model, model.tree_count_ if stops_early else iterations, tuple(map(float, history)))
+
+
+def unchanging(features: Float32, columns: Sequence[str]) -> Iterator[str]:
+    """Yield that CatBoost cannot learn from features, if none of them changes.
+
+    Parameters:
+        columns: what the features are made of.
+    """
+    if len(features) and ((features == features[:1]) | (np.isnan(features) & np.isnan(features[:1]))).all():
+        names = " and ".join(filter(None, (", ".join(map(repr, columns[:-1])), repr(columns[-1]))))
+        yield (
+            f"learns from inputs that change, but {names} never {'change' if len(columns) > 1 else 'changes'} in the "
+            "training rows; name other columns in features.columns, or use another family"
+        )
 
 
 def fit_counts(

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlplatform.datamodule import Float32, ModelSpec, TabularSamples, WindowSamples
 from mlplatform.models.explanation import CannotExplainError, Contributions, Feature, Float64
-from mlplatform.models.forecasting import StrategyParams, forecast, last_observed, strategy_features, strategy_rows
+from mlplatform.models.forecasting import StrategyParams, forecast, forecast_start, strategy_features, strategy_rows
 from mlplatform.models.window_scale import window_scales
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ def forecast_contributions(
         order = np.argsort(forecast(samples, spec, params, answer), axis=-1, kind="stable")
         median = order[..., spec.quantile_position(0.5), None, None]
         chosen = np.take_along_axis(found, median, axis=-2)[..., 0, :]
-    # Shares are those of changes from the last value, in units of the window's scale.
-    last = last_observed(samples).astype(np.float64)[:, None, :]
+    # Shares are those of changes, in units of the window's scale.
+    start = forecast_start(samples, params).astype(np.float64)
     chosen = chosen * window_scales(samples, spec, spec.targets).astype(np.float64)[:, None, :, None]
-    return Contributions(strategy_features(spec, params), chosen[..., -1] + last, chosen[..., :-1])
+    return Contributions(strategy_features(spec, params), chosen[..., -1] + start, chosen[..., :-1])
 
 
 def table_contributions(samples: TabularSamples, spec: ModelSpec, answers: Float32, shares: Shares) -> Contributions:

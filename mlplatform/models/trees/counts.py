@@ -31,7 +31,7 @@ class CountParams(ModelParams):
     `variance_power` is Tweedie's, between 1 (Poisson) and 2 (gamma). With quantiles, the loss is theirs.
     """
 
-    later: ClassVar[frozenset[str]] = ModelParams.later | {"loss", "variance_power"}
+    later: ClassVar[frozenset[str]] = frozenset({"loss", "variance_power"})
 
     loss: Literal["squared_error", "poisson", "tweedie"] = "squared_error"
     variance_power: float = Field(default=1.5, gt=1, lt=2)
@@ -72,10 +72,10 @@ class LearnsCounts(DirectFitModel[S]):
         yield from count_mistakes(use, params, config)
 
     @override
-    def check_samples(self, *samples: Samples | None) -> None:
-        """Make sure that the model can be fitted to these samples with its loss."""
-        super().check_samples(*samples)
-        refuse_negative(self.params, *samples)
+    def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:
+        """Yield what the model's loss cannot learn."""
+        yield from super().refusals(train, validation)
+        yield from _negative(self.params, train, validation)
 
 
 def _changed_by(target: str, config: ExperimentConfig) -> str | None:
@@ -93,21 +93,18 @@ def _changed_by(target: str, config: ExperimentConfig) -> str | None:
     return None
 
 
-def refuse_negative(params: ModelParams, *parts: Samples | None) -> None:
-    """Make sure that samples can be fitted with a loss of counts.
-
-    Raises:
-        ValueError: if a target is negative.
-    """
+def _negative(params: ModelParams, *parts: Samples | None) -> Iterator[str]:
+    """Yield that samples cannot be fitted with a loss of counts, if a target of theirs is negative."""
     if not isinstance(params, CountParams) or not params.is_of_counts:
         return
-    for part in (each for each in parts if each is not None):
-        least = float(np.min(part.outputs() if isinstance(part, WindowSamples) else part.labels, initial=0))
-        if least < 0:
-            raise ValueError(
-                f"loss {params.loss!r} is for targets of 0 and more, but a preprocessed target goes down to {least:g}; "
-                "use loss squared_error, or for a target that preprocessing has scaled preprocessing.scaling: window"
-            )
+    outputs = (part.outputs() if isinstance(part, WindowSamples) else part.labels for part in parts if part is not None)
+    least = min(float(np.min(values, initial=0)) for values in outputs)
+    if least < 0:
+        yield (
+            f"has loss {params.loss!r}, which is for targets of 0 and more, but a preprocessed target goes down to "
+            f"{least:g}; use loss squared_error, or for a target that preprocessing has scaled preprocessing.scaling: "
+            "window"
+        )
 
 
 def refuse_explanation(params: ModelParams) -> None:

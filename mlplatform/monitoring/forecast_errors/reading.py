@@ -113,6 +113,34 @@ def summarise_errors(
     return _frame(config, settings, query, since, until)
 
 
+def newest_moment(config: ExperimentConfig, settings: Settings) -> pd.Timestamp | None:
+    """Return the newest moment that the table has a prediction of, by the hour or finer; `None` for an empty table."""
+    newest = max((made_from.last_ns or 0 for _, made_from in pieces(settings, config.name)), default=0)
+    return pd.Timestamp(newest, tz="UTC") if newest else None
+
+
+def followed_forecasts(
+    config: ExperimentConfig, settings: Settings, version: int, entity: str, since: pd.Timestamp
+) -> pd.DataFrame:
+    """Return what a pair forecast of an entity, beside what came true: of every moment the newest such forecast.
+
+    Parameters:
+        entity: its id as text.
+        since: leaves out moments before.
+
+    Returns:
+        `target`, `moment` (UTC), `value`, `lower`, `upper` (of the main interval; missing without one), `truth` and
+        `origin` (the newest row it was made from), by target and moment.
+    """
+    kept = ("value", "lower", "upper", "truth", "origin")
+    newest = ", ".join(f"{name}: {name}" for name in kept)
+    query = (
+        f"SELECT target, moment, unnest(arg_max({{{newest}}}, origin)) FROM counted "
+        f"WHERE version = {version} AND entity_id = {text(entity)} GROUP BY target, moment ORDER BY target, moment"
+    )
+    return _frame(config, settings, query, since, None)
+
+
 def interval_scores(
     config: ExperimentConfig,
     settings: Settings,

@@ -21,6 +21,7 @@ from mlplatform.registry.pairs.info import (
     registered_model,
 )
 from mlplatform.registry.pairs.numbering import newest_first
+from mlplatform.registry.tracking import mlflow_error
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,15 +37,13 @@ def find_pair(client: MlflowClient, name: str, ref: str) -> PairInfo | None:
     One read gives the aliases and their history; all after it depends on a version number only, and what a version
     number stands for never changes. So whatever is written meanwhile, the answer is one pair.
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         snapshot = Aliases(client, name).read()
         number = _number(client, name, ref, snapshot)
         if number is None:
             return None
         found = client.get_model_version(registered_model(name, "model"), str(number))
-    except MlflowException as error:
+    except mlflow_error() as error:
         if error.error_code in _ABSENT:
             return None
         raise
@@ -65,13 +64,11 @@ def check_partners(client: MlflowClient, info: PairInfo) -> None:
         PairIntegrityError: naming the one that does not.
         PairUnreadableError: if the registry does not answer.
     """
-    from mlflow.exceptions import MlflowException
-
     for role in ROLES[:-1]:
         partner, number = registered_model(info.name, role), info.tags[partner_tag(role)]
         try:
             found = client.get_model_version(partner, number).tags.get(PAIR_ID)
-        except MlflowException as error:
+        except mlflow_error() as error:
             problem = PairIntegrityError if error.error_code in _ABSENT else PairUnreadableError
             raise problem(
                 f"version {number} of {partner!r}, the partner of {info.name}_model, cannot be read: {error}"
@@ -113,7 +110,7 @@ def absence(client: MlflowClient, name: str, ref: str) -> str:
     if newest is None:
         return f"{found}; {train} first"
     if ref == PRODUCTION:
-        return f"{found}: {newest}; {train} again, or promote_{name} for another version"
+        return f"{found}: {newest}; {train} again, or promote another version"
     if ref == PREVIOUS:
         champion = find_pair(client, name, PRODUCTION)
         why = f"version {champion.version} is the first" if champion else "none is in production, and none was before"

@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mlplatform.registry.forecaster import Forecaster
+from mlplatform.registry.local_reader import local_reader
 from mlplatform.registry.pairs import card as cards
 from mlplatform.registry.pairs.aliases import AliasChange, Aliases
 from mlplatform.registry.pairs.artifacts import (
@@ -47,7 +48,7 @@ from mlplatform.registry.pairs.repair import RepairReport, repair_pairs
 from mlplatform.registry.pairs.resolution import absence, check_partners, find_pair, pair_of_run, refusal
 from mlplatform.registry.pairs.signed import Subject, require_unchanged
 from mlplatform.registry.signing import SIGNATURE, Signer
-from mlplatform.registry.tracking import client_for
+from mlplatform.registry.tracking import client_for, mlflow_error
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,6 +68,14 @@ class PairStore:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._client: MlflowClient | None = None
+
+    @classmethod
+    def for_looking(cls, settings: Settings) -> PairStore:
+        """Return a store that only finds and describes pairs, without the import of MLflow where that can be spared."""
+        store = cls(settings)
+        # It offers of a client what looking asks for.
+        store._client = cast("MlflowClient | None", local_reader(settings))
+        return store
 
     @property
     def client(self) -> MlflowClient:
@@ -358,11 +367,9 @@ class PairStore:
             yield ticket, Aliases(self.client, name)
 
     def _require(self, name: str) -> None:
-        from mlflow.exceptions import MlflowException
-
         try:
             self.client.get_registered_model(registered_model(name, "model"))
-        except MlflowException as error:
+        except mlflow_error() as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise PairNotFoundError(f"no pair {name!r} was ever registered; run the job train_{name} first") from error

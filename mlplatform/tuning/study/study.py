@@ -17,8 +17,8 @@ import numpy as np
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import WindowSamples
 from mlplatform.training import FoldData
-from mlplatform.tuning.search_space import space_of
-from mlplatform.tuning.trials import ATTEMPT, ATTEMPTS, CONFIGURED, DIGEST, RETRIES, interrupted, running
+from mlplatform.tuning.search_space import alternatives_of, space_of
+from mlplatform.tuning.trials import ATTEMPT, ATTEMPTS, CHANGES, CONFIGURED, DIGEST, RETRIES, interrupted, running
 
 if TYPE_CHECKING:
     import optuna
@@ -47,7 +47,8 @@ def load_study(config: ExperimentConfig, journal: Path) -> optuna.Study:
 def open_study(config: ExperimentConfig, folds: Sequence[FoldData], journal: Path) -> optuna.Study:
     """Return a new study, or the one that the journal already holds, ready to go on.
 
-    No other process may be using the journal. The first trial of a new study is the configuration itself.
+    No other process may be using the journal. The first trial of a new study is the configuration itself, the
+    next ones are the changes of it that its family names.
 
     Raises:
         ValueError: if the journal holds a study of something else.
@@ -69,6 +70,8 @@ def open_study(config: ExperimentConfig, folds: Sequence[FoldData], journal: Pat
         raise ValueError(_not_ours(journal, f"{config.name!r} with {found}", f"digest {digest[:12]}"))
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial({}, user_attrs={CONFIGURED: True})
+        for changes in alternatives_of(config):
+            study.enqueue_trial({}, user_attrs={CHANGES: changes})
     interrupt(study, running(study))
     return study
 
@@ -96,6 +99,8 @@ def study_digest(config: ExperimentConfig, folds: Sequence[FoldData]) -> str:
     }
     if config.tuning.prune_at != "step":
         document["pruner"]["prune_at"] = config.tuning.prune_at
+    if alternatives := alternatives_of(config):
+        document["alternatives"] = alternatives
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
     for fold in folds:
         digest.update(fold.name.encode())
@@ -117,7 +122,6 @@ def interrupt(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         # Queued before it is marked: if this process dies in between, the next one finds it still running.
         if trial.number not in repeated and attempt < ATTEMPTS:
             attributes = {RETRIES: trial.number, ATTEMPT: attempt + 1}
-            if trial.user_attrs.get(CONFIGURED):
-                attributes[CONFIGURED] = True
+            attributes |= {key: trial.user_attrs[key] for key in (CONFIGURED, CHANGES) if key in trial.user_attrs}
             study.enqueue_trial(trial.params, user_attrs=attributes)
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)

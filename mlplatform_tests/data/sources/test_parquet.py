@@ -298,3 +298,34 @@ def test_binary_categories_are_not_taken_for_text(folder: Path, settings: Settin
         checked = validate(open_source(dataset).read(dataset, settings), dataset)
         assert checked.rows["state"].tolist() == [None]
         assert ["binary data" in reason for reason in checked.reasons] == [True]
+
+
+def test_whole_numbers_inside_of_lists_and_objects_stay_whole(folder: Path, settings: Settings) -> None:
+    """Of such columns pandas makes floats as soon as a part of one is missing."""
+    large = 1787654321098765437
+    cells = {
+        "object": [{"a": large}, {"a": 2}, None],
+        "list": [[large, None], [], None],
+        "map": [[("b", large), ("a", None)], [], None],
+        "nested": [{"x": [{"y": large, "z": 0.5}, None]}, {"x": None}, None],
+    }
+    types = {"map": pa.map_(pa.string(), pa.int64())}
+    expected = {
+        "object": [f'{{"a":{large}}}', '{"a":2}', None],
+        "list": [f"[{large},null]", "[]", None],
+        "map": [f'[["b",{large}],["a",null]]', "[]", None],
+        "nested": [f'{{"x":[{{"y":{large},"z":0.5}},null]}}', '{"x":null}', None],
+    }
+    for name, values in cells.items():
+        columns = pa.Table.from_pandas(hourly_frame(3)).drop_columns("state")
+        columns = columns.append_column("state", pa.array(values, types.get(name)))
+        pq.write_table(columns, folder / "a.parquet")
+        (frame,) = source_of(dataset_of()).read_batches(dataset_of(), settings)
+        assert validate(frame, dataset_of()).rows["state"].tolist() == expected[name]
+
+
+def test_a_column_that_is_there_twice_is_named(folder: Path, settings: Settings) -> None:
+    columns = pa.Table.from_pandas(hourly_frame(3))
+    pq.write_table(columns.append_column("flow", columns.column("flow")), folder / "a.parquet")
+    with pytest.raises(DataError, match="has more than one column named flow; rename one there"):
+        list(source_of(dataset_of()).read_batches(dataset_of(), settings))

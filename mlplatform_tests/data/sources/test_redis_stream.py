@@ -15,9 +15,11 @@ import pytest
 import redis as redis_client
 
 from mlplatform.config import DatasetConfig
+from mlplatform.data import ingest, open_raw, read_raw
 from mlplatform.data.errors import DataError, SourceUnavailableError
 from mlplatform.data.sources import Batch, open_source
 from mlplatform.data.sources.redis_stream import RedisStreamSource, describe_loss
+from mlplatform.features.tables import update_feature_table
 from mlplatform.settings import Settings
 from mlplatform_tests.data.conftest import hourly_dataset
 from mlplatform_tests.data.servers import free_port, redis_server
@@ -80,6 +82,31 @@ def test_a_stream_is_read_in_batches_and_from_any_position_on(stream: Stream, se
     for number in range(3):
         assert flows(batches[: number + 1] + read(dataset, settings, batches[number].position)) == list(range(12))
     assert read(dataset, settings, read(dataset, settings, batches[-1].position)[-1].position) == []
+
+
+@pytest.mark.parametrize("wrong", ["1970-01-01T00:00:07Z", "1999-12-31T23:00:00Z", "2024-01-01T00:20:00Z"])
+def test_a_wrong_time_at_the_very_beginning_gives_way_to_what_follows(
+    stream: Stream, settings: Settings, wrong: str
+) -> None:
+    """The first message is the first commit, and neither the grid nor its beginning is the message's."""
+    value = {"time": wrong, "flow": 1, "pressure": 1, "state": "open"}
+    stream.client.xadd(stream.name, {"value": json.dumps(value)})
+    dataset = stream.dataset(batch_rows=1)
+    assert ingest(dataset, settings).rows == 1
+    stream.add(*range(1, 6))
+    report = ingest(dataset, settings)
+    rows = read_raw(dataset, settings)
+    times = rows["event_timestamp"].dt.strftime("%Y-%m-%dT%H").tolist()
+    # Of two rows on two grids neither is believed more: the first right one may be lost with the wrong one.
+    assert times in ([f"2024-01-01T{hour:02d}" for hour in range(first, 6)] for first in (1, 2))
+    assert report.rows == len(rows)
+    assert report.quarantined == 6 - len(rows)
+    table = open_raw(dataset, settings)
+    assert table is not None
+    assert table.spans[["first", "last"]].iloc[0].tolist() == [
+        int(rows["event_timestamp"].iloc[place].value) for place in (0, -1)
+    ]
+    assert update_feature_table(dataset, settings).rows == len(rows)
 
 
 def test_what_arrives_while_it_reads_is_left_for_the_next_call(stream: Stream, settings: Settings) -> None:

@@ -7,11 +7,11 @@ const TOKEN = "mlplatform-token";
 const REFRESH_MS = 15000;
 const HEIGHT = 260, RIGHT = 12, TOP = 10, BOTTOM = 26;
 const HOUR = 3600000, DAY = 24 * HOUR;
-const STEPS = [HOUR / 4, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY];
+const STEPS = [HOUR / 4, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 3 * DAY, 7 * DAY, 14 * DAY];
 // Months differ in length, so that ticks further apart are counted in them.
 const MONTH = 30.5 * DAY, MONTHS = [1, 3, 6, 12, 24, 60, 120, 240];
 const LETTER_WIDTH = 7;
-const LABEL_WIDTH = 130;
+const LABEL_WIDTH = 130, DAY_LABEL_WIDTH = 90;
 
 class Refusal extends Error {
   constructor(status, message) { super(message); this.status = status; }
@@ -72,8 +72,29 @@ function challengerText(model) {
   const arm = model.challenger;
   if (!arm) return "-";
   const how = arm.mode === "shadow" ? "in shadow" : `${Math.round((arm.share || 0) * 100)} %`;
-  return arm.version ? `version ${arm.version}, ${how}` : arm.reason || "-";
+  return arm.version ? `${arm.alias}: version ${arm.version}, ${how}` : `${arm.alias}: ${arm.reason || "none"}`;
 }
+
+// How a version did on what came true lately; undefined where nothing did.
+const errorsOf = (live, version) => live ? live.versions.find((each) => each.version === version) : undefined;
+
+// The live error beside that of the reference set, from what came true, else from the newest drift report.
+function errorText(found, drift) {
+  const reference = drift && drift.reference_error !== null ? ` (reference ${number(drift.reference_error)})` : "";
+  if (!found) return drift && drift.live_error !== null ? `${number(drift.live_error)}${reference}` : "-";
+  const naive = found.naive_error === null ? "" : `, naive ${number(found.naive_error)}`;
+  return `${number(found.error)}${reference}${naive}`;
+}
+
+const percent = (share) => `${number(Math.round(share * 1000) / 10)} %`;
+
+function coverageText(found) {
+  if (!found || found.covered === null) return "-";
+  return `${percent(found.covered)}, meant ${percent(found.coverage)}; ${found.count} values`;
+}
+
+// What is not there yet, or cannot be read, leaves its place empty and nothing else.
+const orNull = (asked) => asked.catch(() => null);
 
 let models = [];
 // Whether ids of the chosen model are text, so that what is typed is never taken for a number.
@@ -82,18 +103,26 @@ let textIds = false;
 async function showModels() {
   const [described, metrics] = await Promise.all([ask("models"), ask("metrics").catch(() => "")]);
   models = described.models;
-  const drifts = await Promise.all(models.map((model) => ask(`models/${model.name}/drift`).catch(() => null)));
+  const parts = (name) => Promise.all(models.map((model) => orNull(ask(`models/${model.name}/${name}`))));
+  const [drifts, lives] = await Promise.all([parts("drift"), parts("live")]);
+  const columnNames = [...byId("columns").cells].map((cell) => cell.textContent);
   byId("models").replaceChildren(...models.map((model, place) => {
-    const drift = drifts[place];
-    const error = drift && drift.live_error !== null ? `${number(drift.live_error)} of ${number(drift.reference_error)}` : "-";
-    const row = element("tr");
+    const drift = drifts[place], live = errorsOf(lives[place], model.version);
+    const rival = model.challenger && model.challenger.version ? errorsOf(lives[place], model.challenger.version) : undefined;
+    const challenger = challengerText(model) + (rival ? `; live error ${number(rival.error)}` : "");
+    const row = element("tr", undefined, { role: "row" });
     row.append(
-      element("th", model.name, { scope: "row" }),
+      element("th", model.name, { scope: "row", role: "rowheader" }),
       element("td", model.version ? `version ${model.version}` : model.reason || "nothing", model.version ? {} : { class: "wide" }),
-      element("td", moment(model.promoted_at)), element("td", model.family || "-"), element("td", challengerText(model)),
-      element("td", driftText(drift)), element("td", error),
+      element("td", moment(model.promoted_at), { class: "time" }), element("td", model.family || "-"), element("td", challenger),
+      element("td", driftText(drift)), element("td", errorText(live, drift)), element("td", coverageText(live)),
       element("td", latency(metrics, model.name === described.default ? "/predict/feast/batch" : "/models/{name}/predict/feast/batch")),
     );
+    // On a phone a row is a card, and its cells bear the names of their columns.
+    [...row.cells].slice(1).forEach((cell, column) => {
+      cell.setAttribute("role", "cell");
+      cell.dataset.label = columnNames[column + 1];
+    });
     return row;
   }));
   const ready = models.filter((model) => model.version).length;
@@ -139,8 +168,8 @@ function ticks(low, high) {
 }
 
 function timeTicks(first, last, width) {
-  const most = Math.max(2, Math.floor(width / LABEL_WIDTH)), found = [];
-  const step = STEPS.find((length) => (last - first) / length <= most);
+  const room = (labelWidth) => Math.max(2, Math.floor(width / labelWidth)), most = room(LABEL_WIDTH), found = [];
+  const step = STEPS.find((length) => (last - first) / length <= (length < DAY ? most : room(DAY_LABEL_WIDTH)));
   if (step) {
     for (let time = Math.ceil(first / step) * step; time <= last; time += step) found.push({ time, label: moment(time).replace(" 00:00", "") });
     return found;
@@ -165,11 +194,11 @@ function path(points, x, y) {
   return drawn;
 }
 
-function draw(target, past, future, bands) {
+function draw(target, past, future, bands, before = [], told = []) {
   // As wide as there is room, so that letters keep their size on a phone.
   const WIDTH = Math.max(320, byId("answer").clientWidth);
-  const values = [...past, ...future, ...bands.flatMap((band) => [...band.lower, ...band.upper])].map(([, value]) => value).filter((value) => value !== null);
-  const times = [...past, ...future].map(([time]) => time);
+  const values = [...past, ...future, ...before, ...[...bands, ...told].flatMap((band) => [...band.lower, ...band.upper])].map(([, value]) => value).filter((value) => value !== null);
+  const times = [...past, ...future, ...before].map(([time]) => time);
   let low = Math.min(...values), high = Math.max(...values);
   const room = (high - low || Math.abs(high) || 1) * 0.06;
   low -= room; high += room;
@@ -188,10 +217,13 @@ function draw(target, past, future, bands) {
     picture.append(svg("text", { class: "time", x: middle, y: HEIGHT - 6, "text-anchor": "middle" }, label));
   }
   // Where a narrow band lies on a wide one, both are seen.
-  for (const band of bands) {
-    const area = `${path(band.upper, x, y)}L${path([...band.lower].reverse(), x, y).slice(1)}Z`;
-    picture.append(svg("path", { class: "band", d: area }));
+  for (const [name, drawn] of [["band told", told], ["band", bands]]) {
+    for (const band of drawn) {
+      const area = `${path(band.upper, x, y)}L${path([...band.lower].reverse(), x, y).slice(1)}Z`;
+      picture.append(svg("path", { class: name, d: area }));
+    }
   }
+  if (before.length) picture.append(svg("path", { class: "before", d: path(before, x, y) }));
   if (past.length && future.length) {
     const origin = x(past[past.length - 1][0]);
     picture.append(svg("line", { class: "origin", x1: origin, x2: origin, y1: TOP, y2: HEIGHT - BOTTOM }));
@@ -201,7 +233,7 @@ function draw(target, past, future, bands) {
   return picture;
 }
 
-function tableOf(columns, rows) {
+function tableOf(columns, rows, title = "The numbers") {
   const details = element("details"), table = element("table"), head = element("tr"), body = element("tbody");
   head.append(...columns.map((name) => element("th", name, { scope: "col" })));
   const top = element("thead");
@@ -212,9 +244,9 @@ function tableOf(columns, rows) {
     body.append(line);
   }
   table.append(top, body);
-  const place = element("div", undefined, { class: "scroll" });
+  const place = element("div", undefined, { class: "scroll", role: "region", "aria-label": title, tabindex: "0" });
   place.append(table);
-  details.append(element("summary", "The numbers"), place);
+  details.append(element("summary", title), place);
   return details;
 }
 
@@ -225,8 +257,44 @@ const covers = (interval) => `${number(interval.coverage * 100)} %`;
 
 const joined = (times, values) => times.map((time, place) => [Date.parse(time), values[place]]);
 
-function showForecast(answer, recent) {
-  const forecast = answer.forecasts[0], parts = [];
+// What is drawn, in words and colours; the picture's label leads to the tables.
+function legend(hasPast, hasBefore, asOf) {
+  const line = element("p", undefined, { class: "note" });
+  const keys = [[hasPast, "measured", "key"], [true, "forecast, with its interval", "key of-forecast"],
+    [hasBefore, asOf ? `what this version says, asked as of ${moment(asOf)}` : "what was forecast before", "key of-before"]];
+  line.append(...keys.filter(([isThere]) => isThere).map(([, text, name]) => element("span", text, { class: name })));
+  return line;
+}
+
+// Steps of what was forecast, cut to those that the picture of the past begins with.
+function followedPast(series, first) {
+  const points = (name) => joined(series.timestamps, series[name]).filter(([time]) => time >= first);
+  const hasInterval = series.lower.some((value) => value !== null);
+  return { before: points("value"), told: hasInterval ? unbroken(points("lower"), points("upper")) : [] };
+}
+
+// Bands without holes, one for each stretch that has both bounds.
+function unbroken(lower, upper) {
+  const bands = [];
+  let open = null;
+  lower.forEach(([time, low], place) => {
+    const high = upper[place][1];
+    if (low === null || high === null) { open = null; return; }
+    if (!open) { open = { lower: [], upper: [] }; bands.push(open); }
+    open.lower.push([time, low]);
+    open.upper.push([time, high]);
+  });
+  return bands;
+}
+
+// An age in the largest unit that leaves it 2 or more.
+function ageText(seconds) {
+  const [name, length] = [["years", 31556952], ["days", 86400], ["hours", 3600], ["minutes", 60]].find(([, size]) => seconds >= 2 * size) || ["seconds", 1];
+  return `${Math.floor(seconds / length)} ${name}`;
+}
+
+function showForecast(answer, recent, followed) {
+  const forecast = answer.forecasts[0], parts = [], said = [];
   for (const [target, values] of Object.entries(forecast.values)) {
     const intervals = intervalsOf(forecast);
     const bands = intervals.map((interval) => ({
@@ -235,18 +303,51 @@ function showForecast(answer, recent) {
     const past = recent ? joined(recent.timestamps, recent.values[target]) : [];
     const figure = element("figure");
     const covered = intervals.length ? `, ${intervals.map(covers).join(", ")} interval${intervals.length > 1 ? "s" : ""}` : "";
-    const marks = [forecast.stale ? "stale features" : "", forecast.fallback ? "the fallback, not the model" : ""].filter(Boolean);
+    const series = followed && past.length ? followed.targets[target] : undefined;
+    const { before, told } = series ? followedPast(series, past[0][0]) : { before: [], told: [] };
+    const age = forecast.age_seconds === null ? "" : `, ${ageText(forecast.age_seconds)} old`;
+    const marks = [forecast.stale ? "stale" : "", forecast.fallback ? "the fallback, not the model" : ""].filter(Boolean);
     figure.append(
-      draw(target, past, joined(forecast.timestamps, values), bands),
-      element("figcaption", `${target} of ${forecast.entity}: ${answer.model} version ${answer.version}${covered}; newest row ${moment(forecast.event_time)}${marks.length ? `; ${marks.join(", ")}` : ""}`),
+      draw(target, past, joined(forecast.timestamps, values), bands, before, told),
+      legend(past.length, before.length, followed && followed.asOf),
+      element("figcaption", `${target} of ${forecast.entity}: ${answer.model} version ${answer.version}${covered}; newest row ${moment(forecast.event_time)}${age}${marks.length ? `; ${marks.join(", ")}` : ""}`),
     );
     const columns = ["time", target, ...intervals.flatMap((interval) => ["lower", "upper"].map((side) => sideName(side, interval, intervals)))];
     const rows = forecast.timestamps.map((time, place) => [
       moment(time), values[place], ...intervals.flatMap((interval) => [interval.lower[target][place], interval.upper[target][place]]),
     ]);
-    parts.push(figure, tableOf(columns, rows));
+    parts.push(figure, tableOf(columns, rows, `The numbers of ${target}`));
+    if (series) {
+      const told = series.timestamps.map((time, place) => [
+        moment(time), series.truth[place], series.value[place], series.lower[place], series.upper[place],
+      ]);
+      parts.push(tableOf(["time", "measured", followed.asOf ? "forecast" : "was forecast", "lower", "upper"], told.reverse(), followed.asOf ? `The newest steps of ${target}, as this version forecasts them` : `What was forecast of ${target} before, and what came true`));
+    }
+    const last = values.length - 1, first = intervals[0];
+    const between = first ? `, between ${number(first.lower[target][0])} and ${number(first.upper[target][0])}` : "";
+    said.push(`${target} of ${forecast.entity}: ${number(values[0])} at ${moment(forecast.timestamps[0])}${between}; ${number(values[last])} at ${moment(forecast.timestamps[last])}`);
   }
+  byId("said").textContent = said.join(". ");
   byId("answer").replaceChildren(...parts);
+}
+
+// Where nothing that was forecast has come true yet: what the model says of the newest steps, asked as of before them.
+async function askedBefore(name, entity, recent, answer) {
+  const [forecast] = answer.forecasts, steps = forecast.timestamps.length;
+  if (!recent || recent.timestamps.length <= steps) return null;
+  const time_point = recent.timestamps[recent.timestamps.length - 1 - steps];
+  const earlier = await orNull(ask(`models/${name}/predict/feast/batch`, { entities: [entity], time_point, on_error: "fail" }));
+  if (!earlier || !earlier.forecasts) return null;
+  const [told] = earlier.forecasts, [interval] = intervalsOf(told), nothing = told.timestamps.map(() => null);
+  const targets = {};
+  for (const [target, value] of Object.entries(told.values)) {
+    const measured = new Map(recent.timestamps.map((time, place) => [time, recent.values[target][place]]));
+    targets[target] = {
+      timestamps: told.timestamps, value, truth: told.timestamps.map((time) => measured.has(time) ? measured.get(time) : null),
+      lower: interval ? interval.lower[target] : nothing, upper: interval ? interval.upper[target] : nothing,
+    };
+  }
+  return { targets, asOf: time_point };
 }
 
 function showPrediction(answer) {
@@ -259,18 +360,21 @@ function showPrediction(answer) {
   const shown = tableOf([prediction.label ? "class" : "", prediction.label ? "probability" : ""], rows);
   shown.open = true;
   const says = prediction.label || number(prediction.value);
+  byId("said").textContent = "";
   byId("answer").replaceChildren(element("p", `${prediction.entity}: ${says}, by ${answer.model} version ${answer.version}`), shown);
 }
 
 async function askForecast(event) {
   event.preventDefault();
   byId("problem").textContent = "";
+  byId("said").textContent = "";
   const name = byId("model").value, entity = entityAsked();
   try {
     const answer = await ask(`models/${name}/predict/feast/batch`, { entities: [entity], on_error: "fail" });
     if (answer.forecasts) {
       const query = new URLSearchParams({ entity: JSON.stringify(entity) });
-      showForecast(answer, await ask(`models/${name}/recent?${query}`).catch(() => null));
+      const [recent, followed] = await Promise.all(["recent", "followed"].map((what) => orNull(ask(`models/${name}/${what}?${query}`))));
+      showForecast(answer, recent, followed || await askedBefore(name, entity, recent, answer));
     } else {
       showPrediction(answer);
     }

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
+
 from mlplatform.config import ENTITY
+from mlplatform.datamodule import Panel
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.online import Entities, read_rows, read_windows
 from mlplatform.features.retrieval.freshness import FeaturePanel
-from mlplatform.features.retrieval.known_future import split_future
+from mlplatform.features.retrieval.known_future import Ahead, split_future
 from mlplatform.features.retrieval.offline import chosen_ranges
 from mlplatform.features.retrieval.strategies.base import Request, RetrievalStrategy, refuse_range
-from mlplatform.features.time_point import NOW, TimePoint
+from mlplatform.features.time_point import NOW, TimePoint, parse_time_point
 from mlplatform.plugins import RETRIEVALS
 
 
@@ -33,15 +38,13 @@ class OnlineRetrieval(RetrievalStrategy):
             refuse_range(request, "online")
             return self.get_online_features(entities, request.columns)
         window = self.dataset.window_steps
-        steps = window if request.steps is None else request.steps
-        if request.known.columns and request.steps is not None:
-            known = request.known
-            names = tuple(dict.fromkeys((*request.columns, *known.targets)))
-            whole = read_windows(self.dataset, entities, names, window, self.settings, request.time_point)
-            past, ahead = split_future(whole, steps, known)
-            past = past.with_columns({name: past.columns[name] for name in request.columns})
-            return replace(self.judged(past, request.time_point), known_ahead=ahead)
-        return self.get_latest_n_sequence(entities, steps, request.columns, request.time_point)
+        if request.steps is None or not request.known.targets:
+            steps = window if request.steps is None else request.steps
+            return self.get_latest_n_sequence(entities, steps, request.columns, request.time_point)
+        if not request.known.columns:
+            return self._up_to_present(entities, request.steps, request)
+        past, ahead = self._past(entities, request.steps, request)
+        return replace(self.judged(past, request.time_point), known_ahead=ahead)
 
     def get_online_features(self, entities: Entities, columns: Sequence[str] | None = None) -> FeaturePanel:
         """Return the latest row of every entity.
@@ -73,6 +76,29 @@ class OnlineRetrieval(RetrievalStrategy):
         """
         names = self._columns(columns)
         return self.judged(read_windows(self.dataset, entities, names, n, self.settings, time_point), time_point)
+
+    def _up_to_present(self, entities: Entities, steps: int, request: Request) -> FeaturePanel:
+        """Return the newest steps without those after the present in which no target was observed.
+
+        Whoever does not ask for what is known beforehand is not to take it for the past.
+        """
+        present = parse_time_point(request.time_point) or pd.Timestamp(dt.datetime.now(dt.UTC))
+        newest = read_windows(self.dataset, entities, request.columns, steps, self.settings, request.time_point)
+        moment = present.tz_localize(None).to_datetime64()
+        if (newest.timestamps[newest.offsets[1:] - 1] > moment).any():
+            newest, _ = self._past(entities, steps, request, moment)
+        return self.judged(newest, request.time_point)
+
+    def _past(
+        self, entities: Entities, steps: int, request: Request, present: np.datetime64 | None = None
+    ) -> tuple[Panel, Ahead]:
+        """Return the steps up to the last observed target, and what is known of those after it; see `split_future`."""
+        known = request.known
+        names = tuple(dict.fromkeys((*request.columns, *known.targets)))
+        window = self.dataset.window_steps
+        whole = read_windows(self.dataset, entities, names, window, self.settings, request.time_point)
+        past, ahead = split_future(whole, steps, known, present)
+        return past.with_columns({name: past.columns[name] for name in request.columns}), ahead
 
     def _columns(self, columns: Sequence[str] | None) -> tuple[str, ...]:
         return tuple(self.dataset.columns) if columns is None else tuple(columns)
