@@ -113,7 +113,9 @@ def compare(
             show.as_json(found)
             return
         if found.first == found.second:
-            show.line(f"both are version {found.first}, so there is nothing to compare")
+            scores = [(name, value) for name, (value, _) in found.scores.items()]
+            show.table(["score", f"version {found.first}"], scores)
+            show.line(f"both are version {found.first}, so there is nothing to compare it with")
             return
         columns = [f"version {found.first}", f"version {found.second}"]
         show.table(["score", *columns], [(name, *values) for name, values in found.scores.items()])

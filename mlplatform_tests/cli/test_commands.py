@@ -43,8 +43,10 @@ def test_numbers_are_shown_without_powers_of_ten_as_far_as_people_write_them() -
     assert [show.cell(value) for value in values] == shown
 
 
-def test_a_version_is_not_compared_with_itself(run: Any) -> None:
-    assert run("compare", EXPERIMENT).stdout == "both are version 1, so there is nothing to compare\n"
+def test_a_version_alone_is_shown_with_its_scores(run: Any) -> None:
+    said = run("compare", EXPERIMENT).stdout
+    assert "reference_mae" in said
+    assert said.endswith("both are version 1, so there is nothing to compare it with\n")
 
 
 def test_status_is_a_table(run: Any) -> None:
