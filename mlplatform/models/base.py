@@ -111,6 +111,7 @@ class Model(ABC, Generic[S]):
         covariates: the kinds of input it reads beside the history of its columns: `known` (columns whose values over
             the horizon are known), `static` (columns that are constant per entity) and `calendar` (what
             `features.calendar` says about the time).
+        reads_targets_only: whether it reads the history of the targets and no other column's.
         has_quantiles: whether it can be fitted to the quantiles of the spec.
         reads_missing: whether it reads NaN as it is; a fit of the others refuses it.
         is_exact: whether the answer to a sample is the same to the last bit, whatever samples stand beside it.
@@ -125,6 +126,7 @@ class Model(ABC, Generic[S]):
     Params: ClassVar[type[ModelParams]]
     is_naive: ClassVar[bool] = False
     covariates: ClassVar[frozenset[str]] = frozenset()
+    reads_targets_only: ClassVar[bool] = False
     has_quantiles: ClassVar[bool] = False
     reads_missing: ClassVar[bool] = False
     is_exact: ClassVar[bool] = False
@@ -228,12 +230,15 @@ class Model(ABC, Generic[S]):
     def unreadable(self, samples: Samples) -> tuple[str, ...]:
         """Return the columns of the samples with missing values that the model does not read.
 
-        Naive rules may read them, and what the scaling of windows fills is not missing.
+        Naive rules may read them; what the scaling of windows fills is not missing, and what the family does not look
+        at may be.
         """
         if self.reads_missing or self.is_naive:
             return ()
-        filled = scaled_channels(self.spec)
-        return tuple(samples.channels[column] for column in _missing(samples) if column not in filled)
+        passed = {*scaled_channels(self.spec)}
+        if self.reads_targets_only:
+            passed |= {*range(len(self.spec.channels))} - {*self.spec.targets}
+        return tuple(samples.channels[column] for column in _missing(samples) if column not in passed)
 
     @abstractmethod
     def predict(self, samples: S) -> Float32:

@@ -98,8 +98,12 @@ def _findings(config: ExperimentConfig, old: pd.DataFrame, new: pd.DataFrame) ->
 
 
 def _late(config: ExperimentConfig, old: pd.DataFrame, spans: Mapping[str, pd.DataFrame]) -> list[BrokenColumn]:
-    """Return the columns that fell behind in the rows of all spans: a feed may have done so where one ends."""
+    """Return the columns that fell behind in the rows of all spans: a feed may have done so where one ends.
+
+    Reference sets may overlap; what stands in both is no row that comes again.
+    """
     later = pd.concat(list(spans.values())).sort_values([ENTITY, TIMESTAMP], kind="stable")
+    later = later[later[TIMESTAMP] > old[TIMESTAMP].max()]
     longest = max(round(LONGEST_DELAY / config.dataset.nominal_step), 1)
     return late_columns(own_rows(old), later, _names(config, old, later), longest)
 

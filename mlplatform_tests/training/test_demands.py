@@ -104,9 +104,10 @@ def test_held_out_values_without_a_logarithm_are_refused_where_they_cannot_be_re
     said = "reference: column '{}' goes down to -5, which its preprocessing has no number for, and {}; use a larger"
     (target,) = found("heat")
     assert target.startswith(said.format("heat", "nothing can be scored without it"))
-    (feature,) = found("flow")
-    assert feature.startswith(said.format("flow", "ridge cannot read that"))
-    # Trees read it as missing.
+    (feature,) = found("flow", "baselines=[{name: lstm}]")
+    assert feature.startswith(said.format("flow", "lstm cannot read that"))
+    # Ridge does not look at it, and trees read it as missing.
+    assert found("flow") == ()
     assert found("flow", "baselines=[{name: repeat_last}]") == ()
 
 

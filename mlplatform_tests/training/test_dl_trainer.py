@@ -171,13 +171,25 @@ def test_a_loss_that_is_no_number_names_the_epoch_and_the_way_out() -> None:
         trainer_for(model).fit(model, windows(), None)
 
 
-@pytest.mark.parametrize("family", ["nlinear", "ridge"])
-def test_missing_values_are_refused_by_name(family: str) -> None:
+@pytest.mark.parametrize(("family", "column"), [("nlinear", "b"), ("dlinear", "b"), ("ridge", "b"), ("lstm", "c")])
+def test_missing_values_are_refused_by_name(family: str, column: str) -> None:
+    samples = windows()
+    values = samples.values.copy()
+    values[5, samples.channels.index(column)] = np.nan
+    model = create_model(family, {}, spec_for("forecast"))
+    with pytest.raises(ValueError, match=f"cannot read missing values, found in {column}; add an impute step"):
+        trainer_for(model).fit(model, replace(samples, values=values), None)
+
+
+@pytest.mark.parametrize("family", ["nlinear", "dlinear", "ridge"])
+def test_what_a_family_does_not_look_at_may_be_missing(family: str) -> None:
     values = windows().values.copy()
     values[5, 2] = np.nan
     model = create_model(family, {}, spec_for("forecast"))
-    with pytest.raises(ValueError, match="cannot read missing values, found in c; add an impute step"):
-        trainer_for(model).fit(model, replace(windows(), values=values), None)
+    gappy = replace(windows(), values=values)
+    model.check_samples(gappy)
+    trainer_for(model).fit(model, gappy, None, FitOptions(iterations=(1,)))
+    assert np.isfinite(model.predict(gappy)).all()
 
 
 def test_weight_decay_pulls_matrices_but_no_offsets() -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from mlplatform.config import SearchDimension
-from mlplatform.datamodule import Float32, ModelSpec, Samples, WindowSamples
+from mlplatform.datamodule import Float32, ModelSpec, WindowSamples
 from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, ModelParams, as_float32
 from mlplatform.models.forecasting import effects_ahead, fit_effects, last_observed, past_effects
 from mlplatform.models.window_scale import window_scales
@@ -52,6 +52,7 @@ class Ridge(DirectFitModel[WindowSamples]):
 
     tasks = frozenset({"forecast"})
     covariates = frozenset({"calendar"})
+    reads_targets_only = True
     effects_: Float64 | None = None
     Params = RidgeParams
     params: RidgeParams
@@ -61,12 +62,6 @@ class Ridge(DirectFitModel[WindowSamples]):
     def search_space(cls, task: str) -> dict[str, SearchDimension]:
         """Search the penalty."""
         return {"alpha": SearchDimension(type="float", low=1e-4, high=10.0, log=True)}
-
-    @override
-    def unreadable(self, samples: Samples) -> tuple[str, ...]:
-        """Return the targets with missing values; nothing else is read."""
-        read = {samples.channels[target] for target in self.spec.targets}
-        return tuple(name for name in super().unreadable(samples) if name in read)
 
     def _fit(self, train: WindowSamples, validation: WindowSamples | None, options: FitOptions) -> FitResult:
         """Solve (X'X + n alpha I) W = X'Y, with the intercept left out of the penalty.

@@ -50,12 +50,10 @@ class TorchModel(Model[WindowSamples]):
 
     Class attributes:
         reads_calendar: whether its batches carry calendar features.
-        reads_targets_only: whether the past in its batches is that of the targets alone.
         predict_batch: samples per forward pass of a prediction.
     """
 
     reads_calendar: ClassVar[bool] = False
-    reads_targets_only: ClassVar[bool] = False
     predict_batch: ClassVar[int] = 4096
     params: TorchParams
     module: torch.nn.Module
