@@ -17,16 +17,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 from figures import report
-
-from mlplatform.child_processes import child_process, free_port
+from prediction_server.servers import serving
 
 RUNS = 9
 REQUESTS = 200
-SERVER_START_S = 120.0
 HELP_AIM_S, STATUS_AIM_S, PAGE_AIM_S, DEMO_AIM_S = 0.3, 2.0, 0.1, 60.0
 COMMAND = [sys.executable, "-m", "mlplatform.cli"]
 # Command -> aim in seconds, and the import that its module cannot do without.
@@ -42,8 +39,8 @@ def main() -> None:
             _report_demo()
         for command, (aim_s, imports) in COMMANDS.items():
             _report_command(command, aim_s, imports)
-        with _server() as address:
-            _report_page(address)
+        with serving([sys.executable, "-m", "serving.local", "--port", "{port}"], "/health/ready") as server:
+            _report_page(server.url)
 
 
 def _report_demo() -> None:
@@ -99,20 +96,6 @@ def _seconds(command: list[str]) -> tuple[float, float]:
         output = f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         sys.exit(f"{' '.join(command)} ended with status {done.returncode}:\n{output}")
     return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-@contextlib.contextmanager
-def _server() -> Iterator[str]:
-    port = free_port()
-    address, command = f"http://127.0.0.1:{port}", [sys.executable, "-m", "serving.local", "--port", str(port)]
-    with tempfile.TemporaryFile() as log, child_process(command, stdout=log, stderr=log):
-        deadline = time.monotonic() + SERVER_START_S
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health/ready"):
-                yield address
-                return
-            time.sleep(0.2)
-    sys.exit(f"the server was not ready after {SERVER_START_S:g} s")
 
 
 if __name__ == "__main__":

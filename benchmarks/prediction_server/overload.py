@@ -14,8 +14,9 @@ from pathlib import Path
 
 from figures import report
 
+from mlplatform.child_processes import free_port
 from prediction_server.load import Load, load
-from prediction_server.servers import SECONDS, TABLE, Server, bare, bodies, free_port, ours, serving
+from prediction_server.servers import SECONDS, TABLE, Server, bare, bodies, ours, serving
 
 CLIENTS, IDLE, SLOW = 400, 400, 50
 LIVE, READY = "/health/live", "/health/ready"

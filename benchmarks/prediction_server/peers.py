@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 from figures import report
 
+from mlplatform.child_processes import free_port
 from mlplatform.datamodule import Float32
 from mlplatform.models.families.xgboost_tabular import XGBoostTabular
 from mlplatform.registry import Forecaster, input_panel
 from mlplatform.registry.pairs import PairStore
 from mlplatform.settings import Settings
 from prediction_server.load import Load, load
-from prediction_server.servers import ROUNDS, SECONDS, TABLE, Server, bodies, free_port, ours, serving
+from prediction_server.servers import ROUNDS, SECONDS, TABLE, Server, bodies, ours, serving
 
 CLIENTS = (1, 16, 64)
 PACKAGES = {"MLServer": ("mlserver", "mlserver-xgboost"), "BentoML": ("bentoml",)}

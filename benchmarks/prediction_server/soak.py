@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from figures import report
 
-from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairStore
-from mlplatform.settings import Settings
 from prediction_server.load import load
+from prediction_server.moves import promoting, two_versions
 from prediction_server.servers import SECONDS, TABLE, bodies, ours, serving
 
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
@@ -28,17 +23,16 @@ WARM_UP_S = 2 * PAUSE_S + 5
 
 def run() -> None:
     """Measure it. Needs two versions of `diabetes_xgboost`: run its training job twice."""
-    store = PairStore(Settings.from_env())
-    champion, newest = store.resolve(TABLE, PRODUCTION), store.resolve(TABLE, "latest")
-    if champion.version == newest.version:
-        print(json.dumps({"benchmark": "serving", "case": "soak", "skipped": f"train {TABLE} twice"}))
+    found = two_versions("soak")
+    if found is None:
         return
+    champion, newest = found
     body, command = bodies()[TABLE], ours(TABLE, MLPLATFORM_POLL_S="1")
     statuses: Counter[str] = Counter()
     with (
         tempfile.TemporaryDirectory() as name,
         serving(command, "/health/ready") as server,
-        _moving(store, champion, newest) as moves,
+        promoting((newest, champion), PAUSE_S) as moves,
     ):
         load(server.url, "/predict", body, CLIENTS, WARM_UP_S, Path(name))
         before, moved, end = server.resident_mib(), moves[0], time.monotonic() + SOAK_SECONDS
@@ -49,24 +43,3 @@ def run() -> None:
     bad = answers - statuses["200"]
     report("serving", f"{case}: answers other than 200", bad, "answers", peer="all", peer_value=answers, met=bad == 0)
     report("serving", f"{case}: memory", after, "MiB", peer="before", peer_value=before)
-
-
-@contextmanager
-def _moving(store: PairStore, champion: PairInfo, newest: PairInfo) -> Iterator[list[int]]:
-    """Move the alias to and fro, and yield how often; the pair in production is the same before and after."""
-    stop, moves = threading.Event(), [0]
-
-    def move() -> None:
-        while not stop.wait(PAUSE_S):
-            pair = (newest, champion)[moves[0] % 2]
-            store.promote(TABLE, pair.version, who="benchmark", why="an alias that moves")
-            moves[0] += 1
-
-    thread = threading.Thread(target=move)
-    thread.start()
-    try:
-        yield moves
-    finally:
-        stop.set()
-        thread.join()
-        store.promote(TABLE, champion.version, who="benchmark", why="as it was before")
