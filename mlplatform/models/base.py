@@ -341,7 +341,37 @@ class DirectFitModel(Model[S]):
         """Fit on samples that were checked; see `fit`."""
 
 
-class Differenced(Model[WindowSamples]):
+class Wrapped(Model[WindowSamples]):
+    """A model that answers by another one, which is given samples of its own.
+
+    Attributes:
+        inner: that one.
+    """
+
+    inner: Model
+
+    @abstractmethod
+    def inner_samples(self, samples: WindowSamples) -> WindowSamples:
+        """Return what the inner model is given for samples."""
+
+    @override
+    def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:
+        """Yield what keeps the inner model from being fitted."""
+        yield from self.inner.refusals(train, validation)
+
+    @property
+    @override
+    def inference(self) -> str:
+        """How the inner model answers."""
+        return self.inner.inference
+
+    @override
+    def confirm_inference(self, samples: WindowSamples) -> None:
+        """Compare the ways of answering of the inner model."""
+        self.inner.confirm_inference(self.inner_samples(samples))
+
+
+class Differenced(Wrapped):
     """A model of another family that is fitted to differences and answers in the units of what was differenced.
 
     The inverse adds what is known at the origin of a window, the same to a forecast, its quantiles and its bounds, so
@@ -365,45 +395,36 @@ class Differenced(Model[WindowSamples]):
                 f"difference {params.difference!r} leaves {inner_spec.lookback} of {spec.lookback} steps of lookback, "
                 f"but {family.__name__} needs at least {least}; use a longer lookback or a shorter difference"
             )
-        self.inner: Model = family(params, inner_spec)
+        self.inner = family(params, inner_spec)
         super().__init__(self.inner.params, spec)
+
+    def inner_samples(self, samples: WindowSamples) -> WindowSamples:
+        """Return the differences."""
+        return samples.differenced(self.period)
 
     @override
     def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:
         """Yield what keeps the model of differences from being fitted."""
-        parts = (
-            part.differenced(self.period) if isinstance(part, WindowSamples) else None for part in (train, validation)
-        )
-        yield from self.inner.refusals(*parts)
+        parts = (self.inner_samples(part) if isinstance(part, WindowSamples) else None for part in (train, validation))
+        yield from super().refusals(*parts)
 
     def predict(self, samples: WindowSamples) -> Float32:
         """Return the forecast."""
-        inner = samples.differenced(self.period)
+        inner = self.inner_samples(samples)
         forecast: Float32 = self.inner.predict(inner) + inner.anchors()
         return forecast
 
     @override
     def predict_quantiles(self, samples: WindowSamples) -> Float32:
         """Return the forecast's quantiles."""
-        inner = samples.differenced(self.period)
+        inner = self.inner_samples(samples)
         quantiles: Float32 = self.inner.predict_quantiles(inner) + inner.anchors()[..., None]
         return quantiles
-
-    @property
-    @override
-    def inference(self) -> str:
-        """How the model of differences answers."""
-        return self.inner.inference
-
-    @override
-    def confirm_inference(self, samples: WindowSamples) -> None:
-        """Compare the ways of answering of the model of differences."""
-        self.inner.confirm_inference(samples.differenced(self.period))
 
     @override
     def explain(self, samples: WindowSamples) -> Explanation:
         """Return why the differences are what they are; what they are differences from is in the base."""
-        inner = samples.differenced(self.period)
+        inner = self.inner_samples(samples)
         found = self.inner.explain(inner)
         if isinstance(found, Contributions):
             return replace(found, base=found.base + inner.anchors().astype(np.float64))

@@ -88,6 +88,15 @@ def test_what_is_missing_of_a_target_that_nothing_fills_is_refused_and_of_anothe
         fitted("xgboost", samples, plain)
 
 
+def test_what_the_family_cannot_be_fitted_to_is_told_without_a_fit() -> None:
+    params = {**MODELS.get("catboost").example_params(), "on_linear": True, "calendar": False}
+    model, samples = create_model("catboost", params, SPEC), windows()
+    still = replace(samples, values=np.ones_like(samples.values), cache={})
+    assert list(model.refusals(samples)) == []
+    (refusal,) = model.refusals(still)
+    assert refusal.startswith("learns from inputs that change, but 'a', 'b' and 'c' never change")
+
+
 def test_it_is_not_written_where_it_is_not_used() -> None:
     params = MODELS.get("xgboost").Params
     assert "on_linear" not in params().model_dump()

@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 from mlplatform.datamodule import Float32, Samples, WindowSamples
-from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, Model, ModelParams
+from mlplatform.models.base import DirectFitModel, FitOptions, FitResult, Model, ModelParams, Wrapped
 from mlplatform.models.explanation import Explanation
 from mlplatform.plugins import MODELS
 
@@ -23,7 +23,7 @@ LINEAR_FAMILY = "ridge"
 LINEAR, REST = "linear", "rest"
 
 
-class OnLinear(DirectFitModel[WindowSamples]):
+class OnLinear(Wrapped, DirectFitModel[WindowSamples]):
     """A model of another family on top of a linear one.
 
     Attributes:
@@ -33,6 +33,7 @@ class OnLinear(DirectFitModel[WindowSamples]):
 
     tasks = frozenset({"forecast"})
     Params = ModelParams
+    inner: DirectFitModel[WindowSamples]
 
     def __init__(self, inner: DirectFitModel[WindowSamples]) -> None:
         super().__init__(inner.params, inner.spec)
@@ -55,40 +56,30 @@ class OnLinear(DirectFitModel[WindowSamples]):
         if validation is not None or options.iterations:
             self.linear = self._family(self._family.Params(alpha=None), self._spec)
         chosen = self.linear.fit(train, validation, replace(options, iterations=options.iterations[:1]))
-        held_out = None if validation is None else self._based(validation)
-        found = self.inner.fit(self._based(train), held_out, replace(options, iterations=options.iterations[1:]))
+        held_out = None if validation is None else self.inner_samples(validation)
+        found = self.inner.fit(self.inner_samples(train), held_out, replace(options, iterations=options.iterations[1:]))
         return replace(found, iterations=(*chosen.iterations, *found.iterations))
 
-    def _based(self, samples: WindowSamples) -> WindowSamples:
+    def inner_samples(self, samples: WindowSamples) -> WindowSamples:
+        """Return the samples with the linear forecast as what changes count from."""
         # What is made of the windows alone is kept beside the samples that came.
         return replace(samples, base=self.linear.predict(samples), cache=samples.cache)
 
     def predict(self, samples: WindowSamples) -> Float32:
         """Return the forecast."""
-        forecast: Float32 = self.inner.predict(self._based(samples))
+        forecast: Float32 = self.inner.predict(self.inner_samples(samples))
         return forecast
 
     @override
     def predict_quantiles(self, samples: WindowSamples) -> Float32:
         """Return the forecast's quantiles."""
-        quantiles: Float32 = self.inner.predict_quantiles(self._based(samples))
+        quantiles: Float32 = self.inner.predict_quantiles(self.inner_samples(samples))
         return quantiles
-
-    @property
-    @override
-    def inference(self) -> str:
-        """How the model of what is left answers."""
-        return self.inner.inference
-
-    @override
-    def confirm_inference(self, samples: WindowSamples) -> None:
-        """Compare the ways of answering of the model of what is left."""
-        self.inner.confirm_inference(self._based(samples))
 
     @override
     def explain(self, samples: WindowSamples) -> Explanation:
         """Return why the forecast is off the linear one, which is in the base."""
-        return self.inner.explain(self._based(samples))
+        return self.inner.explain(self.inner_samples(samples))
 
     def save(self, folder: Path) -> None:
         """Write both models."""
