@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mlplatform.datamodule import DataModule, Fold, Int64, Panel
-from mlplatform.models import create_model
+from mlplatform.config import ExperimentConfig
+from mlplatform.datamodule import DataModule, Fold, Int64, ModelSpec, Panel
+from mlplatform.models import Model, create_model
 from mlplatform.plugins import METRICS
 from mlplatform.preprocessing import TransformManager
 from mlplatform.training.cross_validation import fit_preprocessor
@@ -61,13 +62,14 @@ def _fold_mistakes(module: DataModule, name: str, fold: Fold) -> Iterator[str]:
         # Which column it is, and what could not be learnt from it, is in the transform's own words.
         yield f"{name}: {error}; leave the column out of features.columns, or {remedy}"
         return
+    transformed = manager.transform(module.panel)
     found = [
-        *_missing_mistakes(module, name, manager),
+        *_missing_mistakes(module, name, manager, transformed),
         *_class_mistakes(module, name, manager),
         *_metric_mistakes(module, name, manager, fold.validation, (module, fold.fit_rows)),
     ]
     # Samples are made of rows in which nothing is wrong.
-    found = found or [f"{name}: {refusal}, or {remedy}" for refusal in _refusals(module, manager, fold)]
+    found = found or [f"{name}: {refusal}, or {remedy}" for refusal in _refusals(module, manager, transformed, fold)]
     yield from found
 
 
@@ -80,7 +82,7 @@ def _held_out_mistakes(train: DataModule, held_out: Mapping[str, DataModule]) ->
         return
     for part, module in held_out.items():
         if len(module.rows):
-            yield from _missing_mistakes(module, part, manager)
+            yield from _missing_mistakes(module, part, manager, manager.transform(module.panel))
             yield from _metric_mistakes(module, part, manager, module.rows, (train, everything))
         else:
             yield (
@@ -89,15 +91,14 @@ def _held_out_mistakes(train: DataModule, held_out: Mapping[str, DataModule]) ->
             )
 
 
-def _missing_mistakes(module: DataModule, name: str, manager: TransformManager) -> Iterator[str]:
+def _missing_mistakes(module: DataModule, name: str, manager: TransformManager, transformed: Panel) -> Iterator[str]:
     """Yield targets that preprocessing loses, and inputs that the model or a baseline is given without reading NaN."""
     config = module.config
-    transformed = manager.transform(module.panel)
     lost = dict(_lost(module.panel, transformed))
     samples, spec = module.samples(manager, transformed, module.rows), module.spec(manager)
     unread: dict[str, str] = {}
-    for family, params in ((config.model.family, config.model.params), *((b.name, b.params) for b in config.baselines)):
-        for column in create_model(family, dict(params), spec).unreadable(samples):
+    for family, model in _models(config, spec):
+        for column in model.unreadable(samples):
             unread.setdefault(column, family)
     for column in dict.fromkeys((*config.targets, *unread)):
         if column in lost:
@@ -116,13 +117,17 @@ def _missing_mistakes(module: DataModule, name: str, manager: TransformManager) 
             )
 
 
-def _refusals(module: DataModule, manager: TransformManager, fold: Fold) -> Iterator[str]:
+def _refusals(module: DataModule, manager: TransformManager, transformed: Panel, fold: Fold) -> Iterator[str]:
     """Yield what keeps the model, or a baseline, from being fitted to a fold."""
-    transformed, spec = manager.transform(module.panel), module.spec(manager)
     parts = [module.samples(manager, transformed, rows) for rows in (fold.train, fold.validation)]
-    config = module.config
+    for family, model in _models(module.config, module.spec(manager)):
+        yield from (f"{family} {refusal}" for refusal in model.refusals(*parts))
+
+
+def _models(config: ExperimentConfig, spec: ModelSpec) -> Iterator[tuple[str, Model]]:
+    """Yield the names of the model's family and of the baselines', each with an unfitted model."""
     for family, params in ((config.model.family, config.model.params), *((b.name, b.params) for b in config.baselines)):
-        yield from (f"{family} {refusal}" for refusal in create_model(family, dict(params), spec).refusals(*parts))
+        yield family, create_model(family, dict(params), spec)
 
 
 def _lost(panel: Panel, transformed: Panel) -> Iterator[tuple[str, float]]:
