@@ -57,9 +57,9 @@ def judge(
         StaleFeaturesError: if features are older than the policy allows and it refuses such.
     """
     # The clock is read after the rows, so that a row which arrived meanwhile does not come from the future.
-    present = parse_time_point(time_point) or pd.Timestamp(dt.datetime.now(dt.UTC))
+    present = present_of(time_point)
     event_times = newest_event_times(panel) if has_times else np.full(len(panel.entity_ids), NO_TIME)
-    ages = np.maximum(_naive(present) - event_times, np.timedelta64(0, "ns"))
+    ages = np.maximum(present - event_times, np.timedelta64(0, "ns"))
     is_stale = np.zeros(len(ages), dtype=bool)
     if policy.limit is not None:
         # An age that is not known compares as false: nobody can say that such rows are new enough.
@@ -75,6 +75,12 @@ def judge(
         ages=ages,
         is_stale=is_stale,
     )
+
+
+def present_of(time_point: TimePoint) -> np.datetime64:
+    """Return the present of a read as a panel holds times, datetime64[ns] in UTC: the time point, or the clock's."""
+    present = parse_time_point(time_point) or pd.Timestamp(dt.datetime.now(dt.UTC))
+    return present.tz_convert("UTC").tz_localize(None).as_unit("ns").to_datetime64()
 
 
 def newest_event_times(panel: Panel) -> npt.NDArray[np.datetime64]:
@@ -116,8 +122,3 @@ def _stale_entities(
         StaleEntity(ids[row], time, age) if is_known else StaleEntity(ids[row], None, None)
         for row, time, age, is_known in zip(rows, times, lengths, known, strict=True)
     ]
-
-
-def _naive(moment: pd.Timestamp) -> np.datetime64:
-    """Return a moment as the panel holds it: UTC without a zone."""
-    return moment.tz_convert("UTC").tz_localize(None).as_unit("ns").to_datetime64()

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from mlplatform.config import ENTITY
 from mlplatform.datamodule import Panel
 from mlplatform.features.errors import FeatureStoreError
 from mlplatform.features.online import Entities, read_rows, read_windows
-from mlplatform.features.retrieval.freshness import FeaturePanel
+from mlplatform.features.retrieval.freshness import FeaturePanel, present_of
 from mlplatform.features.retrieval.known_future import Ahead, split_future
 from mlplatform.features.retrieval.offline import chosen_ranges
 from mlplatform.features.retrieval.strategies.base import Request, RetrievalStrategy, refuse_range
-from mlplatform.features.time_point import NOW, TimePoint, parse_time_point
+from mlplatform.features.time_point import NOW, TimePoint
 from mlplatform.plugins import RETRIEVALS
 
 
@@ -82,11 +80,10 @@ class OnlineRetrieval(RetrievalStrategy):
 
         Whoever does not ask for what is known beforehand is not to take it for the past.
         """
-        present = parse_time_point(request.time_point) or pd.Timestamp(dt.datetime.now(dt.UTC))
+        present = present_of(request.time_point)
         newest = read_windows(self.dataset, entities, request.columns, steps, self.settings, request.time_point)
-        moment = present.tz_localize(None).to_datetime64()
-        if (newest.timestamps[newest.offsets[1:] - 1] > moment).any():
-            newest, _ = self._past(entities, steps, request, moment)
+        if (newest.timestamps[newest.offsets[1:] - 1] > present).any():
+            newest, _ = self._past(entities, steps, request, present)
         return self.judged(newest, request.time_point)
 
     def _past(
