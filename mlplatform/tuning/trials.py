@@ -77,8 +77,8 @@ def row_of(trial: FrozenTrial) -> dict[str, Any]:
     """
     seconds = trial.duration.total_seconds() if trial.duration else None
     loss = trial.value if trial.state.name == "COMPLETE" else None
-    return {"number": trial.number, "state": trial.state.name, "loss": loss, "seconds": seconds,
-            **trial.user_attrs.get(CHANGES, {}), **trial.params}  # fmt: skip
+    tried = trial.user_attrs.get(CHANGES, {}) | trial.params
+    return {"number": trial.number, "state": trial.state.name, "loss": loss, "seconds": seconds, **tried}
 
 
 def saved_share(trials: Sequence[FrozenTrial]) -> float:

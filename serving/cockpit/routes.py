@@ -27,6 +27,10 @@ ASSETS = "/page"
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
 MOST_STEPS = 1_000
 MOST_ENTITIES = 1_000
+# Steps that are shown where nobody says how many: of hours, a week.
+USUAL_STEPS = 168
+AskedEntity = Annotated[str, Query(description='The id, as in JSON: 7, or "007" for text.')]
+AskedSteps = Annotated[int, Query(ge=1, le=MOST_STEPS)]
 
 
 class RecentAnswer(BaseModel):
@@ -172,8 +176,8 @@ def _routes(cockpit: Cockpit) -> APIRouter:
     @router.get("/models/{name}/recent", response_model=RecentAnswer, responses=described_errors(404, 409, 422, 503))
     async def recent(
         name: str,
-        entity: Annotated[str, Query(description='The id, as in JSON: 7, or "007" for text.')],
-        steps: Annotated[int, Query(ge=1, le=MOST_STEPS)] = 168,
+        entity: AskedEntity,
+        steps: AskedSteps = USUAL_STEPS,
     ) -> Response:
         """Return the newest values of the model's targets that the feature store holds of an entity."""
         return _json(await cockpit.recent(name, entity, steps))
@@ -183,8 +187,8 @@ def _routes(cockpit: Cockpit) -> APIRouter:
     )
     async def followed(
         name: str,
-        entity: Annotated[str, Query(description='The id, as in JSON: 7, or "007" for text.')],
-        steps: Annotated[int, Query(ge=1, le=MOST_STEPS)] = 168,
+        entity: AskedEntity,
+        steps: AskedSteps = USUAL_STEPS,
     ) -> Response:
         """Return what the served version forecast of an entity before, beside what came true; null if nothing has."""
         return _json(await cockpit.followed(name, entity, steps))

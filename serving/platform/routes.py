@@ -43,9 +43,9 @@ WAITING, THREADS, DEADLINE_S = 8, 2, 40.0
 ORDER_RATE, ORDER_BURST = 0.5, 20
 KEY_HEADER = "idempotency-key"
 _KEY, _RUN_ID = re.compile(r"[\x21-\x7e]{1,128}"), re.compile(r"[0-9a-fA-F-]{36}")
-# Tags of the runs that are launched here.
-# The tag that the queue lets one run at a time through for, as the jobs of an experiment have it.
+# The tag for which the queue lets one run at a time through, as `mlplatform.defs`, which imports Dagster, calls it.
 EXPERIMENT_TAG = "experiment"
+# Tags of the runs that are launched here.
 KEY_TAG, BODY_TAG, WHO_TAG, WHY_TAG = "platform/key", "platform/body", "platform/who", "platform/why"
 _KEY_PARAMETER = {
     "name": "Idempotency-Key",

@@ -9,6 +9,7 @@ from dagster import AssetExecutionContext, DataVersion
 
 from mlplatform.config import ConfigError, ExperimentConfig
 from mlplatform.datamodule import DataModule, StoredFold
+from mlplatform.defs.keys import EXPERIMENT_TAG
 from mlplatform.defs.resources import TrainingResource
 from mlplatform.defs.versions import data_version
 from mlplatform.settings import Settings
@@ -31,7 +32,7 @@ def check_run_config(
     Raises:
         ConfigError: as `TrainingResource.resolve` does.
     """
-    name = context.run.tags.get("experiment")
+    name = context.run.tags.get(EXPERIMENT_TAG)
     if name is not None and name in {experiment.name for experiment in experiments}:
         log_versions(context, name, training, settings)
 
