@@ -35,8 +35,9 @@ PRESENT = 0.1
 ODD, SHARE = 4.0, 0.2
 # Least gain of a reading in log-likelihood per row.
 GAIN = 2.0
-# An exchange changes two columns. Where rows are as usual without one of the two, the world may have changed that one,
-# and what was read back must be so near to the old rows that no chance leads there.
+# Of two columns that are read otherwise some choice leads near to any rows. What was read back must then be so near to
+# the old rows that no chance leads there: after several readings, and after an exchange where rows are as usual without
+# one of the two, which the world may have changed alone.
 EXACT = 1.5
 # How far the level of a column that was read back may be from the old one, in its spread, and its spread from the old.
 LEVEL, SPREAD = 2.0, 2.0
@@ -246,7 +247,7 @@ def _explained(old: Float64, new: Float64, names: Sequence[str]) -> Iterator[_Fi
         chosen.append(best)
         rows = rows.read(best)
     was, is_now = (moments.distance(precision) / len(names) for moments in (as_they_stand, rows))
-    if is_now > min(ODD, SHARE * was):
+    if is_now > (min(ODD, SHARE * was) if len(chosen) == 1 else EXACT):
         return
     for reading in chosen:
         affected = tuple(names[column] for column in reading.columns)

@@ -164,3 +164,23 @@ def test_a_cooling_that_fails_exchanges_nothing_and_an_exchange_is_named() -> No
         swapped = usual.assign(load=usual["temp"], temp=usual["load"])
         (named,) = broken_columns(usual[step < WEEK], swapped[step >= WEEK], ["load", "outside", "temp"])
         assert (named.kind, named.columns) == ("swapped", ("load", "temp"))
+
+
+def test_two_units_at_once_are_named_only_if_they_explain_the_rows_exactly() -> None:
+    """Of some thirty units for each of two columns, one pair leads near to any rows: to a hot plant in spring as well."""
+
+    def plant(seed: int, warming: float, spring: float) -> pd.DataFrame:
+        rows, noise = feed(2 * WEEK, seed), np.random.default_rng(seed)
+        wave = np.sin(2 * np.pi * (rows["event_timestamp"].dt.hour - 9) / 24)
+        late = rows.groupby("entity_id").cumcount() >= WEEK
+        outside = 12 + 4 * wave + noise.normal(0, 1, len(rows)) + np.where(late, spring, 0.0)
+        return rows.assign(outside=outside, temp=outside + rows["load"] * np.where(late, warming, 0.5))
+
+    for spring in (4.0, 20.0):
+        rows = plant(1, 1.1, spring)
+        step = rows.groupby("entity_id").cumcount()
+        assert broken_columns(rows[step < WEEK], rows[step >= WEEK], ["load", "outside", "temp"]) == [], spring
+    usual = plant(1, 0.5, 0.0)
+    other_units = usual.assign(temp=usual["temp"] * 1.8 + 32, load=usual["load"] * 1000)
+    found = broken_columns(usual[step < WEEK], other_units[step >= WEEK], ["load", "outside", "temp"])
+    assert {(each.kind, each.columns) for each in found} == {("unit", ("load",)), ("unit", ("temp",))}
