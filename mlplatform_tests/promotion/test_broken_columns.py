@@ -167,7 +167,7 @@ def test_a_cooling_that_fails_exchanges_nothing_and_an_exchange_is_named() -> No
 
 
 def test_two_units_at_once_are_named_only_if_they_explain_the_rows_exactly() -> None:
-    """Of some thirty units for each of two columns, one pair leads near to any rows: to a hot plant in spring as well."""
+    """Of some thirty units for each of two columns, one pair leads near to any rows: to a hot plant in spring, too."""
 
     def plant(seed: int, warming: float, spring: float) -> pd.DataFrame:
         rows, noise = feed(2 * WEEK, seed), np.random.default_rng(seed)
