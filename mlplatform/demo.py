@@ -1,6 +1,7 @@
 """`make demo`: train, promote, serve and query a model, by the same commands a user would type.
 
-Everything runs in child processes, and none of them outlives the demo. Nothing but this machine is needed.
+Everything runs in child processes, and none of them outlives the demo. Nothing but this machine is needed. The server
+starts beside the training and waits for a pair in production, as every server does.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +38,13 @@ def main() -> int:
     started = time.monotonic()
     try:
         _say(f"1/3  Training {EXPERIMENT}: dagster job execute -m mlplatform.definitions -j train_{EXPERIMENT}")
-        _train(folder / "train.log")
-        _say("\n2/3  What the training run recorded in MLflow")
-        _show_scores(settings)
-        _say("\n3/3  Serving the production pair and asking it for a forecast: python -m serving.local")
-        with _server(folder / "serve.log") as url:
-            answer = _ask(url)
+        threading.Thread(target=_import_ahead, daemon=True).start()
+        with _server(folder / "serve.log") as server:
+            _train(folder / "train.log")
+            _say("\n2/3  What the training run recorded in MLflow")
+            version = _show_scores(settings)
+            _say("\n3/3  Asking a server that waited for the pair: python -m serving.local")
+            answer = server.ask(version)
         _show_forecast(answer)
         picture = _plot(settings, answer, folder / "forecast.png")
     except DemoError as error:
@@ -54,6 +59,12 @@ def main() -> int:
 
 class DemoError(RuntimeError):
     """A stage of the demo that failed."""
+
+
+def _import_ahead() -> None:
+    """Import what the later stages need, which takes seconds, while the training runs in another process."""
+    import matplotlib.figure  # noqa: F401 - for its effect
+    import mlflow.tracking  # noqa: F401 - for its effect
 
 
 def _train(log: Path) -> None:
@@ -78,7 +89,8 @@ def _train(log: Path) -> None:
         raise DemoError(f"training ended with status {status}; its output is in {log}")
 
 
-def _show_scores(settings: Settings) -> None:
+def _show_scores(settings: Settings) -> int:
+    """Print what the newest version scored, and return the version that is in production."""
     from mlplatform.config import load_experiment
     from mlplatform.registry.pairs import LATEST, PRODUCTION, PairStore
     from mlplatform.registry.runs import mlflow_name
@@ -96,44 +108,61 @@ def _show_scores(settings: Settings) -> None:
         _say(f"     {name.ljust(16)}{values}")
     decision = "promoted" if run.data.tags["promotion.promote"] == "true" else "not promoted"
     _say(f"     gate: {decision}, because {run.data.tags['promotion.reason']}")
-    _say(f"     production is {EXPERIMENT} version {store.resolve(EXPERIMENT, PRODUCTION).version}")
+    version = store.resolve(EXPERIMENT, PRODUCTION).version
+    _say(f"     production is {EXPERIMENT} version {version}")
+    return version
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A prediction server in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[Any]
+    log: Path
+
+    def ask(self, version: int) -> dict[str, Any]:
+        """Return forecasts of a version, once the server has found it."""
+        body = json.dumps({"entities": ENTITIES, "time_point": "now"})
+        _say(f"     POST /predict/feast/batch {body}")
+        deadline = time.monotonic() + SERVER_START_S
+        while True:
+            status, answer = _post(f"{self.url}/predict/feast/batch", body)
+            if status == HTTPStatus.OK and answer["version"] == version:
+                forecasts: dict[str, Any] = answer
+                return forecasts
+            if status not in (None, HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE):
+                raise DemoError(f"the server answered {status}: {answer}")
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise DemoError(f"the server did not serve version {version}; its output is in {self.log}")
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager
-def _server(log: Path) -> Iterator[str]:
-    """Yield the address of a running, ready prediction server, and stop it afterwards."""
+def _server(log: Path) -> Iterator[_Server]:
+    """Yield a prediction server that begins to look for a pair in production, and stop it afterwards."""
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "serving.local", "--port", str(port), "--experiment", EXPERIMENT]
-    with log.open("w") as record, child_process(command, stdout=record, stderr=subprocess.STDOUT) as process:
-        deadline = time.monotonic() + SERVER_START_S
-        while not _is_ready(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise DemoError(f"the server did not become ready; its output is in {log}")
-            time.sleep(0.2)
-        yield url
+    environment = {**os.environ, "MLPLATFORM_POLL_S": "1"}
+    with (
+        log.open("w") as record,
+        child_process(command, stdout=record, stderr=subprocess.STDOUT, env=environment) as process,
+    ):
+        yield _Server(f"http://127.0.0.1:{port}", process, log)
 
 
-def _is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as response:  # noqa: S310 - loopback
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
-
-
-def _ask(url: str) -> dict[str, Any]:
-    body = json.dumps({"entities": ENTITIES, "time_point": "now"})
-    _say(f"     POST /predict/feast/batch {body}")
+def _post(url: str, body: str) -> tuple[int | None, Any]:
+    """Return status and answer of a request; no status if nobody listens yet."""
     request = urllib.request.Request(  # noqa: S310 - loopback
-        f"{url}/predict/feast/batch", data=body.encode(), headers={"Content-Type": "application/json"}
+        url, data=body.encode(), headers={"Content-Type": "application/json"}
     )
     try:
         with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - loopback
-            answer: dict[str, Any] = json.load(response)
+            return response.status, json.load(response)
     except urllib.error.HTTPError as error:
-        raise DemoError(f"the server answered {error.code}: {error.read().decode()}") from error
-    return answer
+        return error.code, error.read().decode()
+    except OSError:
+        return None, ""
 
 
 def _show_forecast(answer: dict[str, Any]) -> None:

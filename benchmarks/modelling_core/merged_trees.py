@@ -53,11 +53,11 @@ def _compare(case: str, model: Any, call: Callable[[], Any], aim: float) -> None
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     answers: dict[str, bytes] = {}
     for _ in range(ROUNDS):
-        for way, model.merged_ in ways.items():
+        for way, model._merged in ways.items():
             took, answer = _timed(call)
             seconds[way].append(took)
             answers[way] = answer.tobytes()
-    model.merged_ = ways["merged"]
+    model._merged = ways["merged"]
     if answers["merged"] != answers["separate"]:
         raise RuntimeError(f"{case}: merged and separate boosters answer with different bits")
     merged, separate = (float(np.median(seconds[way])) * 1e6 for way in ways)

@@ -5,9 +5,11 @@ Here: the check of the folder, which must come before Dagster's first database. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
 
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteStorageConfig
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from typing_extensions import override
 
 from mlplatform.settings import check_dagster_home
 
@@ -23,9 +25,8 @@ class CheckedSqliteStorage(DagsterSqliteStorage):
     """
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: SqliteStorageConfig
-    ) -> DagsterSqliteStorage:
+    @override
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
         """Return the storage in the folder `base_dir`.
 
         Raises:

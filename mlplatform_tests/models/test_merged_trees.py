@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 import xgboost
 
@@ -143,7 +143,7 @@ def test_a_merged_form_that_answers_otherwise_is_given_up(
     assert isinstance(loaded, BoostedForecast)
     # The answers of other boosters: what a library that adds up in another order would be like.
     loaded.parts_.reverse()
-    loaded.merge_loaded()
+    assert loaded.inference.startswith("merged")
     loaded.parts_.reverse()
     samples = replace(rich_samples(2), targets=fitted.spec.targets, cache={})
     with caplog.at_level(logging.WARNING):
@@ -156,15 +156,13 @@ def test_a_merged_form_that_answers_otherwise_is_given_up(
 
 def test_probes_find_a_merge_that_changes_one_leaf(monkeypatch: pytest.MonkeyPatch) -> None:
     boosters = [booster(seed) for seed in range(3)]
-    dumps = json.dumps
+    dumps = orjson.dumps
 
-    def with_another_leaf(document: Any) -> str:
-        # XGBoost writes its own requests with the same function.
-        if "learner" in document:
-            tree = document["learner"]["gradient_booster"]["model"]["trees"][-1]
-            tree["split_conditions"][tree["left_children"].index(-1)] += 0.5
+    def with_another_leaf(document: Any) -> bytes:
+        tree = document["learner"]["gradient_booster"]["model"]["trees"][-1]
+        tree["split_conditions"][tree["left_children"].index(-1)] += 0.5
         return dumps(document)
 
-    monkeypatch.setattr("mlplatform.models.trees.merged.json.dumps", with_another_leaf)
+    monkeypatch.setattr("mlplatform.models.trees.merged.orjson.dumps", with_another_leaf)
     with pytest.raises(CannotMergeError, match="other bits"):
         merge_boosters(boosters)

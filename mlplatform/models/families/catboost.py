@@ -159,4 +159,4 @@ class CatBoostForecast(BoostedForecast):
     def restore(self, folder: Path) -> None:
         """Read the models."""
         self.parts_ = [load_catboost(path) for path in sorted(folder.glob("*.cbm"))]
-        self.merge_loaded()
+        self.merge_when_asked()

@@ -155,4 +155,4 @@ class XGBoostForecast(BoostedForecast):
     def restore(self, folder: Path) -> None:
         """Read the boosters."""
         self.parts_ = load_boosters(folder)
-        self.merge_loaded()
+        self.merge_when_asked()

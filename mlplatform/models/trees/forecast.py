@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,9 @@ from mlplatform.models.trees.merged import differing_values
 logger = logging.getLogger(__name__)
 
 Answer = Callable[[Float32], Float32]
+
+# Two requests may be the first to ask a model.
+_MERGING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -48,22 +52,20 @@ class Task:
 class BoostedForecast(LearnsCounts[WindowSamples], StrategyForecast):
     """A family with one booster per model of its strategy; missing values are read as they are.
 
-    A model that was loaded answers from all boosters merged into one form, where that has the same bits.
+    A model that was loaded answers from all boosters merged into one form, where that has the same bits. They are
+    merged when the first answer is asked for: many who load a model read what it was made of and ask nothing.
 
     Class attributes:
         most_merged_rows: rows from which on the boosters are faster one by one; `None` if they never are.
-
-    Attributes:
-        merged_: answers as `separate_changes` does, faster; `None` after a fit, and where the boosters stay apart.
-        apart_because_: why there is no such way.
     """
 
     has_quantiles = True
     reads_missing = True
     explains = "contributions"
     most_merged_rows: ClassVar[int | None] = None
-    merged_: Answer | None = None
-    apart_because_: str = "boosters are merged when they are loaded"
+    _merged: Answer | None = None
+    _is_to_be_merged = False
+    _apart_because = "boosters are merged when they are loaded"
 
     @abstractmethod
     def separate_changes(self, features: Float32) -> Float32:
@@ -94,17 +96,30 @@ class BoostedForecast(LearnsCounts[WindowSamples], StrategyForecast):
     def changes(self, features: Float32) -> Float32:
         """Return the answers of all boosters."""
         rows = len(features)
-        if self.merged_ is None or not rows or (self.most_merged_rows is not None and rows > self.most_merged_rows):
+        if not rows or (self.most_merged_rows is not None and rows > self.most_merged_rows):
             return self.separate_changes(features)
-        return self.merged_(features)
+        return (self.merged_ or self.separate_changes)(features)
 
-    def merge_loaded(self) -> None:
-        """Merge the boosters that were just read, if that changes no bit."""
+    @property
+    def merged_(self) -> Answer | None:
+        """What answers as `separate_changes` does, faster; `None` after a fit, and where the boosters stay apart."""
+        if self._is_to_be_merged:
+            with _MERGING:
+                if self._is_to_be_merged:
+                    self._merge_parts()
+                    self._is_to_be_merged = False
+        return self._merged
+
+    def merge_when_asked(self) -> None:
+        """Have the boosters, which were just read, merged before the first answer, if that changes no bit."""
+        self._is_to_be_merged = True
+
+    def _merge_parts(self) -> None:
         if len(self.parts_) < 2:
-            self.apart_because_ = "there is one booster"
+            self._apart_because = "there is one booster"
             return
         try:
-            self.merged_ = self.merge()
+            self._merged = self.merge()
         except CannotMergeError as error:
             self._keep_apart(str(error))
 
@@ -114,7 +129,7 @@ class BoostedForecast(LearnsCounts[WindowSamples], StrategyForecast):
         """Say whether the boosters answer merged or one by one, and why."""
         if self.merged_ is not None:
             return f"merged: one answer of {len(self.parts_)} boosters"
-        return f"separate: {self.apart_because_}"
+        return f"separate: {self._apart_because}"
 
     @override
     def confirm_inference(self, samples: WindowSamples) -> None:
@@ -130,7 +145,7 @@ class BoostedForecast(LearnsCounts[WindowSamples], StrategyForecast):
                 return
 
     def _keep_apart(self, reason: str) -> None:
-        self.merged_, self.apart_because_ = None, reason
+        self._merged, self._apart_because = None, reason
         logger.warning("%d boosters are not merged and answer more slowly: %s", len(self.parts_), reason)
 
     @abstractmethod

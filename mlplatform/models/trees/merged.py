@@ -13,12 +13,12 @@ and boosters of different features.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from mlplatform.datamodule import Float32
 from mlplatform.models.trees.fitted import CannotMergeError
@@ -61,9 +61,9 @@ def merge_boosters(boosters: Sequence[xgboost.Booster]) -> MergedBoosters:
     import xgboost
 
     try:
-        document = _merged([json.loads(booster.save_raw("json")) for booster in boosters])
+        document = _merged([orjson.loads(booster.save_raw("json")) for booster in boosters])
         booster = xgboost.Booster()
-        booster.load_model(bytearray(json.dumps(document).encode()))
+        booster.load_model(bytearray(orjson.dumps(document)))
         trees = _arrays(document)
     except CannotMergeError:
         raise
