@@ -7,8 +7,9 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-export MLPLATFORM_HOME ?= $(CURDIR)/.mlplatform
-export DAGSTER_HOME ?= $(MLPLATFORM_HOME)/dagster
+# An empty variable is as good as none, to the platform as well.
+export MLPLATFORM_HOME := $(or $(MLPLATFORM_HOME),$(CURDIR)/.mlplatform)
+export DAGSTER_HOME := $(or $(DAGSTER_HOME),$(MLPLATFORM_HOME)/dagster)
 export DATASET ?=
 # Tests that start no server and train nothing.
 QUICK := architecture config datamodule docs/test_code.py docs/test_links.py preprocessing monitoring promotion/test_decision.py \
