@@ -403,7 +403,8 @@ def no_production_pair(experiment: str, refusal: str | None) -> ServingError:
     found = f"run train_{experiment}"
     if refusal is not None:
         found = f"{refusal}; run train_{experiment} again, or promote another version"
-    message = f"no production pair for {experiment}: {found}, then POST /admin/reload or restart the server"
+    how = "this server then finds it within MLPLATFORM_POLL_S, or on POST /admin/reload"
+    message = f"no production pair for {experiment}: {found}; {how}"
     return ServingError(503, "no_production_pair", message)
 
 
