@@ -7,7 +7,7 @@ from typing import Any
 from redis.lock import Lock
 
 # One step on the server, so that numbers rise in the order in which the lock is held. The first is the server's time in
-# microseconds: a database that was emptied begins above all that it drew before, so that no late writer bears the number
+# microseconds: a database that was emptied begins above all it drew before, so that no late writer bears the number
 # of its successor.
 TAKE = """
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
