@@ -52,6 +52,45 @@ def test_what_else_could_be_predicted_is_named(tmp_path: Path, settings: Setting
     assert "to predict: load (forecast); choose others with `targets`" in alone
 
 
+def shops(ahead: int) -> pd.DataFrame:
+    """Daily sales of four shops, and of so many days more what is planned."""
+    parts = []
+    for number in range(4):
+        count = 400 + number
+        steps = np.arange(count + ahead)
+        rows = pd.DataFrame({"day": pd.date_range("2023-01-01", periods=len(steps)).strftime("%Y-%m-%d")})
+        rows["shop"] = f"S{number}"
+        rows["sold"] = np.where(steps < count, 20.0 + steps % 7, np.nan)
+        rows["promotion"], rows["price"] = (steps % 11 == 0).astype(int), 10.0 + steps % 3
+        parts.append(rows)
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_what_goes_on_where_another_column_has_ended_is_known_ahead(tmp_path: Path, settings: Settings) -> None:
+    path = written(shops(30), tmp_path)
+    config = accepted(path, settings)
+    assert config.targets == ("sold",)
+    assert config.features.known_future == ("promotion", "price")
+    assert (
+        "known ahead, because they go on where 'sold' has ended: promotion, price"
+        in propose(path, settings=settings).notes
+    )
+    other = propose(path, settings=settings, targets=["price"])
+    assert "known_future" not in other.yaml
+
+
+def test_a_delay_is_no_plan_but_tells_the_target(tmp_path: Path, settings: Settings) -> None:
+    config = accepted(written(shops(1), tmp_path), settings)
+    assert config.targets == ("sold",)
+    assert config.features.known_future == ()
+
+
+def test_a_column_with_gaps_all_the_time_has_not_ended(tmp_path: Path, settings: Settings) -> None:
+    rows = shops(0)
+    rows.insert(2, "snow", np.where(np.arange(len(rows)) % 9 == 0, 1.5, np.nan))
+    assert accepted(written(rows, tmp_path), settings).targets == ("price",)
+
+
 def test_weeks_of_less_than_a_year_are_forecast_without_a_season(tmp_path: Path, settings: Settings) -> None:
     def weeks(count: int) -> Path:
         times = pd.date_range("2024-01-01", periods=count, freq="W-MON")

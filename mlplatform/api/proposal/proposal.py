@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlplatform.api.facts import facts_html
+from mlplatform.api.proposal.ahead import columns_ahead
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, Column, Look, look_at
 from mlplatform.api.proposal.times import frequency_of
 from mlplatform.config import FOLDS, NAME_PATTERN, ConfigError, Lengths, load_experiment
@@ -62,7 +63,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The roles of a file's columns."""
+    """The roles of a file's columns; `planned` are those that go on where the targets have ended."""
 
     look: Look
     time: str | None
@@ -71,6 +72,7 @@ class _Parts:
     frequency: str | None
     task: Task
     timezone: str | None = None
+    planned: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -163,7 +165,14 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
     moments = look.times[time].values
     entity = entity or _entity(look, time, targets)
     frequency = frequency_of(moments, None if entity is None else look.cells[entity])
-    return _Parts(look, time, entity, targets or _last_number(look, (entity,)), frequency, "forecast")
+    horizon = 1 if frequency is None else Lengths.of(frequency).horizon
+    ended, planned = columns_ahead(look.cells, moments, entity, horizon)
+    numbers = [column.name for column in look.columns if column.kind == "number" and column.name in ended]
+    targets = targets or tuple(numbers[-1:]) or _last_number(look, (entity,))
+    parts = _Parts(look, time, entity, targets, frequency, "forecast")
+    if not set(targets) <= set(ended):
+        return parts
+    return replace(parts, planned=tuple(column.name for column in parts.data if column.name in planned))
 
 
 def _entity(look: Look, time: str, targets: tuple[str, ...]) -> str | None:
@@ -243,6 +252,8 @@ def _lines(name: str, dataset: str, parts: _Parts) -> Iterator[str]:
     for column in parts.data:
         yield f"    {_quoted(column.name)}: {_flow(_column(column, parts))}{_seen(column)}"
     yield f"targets: {_flow(list(parts.targets))}"
+    if parts.planned:
+        yield f"features: {_flow({'version': f'{dataset}_planned_v1', 'known_future': list(parts.planned)})}"
     yield from _shortened(parts)
     if parts.task == "classification":
         yield "metric: log_loss"
@@ -313,6 +324,8 @@ def _notes(parts: _Parts) -> Iterator[str]:
     if parts.entity is not None:
         yield f"{look.named(parts.entity).distinct} entities, named by {parts.entity!r}"
     yield f"to predict: {', '.join(parts.targets)} ({parts.task}); {_other_targets(parts)}"
+    if parts.planned:
+        yield f"known ahead, because they go on where {parts.targets[0]!r} has ended: {', '.join(parts.planned)}"
     used = {parts.time, parts.entity, *(column.name for column in parts.data)}
     left = [column.name for column in look.columns if column.name not in used]
     if left:
