@@ -41,7 +41,7 @@ def columns_ahead(
         np.maximum.at(last, series, np.where(is_there[name], place, -1))
         return last
 
-    last = {name: ends(name) for name in is_there if is_there[name].any()}
+    last = {name: ends(name) for name in map(str, is_there) if is_there[name].any()}
     if not last:
         return (), ()
     latest = np.max(list(last.values()), axis=0)
