@@ -35,9 +35,10 @@ PRESENT = 0.1
 ODD, SHARE = 4.0, 0.2
 # Least gain of a reading in log-likelihood per row.
 GAIN = 2.0
-# Of two columns that are read otherwise some choice leads near to any rows. What was read back must then be so near to
-# the old rows that no chance leads there: after several readings, and after an exchange where rows are as usual without
-# one of the two, which the world may have changed alone.
+# Of two columns that are read otherwise some choice leads near to any rows, and so does one for a single cold day. What
+# was read back must then be so near to the old rows that no chance leads there: after several readings, of fewer rows
+# than the old ones are, and after an exchange where rows are as usual without one of the two, which the world may have
+# changed alone.
 EXACT = 1.5
 # How far the level of a column that was read back may be from the old one, in its spread, and its spread from the old.
 LEVEL, SPREAD = 2.0, 2.0
@@ -247,7 +248,7 @@ def _explained(old: Float64, new: Float64, names: Sequence[str]) -> Iterator[_Fi
         chosen.append(best)
         rows = rows.read(best)
     was, is_now = (moments.distance(precision) / len(names) for moments in (as_they_stand, rows))
-    if is_now > (min(ODD, SHARE * was) if len(chosen) == 1 else EXACT):
+    if is_now > (min(ODD, SHARE * was) if len(chosen) == 1 and len(new) >= len(old) else EXACT):
         return
     for reading in chosen:
         affected = tuple(names[column] for column in reading.columns)

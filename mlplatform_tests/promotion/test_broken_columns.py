@@ -184,3 +184,21 @@ def test_two_units_at_once_are_named_only_if_they_explain_the_rows_exactly() -> 
     other_units = usual.assign(temp=usual["temp"] * 1.8 + 32, load=usual["load"] * 1000)
     found = broken_columns(usual[step < WEEK], other_units[step >= WEEK], ["load", "outside", "temp"])
     assert {(each.kind, each.columns) for each in found} == {("unit", ("load",)), ("unit", ("temp",))}
+
+
+def test_one_cold_day_is_no_other_unit() -> None:
+    """Four days tell little of what a day may be: some unit leads near to a cold one on which the cooling fails."""
+    noise, hours = np.random.default_rng(1), np.arange(5 * 24)
+    day, is_last = np.sin(2 * np.pi * (hours - 9) / 24), hours >= 4 * 24
+    load = 55 + 12 * np.sin(2 * np.pi * (hours - 8) / 24) + noise.normal(0, 2, len(hours))
+    outside = 15 + 4.5 * day + noise.normal(0, 0.3, len(hours)) - np.where(is_last, 7.3 + 2 * day, 0.0)
+    rows = pd.DataFrame(
+        {
+            "entity_id": 3,
+            "event_timestamp": pd.date_range("2024-01-01", periods=len(hours), freq="h", tz="UTC"),
+            "load": load,
+            "outside": outside,
+            "temp": outside + load * np.where(is_last, 0.75, 0.5) + noise.normal(0, 2.5, len(hours)),
+        }
+    )
+    assert broken_columns(rows[~is_last], rows[is_last], ["load", "outside", "temp"]) == []
