@@ -1,4 +1,4 @@
-"""Three machines, one of them nine days old and one hardly measured: from the CSV to the same answers on every route."""
+"""Three machines, one nine days old and one hardly measured: from the CSV to the same answers on every route."""
 
 from __future__ import annotations
 
