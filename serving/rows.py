@@ -55,15 +55,16 @@ def panel_from_rows(rows: Rows, contract: Contract, types: Types, rules: RowRule
 def _panel(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> FeaturePanel:
     if contract.task != "forecast":
         return judge(_tabular_panel(rows, contract, types, rules), NOW, contract.dataset, StalenessConfig())
-    if not contract.known:
+    if not contract.ahead:
         return judge(_forecast_panel(rows, contract, types, rules), NOW, contract.dataset, StalenessConfig())
-    future = _future_rows(rows, contract)
+    future = _future_rows(rows, contract) if contract.known else _planned_rows(rows, contract)
     numbers = [number for number in range(len(rows)) if number not in future]
     try:
         past = _forecast_panel([rows[number] for number in numbers], contract, types, rules)
     except ServingError as error:
         raise reworded(error, [_renumbered(detail, numbers) for detail in error.details]) from error
-    return with_future(judge(past, NOW, contract.dataset, StalenessConfig()), future, contract, types, rules)
+    judged = judge(past, NOW, contract.dataset, StalenessConfig())
+    return with_future(judged, future, contract, types, rules) if contract.known else judged
 
 
 def _renumbered(detail: ErrorDetail, numbers: Sequence[int]) -> ErrorDetail:
@@ -169,7 +170,7 @@ def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
 
     A row without such values between others that have some is a gap in the past.
     """
-    unknown = [name for name in contract.columns if name not in contract.known]
+    unknown = [name for name in contract.columns if name not in contract.ahead]
     found = {number: row for number, row in enumerate(rows) if all(row.get(name) is None for name in unknown)}
     last: dict[Any, dt.datetime] = {}
     for number, row in enumerate(rows):
@@ -178,6 +179,15 @@ def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
             entity = str(row.get(ENTITY))
             last[entity] = max(moment, last.get(entity, moment))
     return {number: row for number, row in found.items() if not _is_before(row, last.get(str(row.get(ENTITY))))}
+
+
+def _planned_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
+    """Return the rows behind the past by their number, of a pair that reads nothing ahead: the plans sent along."""
+    behind = _future_rows(rows, contract)
+    is_planned = {
+        str(row.get(ENTITY)) for row in behind.values() if any(row.get(name) is not None for name in contract.planned)
+    }
+    return {number: row for number, row in behind.items() if str(row.get(ENTITY)) in is_planned}
 
 
 def _is_before(row: Mapping[str, Any], moment: dt.datetime | None) -> bool:

@@ -1,7 +1,7 @@
 from .base import DataModule
 from .factory import create_data_module
 from .folds import Fold, GroupParams, SampleIndex, Splitter, SplitterParams, StoredFold
-from .history import last_observed
+from .history import last_observed, may_end
 from .identity import deal
 from .panel import Float32, Int64, Panel, column_array, entity_array, to_utc_ns
 from .samples import Samples, TabularSamples, WindowSamples, last_origins
@@ -58,6 +58,7 @@ __all__ = [
     "invert_targets",
     "last_observed",
     "last_origins",
+    "may_end",
     "own_rows",
     "push",
     "read_manifest",

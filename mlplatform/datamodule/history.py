@@ -1,7 +1,7 @@
 """History: the rows of a time series that something was observed in, told from those that only lay the grid.
 
-Here: where the history of targets ends, in a table and in a stored window, and whether a part of a split was observed
-at all. Not here: which rows belong to which part.
+Here: where the history of targets ends, in a table and in a stored window, which columns go on behind it, and whether a
+part of a split was observed at all. Not here: which rows belong to which part.
 """
 
 from __future__ import annotations
@@ -28,6 +28,35 @@ def observed_history(history: pd.DataFrame, targets: Sequence[str]) -> pd.DataFr
     observed = np.zeros(len(times), dtype=bool)
     observed[steps[is_observed(history, targets)]] = True
     return history[steps <= last_observed(observed)]
+
+
+def planned_columns(history: pd.DataFrame, targets: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that have a value behind the history of all entities: what is planned, or known beforehand.
+
+    Parameters:
+        history, targets: as for `observed_history`.
+    """
+    if not targets or history.empty:
+        return ()
+    end = observed_history(history, targets)[TIMESTAMP].max()
+    ahead = history[history[TIMESTAMP] > end]
+    return tuple(
+        name for name in history.columns if name not in (ENTITY, TIMESTAMP, *targets) and ahead[name].notna().any()
+    )
+
+
+def may_end(says_more: npt.NDArray[np.bool_], says_plan: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the steps that a past can end with, although no target was observed in them.
+
+    What stands behind the last step that says more than a plan is future if any of it has a plan, and else a gap.
+
+    Parameters:
+        says_more: whether a column that is not planned has a value, of shape (..., steps).
+        says_plan: whether a planned column has one, of the same shape.
+    """
+    behind = ~np.maximum.accumulate(says_more[..., ::-1], axis=-1)[..., ::-1]
+    has_plan = (behind & says_plan).any(axis=-1, keepdims=True)
+    return np.asarray(~(behind & has_plan))
 
 
 def last_observed(observed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

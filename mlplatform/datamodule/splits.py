@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import pandas as pd
 
 from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig, SplitConfig
 from mlplatform.datamodule.folds import group_column
-from mlplatform.datamodule.history import is_observed, observed_history
+from mlplatform.datamodule.history import is_observed, observed_history, planned_columns
 from mlplatform.datamodule.identity import (
     MISSING,
     Digests,
@@ -99,6 +99,7 @@ class SplitManifest:
         identity: what told the rows of a table apart when it was divided, as `RowIdentity.to_json` gives it; None for
             time series, and for tables that earlier versions of this package divided by row number.
         group_column: the column whose values are whole on one side of a table's border; None where rows are.
+        planned: columns that had a value behind the last observed target when the training part was last built.
     """
 
     dataset: str
@@ -109,6 +110,7 @@ class SplitManifest:
     created_at: str
     identity: dict[str, Any] | None = None
     group_column: str | None = None
+    planned: tuple[str, ...] = ()
 
 
 def split_dir(settings: Settings, dataset: str, version_id: str) -> Path:
@@ -139,7 +141,8 @@ def write_split(
     if split.as_of is not None:
         history = history[history[TIMESTAMP] <= pd.Timestamp(split.as_of)]
     if (folder / MANIFEST).exists():
-        return _refresh(dataset, split, history, settings)
+        return _refresh(dataset, split, history, settings, targets)
+    planned = _planned(dataset, history, targets)
     if dataset.kind == "timeseries":
         history = observed_history(history, targets)
         borders = _borders(dataset, split, history)
@@ -159,6 +162,7 @@ def write_split(
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         identity=RowIdentity.of(dataset).to_json() if dataset.kind == "tabular" else None,
         group_column=group_column(split.cv) if dataset.kind == "tabular" else None,
+        planned=planned,
     )
     _write_manifest(folder, manifest)
     return manifest
@@ -177,7 +181,8 @@ def read_manifest(settings: Settings, dataset: str, version_id: str) -> SplitMan
         )
     document = json.loads(path.read_text())
     parts = {name: SplitPart(**part) for name, part in document.pop("parts").items()}
-    return SplitManifest(parts=parts, **document)
+    planned = tuple(document.pop("planned", ()))
+    return SplitManifest(parts=parts, planned=planned, **document)
 
 
 def read_part(settings: Settings, dataset: str, version_id: str, part: str) -> pd.DataFrame:
@@ -273,7 +278,13 @@ def row_identity(dataset: DatasetConfig, manifest: SplitManifest) -> RowIdentity
     return then
 
 
-def _refresh(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, settings: Settings) -> SplitManifest:
+def _planned(dataset: DatasetConfig, history: pd.DataFrame, targets: Sequence[str]) -> tuple[str, ...]:
+    return planned_columns(history, targets) if dataset.kind == "timeseries" else ()
+
+
+def _refresh(
+    dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, settings: Settings, targets: Sequence[str]
+) -> SplitManifest:
     folder = split_dir(settings, dataset.name, split.version_id)
     manifest = read_manifest(settings, dataset.name, split.version_id)
     if manifest.policy != _policy(split):
@@ -293,8 +304,9 @@ def _refresh(dataset: DatasetConfig, split: SplitConfig, history: pd.DataFrame, 
         before = pd.read_parquet(path) if path.exists() else history.iloc[:0]
         frame = _tabular_training(dataset, split, history, manifest, reference, before)
     train = _write_part(folder, TRAIN, frame)
-    if train != manifest.parts[TRAIN]:
-        manifest = SplitManifest(**{**vars(manifest), "parts": {**manifest.parts, TRAIN: train}})
+    planned = _planned(dataset, history, targets)
+    if (train, planned) != (manifest.parts[TRAIN], manifest.planned):
+        manifest = replace(manifest, parts={**manifest.parts, TRAIN: train}, planned=planned)
         _write_manifest(folder, manifest)
     return manifest
 

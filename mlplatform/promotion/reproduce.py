@@ -105,7 +105,7 @@ def reproduce_pair(store: PairStore, info: PairInfo, log: logging.Logger | None 
     frames, origins = _recorded_frames(store.settings, record)
     candidate = _train_again(record.config, frames, log or logging.getLogger(__name__))
     registered = store.load(info)
-    contract = Contract.for_experiment(candidate.config, candidate.manager)
+    contract = Contract.for_experiment(candidate.config, candidate.manager, registered.contract.planned)
     if not registered.contract.limits:
         # Pairs that were registered before contracts kept limits are built again without them.
         contract = replace(contract, limits=())

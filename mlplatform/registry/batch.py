@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from mlplatform.calendars import ns_of, times_of
 from mlplatform.config import ENTITY, TIMESTAMP
-from mlplatform.datamodule import Panel, to_utc_ns
+from mlplatform.datamodule import Panel, may_end, to_utc_ns
 from mlplatform.registry.fallback import FallbackPolicy, complete, judge
 from mlplatform.registry.forecaster import Contract, Forecaster
 from mlplatform.registry.interval_scale import scales_of_model
@@ -115,20 +115,24 @@ def _unusable(rows: pd.DataFrame) -> Reasons:
 def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
     """Return the steps that a forecast looks at of every series that has them, gaps filled with rows without values.
 
-    Of a pair that knows columns beforehand, the past of a series ends where it does in a request: with the last row in
-    which any other column has a value.
+    The past of a series ends where it does in a request: of a pair that knows columns beforehand with the last row in
+    which any other column has a value, and otherwise before rows that only have what is planned.
 
     The others are returned with the reason.
     """
     needed, calendar = contract.input_rows + contract.future_rows, contract.calendar
-    is_past = _has_more_than_known(panel, contract)
+    says_more, says_plan = (
+        _has_any(panel, [name for name in contract.columns if (name in contract.ahead) == is_plan])
+        for is_plan in (False, True)
+    )
     taken: list[npt.NDArray[np.int64]] = []
     kept, presents = [], []
     skipped: Reasons = {}
     for number, entity in enumerate(panel.entity_ids.tolist()):
         rows = np.arange(panel.offsets[number], panel.offsets[number + 1])
         moments = ns_of(panel.timestamps[rows])
-        present = int(moments[np.flatnonzero(is_past[rows])[-1] if is_past[rows].any() else -1])
+        is_past = says_more[rows] if contract.known else may_end(says_more[rows], says_plan[rows])
+        present = int(moments[np.flatnonzero(is_past)[-1] if is_past.any() else -1])
         ahead, is_on = calendar.between(present, moments)
         at = ahead + contract.input_rows - 1
         places = np.full(needed, -1, dtype=np.int64)
@@ -162,13 +166,12 @@ def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
     )
 
 
-def _has_more_than_known(panel: Panel, contract: Contract) -> Bools:
-    """Return the rows that say more than what is known beforehand, of shape (rows,); all, if nothing is."""
-    if not contract.known:
-        return np.ones(panel.rows, dtype=bool)
-    names = [name for name in contract.columns if name not in contract.known]
-    says_more: Bools = np.any([pd.notna(panel.columns[name]) for name in names], axis=0)
-    return says_more
+def _has_any(panel: Panel, names: Sequence[str]) -> Bools:
+    """Return the rows in which any of the columns has a value, of shape (rows,)."""
+    found: Bools = np.zeros(panel.rows, dtype=bool)
+    for name in names:
+        found |= pd.notna(panel.columns[name])
+    return found
 
 
 def _named(skipped: Reasons) -> str:

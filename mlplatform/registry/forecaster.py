@@ -6,7 +6,7 @@ Training's parity check, the promotion gate, the MLflow pyfuncs and both servers
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,6 +148,8 @@ class Contract:
         short: what the pyfunc does with series that begin inside the lookback: `model`, `naive` or `refuse`; empty for
             refusing those with too few rows.
         calendar_text: what counts the steps, if it is not their seconds (see `mlplatform.calendars`).
+        planned: input columns that were known further ahead than the targets where the pair was trained, and that it
+            does not read ahead: rows that have nothing but these stand behind the past.
         fallback, season: what the pyfunc answers where the model cannot, as `FallbackPolicy` has it; it knows no last
             forecasts.
     """
@@ -170,10 +172,17 @@ class Contract:
     fallback: str = "none"
     season: int = 1
     short: str = ""
+    planned: tuple[str, ...] = ()
 
     @classmethod
-    def for_experiment(cls, config: ExperimentConfig, manager: TransformManager) -> Contract:
-        """Return the contract of a pair trained with `config`."""
+    def for_experiment(
+        cls, config: ExperimentConfig, manager: TransformManager, planned: Collection[str] = ()
+    ) -> Contract:
+        """Return the contract of a pair trained with `config`.
+
+        Parameters:
+            planned: columns that went on behind the last observed target, as the split's manifest has them.
+        """
         forecast = config.task == "forecast"
         columns = [config.dataset.columns[target] for target in config.targets]
         limits = tuple((column.min, column.max) for column in columns)
@@ -198,6 +207,9 @@ class Contract:
             fallback="seasonal_naive" if config.serving.fallback == "seasonal_naive" else "none",
             season=config.season if has_season else 1,
             short=short,
+            planned=tuple(
+                name for name in config.features.columns if name in planned and name not in config.features.known_future
+            ),
         )
 
     @property
@@ -213,6 +225,11 @@ class Contract:
     def input_rows(self) -> int:
         """Rows of the past that one prediction needs."""
         return self.lookback + self.context if self.task == "forecast" else 1
+
+    @property
+    def ahead(self) -> tuple[str, ...]:
+        """Columns whose values may be known further ahead than those of the others, read ahead or not."""
+        return (*self.known, *self.planned)
 
     @property
     def future_rows(self) -> int:
@@ -234,6 +251,8 @@ class Contract:
                 del values["season"]
         if not self.short:
             del values["short"]
+        if not self.planned:
+            del values["planned"]
         return json.dumps(values, sort_keys=True)
 
     @classmethod

@@ -38,7 +38,7 @@ def read_features(
     """
     store = FeatureStoreFacade(dataset, "online" if time_point == NOW else "as_known", settings, staleness=staleness)
     steps = contract.input_rows if contract.task == "forecast" else None
-    known = Known(contract.known, contract.targets, contract.future_rows)
+    known = Known(contract.known, contract.targets, contract.future_rows, contract.planned)
     panel = store.load_features(time_point, entities, contract.columns, steps=steps, known=known)
     if staleness.limit is None and contract.task == "forecast":
         return replace(panel, is_stale=_is_over(panel, contract))

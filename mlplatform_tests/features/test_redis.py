@@ -156,23 +156,6 @@ def test_a_lock_keeps_others_out_until_it_lapses(
         lease.confirm()
 
 
-def test_a_holder_from_before_the_database_was_emptied_is_no_successor(redis_server: str, settings: Settings) -> None:
-    client = redis.Redis.from_url(redis_server)
-    server = online_server(replace(settings, redis_url=redis_server))
-    numbers = []
-    for _ in range(3):
-        client.flushall()
-        with server.lock("plant.write") as lease:
-            (fence,) = lease.fences
-            # The server compares what a write bears with this text.
-            assert client.get(fence.key) == str(fence.number).encode()
-            numbers.append(fence.number)
-        with server.lock("plant.write") as lease:
-            numbers.append(lease.fences[0].number)
-    client.close()
-    assert numbers == sorted(set(numbers))
-
-
 def test_a_slow_holder_keeps_its_lock(redis_server: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(online_servers, "LOCK_S", 0.4)
     monkeypatch.setattr(online_servers, "LOCK_WAIT_S", 0.1)

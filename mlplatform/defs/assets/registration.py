@@ -26,7 +26,7 @@ def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
     def registered_pair(
         context: AssetExecutionContext, platform: PlatformResource, mlflow: MlflowResource, tuned_model: Candidate
     ) -> MaterializeResult[None]:
-        from mlplatform.datamodule import REFERENCE, read_part
+        from mlplatform.datamodule import REFERENCE, read_manifest, read_part
         from mlplatform.promotion import prepare_clean_process
         from mlplatform.registry import Contract, Forecaster
         from mlplatform.registry.pairs import PairStore, example_rows
@@ -34,7 +34,8 @@ def registered_pair_asset(experiment: ExperimentConfig) -> AssetsDefinition:
         settings, config = platform.settings, tuned_model.config
         # The check pair_integrity comes next; its process imports while this one registers.
         prepare_clean_process(settings)
-        contract = Contract.for_experiment(config, tuned_model.manager)
+        manifest = read_manifest(settings, config.dataset.name, config.split.version_id)
+        contract = Contract.for_experiment(config, tuned_model.manager, manifest.planned)
         forecaster = Forecaster(contract, tuned_model.manager, tuned_model.model)
         reference = read_part(settings, config.dataset.name, config.split.version_id, REFERENCE)
         with mlflow.run(context, settings, config.name, tuned_model.run_id):

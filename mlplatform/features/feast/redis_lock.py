@@ -6,21 +6,25 @@ from typing import Any
 
 from redis.lock import Lock
 
-# One step on the server, so that numbers rise in the order in which the lock is held. The first is the server's time in
-# microseconds: a database that was emptied begins above all it drew before, so that no late writer bears the number
-# of its successor.
+# One step on the server, so that numbers rise in the order in which the lock is held. They follow its clock, in
+# microseconds: a server that was emptied, restored or replaced by a replica that lagged behind counts anew, but draws no
+# number again, so that no holder of before is taken for the one of now.
 TAKE = """
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
     return false
 end
-local now = redis.call('TIME')
-redis.call('SET', KEYS[2], string.format('%.0f', now[1] * 1000000 + now[2]), 'NX')
-return redis.call('INCR', KEYS[2])
+local time, number = redis.call('TIME'), redis.call('INCR', KEYS[2])
+local now = time[1] * 1000000 + time[2]
+if number < now then
+    redis.call('SET', KEYS[2], string.format('%.0f', now))
+    number = now
+end
+return number
 """
 
 
 class FencedLock(Lock):
-    """The lock of redis-py, which draws the next number whenever it is taken.
+    """The lock of redis-py, which draws a number, larger than the last one, whenever it is taken.
 
     Parameters:
         counter: key of the last number drawn.

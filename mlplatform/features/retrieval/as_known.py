@@ -17,6 +17,7 @@ from mlplatform.config import ENTITY, TIMESTAMP, DatasetConfig
 from mlplatform.datamodule import Int64, Panel, column_array, entity_array, to_utc_ns
 from mlplatform.features.errors import FeatureStoreError, UnknownEntityError
 from mlplatform.features.online import Entities, check_columns
+from mlplatform.features.retrieval.freshness import present_of
 from mlplatform.features.retrieval.known_future import Ahead, Known, split_future
 from mlplatform.features.retrieval.offline import chosen_ranges, read_grid, read_rows
 from mlplatform.features.retry import call_store, offline_access
@@ -37,8 +38,9 @@ def windows_as_known(
 ) -> tuple[Panel, Ahead]:
     """Return the window of every entity that ended at a moment, as it was known then, and what was known ahead of it.
 
-    A window ends at the entity's last grid time at or before the moment, and at its last row if that is earlier; for a
-    forecast that knows columns beforehand, with the last observed target. Of later steps nothing is read but these
+    A window ends at the entity's last grid time at or before the moment, and at its last row if that is earlier, or
+    before rows that only have what is planned; for a forecast that knows columns beforehand, with the last observed
+    target. Of later steps nothing is read but these
     columns: where the journal has no word on a row, what they hold now.
 
     Returns:
@@ -53,8 +55,9 @@ def windows_as_known(
     check_columns(dataset, columns)
     if steps < 1:
         raise FeatureStoreError(f"steps must be at least 1, but is {steps}")
-    names = tuple(dict.fromkeys((*columns, *(known.targets if known.columns else ()))))
-    length = max(dataset.window_steps, steps) + known.ahead if known.columns else steps
+    is_split = bool(known.columns or known.planned)
+    names = tuple(dict.fromkeys((*columns, *(known.targets if is_split else ()))))
+    length = max(dataset.window_steps, steps) + known.ahead if is_split else steps
 
     def read() -> Panel:
         ranges = _born(dataset, entities, moment, settings)
@@ -79,9 +82,9 @@ def windows_as_known(
         )
 
     panel = call_store(read, offline_access(settings))
-    if not known.columns:
+    if not is_split:
         return panel, {}
-    past, ahead = split_future(panel, steps, known)
+    past, ahead = split_future(panel, steps, known, None if known.columns else present_of(moment))
     return past.with_columns({name: past.columns[name] for name in columns}), ahead
 
 

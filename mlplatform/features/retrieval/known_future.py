@@ -5,7 +5,7 @@ Here: telling such rows at the end of a window from the past. Not here: what a r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlplatform.datamodule import Panel, last_observed
+from mlplatform.datamodule import Panel, last_observed, may_end
 from mlplatform.features.errors import ShortWindowError
 
 Ahead = Mapping[str, npt.NDArray[Any]]
@@ -27,11 +27,14 @@ class Known:
         columns: those whose values over the horizon are known.
         targets: columns that are forecast.
         ahead: steps of the horizon.
+        planned: columns that may be stored ahead although nobody asks for that: rows that have nothing but these are
+            not of the past.
     """
 
     columns: tuple[str, ...]
     targets: tuple[str, ...]
     ahead: int
+    planned: tuple[str, ...] = ()
 
 
 NOTHING = Known((), (), 0)
@@ -47,7 +50,8 @@ def split_future(panel: Panel, steps: int, known: Known, present: np.datetime64 
         panel: windows of the same length.
         steps: rows per entity of the past.
         known: the targets, and what is asked for after the past.
-        present: rows up to it are of the past whether or not a target was observed; by default none are.
+        present: rows up to it are of the past whether or not a target was observed, unless they only have what is
+            planned; by default none are.
 
     Returns:
         The past, and for every known column its values of shape (entities, steps ahead), missing where nothing is.
@@ -57,11 +61,18 @@ def split_future(panel: Panel, steps: int, known: Known, present: np.datetime64 
     """
     count = len(panel.entity_ids)
     length = int(panel.offsets[1]) if count else 0
-    observed = np.zeros((count, length), dtype=bool)
-    for name in known.targets:
-        observed |= pd.notna(panel.columns[name]).reshape(count, length)
+
+    def has_any(names: Iterable[str]) -> npt.NDArray[np.bool_]:
+        found = np.zeros((count, length), dtype=bool)
+        for name in names:
+            found |= pd.notna(panel.columns[name]).reshape(count, length)
+        return found
+
+    observed = has_any(known.targets)
     if present is not None:
-        observed |= panel.timestamps.reshape(count, length) <= present
+        is_past = panel.timestamps.reshape(count, length) <= present
+        others = (name for name in panel.columns if name not in known.planned)
+        observed |= is_past & may_end(has_any(others), has_any(known.planned))
     last = last_observed(observed)
     short = np.flatnonzero(last < steps - 1)
     if len(short):

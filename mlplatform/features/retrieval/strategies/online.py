@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from mlplatform.config import ENTITY
 from mlplatform.datamodule import Panel
@@ -76,13 +77,17 @@ class OnlineRetrieval(RetrievalStrategy):
         return self.judged(read_windows(self.dataset, entities, names, n, self.settings, time_point), time_point)
 
     def _up_to_present(self, entities: Entities, steps: int, request: Request) -> FeaturePanel:
-        """Return the newest steps without those after the present in which no target was observed.
+        """Return the newest steps without those that are after the present, or planned, and have no target observed.
 
         Whoever does not ask for what is known beforehand is not to take it for the past.
         """
         present = present_of(request.time_point)
         newest = read_windows(self.dataset, entities, request.columns, steps, self.settings, request.time_point)
-        if (newest.timestamps[newest.offsets[1:] - 1] > present).any():
+        ends = newest.offsets[1:] - 1
+        is_planned = np.zeros(len(ends), dtype=bool)
+        if request.known.planned:
+            is_planned = np.all([pd.isna(newest.columns[name][ends]) for name in request.known.targets], axis=0)
+        if (is_planned | (newest.timestamps[ends] > present)).any():
             newest, _ = self._past(entities, steps, request, present)
         return self.judged(newest, request.time_point)
 
