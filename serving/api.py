@@ -189,7 +189,7 @@ class Predictions:
             time_point=asked.time_point,
             future=asked.future,
             choice=asked.choice,
-            reports_missing=asked.on_error == "report",
+            leaves_out="all" if asked.on_error == "report" else "none",
             explain=asked.explain,
         )
         write = partial(_written, missing=missing, zone=asked_zone(request, prediction.pair.contract))
@@ -202,8 +202,10 @@ class Predictions:
         model = self.service.model(name)
         request.state.experiment = model.name
         asked = await self.service.read(request, RowsRequest)
-        prediction = await self.service.from_rows(request, model, asked.rows, asked.choice, explain=asked.explain)
-        write = partial(_written, zone=asked_zone(request, prediction.pair.contract))
+        prediction, missing = await self.service.from_rows(
+            request, model, asked.rows, asked.choice, explain=asked.explain
+        )
+        write = partial(_written, missing=missing, zone=asked_zone(request, prediction.pair.contract))
         return _json(await self.service.written(request, model, prediction, write))
 
 

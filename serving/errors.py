@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from mlplatform.features.retrieval import FeaturePanel
+    from mlplatform.registry import ShortSeries
 
 MAX_DETAILS = 20
 _SHOWN_CHARACTERS = 80
@@ -62,6 +63,7 @@ class ServingError(Exception):
         details: the single findings, where there are several.
         headers: further HTTP headers of the answer.
         entities: ids that are to blame, where the same request without them may be answered.
+        is_left_out: whether the experiment's policy has an answer that has others go without these entities.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class ServingError(Exception):
         details: Sequence[ErrorDetail] = (),
         headers: dict[str, str] | None = None,
         entities: Sequence[int | str] = (),
+        *,
+        is_left_out: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -80,9 +84,11 @@ class ServingError(Exception):
         self.details = tuple(details)
         self.headers = headers or {}
         self.entities = tuple(entities)
+        self.is_left_out = is_left_out
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ServingError, (self.status, self.code, self.message, self.details, self.headers, self.entities)
+        said = self.status, self.code, self.message, self.details, self.headers, self.entities
+        return ServingError, said, {"is_left_out": self.is_left_out}
 
     def body(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -139,8 +145,13 @@ def _sentence(detail: ErrorDetail) -> str:
     return f"{detail.field}: found {detail.found}, expected {detail.expected}; {detail.action}"
 
 
-def too_short(entities: Sequence[Any], lookback: int) -> ServingError:
+def too_short(entities: Sequence[Any], lookback: int, policy: ShortSeries) -> ServingError:
     """Return the refusal of series that begin inside the lookback; 409 on whichever route the rows came."""
+    words = {
+        "naive": "finds nothing measured to stand in for them",
+        "skip": "leaves them out, and no other is asked for",
+    }
+    does = words.get(policy.action, "refuses them")
     details, named = _blamed(
         [(entity, "a series that begins inside the lookback") for entity in entities],
         f"one that is {lookback} steps long, give or take a tenth",
@@ -148,9 +159,9 @@ def too_short(entities: Sequence[Any], lookback: int) -> ServingError:
     )
     message = (
         f"{len(entities)} entities ({named}) are too short for a lookback of {lookback} steps, and observation.short "
-        "of the experiment refuses them; leave them out, or change the policy to naive or model"
+        f"of the experiment {does}; leave them out, or change the policy to naive or model"
     )
-    return ServingError(409, "short_window", message, details, entities=list(entities))
+    return ServingError(409, "short_window", message, details, entities=entities, is_left_out=policy.leaves_out)
 
 
 def too_little_observed(entities: Sequence[tuple[Any, float]], least: float, lookback: int) -> ServingError:

@@ -19,7 +19,7 @@ from mlplatform.features import (
     UnknownEntityError,
 )
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry import Contract, read_features
+from mlplatform.registry import Contract, ShortSeries, read_features
 from mlplatform.settings import Settings
 from serving.backend import EntityId
 from serving.errors import MAX_DETAILS, ErrorDetail, ServingError, StaleFeaturesRefusedError, shown
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 _PROBE: tuple[EntityId, ...] = (-(2**63),)
 # A store that failed a few tries may be back after a moment; clients that repeat by themselves should not hurry.
 _RETRY_AFTER_S = 1
+NO_POLICY = ShortSeries()
 
 
 def read_panel(
@@ -39,23 +40,25 @@ def read_panel(
     entities: Sequence[EntityId],
     time_point: str,
     settings: Settings,
+    short: ShortSeries = NO_POLICY,
 ) -> FeaturePanel:
     """Return the newest rows of `entities`, as many as the contract needs, with their ages.
 
     Parameters:
         time_point: `now` for the latest rows from the online store; for any other moment, what the offline store knew
             at it.
+        short: whether an answer of several goes without those of which too little is stored.
 
     Raises:
         ServingError: 404 for unknown entities, 409 for features older than the policy allows or too few of them, 422
             for ids of the wrong type, 503 if the store does not answer.
     """
-    with store_errors(dataset):
+    with store_errors(dataset, short):
         return read_features(contract, dataset, staleness, entities, time_point, settings)
 
 
 @contextmanager
-def store_errors(dataset: DatasetConfig) -> Iterator[None]:
+def store_errors(dataset: DatasetConfig, short: ShortSeries = NO_POLICY) -> Iterator[None]:
     """Turn what a read of the feature store raises into what clients are told.
 
     Raises:
@@ -79,7 +82,7 @@ def store_errors(dataset: DatasetConfig) -> Iterator[None]:
         detail = ErrorDetail(field="entities", found=str(error), expected=expected, action="correct them")
         raise ServingError(422, "invalid_request", f"entities: {error}; correct them", [detail]) from error
     except ShortWindowError as error:
-        raise _short_window(error) from error
+        raise _short_window(error, short) from error
     except StaleFeaturesError as error:
         raise _stale_features(error, dataset) from error
     except Exception as error:
@@ -113,7 +116,7 @@ def store_failure(dataset: DatasetConfig, error: Exception) -> str:
     )
 
 
-def _short_window(error: ShortWindowError) -> ServingError:
+def _short_window(error: ShortWindowError, short: ShortSeries) -> ServingError:
     """Return a refusal of 409, as that of old features is: the store works, and others may be answered."""
     details = [
         ErrorDetail(
@@ -124,7 +127,7 @@ def _short_window(error: ShortWindowError) -> ServingError:
         )
         for entity in error.entities[:MAX_DETAILS]
     ]
-    return ServingError(409, "short_window", str(error), details, entities=error.entities)
+    return ServingError(409, "short_window", str(error), details, entities=error.entities, is_left_out=short.leaves_out)
 
 
 def _stale_features(error: StaleFeaturesError, dataset: DatasetConfig) -> StaleFeaturesRefusedError:

@@ -152,6 +152,7 @@ class LocalBackend:
             entities,
             time_point,
             self._settings,
+            bundle.rules.fallback.short_series,
         )
         with self.times.timed("features", bundle.pair.version):
             panel = await (lane.breaker.call(read) if time_point == NOW else read())

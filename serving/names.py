@@ -51,6 +51,10 @@ class KeyNames:
                 raise
             raise reworded(error, [self._told(detail, rows, field) for detail in error.details]) from error
 
+    def entity_of(self, row: Mapping[str, Any]) -> Any:
+        """Return the id of a row's entity, under whichever name it has one; `None` without one."""
+        return row.get(ENTITY, None if self.entity is None else row.get(self.entity))
+
     @cached_property
     def _platform(self) -> Mapping[str, str]:
         """The platform's name by the dataset's own."""

@@ -115,10 +115,11 @@ class RayBackend:
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
         staleness = readable(chosen.staleness, chosen.answering)
+        short = chosen.rules.fallback.short_series
         # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
         with self.times.timed("features", ref.version):
             panel = _unless_refused(
-                await repeated(lambda: self._feast.ask("read", ref, staleness, entities, time_point))
+                await repeated(lambda: self._feast.ask("read", ref, staleness, entities, time_point, short))
             )
         with self.times.timed("preprocess", ref.version):
             prepared = await repeated(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mlplatform.config import DatasetConfig, RequestsConfig, StalenessConfig
 from mlplatform.datamodule import Samples
 from mlplatform.features.retrieval import FeaturePanel
-from mlplatform.registry import Answers, FallbackPolicy
+from mlplatform.registry import Answers, FallbackPolicy, ShortSeries
 from mlplatform.registry.pairs import PairInfo
 from mlplatform.settings import Settings
 from serving.backend import EntityId, Explanations, Served
@@ -23,7 +23,7 @@ from serving.bundle import Bundle
 from serving.concurrency import Workers, keep_loaded, let_the_loop_in
 from serving.errors import ServingError
 from serving.explain import explanations, require_explainable
-from serving.inference import read_panel, store_problem
+from serving.inference import NO_POLICY, read_panel, store_problem
 from serving.questions import prepare
 from serving.ray_batches import SamplesOfBundle, infer_all
 from serving.ray_versions import Loaders, PairRef, VersionCache
@@ -76,13 +76,18 @@ class FeastService:
 
     @traced
     async def read(
-        self, ref: PairRef, staleness: StalenessConfig, entities: Sequence[EntityId], time_point: str
+        self,
+        ref: PairRef,
+        staleness: StalenessConfig,
+        entities: Sequence[EntityId],
+        time_point: str,
+        short: ShortSeries = NO_POLICY,
     ) -> FeaturePanel | ServingError:
         """Return the latest rows of the entities, or what to tell the client."""
         pair, dataset = await self._pairs.get(ref)
         try:
             return await self._workers.run(
-                read_panel, pair.contract, dataset, staleness, entities, time_point, self._settings
+                read_panel, pair.contract, dataset, staleness, entities, time_point, self._settings, short
             )
         except ServingError as error:
             return error

@@ -221,7 +221,7 @@ def _forecast_panel(rows: Rows, contract: Contract, types: Types, rules: RowRule
     codes, entity_ids = _entities(sent[ENTITY])
     order = np.lexsort((times, codes))
     _refuse(_grid_findings(times, codes, entity_ids, order, contract.calendar))
-    if rules.fallback.short not in ("model", "naive"):
+    if not rules.fallback.short_series.takes_few_rows:
         _refuse(_length_findings(codes, entity_ids, contract))
     ends = np.cumsum(np.bincount(codes))
     starts = np.concatenate([[0], ends[:-1]])

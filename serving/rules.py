@@ -64,7 +64,7 @@ class RowRules(InputRules):
             raise too_old(panel, old, self.fallback.max_age or "", contract.dataset)
         short = [ids[place] for place, why in enumerate(judged.refused) if why == "short_window"]
         if short:
-            raise too_short(short, contract.lookback)
+            raise too_short(short, contract.lookback, self.fallback.short_series)
         low = [place for place, why in enumerate(judged.refused) if why is not None]
         if low:
             found = [(ids[place], judged.shares[place]) for place in low]

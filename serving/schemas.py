@@ -105,7 +105,7 @@ class EntitiesRequest(PredictionRequest):
     on_error: Literal["report", "fail"] = Field(
         default="report",
         description="Entities that cannot be answered are reported in `errors` of the answer while the others are "
-        "answered, or fail the whole request.",
+        "answered, or fail the whole request, also where `observation.short` leaves them out.",
     )
     future: list[dict[str, Any]] = Field(
         default=[],

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from fastapi import Request
 
@@ -23,6 +23,7 @@ from serving.backend import DEFAULT, Backend, Choice, EntityId, Prediction
 from serving.bodies import BodyReader
 from serving.errors import ErrorDetail, ServingError, StaleFeaturesRefusedError, invalid, shown, unknown_model
 from serving.metrics import ServingMetrics
+from serving.names import KeyNames
 from serving.schemas import MAX_ENTITIES, StrictRequest
 
 T = TypeVar("T")
@@ -48,6 +49,87 @@ class Missing:
     entity: EntityId
     code: str
     message: str
+
+
+# Which of the entities that cannot be answered are left out of an answer that has others: all of them, those that the
+# experiment's policy leaves out, or none.
+LeavesOut = Literal["all", "policy", "none"]
+
+
+class Asked(Protocol):
+    """What a request asks a model."""
+
+    def ids(self, names: KeyNames, /) -> list[EntityId]:
+        """Return the entities that it asks about, each once.
+
+        Parameters:
+            names: what rows may call their entity.
+        """
+
+    def without(self, entities: Set[EntityId], names: KeyNames) -> Self:
+        """Return the same without some of its entities."""
+
+    async def answer(self) -> Prediction:
+        """Return the prediction; raises what the backend raises."""
+
+
+@dataclass(frozen=True)
+class AskedRows:
+    """Raw rows to predict from."""
+
+    arms: Arms
+    request_id: str
+    choice: Choice
+    explain: bool
+    rows: Sequence[dict[str, Any]]
+
+    def ids(self, names: KeyNames, /) -> list[EntityId]:
+        """Return the entities of the rows, in order of appearance."""
+        return list(dict.fromkeys(names.entity_of(row) for row in self.rows))
+
+    def without(self, entities: Set[EntityId], names: KeyNames) -> Self:
+        """Return the same without the rows of some entities."""
+        return replace(self, rows=[row for row in self.rows if names.entity_of(row) not in entities])
+
+    async def answer(self) -> Prediction:
+        """Return the prediction; raises what the backend raises."""
+        return await self.arms.from_rows(self.rows, self.choice, self.request_id, self.explain)
+
+
+@dataclass(frozen=True)
+class AskedEntities:
+    """Entities of the feature store to predict for.
+
+    Attributes:
+        future: rows of the columns that are known beforehand.
+    """
+
+    arms: Arms
+    request_id: str
+    choice: Choice
+    explain: bool
+    entities: Sequence[EntityId]
+    time_point: str
+    future: Sequence[dict[str, Any]]
+
+    def ids(self, _: KeyNames, /) -> list[EntityId]:
+        """Return the entities, in the order of the request."""
+        return list(self.entities)
+
+    def without(self, entities: Set[EntityId], names: KeyNames) -> Self:
+        """Return the same without some entities, and what is known of their future."""
+        return replace(
+            self,
+            entities=[entity for entity in self.entities if entity not in entities],
+            # Of what is no id, the reading of the rows tells.
+            future=[row for row in self.future if not _is_of(names.entity_of(row), entities)],
+        )
+
+    async def answer(self) -> Prediction:
+        """Return the prediction; raises what the backend raises."""
+        return await self.arms.from_entities(
+            self.entities, self.time_point, self.future, self.choice, self.request_id, self.explain
+        )
 
 
 class PredictionService:
@@ -113,18 +195,15 @@ class PredictionService:
         choice: Choice = DEFAULT,
         *,
         explain: bool = False,
-    ) -> Prediction:
-        """Return the prediction for raw rows; it is finite.
+    ) -> tuple[Prediction, list[Missing]]:
+        """Return the prediction for raw rows, which is finite, and which of their entities the policy leaves out.
 
         Raises:
             ServingError: what keeps the request from having an answer.
             ClientDisconnect: if the client left first.
         """
-        arms, request_id = self._arms[model.name], request.state.request_id
-        work = partial(arms.from_rows, rows, choice, request_id, explain)
-        prediction = await self._admitted(request, model, work)
-        refuse_missing_numbers(prediction)
-        return prediction
+        asked = AskedRows(self._arms[model.name], request.state.request_id, choice, explain, rows)
+        return await self._answered(request, model, asked, "policy")
 
     async def from_entities(
         self,
@@ -135,41 +214,50 @@ class PredictionService:
         time_point: str = NOW,
         future: Sequence[dict[str, Any]] = (),
         choice: Choice = DEFAULT,
-        reports_missing: bool = False,
+        leaves_out: LeavesOut = "policy",
         explain: bool = False,
     ) -> tuple[Prediction, list[Missing]]:
         """Return the prediction for entities of the feature store, and which of them have none.
 
         Parameters:
-            reports_missing: whether entities that cannot be answered are left out, instead of failing the request.
+            leaves_out: which entities that cannot be answered are left out, instead of failing the request.
 
         Raises:
             ServingError: what keeps the request, or every entity of it, from having an answer.
             ClientDisconnect: if the client left first.
         """
         _check_entities(entities)
-        missing: list[Missing] = []
-        left = list(entities)
-        while True:
-            arms, request_id = self._arms[model.name], request.state.request_id
-            work = partial(arms.from_entities, left, time_point, future, choice, request_id, explain)
-            try:
-                prediction = await self._admitted(request, model, work)
-                refuse_missing_numbers(prediction)
-            except ServingError as error:
-                self._count_refusal(model, error)
-                blamed = set(error.entities)
-                rest = [entity for entity in left if entity not in blamed]
-                if not (reports_missing and rest and len(rest) < len(left)):
-                    raise
-                missing += [Missing(entity, error.code, _about(error, entity)) for entity in left if entity in blamed]
-                left = rest
-            else:
-                break
+        arms, request_id = self._arms[model.name], request.state.request_id
+        asked = AskedEntities(arms, request_id, choice, explain, entities, time_point, future)
+        prediction, missing = await self._answered(request, model, asked, leaves_out)
         # What was never asked of the present says nothing about how the present is served.
         if time_point == NOW:
             self._count(model, prediction)
         return prediction, missing
+
+    async def _answered(
+        self, request: Request, model: ServedModel, asked: Asked, leaves_out: LeavesOut
+    ) -> tuple[Prediction, list[Missing]]:
+        """Return the answer to a request, without the entities that it may go without."""
+        missing: list[Missing] = []
+        while True:
+            try:
+                prediction = await self._admitted(request, model, asked.answer)
+                refuse_missing_numbers(prediction)
+            except ServingError as error:
+                self._count_refusal(model, error)
+                if not (leaves_out == "all" or (leaves_out == "policy" and error.is_left_out)):
+                    raise
+                served, blamed = model.backend.served(), set(error.entities)
+                names = KeyNames() if served is None else served.names
+                entities = asked.ids(names)
+                gone = [entity for entity in entities if entity in blamed]
+                if not 0 < len(gone) < len(entities):
+                    raise
+                missing += [Missing(entity, error.code, _about(error, entity)) for entity in gone]
+                asked = asked.without(blamed, names)
+            else:
+                return prediction, missing
 
     async def _admitted(
         self, request: Request, model: ServedModel, work: Callable[[], Coroutine[Any, Any, Prediction]]
@@ -233,6 +321,10 @@ class PredictionService:
 def _log(model: ServedModel, prediction: Prediction, request_id: str, now: dt.datetime) -> None:
     for part in prediction.by_pair:
         model.log.append(served_predictions(part, request_id, now))
+
+
+def _is_of(entity: Any, entities: Set[EntityId]) -> bool:
+    return type(entity) in (int, str) and entity in entities
 
 
 def _check_entities(entities: Sequence[EntityId]) -> None:

@@ -17,13 +17,14 @@ class ObservationConfig(Frozen):
     value of every target instead of the model's forecast, marked as such, and refuses where there is none.
 
     `short` is for series that begin inside the lookback, more than a tenth of it late: the `model` answers, with what
-    is missing unobserved; something `naive` stands in, marked as such; or `refuse` answers nothing. `null` has the
-    model answer what the feature store holds, and refuses rows that are too few.
+    is missing unobserved; something `naive` stands in, marked as such; `skip` leaves them out of an answer that has
+    others, by name; or `refuse` answers nothing. `null` has the model answer what the feature store holds, and refuses
+    rows that are too few.
     """
 
     min_observed: float = Field(default=0.0, ge=0, le=1)
     action: Literal["refuse", "fallback"] = "refuse"
-    short: Literal["model", "naive", "refuse"] | None = None
+    short: Literal["model", "naive", "skip", "refuse"] | None = None
 
     @model_serializer(mode="wrap")
     def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -171,9 +171,7 @@ class Answering:
             ("stale", self._ages(panel)),
             ("too_little_observed", _shares(judged, policy)),
         )
-        begins = (
-            f"begins inside the {contract.lookback} steps that a forecast looks at, and observation.short is refuse"
-        )
+        begins = policy.short_series.why(contract)
         is_short: Bools = np.array([why == "short_window" for why in judged.refused], dtype=bool)
         _note(panel, is_short, "short", [begins] * len(is_short), left_out)
         for why, texts in refusals:

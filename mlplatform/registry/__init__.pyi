@@ -12,6 +12,7 @@ from .interval_scale import (
 )
 from .marks import InputRules, Mark, unreadable_columns, why_broken
 from .observation import rows_or_missing
+from .short_series import ShortSeries
 from .stored_features import read_features, unknown_ahead, with_ahead
 from .tables import input_panel, interval_lists, interval_type, table_of_answers
 from .tracking import client_for, experiment_id, mlflow_error, open_tracking
@@ -30,6 +31,7 @@ __all__ = [
     "Recall",
     "Scale",
     "Scales",
+    "ShortSeries",
     "StandIns",
     "Why",
     "answer_batch",

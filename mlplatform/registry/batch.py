@@ -52,15 +52,15 @@ def answer_batch(forecaster: Forecaster, rows: pd.DataFrame) -> pd.DataFrame:
         return answer_table(contract, panel, forecaster.answer(panel))
     skipped = _unusable(rows) if {ENTITY, TIMESTAMP} <= set(rows) else {}
     panel = input_panel(contract, rows[~rows[ENTITY].isin(skipped)] if skipped else rows)
-    panel, missed = _on_grid(panel, contract)
-    skipped |= missed
     policy = FallbackPolicy.of_contract(contract)
+    panel, missed = _on_grid(panel, contract, policy)
+    skipped |= missed
     shares, replaced, refused = judge(panel, contract, policy)
     is_refused = np.array([why is not None for why in refused], dtype=bool)
     for entity in np.flatnonzero(is_refused):
         found = f"{shares[entity]:.1%} of the lookback was measured, and min_observed is {contract.min_observed:.1%}"
         if refused[entity] == "short_window":
-            found = f"begins inside the {contract.lookback} steps that a forecast looks at"
+            found = policy.short_series.why(contract)
         skipped[panel.entity_ids.tolist()[entity]] = found
     if is_refused.all():
         raise ValueError(f"no series can be answered: {_named(skipped)}")
@@ -112,7 +112,7 @@ def _unusable(rows: pd.DataFrame) -> Reasons:
     return found
 
 
-def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
+def _on_grid(panel: Panel, contract: Contract, policy: FallbackPolicy) -> tuple[Panel, Reasons]:
     """Return the steps that a forecast looks at of every series that has them, gaps filled with rows without values.
 
     The past of a series ends where it does in a request: of a pair that knows columns beforehand with the last row in
@@ -121,6 +121,7 @@ def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
     The others are returned with the reason.
     """
     needed, calendar = contract.input_rows + contract.future_rows, contract.calendar
+    least = 1 if policy.short_series.takes_few_rows else contract.input_rows
     says_more, says_plan = (
         _has_any(panel, [name for name in contract.columns if (name in contract.ahead) == is_plan])
         for is_plan in (False, True)
@@ -141,7 +142,7 @@ def _on_grid(panel: Panel, contract: Contract) -> tuple[Panel, Reasons]:
         steps = 1 - int(ahead[0])
         if not is_on.all():
             skipped[entity] = f"times that are not whole steps of {calendar.length} apart"
-        elif steps < (contract.input_rows if contract.short in ("", "refuse") else 1):
+        elif steps < least:
             skipped[entity] = f"{steps} steps, but a forecast needs {contract.input_rows}"
         elif (places[contract.input_rows :] < 0).any():
             skipped[entity] = (

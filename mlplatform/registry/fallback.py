@@ -17,7 +17,8 @@ import numpy.typing as npt
 from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule import Float32, Panel
 from mlplatform.registry.forecaster import Answers, Contract
-from mlplatform.registry.observation import Bools, are_short, last_observed, observed_shares
+from mlplatform.registry.observation import Bools, last_observed, observed_shares
+from mlplatform.registry.short_series import ShortSeries
 
 Why = Literal["stale", "short_window", "too_little_observed", "model_failed", "not_finite"]
 Kind = Literal["none", "seasonal_naive", "last_forecast"]
@@ -56,8 +57,8 @@ class FallbackPolicy:
         season: in steps.
         min_observed: least share of the lookback that must have been measured.
         below_min_observed: `refuse` or `fallback`; with a `kind`, what is below falls back in any case.
-        short: what becomes of series that begin inside the lookback: `model`, `refuse`, or `naive`: then the value one
-            season earlier stands in, or the `last_forecast`; empty if they are as all others.
+        short: what becomes of series that begin inside the lookback, as `ShortSeries` has it; with `naive` the value
+            one season earlier stands in, or the `last_forecast`.
         max_age: age beyond which features are refused, as the configuration has it; `None` if none are.
     """
 
@@ -67,6 +68,11 @@ class FallbackPolicy:
     below_min_observed: str = "refuse"
     max_age: str | None = None
     short: str = ""
+
+    @property
+    def short_series(self) -> ShortSeries:
+        """What becomes of series that begin inside the lookback."""
+        return ShortSeries(self.short)
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> FallbackPolicy:
@@ -139,12 +145,12 @@ def judge(
     shares = observed_shares(panel, contract)
     is_low: Bools = shares < policy.min_observed
     is_old: Bools = np.zeros(count, bool) if is_stale is None or policy.max_age is None else is_stale
-    is_short: Bools = are_short(panel, contract) if policy.short in ("naive", "refuse") else np.zeros(count, bool)
+    is_short = policy.short_series.not_for_model(panel, contract)
     if not (is_low | is_old | is_short).any():
         return Judged(shares, nothing, nothing)
     wanted = is_low | is_old if policy.kind != "none" else is_low & (policy.below_min_observed == "fallback")
     # That a series is too short decides before what was measured of it.
-    wanted = np.where(is_short & ~is_old, policy.short == "naive", wanted)
+    wanted = np.where(is_short & ~is_old, policy.short_series.stands_in, wanted)
     replaced = wanted & stand_ins(panel, contract, policy, recall).is_there if wanted.any() else wanted
     whys = [_why(*each) for each in zip(is_old.tolist(), is_short.tolist(), is_low.tolist(), strict=True)]
     return Judged(
@@ -200,7 +206,7 @@ def stand_ins(panel: Panel, contract: Contract, policy: FallbackPolicy, recall: 
         shape = (len(panel.entity_ids), contract.horizon, len(contract.targets))
         return StandIns(np.full(shape, np.nan, np.float32), np.full(shape[0], np.datetime64("NaT", "ns")))
     values = np.repeat(last_observed(panel, contract)[:, None, :], contract.horizon, axis=1)
-    if policy.kind == "seasonal_naive" or policy.short == "naive":
+    if policy.kind == "seasonal_naive" or policy.short_series.stands_in:
         values = _seasonal(panel, contract, policy.season, values)
     return StandIns(contract.clip(values), panel.timestamps[panel.offsets[1:] - 1 - contract.future_rows])
 

@@ -145,8 +145,7 @@ class Contract:
         below_min_observed: what the pyfunc does below it: `refuse` or `fallback`.
         limits: per target, the least and the greatest value that it can have; `None` where there is none. Answers and
             their bounds are cut to them. Empty if no target has any.
-        short: what the pyfunc does with series that begin inside the lookback: `model`, `naive` or `refuse`; empty for
-            refusing those with too few rows.
+        short: what the pyfunc does with series that begin inside the lookback, as `ShortSeries` has it.
         calendar_text: what counts the steps, if it is not their seconds (see `mlplatform.calendars`).
         planned: input columns that were known further ahead than the targets where the pair was trained, and that it
             does not read ahead: rows that have nothing but these stand behind the past.

@@ -192,7 +192,7 @@ def test_a_short_series_is_answered_or_left_out_as_its_pair_says(
 ) -> None:
     rows = pd.concat([tiny_rows(), third(3)])
     kept = dict(zip(expected[ENTITY], expected.groupby(ENTITY).ngroup(), strict=True))
-    for short, is_answered in (("", False), ("refuse", False), ("model", True), ("naive", True)):
+    for short, is_answered in (("", False), ("refuse", False), ("skip", False), ("model", True), ("naive", True)):
         contract = replace(forecaster.contract, short=short, season=2)
         assert Contract.from_json(contract.to_json()) == (contract if short == "naive" else replace(contract, season=1))
         found = answer_batch(replace(forecaster, contract=contract), rows)

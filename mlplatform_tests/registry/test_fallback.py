@@ -67,8 +67,9 @@ def test_what_begins_inside_the_lookback_is_answered_as_the_policy_says() -> Non
     for short in ("", "model"):
         found = judge(rows, CONTRACT, FallbackPolicy(short=short))
         assert (found.replaced, found.refused) == (nothing, nothing)
-    refusing = judge(rows, CONTRACT, FallbackPolicy(short="refuse"))
-    assert refusing.refused == ("short_window", None, "short_window", None)
+    for short in ("skip", "refuse"):
+        refusing = judge(rows, CONTRACT, FallbackPolicy(short=short))
+        assert refusing.refused == ("short_window", None, "short_window", None)
     naive = FallbackPolicy(season=3, short="naive", min_observed=0.9)
     found = judge(rows, CONTRACT, naive)
     assert found.replaced == ("short_window", None, None, None)

@@ -143,7 +143,11 @@ class Platform:
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     """An installation with the features of `tiny` online and a production pair for every trained experiment."""
-    home = tmp_path_factory.mktemp("serving")
+    return platform_in(tmp_path_factory.mktemp("serving"), series())
+
+
+def platform_in(home: Path, raw: pd.DataFrame) -> Platform:
+    """Return an installation in a folder; its pairs are fitted on `series`, whatever the rows of `tiny` are."""
     conf = home / "conf"
     _write_conf(conf)
     environ = {
@@ -152,7 +156,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
         "MLPLATFORM_ADMIN_TOKEN": TOKEN,
     }
     settings = Settings.from_env(environ)
-    raw = series()
     put_online(raw, load_experiment("tiny_forecast", settings=settings).dataset, settings)
     put_online(table(), load_experiment("tiny_regression", settings=settings).dataset, settings)
     store = PairStore(settings)

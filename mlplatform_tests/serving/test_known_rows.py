@@ -18,6 +18,7 @@ from mlplatform.config import StalenessConfig
 from mlplatform.datamodule import REFERENCE, read_manifest
 from mlplatform.features.feast.repository import open_store
 from mlplatform.forecasts import make_forecasts, read_forecasts, read_left_out
+from mlplatform.registry import ShortSeries
 from mlplatform.registry.tracking import open_tracking
 from mlplatform.settings import Settings
 from mlplatform.testing.meters import meter_rows, meter_yard
@@ -161,6 +162,19 @@ def test_entities_with_too_short_a_window_are_refused_by_name_and_cost_the_other
     with pytest.raises(ServingError) as caught:
         read_panel(longer, bundle.dataset, StalenessConfig(), ["c", "a"], "now", settings)
     assert (caught.value.status, caught.value.code, caught.value.entities) == (409, "short_window", ("a",))
+    assert not caught.value.is_left_out
+    with pytest.raises(ServingError) as caught:
+        read_panel(longer, bundle.dataset, StalenessConfig(), ["c", "a"], "now", settings, ShortSeries("skip"))
+    assert (caught.value.entities, caught.value.is_left_out) == (("a",), True)
+
+
+def test_the_future_of_who_is_left_out_is_no_obstacle(client: TestClient) -> None:
+    (alone,) = ask(client, "a", future=requested("a")).json()["forecasts"]
+    strangers = [{**row, "entity_id": "nobody"} for row in requested("a")]
+    answer = ask(client, "nobody", "a", future=[*strangers, *requested("a")])
+    assert answer.status_code == 200
+    assert [(each["entity"], each["code"]) for each in answer.json()["errors"]] == [("nobody", "unknown_entity")]
+    assert [each["values"] for each in answer.json()["forecasts"]] == [alone["values"]]
 
 
 def test_steps_that_neither_knows_are_named(client: TestClient) -> None:

@@ -86,7 +86,7 @@ def test_errors_survive_the_way_between_processes() -> None:
     import pickle
 
     detail = ErrorDetail(field="rows[0].a", row=0, column="a", found="x", expected="y", action="z")
-    error = ServingError(422, "invalid_rows", "found x", [detail], {"a": "b"})
+    error = ServingError(422, "invalid_rows", "found x", [detail], {"a": "b"}, [1], is_left_out=True)
     # What Ray does with the values that replicas send each other.
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made one line above
     assert (copy.status, copy.code, copy.message, copy.details, copy.headers) == (
@@ -96,6 +96,7 @@ def test_errors_survive_the_way_between_processes() -> None:
         (detail,),
         {"a": "b"},
     )
+    assert (copy.entities, copy.is_left_out) == ((1,), True)
 
 
 def test_ray_keeps_its_files_at_home_unless_the_path_is_too_long_for_a_socket(
@@ -159,6 +160,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
             assert client.post("/admin/reload").status_code == 401
             _stop_talking_early(server.port, client)
             _change_the_staleness_policy(installation, client)
+            _leave_out_what_is_too_short(installation, client)
             _challenge(installation, client, first, second, store)
             assert "mlplatform_served_pair_info{" in client.get("/metrics").text
             last = client.post(ENTITIES, json={"entities": [1]}, headers={"x-request-id": "last-by-ray"})
@@ -227,6 +229,26 @@ def _change_the_staleness_policy(installation: Installation, client: httpx.Clien
     assert outcomes == [(409, []), (200, [True, True]), (200, [True, True])]
     counted = {name: count - before[name] for name, count in _stale_counts(client).items()}
     assert counted == {"refused": 2, "flagged": 4}
+
+
+def _leave_out_what_is_too_short(installation: Installation, client: httpx.Client) -> None:
+    """Have short series left out, refused, and required to be long enough again by the configuration."""
+    platform = installation.platform
+    rows = [*platform.rows(5, 3), *platform.rows(14, 1)]
+    (expected,) = client.post("/predict", json={"rows": platform.rows()}).json()["forecasts"]
+    outcomes = []
+    for short in ("skip", "refuse", None):
+        installation.set_policy({"short": short}, key="observation")
+        assert client.post("/admin/reload", headers=ADMIN).json()["swapped"] is False
+        response = client.post("/predict", json={"rows": rows})
+        content = response.json()
+        if short == "skip":
+            assert [each["values"] for each in content["forecasts"]] == [expected["values"]]
+            assert [(each["entity"], each["code"]) for each in content["errors"]] == [(3, "short_window")]
+            outcomes.append((response.status_code, None))
+        else:
+            outcomes.append((response.status_code, content["error"]["code"]))
+    assert outcomes == [(200, None), (409, "short_window"), (422, "invalid_rows")]
 
 
 def _stale_counts(client: httpx.Client) -> dict[str, float]:

@@ -147,11 +147,13 @@ def test_short_series_are_windows_that_begin_without_values_where_the_policy_ans
     assert panel.columns["oil"][6:].tolist() == [20, 30]
     assert panel.columns["cooling"].tolist() == ["air"] * 4 + [None, None, "air", "air"]
     assert "2 rows for entity 2" in str(refusal(rows).details[0].found)
-    refusing = RowRules(fallback=FallbackPolicy(short="refuse"))
-    assert "2 rows for entity 2" in str(refusal(rows, rules=refusing).details[0].found)
-    with pytest.raises(ServingError, match="1 entities \\(2\\) are too short") as caught:
-        refusing.judge(panel, FORECAST, None)
-    assert (caught.value.status, caught.value.code) == (409, "short_window")
+    for short in ("skip", "refuse"):
+        rules = RowRules(fallback=FallbackPolicy(short=short))
+        panel = panel_from_rows(rows, FORECAST, TYPES, rules)
+        with pytest.raises(ServingError, match="1 entities \\(2\\) are too short") as caught:
+            rules.judge(panel, FORECAST, None)
+        assert (caught.value.status, caught.value.code) == (409, "short_window")
+        assert (caught.value.entities, caught.value.is_left_out) == ((2,), short == "skip")
 
 
 def test_too_few_rows_names_the_entity_and_both_lengths() -> None:

@@ -39,7 +39,7 @@ from serving.protocols.tensors import (
     written_bytes,
     written_json,
 )
-from serving.service import PredictionService, ServedModel
+from serving.service import Missing, PredictionService, ServedModel
 
 TAG = "Open Inference Protocol v2"
 
@@ -124,12 +124,14 @@ def _add_models(router: APIRouter, service: PredictionService) -> None:
         header, served = _header_length(request), model.backend.served()
         question = await service.parsed(request, lambda body: _read(body, header, served))
         if question.entities is None:
-            prediction = await service.from_rows(request, model, question.rows, choice, explain=question.asked.explains)
+            prediction, missing = await service.from_rows(
+                request, model, question.rows, choice, explain=question.asked.explains
+            )
         else:
-            prediction, _ = await service.from_entities(
+            prediction, missing = await service.from_entities(
                 request, model, question.entities, choice=choice, explain=question.asked.explains
             )
-        writer = Writer(model.name, question.asked)
+        writer = Writer(model.name, question.asked, missing)
         content = await service.written(request, model, prediction, writer)
         if writer.header_length is None:
             return Response(content, media_type=JSON)
@@ -401,11 +403,13 @@ class Writer:
     """Writes the answer to one request.
 
     Attributes:
+        missing: entities of the request that the outputs have no row of.
         header_length: bytes of its JSON part, if binary data follow.
     """
 
     model: str
     asked: InferRequest
+    missing: Sequence[Missing] = ()
     header_length: int | None = field(default=None, init=False)
 
     def __call__(self, prediction: Prediction) -> bytes:
@@ -431,7 +435,7 @@ class Writer:
         head: dict[str, Any] = {
             "model_name": self.model,
             "model_version": str(prediction.pair.version),
-            "parameters": _told(prediction),
+            "parameters": _told(prediction, self.missing),
         }
         if self.asked.id is not None:
             head["id"] = self.asked.id
@@ -460,8 +464,8 @@ class Writer:
         ]
 
 
-def _told(prediction: Prediction) -> dict[str, str]:
-    """Return which arm answered, where two did which one each row of the outputs is of, and explanations."""
+def _told(prediction: Prediction, missing: Sequence[Missing]) -> dict[str, str]:
+    """Return which arm answered, where two did which one each row is of, explanations, and who has no row."""
     told = {"arm": prediction.arm}
     # As text, because parameters of the protocol hold no lists.
     if prediction.parts:
@@ -469,6 +473,8 @@ def _told(prediction: Prediction) -> dict[str, str]:
         told |= {"arms": json.dumps(arms), "versions": json.dumps(versions)}
     if any(prediction.fallback_reasons):
         told["fallback_reasons"] = json.dumps(prediction.fallback_reasons)
+    if missing:
+        told["errors"] = to_json(missing).decode()
     if prediction.explanations:
         told["explanations"] = to_json(prediction.explanations).decode()
     return told

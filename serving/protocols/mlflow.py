@@ -24,7 +24,7 @@ from serving.bodies import JSON, content_type
 from serving.errors import ErrorDetail, ServingError, invalid, shown
 from serving.examples import example_rows
 from serving.protocols.failures import route_writing_errors
-from serving.service import PredictionService
+from serving.service import Missing, PredictionService
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,8 +55,9 @@ def routes(service: PredictionService) -> APIRouter:
         if served is None:
             raise ServingError(503, "no_production_pair", f"model {model.name} has no pair in production")
         asked = await service.parsed(request, partial(_reader(request), served=served))
-        prediction = await service.from_rows(request, model, asked.rows, explain=asked.explains)
-        return Response(await service.written(request, model, prediction, _written), media_type=JSON)
+        prediction, missing = await service.from_rows(request, model, asked.rows, explain=asked.explains)
+        write = partial(_written, missing=missing)
+        return Response(await service.written(request, model, prediction, write), media_type=JSON)
 
     @router.post("/invocations", openapi_extra={"requestBody": body})
     async def invocations(request: Request) -> Response:
@@ -202,7 +203,7 @@ def _refused(field: str, found: str, expected: str, action: str) -> ServingError
     return invalid("invalid_request", [ErrorDetail(field=field, found=found, expected=expected, action=action)])
 
 
-def _written(prediction: Prediction) -> bytes:
+def _written(prediction: Prediction, missing: Sequence[Missing]) -> bytes:
     contract = prediction.pair.contract
     table = table_of_answers(contract, prediction.entity_ids, prediction.origins, prediction.answers)
     if contract.task == "forecast":
@@ -214,6 +215,9 @@ def _written(prediction: Prediction) -> bytes:
     if prediction.parts:
         arms, versions = zip(*prediction.told_by, strict=True)
         told |= {"arms": arms, "versions": versions}
+    if missing:
+        # As `attrs["skipped"]` of the forecaster's table has it.
+        told["skipped"] = {str(each.entity): each.message for each in missing}
     if prediction.explanations:
         told["explanations"] = json.loads(to_json(prediction.explanations))
     return json.dumps({"predictions": records, **told}, default=lambda moment: moment.isoformat()).encode()

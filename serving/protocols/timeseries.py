@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +30,7 @@ from serving.protocols.failures import route_writing_errors
 from serving.protocols.forms import described_body
 from serving.schemas import MAX_ENTITIES, StrictRequest
 from serving.sent_values import utc_moment
-from serving.service import PredictionService
+from serving.service import Missing, PredictionService
 
 TAG = "KServe time series"
 
@@ -105,8 +105,8 @@ def routes(service: PredictionService) -> APIRouter:
             raise ServingError(503, "no_production_pair", f"model {model.name} has no pair in production")
         is_small = sum(len(series.series) for series in asked.inputs) <= SMALL
         rows = _rows(asked, served) if is_small else await service.reader.stage.run(_rows, asked, served)
-        prediction = await service.from_rows(request, model, rows, explain=asked.options.explain)
-        writer = Writer(asked, request.state.request_id)
+        prediction, missing = await service.from_rows(request, model, rows, explain=asked.options.explain)
+        writer = Writer(asked, request.state.request_id, {str(each.entity): each for each in missing})
         return Response(await service.written(request, model, prediction, writer), media_type=JSON)
 
     return router
@@ -115,6 +115,10 @@ def routes(service: PredictionService) -> APIRouter:
 def _error(status: int, error: ServingError) -> dict[str, Any]:
     field = error.details[0].field if error.details else ""
     return {"error": {"code": str(status), "message": error.message, "param": field, "type": error.code}}
+
+
+def _told_of(missing: Missing) -> dict[str, Any]:
+    return {"code": None, "message": missing.message, "param": str(missing.entity), "type": missing.code}
 
 
 def _rows(asked: ForecastRequest, served: Served) -> list[dict[str, Any]]:
@@ -237,10 +241,15 @@ def _refused(field: str, found: str, expected: str, action: str) -> ServingError
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes the answer to one request."""
+    """Writes the answer to one request.
+
+    Attributes:
+        missing: the series without a forecast, by name.
+    """
 
     asked: ForecastRequest
     request_id: str
+    missing: Mapping[str, Missing] = field(default_factory=dict)
 
     def __call__(self, prediction: Prediction) -> bytes:
         """Return the body of the answer.
@@ -250,22 +259,26 @@ class Writer:
         """
         levels = _levels(self.asked.options.quantiles or (), prediction.answers.coverages)
         places = {entity: place for place, entity in enumerate(prediction.entity_ids.tolist())}
-        forecasts = (self._content(prediction, places[series.name], series, levels) for series in self.asked.inputs)
-        outputs = [
-            {
+        outputs = []
+        for number, series in enumerate(self.asked.inputs):
+            missing = self.missing.get(series.name)
+            output: dict[str, Any] = {
                 "type": "time_series_forecast",
                 "id": f"ts_{self.request_id}_{number}",
                 "status": "completed",
-                "content": [content],
+                "content": [],
                 "error": None,
             }
-            for number, content in enumerate(forecasts)
-        ]
+            if missing is None:
+                output["content"] = [self._content(prediction, places[series.name], series, levels)]
+            else:
+                output |= {"status": "error", "error": _told_of(missing)}
+            outputs.append(output)
         return to_json(
             {
                 "id": f"resp_{self.request_id}",
                 "created_at": int(time.time()),
-                "status": "completed",
+                "status": "partial" if self.missing else "completed",
                 "error": None,
                 "model": self.asked.model,
                 "outputs": outputs,
