@@ -253,7 +253,7 @@ class Tally:
             f"dataset {dataset.name!r}: {self.quarantined} of {judged} rows ({self.quarantined / judged:.1%}) are bad, "
             f"but max_bad_fraction allows {dataset.max_bad_fraction:.1%} and one row at least must be good. "
             f"Reasons: {counts}. First bad rows:{examples}\n"
-            "Correct the data or the dataset's columns, entity_type, frequency and source.options, or raise "
+            "Correct the data or the dataset's columns, time_unit, entity_type, frequency and source.options, or raise "
             "max_bad_fraction"
         )
 
@@ -372,9 +372,10 @@ def _timestamps(
         return np.full(len(frame), TIMELESS), basis.seen
     values = frame[dataset.time_column]
     entities = None if dataset.entity_column is None else frame[dataset.entity_column]
-    parsed = parse_local_times(values, entities, zone_of(dataset.timezone), basis.seen)
+    parsed = parse_local_times(values, entities, zone_of(dataset.timezone), basis.seen, dataset.time_unit)
     faults.add(f"{dataset.time_column}: missing", values.isna().to_numpy())
-    faults.add(f"{dataset.time_column}: not an ISO 8601 time of the years 1678 to 2261", parsed.faulty)
+    counted = "" if dataset.time_unit is None else f", nor a number of {dataset.time_unit} since 1970,"
+    faults.add(f"{dataset.time_column}: not an ISO 8601 time{counted} of the years 1678 to 2261", parsed.faulty)
     faults.add(f"{dataset.time_column}: a time that the clocks of {dataset.timezone} skipped", parsed.doubtful)
     return parsed.times, parsed.seen
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from redis.lock import Lock
 
-# One step on the server, so that numbers rise in the order in which the lock is held. They follow a clock: a server that
-# was emptied, restored or replaced by a replica that lagged behind counts anew, but a number is not drawn again, so
-# that no holder of before is taken for the one of now.
+# One step on the server, so that numbers rise in the order in which the lock is held. They follow a clock: a server
+# that was emptied, restored or replaced by a replica that lagged behind counts anew, but a number is not drawn again,
+# so that no holder of before is taken for the one of now.
 TAKE = """
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
     return false
