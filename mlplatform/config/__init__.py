@@ -27,6 +27,7 @@ from mlplatform.config.dataset import (
     ColumnConfig,
     DatasetConfig,
     EntityType,
+    TimeUnit,
     check_source,
 )
 from mlplatform.config.derived import FOLDS, Lengths
@@ -114,6 +115,7 @@ __all__ = [
     "StalenessConfig",
     "StepConfig",
     "Task",
+    "TimeUnit",
     "TuningConfig",
     "UncertaintyConfig",
     "UtcDatetime",

@@ -21,6 +21,7 @@ from mlplatform.plugins import SOURCES, PluginUse, failures_note
 RESERVED_NAMES = (ENTITY, TIMESTAMP, "is_context", "until", "was_there", "__file__", "__line__", "__source_row__")
 
 EntityType = Literal["auto", "string", "integer"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
 
 # Steps at least as long lie in files of a year, or of a month.
 LONG_STEP, MIDDLE_STEP = dt.timedelta(hours=6), dt.timedelta(minutes=5)
@@ -52,8 +53,8 @@ class DatasetConfig(Frozen):
 
     `frequency` is the time step: `15min`, `h`, `D`, `B`, `W-MON`, `MS`, `QE`, `YS`, or several of them, such as `2W`;
     `C` are the working days of `weekmask` (seven characters, Monday first) that are not `holidays`; `auto` is the step
-    that the rows of the first ingest have. `timezone` is the zone of times that tell none, and whose days, weeks and
-    months count.
+    that the rows of the first ingest have. `time_unit` is what times count that are numbers, since 1970 UTC; without it
+    a number is no time. `timezone` is the zone of times that tell none, and whose days, weeks and months count.
 
     `window_steps` is the length of the window kept in the online store, in steps of `frequency`; it bounds the lookback
     that an experiment on this dataset can ask for. `partition` is the stretch of time that one file of the raw and the
@@ -66,6 +67,7 @@ class DatasetConfig(Frozen):
     kind: Literal["timeseries", "tabular"] = "timeseries"
     source: SourceConfig
     time_column: str | None = None
+    time_unit: TimeUnit | None = Field(default=None, exclude_if=lambda unit: unit is None)
     entity_column: str | None = None
     removed_column: str | None = None
     entity_type: EntityType = "auto"
@@ -118,6 +120,8 @@ class DatasetConfig(Frozen):
                 f"columns must not use the reserved names {sorted(reserved)}; rename them by source.rename"
             )
         self._refuse_case_twins()
+        if self.time_unit is not None and self.time_column is None:
+            raise ValueError("time_unit needs time_column, because it says what that column counts")
         if self.removed_column is not None and self.entity_column is None:
             raise ValueError("removed_column needs entity_column, because it says which entities are gone")
         keys = ("time_column", "entity_column", "removed_column")

@@ -32,6 +32,14 @@ class Faults:
             self.is_bad[rows] = True
             self._entries.append((kind, rows, texts))
 
+    def having(self, kind: str) -> Bool:
+        """Return the rows with a kind of fault, of shape (rows,)."""
+        found: Bool = np.zeros(len(self.is_bad), dtype=bool)
+        for noted, rows, _ in self._entries:
+            if noted == kind:
+                found[rows] = True
+        return found
+
     def counts(self) -> dict[str, int]:
         """Return the number of rows per kind of fault, in the order they were noted. A row can count several times."""
         counts: dict[str, int] = {}

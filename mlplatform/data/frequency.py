@@ -69,7 +69,9 @@ def _first_rows(dataset: DatasetConfig, source: Source[Any], settings: Settings)
 def _look(dataset: DatasetConfig, rows: pd.DataFrame) -> FoundFrequency:
     assert dataset.time_column is not None
     owners = None if dataset.entity_column is None else rows[dataset.entity_column]
-    times = parse_local_times(rows[dataset.time_column], owners, zone_of(dataset.timezone)).times
+    times = parse_local_times(
+        rows[dataset.time_column], owners, zone_of(dataset.timezone), unit=dataset.time_unit
+    ).times
     codes = np.zeros(len(rows), dtype=np.int64) if owners is None else pd.factorize(owners)[0]
     known = ~np.isnat(times) & (codes >= 0)
     frame = pd.DataFrame({"entity": codes[known], "moment": ns_of(times[known])})

@@ -19,7 +19,7 @@ import pandas as pd
 from pandas.api import types
 
 from mlplatform.calendars import Zone, ns_of, times_of
-from mlplatform.config import EntityType
+from mlplatform.config import EntityType, TimeUnit
 from mlplatform.data.local_times import Seen, localise
 
 Bool = npt.NDArray[np.bool_]
@@ -35,6 +35,9 @@ WORDS = {
 INT64 = range(-(2**63), 2**63)
 # The one way to write a whole number that the number itself keeps.
 WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]*")
+# A number as a source that knows only text writes it.
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+UNIT_NS: dict[TimeUnit, int] = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 STRUCTURES = (dict, list, tuple, np.ndarray)
 REMEMBERED_CELLS = 100_000
 
@@ -74,16 +77,20 @@ class ParsedTimes(NamedTuple):
     seen: Seen
 
 
-def parse_local_times(values: pd.Series, entities: pd.Series | None, zone: Zone, seen: Seen = ()) -> ParsedTimes:
+def parse_local_times(
+    values: pd.Series, entities: pd.Series | None, zone: Zone, seen: Seen = (), unit: TimeUnit | None = None
+) -> ParsedTimes:
     """Return times as `parse_times` does, but those that tell no zone in local time.
 
     Parameters:
         entities: of shape (rows,), whose each row is; `None` if there is but one.
         seen: what the batch before returned.
+        unit: what times count that are numbers, since 1970 in UTC; without it they are unreadable.
     """
-    times, faulty = parse_times(values)
+    counted = _are_counts(values) if unit is not None else np.zeros(len(values), dtype=bool)
+    times, faulty = parse_times(values, unit)
     doubtful = np.zeros(len(values), dtype=bool)
-    naive = np.zeros(len(values), dtype=bool) if zone.is_utc else _are_naive(values) & ~np.isnat(times)
+    naive = np.zeros(len(values), dtype=bool) if zone.is_utc else _are_naive(values) & ~np.isnat(times) & ~counted
     if not naive.any():
         return ParsedTimes(times, faulty, doubtful, seen)
     codes = np.zeros(len(values), dtype=object) if entities is None else entities.astype(object).to_numpy()
@@ -111,13 +118,24 @@ def _tells_zone(cell: object) -> bool:
     return _has_zone(cell) or (isinstance(cell, dt.datetime) and cell.tzinfo is not None)
 
 
-def parse_times(values: pd.Series) -> tuple[Times, Bool]:
+def parse_times(values: pd.Series, unit: TimeUnit | None = None) -> tuple[Times, Bool]:
     """Return datetime64[ns] in UTC, NaT where missing or unreadable, and the mask of cells that are not times.
 
     Text must be in ISO 8601; naive times are UTC, whatever zones their neighbours have. A bare number is not a time,
     because its unit and origin are unknown.
+
+    Parameters:
+        unit: what bare numbers count since 1970 UTC, if that is known. One that does not tell a nanosecond, such as a
+            float too large to be exact, is not a time.
     """
     present = values.notna().to_numpy()
+    counted = _are_counts(values) if unit is not None else np.zeros(len(values), dtype=bool)
+    if unit is not None and counted.any():
+        parsed = np.full(len(values), np.datetime64("NaT"), dtype="datetime64[ns]")
+        parsed[counted] = _moments_counted(values, counted, UNIT_NS[unit])
+        if not counted.all():
+            parsed[~counted] = parse_times(values[~counted])[0]
+        return parsed, present & np.isnat(parsed)
     if isinstance(values.dtype, pd.DatetimeTZDtype) or types.is_datetime64_dtype(values):
         parsed = _nanoseconds(values)
     elif (
@@ -128,6 +146,44 @@ def parse_times(values: pd.Series) -> tuple[Times, Bool]:
     else:
         parsed = np.full(len(values), np.datetime64("NaT"), dtype="datetime64[ns]")
     return parsed, present & np.isnat(parsed)
+
+
+def _are_counts(values: pd.Series) -> Bool:
+    """Return which cells are bare numbers."""
+    if types.is_numeric_dtype(values) and not types.is_bool_dtype(values):
+        return values.notna().to_numpy()
+    if not (types.is_object_dtype(values) or types.is_string_dtype(values)):
+        return np.zeros(len(values), dtype=bool)
+    return np.fromiter(map(_is_count, values.astype(object)), dtype=bool, count=len(values))
+
+
+def _is_count(cell: object) -> bool:
+    if isinstance(cell, str):
+        return NUMBER.fullmatch(cell) is not None
+    if isinstance(cell, (bool, np.bool_)) or not isinstance(cell, (numbers.Real, decimal.Decimal)):
+        return False
+    return not (isinstance(cell, (float, np.floating)) and math.isnan(cell))
+
+
+def _moments_counted(values: pd.Series, counted: Bool, unit_ns: int) -> Times:
+    """Return the moments of cells that are numbers, of shape (cells,); NaT where one tells none exactly."""
+    found = _by_cell(values, counted, functools.partial(_nanoseconds_counted, unit_ns=unit_ns))
+    is_known = pd.notna(found)
+    moments = np.full(len(found), np.datetime64("NaT"), dtype="datetime64[ns]")
+    moments[is_known] = times_of(found[is_known].astype(np.int64))
+    return moments
+
+
+def _nanoseconds_counted(cell: Any, unit_ns: int) -> int | None:
+    if isinstance(cell, (float, np.floating)) and abs(float(cell)) >= 2.0 ** (np.finfo(type(cell)).nmant + 1):
+        return None
+    # By its shortest decimals, which are what was sent.
+    number = decimal.Decimal(str(cell).strip())
+    if not number.is_finite() or abs(number) > INT64.stop:
+        return None
+    nanoseconds = number * unit_ns
+    is_held = pd.Timestamp.min.value <= nanoseconds <= pd.Timestamp.max.value
+    return int(nanoseconds) if is_held and _is_whole(nanoseconds) else None
 
 
 def parse_categories(values: pd.Series) -> tuple[Objects, Bool]:

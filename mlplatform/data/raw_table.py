@@ -178,6 +178,8 @@ def raw_shape(dataset: DatasetConfig) -> dict[str, Any]:
     # Tables stored before there were the settings were made as their defaults make them.
     if dataset.entity_type != "auto":
         shape["entity_type"] = dataset.entity_type
+    if dataset.time_unit is not None:
+        shape["time_unit"] = dataset.time_unit
     if dataset.removed_column is not None:
         shape["removed_column"] = dataset.removed_column
     return shape

@@ -39,6 +39,8 @@ EXAMPLES = 3
 NOT_EXACT = "not known exactly: a number rounded on the way here, binary data, a NUL character, or a list of such"
 # Of fewer rows than this, a share says little: one bad message among the first three must not stop a stream.
 LEAST_JUDGED_ROWS = 100
+# A row that says again what an earlier one said: left out, but no fault of the source, which stands as one row.
+COPY = "duplicate row"
 RESPELT = "a whole number in other words than the entities are written in"
 
 
@@ -111,7 +113,8 @@ def validate(
     or number that does not parse, a missing time, entity or not nullable value, an entity or category that is not known
     exactly, a value that is infinite, beyond `min`..`max` or too large for float32, a time after the present or far
     from all others, a time off the frequency grid (time series only), and rows that repeat the entity and time of an
-    earlier good row. Rows out of time order are sorted and counted, not bad.
+    earlier good row; exact copies of one are left out like them, but are no fault of the source. Rows out of time order
+    are sorted and counted, not bad.
 
     A row that marks its entity as removed needs no more than the entity and becomes no row; a row of the entity that
     follows it brings the entity back.
@@ -206,7 +209,10 @@ def _with_marks(batch: Validated, marked: pd.DataFrame, places: Int64, dataset: 
 
 @dataclass
 class Tally:
-    """Counts over the batches of a source."""
+    """Counts over the batches of a source.
+
+    How much of a source is bad is judged without the copies of rows: the same row twice counts as one.
+    """
 
     rows_read: int = 0
     marks: int = 0
@@ -224,6 +230,16 @@ class Tally:
         self.reasons.update(batch.reasons)
         self.examples = [*self.examples, *batch.examples][:EXAMPLES]
 
+    @property
+    def copies(self) -> int:
+        """Rows that only repeat another one; they have no other fault."""
+        return self.reasons[COPY]
+
+    @property
+    def bad(self) -> int:
+        """Rows with a fault."""
+        return self.quarantined - self.copies
+
     def refuse_bad_source(self, dataset: DatasetConfig) -> None:
         """Refuse a source that was read whole, if too much of it is bad.
 
@@ -233,8 +249,9 @@ class Tally:
         if not self.rows_read:
             raise DataError(f"dataset {dataset.name!r}: the source has no rows; at least one is needed")
         has_rows = self.quarantined + self.marks < self.rows_read
-        if not has_rows or self.quarantined > dataset.max_bad_fraction * self.rows_read:
-            raise self._too_bad(dataset, self.rows_read)
+        judged = self.rows_read - self.copies
+        if not has_rows or self.bad > dataset.max_bad_fraction * judged:
+            raise self._too_bad(dataset, judged)
 
     def refuse_bad_increment(self, dataset: DatasetConfig, stored_rows: int) -> None:
         """Refuse new rows, if too many are bad; the share is that of everything stored so far and these rows.
@@ -242,18 +259,18 @@ class Tally:
         Raises:
             DataError: if more than the share `dataset.max_bad_fraction` is bad.
         """
-        judged = max(stored_rows + self.rows_read, LEAST_JUDGED_ROWS)
-        if self.quarantined > dataset.max_bad_fraction * judged:
+        judged = max(stored_rows + self.rows_read - self.copies, LEAST_JUDGED_ROWS)
+        if self.bad > dataset.max_bad_fraction * judged:
             raise self._too_bad(dataset, judged)
 
     def _too_bad(self, dataset: DatasetConfig, judged: int) -> DataError:
-        counts = ", ".join(f"{kind} ({count})" for kind, count in self.reasons.items())
+        counts = ", ".join(f"{kind} ({count})" for kind, count in self.reasons.items() if kind != COPY)
         examples = "".join(f"\n  {example}" for example in self.examples)
         return DataError(
-            f"dataset {dataset.name!r}: {self.quarantined} of {judged} rows ({self.quarantined / judged:.1%}) are bad, "
+            f"dataset {dataset.name!r}: {self.bad} of {judged} rows ({self.bad / judged:.1%}) are bad, "
             f"but max_bad_fraction allows {dataset.max_bad_fraction:.1%} and one row at least must be good. "
             f"Reasons: {counts}. First bad rows:{examples}\n"
-            "Correct the data or the dataset's columns, entity_type, frequency and source.options, or raise "
+            "Correct the data or the dataset's columns, time_unit, entity_type, frequency and source.options, or raise "
             "max_bad_fraction"
         )
 
@@ -267,7 +284,7 @@ def conflicts(rows: pd.DataFrame, numbers: npt.NDArray[np.int64], dataset: Datas
     """
     faults = Faults(len(rows))
     found = find_duplicates(rows.reset_index(drop=True), list(dataset.columns))
-    faults.add_rows("duplicate row", found.exact)
+    faults.add_rows(COPY, found.exact)
     texts = [f"conflicting duplicate of row {numbers[row]}" for row in found.conflicts_with]
     faults.add_rows("conflicting duplicate", found.conflicting, texts)
     return faults
@@ -372,9 +389,10 @@ def _timestamps(
         return np.full(len(frame), TIMELESS), basis.seen
     values = frame[dataset.time_column]
     entities = None if dataset.entity_column is None else frame[dataset.entity_column]
-    parsed = parse_local_times(values, entities, zone_of(dataset.timezone), basis.seen)
+    parsed = parse_local_times(values, entities, zone_of(dataset.timezone), basis.seen, dataset.time_unit)
     faults.add(f"{dataset.time_column}: missing", values.isna().to_numpy())
-    faults.add(f"{dataset.time_column}: not an ISO 8601 time of the years 1678 to 2261", parsed.faulty)
+    counted = "" if dataset.time_unit is None else f", nor a number of {dataset.time_unit} since 1970,"
+    faults.add(f"{dataset.time_column}: not an ISO 8601 time{counted} of the years 1678 to 2261", parsed.faulty)
     faults.add(f"{dataset.time_column}: a time that the clocks of {dataset.timezone} skipped", parsed.doubtful)
     return parsed.times, parsed.seen
 
@@ -423,7 +441,7 @@ def _moments(nanoseconds: Sequence[int] | Int64) -> npt.NDArray[np.datetime64]:
 def _add_duplicates(canonical: pd.DataFrame, places: Int64, dataset: DatasetConfig, faults: Faults) -> None:
     """Note duplicates among the rows that are good so far, so that a bad first row does not displace a good copy."""
     found = find_duplicates(canonical[~faults.is_bad], list(dataset.columns))
-    faults.add_rows("duplicate row", found.exact)
+    faults.add_rows(COPY, found.exact)
     texts = [f"conflicting duplicate of row {places[row]}" for row in found.conflicts_with]
     faults.add_rows("conflicting duplicate", found.conflicting, texts)
 
@@ -441,7 +459,7 @@ def _canonical(
 
 
 def _examples(frame: pd.DataFrame, places: Int64, faults: Faults) -> tuple[str, ...]:
-    bad = np.flatnonzero(faults.is_bad)[:EXAMPLES]
+    bad = np.flatnonzero(faults.is_bad & ~faults.having(COPY))[:EXAMPLES]
     own = frame.drop(columns=list(FILE_AND_LINE), errors="ignore")
     where = [""] * len(bad)
     if FILE in frame and LINE in frame:

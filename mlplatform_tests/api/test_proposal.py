@@ -12,7 +12,7 @@ import yaml
 
 from mlplatform.api import propose
 from mlplatform.config import ConfigError, ExperimentConfig, load_experiment
-from mlplatform.data import DataError, ingest
+from mlplatform.data import DataError, ingest, read_raw
 from mlplatform.settings import Settings
 
 
@@ -43,6 +43,55 @@ def accepted(path: Path, settings: Settings, **options: Any) -> ExperimentConfig
     report = ingest(config.dataset, settings)
     assert report.quarantined == 0
     return config
+
+
+@pytest.mark.parametrize(("unit", "size"), [("s", 10**9), ("ms", 10**6), ("us", 10**3), ("ns", 1)])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_times_that_are_counted_are_times(
+    tmp_path: Path, settings: Settings, unit: str, size: int, suffix: str
+) -> None:
+    rows = pd.concat([hours().assign(line=line) for line in ("007", "7")])
+    rows["time"] = pd.to_datetime(rows["time"], utc=True).dt.as_unit("ns").astype("int64") // size
+    if suffix == "jsonl":
+        path = tmp_path / "plant.jsonl"
+        rows.to_json(path, orient="records", lines=True)
+    else:
+        path = written(rows, tmp_path)
+    config = accepted(path, settings)
+    dataset = config.dataset
+    assert (dataset.time_column, dataset.time_unit, dataset.frequency) == ("time", unit, "h")
+    assert (dataset.entity_column, config.targets) == ("line", ("temperature",))
+    stored = read_raw(dataset, settings)
+    assert stored["event_timestamp"].min() == pd.Timestamp(hours()["time"].min(), tz="UTC")
+    found = f"its numbers are {unit} since 1970 UTC"
+    assert any(note.endswith(found) for note in propose(path, settings=settings).notes)
+
+
+def test_numbers_are_times_only_where_something_says_so(tmp_path: Path, settings: Settings) -> None:
+    rows = hours()
+    counts = pd.to_datetime(rows["time"], utc=True).dt.as_unit("ns").astype("int64") // 10**9
+    # By their step, whatever the column is called.
+    plain = rows.assign(time=counts).rename(columns={"time": "k"})
+    assert accepted(written(plain, tmp_path), settings).dataset.time_unit == "s"
+    # Beside written times, and of numbers that keep no step, a person has to say it.
+    both = written(rows.assign(counter=counts), tmp_path, "both.csv")
+    assert "time_unit" not in propose(both, settings=settings).yaml
+    assert "time_column: counter\n  time_unit: s" in propose(both, time="counter", settings=settings).yaml
+    ids = np.random.default_rng(0).integers(10**9, 2 * 10**9, len(rows))
+    assert "kind: tabular" in propose(written(rows.assign(time=ids).rename(columns={"time": "id"}), tmp_path)).yaml
+
+
+def test_a_column_that_is_blank_or_ends_early_is_not_what_is_predicted(tmp_path: Path, settings: Settings) -> None:
+    rows = hours()
+    ended = rows["load"].where(np.arange(len(rows)) < 0.8 * len(rows))
+    rare = rows["load"].mask(rows.index % 3 > 0)
+    for name, last in {"blank": "", "spaces": " ", "words": "NA", "ended": ended, "rare": rare}.items():
+        proposal = propose(written(rows.assign(last=last), tmp_path, f"{name}.csv"), settings=settings)
+        assert "targets: [temperature]" in proposal.yaml, name
+    assert "targets: [last]" in propose(tmp_path / "ended.csv", targets=["last"], settings=settings).yaml
+    # Of rows without times, order says nothing; and where nothing else is left, what there is.
+    alone = written(rows[["time"]].assign(last=ended), tmp_path, "alone.csv")
+    assert "targets: [last]" in propose(alone, settings=settings).yaml
 
 
 def test_what_else_could_be_predicted_is_named(tmp_path: Path, settings: Settings) -> None:
@@ -82,6 +131,12 @@ def test_what_goes_on_where_another_column_has_ended_is_known_ahead(tmp_path: Pa
 def test_a_delay_is_no_plan_but_tells_the_target(tmp_path: Path, settings: Settings) -> None:
     config = accepted(written(shops(1), tmp_path), settings)
     assert config.targets == ("sold",)
+    assert config.features.known_future == ()
+
+
+def test_a_column_that_was_given_up_has_not_ended(tmp_path: Path, settings: Settings) -> None:
+    config = accepted(written(shops(60), tmp_path), settings)
+    assert config.targets == ("price",)
     assert config.features.known_future == ()
 
 

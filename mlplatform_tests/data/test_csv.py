@@ -46,6 +46,33 @@ def test_only_an_empty_cell_is_a_missing_category(settings: Settings) -> None:
     assert read(GOOD, settings).rows["state"].tolist() == ["open", "open", None, "NA"]
 
 
+SPACED = """time, flow, pressure, state
+2024-01-01 00:00:00, 1.5, 10, open
+2024-01-01 01:00:00, 2.5, 11, "shut, or so"
+2024-01-01 02:00:00, , 12,
+2024-01-01 03:00:00,NA, 13,  open
+"""
+
+
+def test_a_file_with_a_space_after_each_delimiter_is_read_as_one_without(settings: Settings) -> None:
+    rows = read(SPACED, settings).rows
+    assert rows["state"].tolist() == ["open", "shut, or so", None, "open"]
+    assert rows["flow"].isna().tolist() == [False, False, True, True]
+
+
+def test_spaces_belong_to_the_cell_that_they_are_in(settings: Settings) -> None:
+    content = GOOD.replace("10,open", " 10 , open").replace("3.5,12,", "3.5,12, ").replace(",,13,NA", ", NA,13, NA")
+    result = read(content, settings)
+    assert result.quarantine.empty
+    assert result.rows["state"].tolist() == [" open", "open", None, " NA"]
+    assert result.rows["pressure"].tolist() == [10, 11, 12, 13]
+    assert result.rows["flow"].isna().tolist() == [False, False, False, True]
+    kept = read(content, settings, with_options(skip_initial_space=True)).rows
+    assert kept["state"].tolist() == ["open", "open", None, "NA"]
+    as_written = read(SPACED.replace('"shut, or so"', "shut"), settings, with_options(skip_initial_space=False)).rows
+    assert as_written["state"].tolist() == [" open", " shut", None, "  open"]
+
+
 def test_categories_keep_their_leading_zeros(settings: Settings) -> None:
     rows = read(GOOD.replace("open", "007"), settings).rows
     assert rows["state"][0] == "007"

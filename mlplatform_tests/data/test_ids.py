@@ -84,6 +84,8 @@ def from_messages(ids: list[Any], settings: Settings, folder: Path) -> Validated
         (["12E2", "1200"], ["12E2", "1200"]),
         (["1.0", "1"], ["1.0", "1"]),
         (["b", "a"], ["b", "a"]),
+        ([" a", "a", "a ", "b c"], [" a", "a", "a ", "b c"]),
+        ([" 7", "7"], [" 7", "7"]),
         ([BIG, BIG + 2, None], [BIG, BIG + 2]),
         ([2**63 - 1, -(2**63)], [2**63 - 1, -(2**63)]),
         ([2**64 - 1, 2**64 - 2], [str(2**64 - 1), str(2**64 - 2)]),
@@ -190,7 +192,11 @@ def test_an_id_is_kept_in_every_character_or_not_at_all(cells: list[Any], entity
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(written_ids=st.lists(st.text("0127E.-+a", min_size=1, max_size=3), min_size=1, max_size=8, unique=True))
+@given(
+    written_ids=st.lists(
+        st.text("0127E.-+a ", min_size=1, max_size=3).filter(str.strip), min_size=1, max_size=8, unique=True
+    )
+)
 def test_every_id_of_a_file_is_stored_as_written_or_quarantined(written_ids: list[str], tmp_path: Path) -> None:
     home = tempfile.mkdtemp(dir=tmp_path)
     own = Settings.from_env({"MLPLATFORM_HOME": home, "MLPLATFORM_DATA_DIR": home})

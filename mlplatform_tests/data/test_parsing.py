@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 
+from mlplatform.calendars import zone_of
 from mlplatform.config import TIMESTAMP, DatasetConfig
-from mlplatform.data.parsing import parse_numbers, parse_times
+from mlplatform.data.parsing import parse_local_times, parse_numbers, parse_times
 from mlplatform.data.sources.messages import rows_from_messages
 from mlplatform.data.validation import validate
 from mlplatform.settings import Settings
@@ -57,10 +59,10 @@ def column(cells: list[Any]) -> pd.Series:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(TIME, min_size=1, max_size=8))
-def test_a_time_means_the_same_alone_as_in_any_company(cells: list[Any]) -> None:
-    together, bad = parse_times(column(cells))
-    alone = [parse_times(column([cell])) for cell in cells]
+@given(st.lists(TIME, min_size=1, max_size=8), st.sampled_from([None, "s", "ms"]))
+def test_a_time_means_the_same_alone_as_in_any_company(cells: list[Any], unit: Any) -> None:
+    together, bad = parse_times(column(cells), unit)
+    alone = [parse_times(column([cell]), unit) for cell in cells]
     np.testing.assert_array_equal(together, np.concatenate([times for times, _ in alone]))
     np.testing.assert_array_equal(bad, np.concatenate([is_bad for _, is_bad in alone]))
 
@@ -127,3 +129,42 @@ def check_zoned(frame: pd.DataFrame, dataset: DatasetConfig) -> None:
         "2024-01-01T01:00:00+00:00",
     ] * 2
     assert result.rows["load"].tolist() == [1, 2, 1, 2]
+
+
+MOMENT = pd.Timestamp("2024-03-31T01:30:00.25", tz="UTC")
+COUNTS = {"s": Decimal("1711848600.25"), "ms": 1711848600250, "us": 1711848600250000, "ns": 1711848600250000000}
+
+
+@pytest.mark.parametrize("unit", COUNTS)
+def test_numbers_are_times_where_it_is_known_what_they_count(unit: Any) -> None:
+    count = COUNTS[unit]
+    cells = [
+        count,
+        str(count),
+        f" {count} ",
+        Decimal(count),
+        MOMENT.isoformat(),
+        None,
+        True,
+        "x",
+        float("inf"),
+        "1e400",
+    ]
+    times, bad = parse_times(column(cells), unit)
+    assert (times[:5] == MOMENT.tz_localize(None).to_datetime64()).all()
+    assert bad.tolist() == [False] * 6 + [True] * 4
+    assert np.isnat(times[5:]).all()
+    # In UTC, whatever the zone is of times that tell none.
+    local = parse_local_times(column([count, "2024-03-31T03:30:00.25"]), None, zone_of("Europe/Berlin"), unit=unit)
+    assert (local.times == MOMENT.tz_localize(None).to_datetime64()).all()
+    if unit != "s":
+        for kind in ("int64", "Int64", "int64[pyarrow]"):
+            (time,), (is_bad,) = parse_times(pd.Series([count], dtype=kind), unit)
+            assert (time, is_bad) == (times[0], False)
+    # A float that stands for several numbers tells no moment.
+    assert parse_times(pd.Series([float(count)]), unit)[1].tolist() == [unit == "ns"]
+    assert parse_times(pd.Series([count, -(10**30)], dtype=object), unit)[1].tolist() == [False, True]
+
+
+def test_a_number_is_no_time_where_that_is_not_known() -> None:
+    assert parse_times(column([1711848600]))[1].tolist() == [True]

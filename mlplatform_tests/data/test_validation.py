@@ -100,6 +100,26 @@ def test_copies_with_the_same_missing_values_are_exact() -> None:
     assert reasons_by_row(result) == {6: "duplicate row"}
 
 
+def told(frame: pd.DataFrame) -> Tally:
+    tally = Tally()
+    tally.add(validate(frame, hourly_dataset()))
+    return tally
+
+
+def test_the_same_row_twice_counts_as_one_and_only_contradictions_stop_a_source() -> None:
+    """A file that was exported twice is whole; one whose rows say two things is not."""
+    rows = hourly_frame()
+    twice = told(pd.concat([rows, rows, rows]))
+    twice.refuse_bad_source(hourly_dataset(max_bad_fraction=0.0))
+    assert (twice.rows_read, twice.quarantined, twice.copies, twice.bad) == (18, 12, 12, 0)
+    assert twice.reasons == {"duplicate row": 12}
+    # Copies neither are bad nor make the share of what is bad smaller.
+    other = told(pd.concat([rows, rows, rows, rows.iloc[[1]].assign(flow=50.0)]))
+    message = r"1 of 7 rows \(14.3%\) are bad.* Reasons: conflicting duplicate \(1\)\. First bad rows:\n  row 18: conf"
+    with pytest.raises(DataError, match=message):
+        other.refuse_bad_source(hourly_dataset(max_bad_fraction=0.1))
+
+
 def test_conflicting_duplicates_name_the_row_that_is_kept() -> None:
     other = hourly_frame().iloc[[1, 4]].assign(flow=[50.0, 60.0])
     result = validate(pd.concat([hourly_frame(), other]), hourly_dataset())

@@ -232,6 +232,7 @@ DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "kind": ("tabular", TRAINING | FEATURES | {"raw", "splits"}),
     "source": ({"uri": "rows.csv"}, TRAINING | {"raw"}),
     "time_column": ("time", TRAINING | {"raw"}),
+    "time_unit": ("ms", TRAINING | {"raw"}),
     "entity_column": ("unit", TRAINING | {"raw"}),
     "entity_type": ("string", TRAINING | {"raw"}),
     "frequency": ("15min", TRAINING | FEATURES | {"raw", "splits"}),

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # The share of series in which a column has ended, and of the rows until then that it has; the share of the rows behind
-# the present in which another one goes on.
-HALF, ENOUGH = 0.5, 0.95
+# the present in which another one goes on. A column that ended more than a tenth of the rows ago was given up.
+HALF, ENOUGH, TENTH = 0.5, 0.95, 0.1
 
 
 def columns_ahead(
@@ -20,8 +20,8 @@ def columns_ahead(
     """Return the columns that have ended where others go on, and those that are known for the horizon.
 
     In every series a column ends with its last value. Those that end before another one, in at least half of the
-    series, have ended, unless they have gaps all the time; known are those with a value in nearly all rows behind, if
-    there are as many as a horizon: fewer are only a delay of the others.
+    series, have ended, unless they have gaps all the time or were given up long ago; known are those with a value in
+    nearly all rows behind, if there are as many as a horizon: fewer are only a delay of the others.
 
     Parameters:
         cells: of shape (rows, columns), all text, missing ones `None`.
@@ -45,8 +45,11 @@ def columns_ahead(
     if not last:
         return (), ()
     latest = np.max(list(last.values()), axis=0)
-    is_full = {name: is_there.loc[place <= own[series], name].mean() >= HALF for name, own in last.items()}
-    ended = tuple(name for name, own in last.items() if is_full[name] and (own < latest).mean() >= HALF)
+    behind = {name: place > own[series] for name, own in last.items()}
+    is_alive = {
+        name: is_there.loc[~late, name].mean() >= HALF and late.mean() <= TENTH for name, late in behind.items()
+    }
+    ended = tuple(name for name, own in last.items() if is_alive[name] and (own < latest).mean() >= HALF)
     if not ended:
         return (), ()
     # Of several that have ended the present is that of the last.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlplatform.api.proposal.names import clean_names
-from mlplatform.api.proposal.times import Times, read_times
+from mlplatform.api.proposal.times import Times, are_counts, read_counts, read_times
 from mlplatform.config import source_scheme
 from mlplatform.data import DataError
 from mlplatform.data.sources import NUMBER_NULLS, FileTable, number_pattern, open_table, written_numbers
@@ -88,6 +88,14 @@ class Look:
             f"{self.where} has no column {name!r}; it has {', '.join(column.name for column in self.columns)}"
         )
 
+    def with_times(self, name: str, times: Times) -> Look:
+        """Return the table with a column of numbers read as times."""
+        columns = tuple(
+            Column(name, "time", column.missing, column.distinct) if column.name == name else column
+            for column in self.columns
+        )
+        return replace(self, columns=columns, times={**self.times, name: times})
+
     @property
     def where(self) -> str:
         """The files, for people."""
@@ -114,6 +122,10 @@ def look_at(paths: Sequence[Path], uris: Sequence[str]) -> Look:
     rename = clean_names(list(cells.columns))
     cells = cells.rename(columns=rename).replace("", None)
     times = {str(name): found for name in cells if (found := read_times(cells[name])) is not None}
+    if not times:
+        # Beside written times, numbers are more likely to be measured.
+        counts = {str(name): found for name in cells if (found := read_counts(cells[name])) is not None}
+        times = {name: found for name, found in counts.items() if are_counts(name, found)}
     others = cells[[name for name in cells if name not in times]]
     (decimal, thousands), is_ambiguous = _form(others, table)
     nulls: set[str] = set()

@@ -7,21 +7,27 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlplatform.api.facts import facts_html
 from mlplatform.api.proposal.ahead import columns_ahead
-from mlplatform.api.proposal.looking import FEW_CATEGORIES, Column, Look, look_at
-from mlplatform.api.proposal.times import frequency_of
+from mlplatform.api.proposal.looking import FEW_CATEGORIES, RARE_NULLS, Column, Look, look_at
+from mlplatform.api.proposal.times import frequency_of, read_counts
 from mlplatform.config import FOLDS, NAME_PATTERN, ConfigError, Lengths, load_experiment
 from mlplatform.data import DataError
-from mlplatform.data.sources import split_glob
+from mlplatform.data.sources import NUMBER_NULLS, split_glob
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The family of the bases that a proposal stands on.
 FAMILY = "xgboost"
 Task = Literal["forecast", "regression", "classification"]
+# A column with less is not proposed as a target, nor one without any value in the newest rows, one in so many.
+MOST_MISSING, NEWEST = 0.5, 10
+NO_NUMBER = (*NUMBER_NULLS, *RARE_NULLS)
 # Of columns that could be predicted as well.
 SHOWN_TARGETS = 5
 
@@ -153,11 +159,14 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
     targets = tuple(look.named(target).name for target in targets)
     time = time and look.named(time).name
     entity = entity and look.named(entity).name
+    counts = None if time is None or time in look.times else read_counts(look.cells[time])
+    if time is not None and counts is not None:
+        look = look.with_times(time, counts)
     if time is not None and time not in look.times:
         raise DataError(f"the column {time!r} of {look.where} does not hold times that can be read")
     time = time or next(iter(look.times), None)
     if time is None:
-        predicted = targets or _last_number(look, ())
+        predicted = targets or _last_number(look, (), None)
         parts = _Parts(look, None, entity, predicted, None, _tabular_task(look, predicted))
         if all(column.name in predicted for column in parts.data):
             raise DataError(_nothing_else(parts))
@@ -168,7 +177,7 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
     horizon = 1 if frequency is None else Lengths.of(frequency).horizon
     ended, planned = columns_ahead(look.cells, moments, entity, horizon)
     numbers = [column.name for column in look.columns if column.kind == "number" and column.name in ended]
-    targets = targets or tuple(numbers[-1:]) or _last_number(look, (entity,))
+    targets = targets or tuple(numbers[-1:]) or _last_number(look, (entity,), moments)
     parts = _Parts(look, time, entity, targets, frequency, "forecast")
     if not set(targets) <= set(ended):
         return parts
@@ -197,15 +206,28 @@ def _entity(look: Look, time: str, targets: tuple[str, ...]) -> str | None:
     return best.name if repeats(best) < int(times.duplicated().sum()) else None
 
 
-def _last_number(look: Look, taken: Sequence[str | None]) -> tuple[str, ...]:
-    numbers = [column.name for column in look.columns if column.kind == "number" and column.name not in taken]
-    texts = [column.name for column in look.columns if column.kind == "text" and 1 < column.distinct <= FEW_CATEGORIES]
-    last = look.columns[-1].name
-    if last in texts and not look.times:
-        return (last,)
+def _last_number(look: Look, taken: Sequence[str | None], moments: pd.Series | None) -> tuple[str, ...]:
+    """Return what is predicted unless a person says so: the last number that goes on, or the last column's classes.
+
+    Parameters:
+        moments: the times of the rows; `None` if they have none.
+    """
+    numbers = [column for column in look.columns if column.kind == "number" and column.name not in taken]
+    texts = [column for column in look.columns if column.kind == "text" and 1 < column.distinct <= FEW_CATEGORIES]
+    filled = [column for column in look.columns if column.kind != "empty"]
+    if moments is None and filled and filled[-1] in texts:
+        return (filled[-1].name,)
     if not (numbers or texts):
         raise DataError(f"{look.where} has no column that could be predicted: no numbers, and no classes")
-    return ((numbers or texts)[-1],)
+    known = [column for column in numbers or texts if column.missing <= MOST_MISSING]
+    going_on = [column for column in known if moments is None or _goes_on(look.cells[column.name], moments)]
+    return ((going_on or known or numbers or texts)[-1].name,)
+
+
+def _goes_on(cells: pd.Series, moments: pd.Series) -> bool:
+    """Return whether a column has a value in the newest rows."""
+    newest = moments.dropna().sort_values(kind="stable").index[-max(1, len(moments) // NEWEST) :]
+    return bool((~cells[newest].isin(NO_NUMBER) & cells[newest].notna()).any())
 
 
 def _tabular_task(look: Look, targets: tuple[str, ...]) -> Task:
@@ -242,6 +264,9 @@ def _lines(name: str, dataset: str, parts: _Parts) -> Iterator[str]:
     yield f"  source: {_flow(_source(parts))}"
     if parts.time is not None:
         yield f"  time_column: {_quoted(parts.time)}"
+        unit = parts.look.times[parts.time].unit
+        if unit is not None:
+            yield f"  time_unit: {unit}  # since 1970 UTC"
     if parts.entity is not None:
         yield f"  entity_column: {_quoted(parts.entity)}"
     if is_forecast:
@@ -312,9 +337,14 @@ def _notes(parts: _Parts) -> Iterator[str]:
         yield f"left out: {', '.join(map(repr, look.left_out))} (not once in every file, or without a name)"
     if parts.time is not None:
         times = look.times[parts.time]
+        zone = (
+            f"without a zone they are times of {parts.timezone or 'UTC'}"
+            if times.unit is None
+            else f"its numbers are {times.unit} since 1970 UTC"
+        )
         yield (
             f"time is {parts.time!r}, from {times.values.min()} to {times.values.max()}, "
-            f"frequency {parts.frequency or 'unknown'}; without a zone they are times of {parts.timezone or 'UTC'}"
+            f"frequency {parts.frequency or 'unknown'}; {zone}"
         )
         if times.is_ambiguous:
             yield f"day and month of {parts.time!r} could be exchanged; it is read as {times.format}"

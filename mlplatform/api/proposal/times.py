@@ -1,4 +1,4 @@
-"""What times of a column of text mean: how they are written, and the step between them."""
+"""What times of a column of text mean: how they are written, or what they count, and the step between them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlplatform.config import TimeUnit
 from mlplatform.data import parse_times
 
 if TYPE_CHECKING:
@@ -18,8 +19,14 @@ FORMATS = tuple(
     for date in ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d", "%d %b %Y", "%d.%m.%y", "%Y-%m-%d")
     for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 )
-ENOUGH = 0.95
+ENOUGH, COVERED = 0.95, 0.5
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+COUNT = re.compile(r"\d+(\.\d+)?")
+# What a column of numbers that are times is called.
+NAMED = re.compile(r"time|date|stamp|epoch|unix|utc|(^|[^a-z])(ts|t)([^a-z]|$)", re.IGNORECASE)
+# Seconds of the years 1973 to 2100; in other units the same years are other numbers, so that these tell the unit.
+EPOCHS = (1e8, 4.1e9)
+UNITS: dict[TimeUnit, float] = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,13 @@ class Times:
         values: in UTC, NaT where a cell is none.
         format: strftime format; `None` for ISO 8601.
         is_ambiguous: whether day and month could be exchanged.
+        unit: what they count since 1970 UTC; `None` where they are written.
     """
 
     values: pd.Series
     format: str | None
     is_ambiguous: bool = False
+    unit: TimeUnit | None = None
 
 
 def read_times(cells: pd.Series) -> Times | None:
@@ -57,6 +66,27 @@ def read_times(cells: pd.Series) -> Times | None:
     is_ambiguous = any(not times.equals(rivals[0][1]) for _, times in rivals)
     spelled, times = max(rivals, key=lambda pair: _coverage(pair[1])) if is_ambiguous else rivals[0]
     return Times(times, spelled, is_ambiguous)
+
+
+def read_counts(cells: pd.Series) -> Times | None:
+    """Return the times that cells of numbers count since 1970; `None` if they are of no years that rows are from."""
+    present = cells.dropna()
+    if present.empty or not present.map(lambda cell: bool(COUNT.fullmatch(cell))).all():
+        return None
+    first, last = present.astype(float).min(), present.astype(float).max()
+    units = [unit for unit, size in UNITS.items() if EPOCHS[0] * size <= first and last <= EPOCHS[1] * size]
+    if not units or first == last:
+        return None
+    import pandas as pd
+
+    parsed, _ = parse_times(cells, units[0])
+    values = pd.Series(parsed, index=cells.index)
+    return Times(values, None, unit=units[0]) if values[present.index].notna().mean() >= ENOUGH else None
+
+
+def are_counts(name: str, times: Times) -> bool:
+    """Return whether numbers that could be times are: by their column's name, or because they keep a step."""
+    return NAMED.search(name) is not None or (times.unit in ("s", "ms") and _coverage(times.values) >= COVERED)
 
 
 def _coverage(times: pd.Series) -> float:

@@ -49,7 +49,7 @@ def read_written(frame: pd.DataFrame, dataset: DatasetConfig, params: WrittenPar
     frame = frame.copy(deep=False)
     nulls = dict.fromkeys(dataset.float_columns, (*NUMBER_NULLS, *params.nulls))
     for name in frame.columns:
-        frame[name] = _without_nulls(frame[name], nulls.get(name, ("", *params.nulls)))
+        frame[name] = without_nulls(frame[name], nulls.get(name, ("", *params.nulls)))
     for name in dataset.float_columns:
         frame[name] = written_numbers(frame[name], params.decimal, params.thousands)
     if dataset.time_column is not None and params.time_format is not None:
@@ -57,7 +57,8 @@ def read_written(frame: pd.DataFrame, dataset: DatasetConfig, params: WrittenPar
     return frame
 
 
-def _without_nulls(cells: pd.Series, nulls: tuple[str, ...]) -> pd.Series:
+def without_nulls(cells: pd.Series, nulls: tuple[str, ...]) -> pd.Series:
+    """Return cells with nothing in the place of words for it, spaces around them or not."""
     import pandas as pd
 
     if not pd.api.types.is_object_dtype(cells):

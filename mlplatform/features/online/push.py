@@ -110,7 +110,8 @@ def push_rows(
     marked = _marked(dataset, rows)
     _check(dataset, rows, marked, known)
     present = pd.to_datetime(now or dt.datetime.now(dt.UTC), utc=True)
-    times = parse_local_times(rows[TIMESTAMP], rows[ENTITY], zone_of(dataset.timezone)).times
+    zone = zone_of(dataset.timezone)
+    times = parse_local_times(rows[TIMESTAMP], rows[ENTITY], zone, unit=dataset.time_unit).times
     is_future = times > np.datetime64(present.value, "ns")
     checked = _validated(dataset, rows[~is_future], known, settings)
     off_grid = 0  # a table has no grid
