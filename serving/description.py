@@ -35,6 +35,7 @@ async def describe(model: ServedModel) -> ModelAnswer:
         horizon=contract.horizon if is_forecast else None,
         step_seconds=contract.step_seconds if is_forecast else None,
         frequency=contract.calendar.length if is_forecast else None,
+        offset=contract.calendar.frequency if is_forecast else None,
         timezone=contract.calendar.zone.name if is_forecast else None,
         max_age=served.max_age,
         intervals=next(iter(served.coverages), None),

@@ -354,6 +354,7 @@ class ModelAnswer(BaseModel):
     horizon: int | None = None
     step_seconds: int | None = Field(default=None, description="Length of a step, in the mean where steps differ.")
     frequency: str | None = Field(default=None, description="What a step is: 15 minutes, or 1 month (first day).")
+    offset: str | None = Field(default=None, description="The same as an offset of pandas: 15min, or 1D, or MS.")
     timezone: str | None = Field(default=None, description="Zone of times that tell none, and of days and months.")
     max_age: str | None = Field(default=None, description="Age beyond which features are stale; null without one.")
     intervals: float | None = Field(default=None, description="Coverage of its prediction intervals.")

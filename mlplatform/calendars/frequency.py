@@ -84,7 +84,10 @@ def calendar_from_text(text: str) -> Calendar:
 @functools.lru_cache(maxsize=256)
 def calendar_of(text: str, step_seconds: int) -> Calendar:
     """Return the calendar of a stored text, or without one that of steps of so many seconds in UTC."""
-    return calendar_from_text(text) if text else make_calendar(f"{step_seconds}s")
+    if text:
+        return calendar_from_text(text)
+    unit = next((unit for unit in ("D", "h", "min") if step_seconds * SECOND_NS % LENGTHS[unit] == 0), "s")
+    return make_calendar(f"{step_seconds * SECOND_NS // LENGTHS[unit]}{unit}")
 
 
 def _parts(frequency: str) -> tuple[int, str, str | None]:

@@ -52,6 +52,7 @@ def test_models_are_listed_with_what_a_client_should_know(client: httpx.Client) 
     first, second, third = listed["models"]
     assert (first["name"], first["ready"], first["task"], first["version"]) == ("tiny_forecast", True, "forecast", 1)
     assert (first["lookback"], first["horizon"], first["step_seconds"], first["targets"]) == (12, 3, 3600, ["oil"])
+    assert (first["frequency"], first["offset"], second["offset"]) == ("1 hour", "1h", None)
     assert first["inference"] == "merged: one answer of 3 boosters"
     assert {"name": "cooling", "type": "category", "known_ahead": False} in first["inputs"]
     assert (second["task"], second["horizon"]) == ("regression", None)
