@@ -124,21 +124,27 @@ class StaleFeaturesRefusedError(ServingError):
         return StaleFeaturesRefusedError, (self.message, self.details, self.entities, self.oldest_seconds)
 
 
-def invalid(code: str, details: Sequence[ErrorDetail]) -> ServingError:
-    """Return a 422 that leads with the first of `details` and lists at most `MAX_DETAILS` of them."""
+def invalid(code: str, details: Sequence[ErrorDetail], entities: Sequence[int | str] = ()) -> ServingError:
+    """Return a 422 that leads with the first of `details` and lists at most `MAX_DETAILS` of them.
+
+    Parameters:
+        entities: ids that are to blame, where the same request without them may be answered.
+    """
     listed = details[:MAX_DETAILS]
     message = _sentence(details[0])
     if len(details) > len(listed):
         message += f" (there are more findings; the first {MAX_DETAILS} are in details)"
     elif len(listed) > 1:
         message += f" (one of {len(listed)} findings, all in details)"
-    return ServingError(422, code, message, listed)
+    return ServingError(422, code, message, listed, entities=entities)
 
 
 def reworded(error: ServingError, details: Sequence[ErrorDetail]) -> ServingError:
     """Return an error of `invalid` with its details told in other words."""
     rest = error.message.removeprefix(_sentence(error.details[0]))
-    return ServingError(error.status, error.code, _sentence(details[0]) + rest, details, error.headers)
+    message = _sentence(details[0]) + rest
+    said = error.status, error.code, message, details, error.headers, error.entities
+    return ServingError(*said, is_left_out=error.is_left_out)
 
 
 def _sentence(detail: ErrorDetail) -> str:

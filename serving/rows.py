@@ -154,15 +154,20 @@ def _with_stored_future(panel: FeaturePanel, contract: Contract) -> FeaturePanel
 
 def _refuse_unknown(entities: Sequence[Any], contract: Contract, missing: Iterable[tuple[int, int]]) -> None:
     """Refuse to answer for entities, given by their place, of which steps of the horizon are not known."""
-    _refuse(
+    steps = list(missing)
+    details = [
         ErrorDetail(
             field=FUTURE,
-            found=f"no values of {', '.join(contract.known)} for entity {shown(entities[place])}, step {ahead}",
+            found=f"no values of {', '.join(contract.known)} for step {ahead} of entity {shown(entities[place])}",
             expected=f"one row per step of the horizon, 1 to {contract.horizon}",
             action="send them: the model was trained to know them beforehand",
         )
-        for place, ahead in missing
-    )
+        for place, ahead in steps[: MAX_DETAILS + 1]
+    ]
+    if details:
+        raise invalid(
+            "invalid_rows", details, [entities[place] for place in dict.fromkeys(place for place, _ in steps)]
+        )
 
 
 def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:

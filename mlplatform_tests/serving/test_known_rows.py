@@ -178,13 +178,28 @@ def test_the_future_of_who_is_left_out_is_no_obstacle(client: TestClient) -> Non
 
 
 def test_steps_that_neither_knows_are_named(client: TestClient) -> None:
-    answer = ask(client, "a", "b", "c")
+    answer = client.post("/predict/feast/batch", json={"entities": ["a", "b", "c"], "on_error": "fail"})
     assert answer.status_code == 422
     details = answer.json()["error"]["details"]
     assert [detail["found"] for detail in details] == [
-        *(f"no values of shift for entity 'b', step {step}" for step in (3, 4, 5, 6)),
-        *(f"no values of shift for entity 'c', step {step}" for step in (1, 2, 3, 4, 5, 6)),
+        *(f"no values of shift for step {step} of entity 'b'" for step in (3, 4, 5, 6)),
+        *(f"no values of shift for step {step} of entity 'c'" for step in (1, 2, 3, 4, 5, 6)),
     ]
+    assert ask(client, "b", "c").status_code == 422
+
+
+def test_whose_future_is_not_known_is_named_beside_the_others(client: TestClient) -> None:
+    (alone,) = ask(client, "a").json()["forecasts"]
+    answer = ask(client, "a", "b", "c").json()
+    assert [(each["entity"], each["values"]) for each in answer["forecasts"]] == [("a", alone["values"])]
+    assert [(each["entity"], each["code"]) for each in answer["errors"]] == [
+        ("b", "invalid_rows"),
+        ("c", "invalid_rows"),
+    ]
+    assert "found no values of shift for step 3 of entity 'b'" in answer["errors"][0]["message"]
+    sent = ask(client, "a", "b", future=[*requested("a"), *requested("b")[:2]]).json()
+    assert [each["values"] for each in sent["forecasts"]] == [alone["values"]]
+    assert [each["entity"] for each in sent["errors"]] == ["b"]
 
 
 def test_protocols_bring_what_is_known_after_the_past(client: TestClient) -> None:

@@ -242,7 +242,7 @@ def test_rows_of_the_future_follow_the_past_of_their_entity() -> None:
 
 def test_a_step_of_the_future_that_is_missing_is_named() -> None:
     error = refusal([each for each in past_and_future() if each != ahead(5, 1)], KNOWING)
-    assert error.details[0].found == "no values of load, cooling for entity 1, step 1"
+    assert error.details[0].found == "no values of load, cooling for step 1 of entity 1"
     assert error.details[0].expected == "one row per step of the horizon, 1 to 2"
 
 
@@ -305,7 +305,7 @@ def test_the_future_of_entities_of_the_store_comes_with_the_request() -> None:
     assert with_future_of_request(stored, [], FORECAST, TYPES) is stored
     with pytest.raises(ServingError, match="nothing: the model reads the past only"):
         with_future_of_request(stored, future, FORECAST, TYPES)
-    with pytest.raises(ServingError, match="no values of load, cooling for entity 1, step 1"):
+    with pytest.raises(ServingError, match="no values of load, cooling for step 1 of entity 1"):
         with_future_of_request(stored, [], KNOWING, TYPES)
 
 
@@ -359,7 +359,7 @@ def test_findings_about_the_future_of_a_request_name_its_field() -> None:
         with pytest.raises(ServingError) as caught:
             with_future_of_request(stored, broken, KNOWING, TYPES, OWN)
         assert caught.value.message.startswith(start)
-    with pytest.raises(ServingError, match=r"^future: found no values of load, cooling for entity 1, step 1"):
+    with pytest.raises(ServingError, match=r"^future: found no values of load, cooling for step 1 of entity 1"):
         with_future_of_request(stored, [], KNOWING, TYPES, OWN)
     # In rows of `/predict` the future stands among the others.
     assert refusal([each for each in rows if "oil" in each], KNOWING).details[0].field == "rows"
