@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from mlplatform.data import parse_times
 from mlplatform.features.errors import FeatureStoreError
 
 TimePoint = str | dt.datetime | np.datetime64
@@ -17,15 +18,16 @@ NOW: Literal["now"] = "now"
 def parse_time_point(time_point: TimePoint) -> pd.Timestamp | None:
     """Return a moment in UTC, or `None` for "now"; a moment without a zone is taken as UTC.
 
+    Text is read as ingestion reads it: nothing but ISO 8601, of the years that nanoseconds can hold.
+
     Raises:
-        FeatureStoreError: if the text is not a date and time.
+        FeatureStoreError: if it is not such a date and time.
     """
     if isinstance(time_point, str) and time_point == NOW:
         return None
-    try:
-        moment = pd.Timestamp(time_point)
-    except ValueError as error:
-        raise FeatureStoreError(f"time_point must be 'now' or an ISO 8601 time, but is {time_point!r}") from error
-    if pd.isna(moment):
-        raise FeatureStoreError(f"time_point must be 'now' or an ISO 8601 time, but is {time_point!r}")
-    return moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
+    (moment,), _ = parse_times(pd.Series([time_point], dtype=object))
+    if np.isnat(moment):
+        raise FeatureStoreError(
+            f"time_point must be 'now' or an ISO 8601 time of the years 1678 to 2261, but is {time_point!r}"
+        )
+    return pd.Timestamp(moment, tz="UTC")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,8 +118,16 @@ def test_a_time_point_before_the_stored_window_is_refused(filled: DatasetConfig,
         FeatureStoreError, match=r"lies before the stored window of entity 1, which ends at 2024-03-02T15"
     ):
         read_windows(filled, [2, 1], ["load"], 2, settings, time_point="2024-03-02T14:59:59+00:00")
-    with pytest.raises(FeatureStoreError, match="must be 'now' or an ISO 8601 time, but is 'soon'"):
-        read_windows(filled, [1], ["load"], 2, settings, time_point="soon")
+
+
+@pytest.mark.parametrize("time_point", ["soon", "today", "01/02/2024", "", "9999-12-31T23:59:59Z", "0001-01-01"])
+def test_a_time_point_is_now_or_iso_8601_of_years_that_can_be_kept(
+    filled: DatasetConfig, settings: Settings, time_point: str
+) -> None:
+    """What some write for ever was an overflow within the store; other words were taken for the clock's time."""
+    found = re.escape(f"must be 'now' or an ISO 8601 time of the years 1678 to 2261, but is {time_point!r}")
+    with pytest.raises(FeatureStoreError, match=found):
+        read_windows(filled, [1], ["load"], 2, settings, time_point=time_point)
 
 
 def test_unknown_entities_are_named(filled: DatasetConfig, settings: Settings) -> None:
