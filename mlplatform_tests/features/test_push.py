@@ -70,6 +70,20 @@ def counts(report: PushReport) -> dict[str, int]:
     return {name: getattr(report, name) for name in fields if getattr(report, name)}
 
 
+def test_times_that_are_counted_are_pushed_where_the_dataset_says_what_they_count(
+    plant: DatasetConfig, settings: Settings
+) -> None:
+    rows = frame(row(1, 40, 7.0), row(2, 38, 8.0))
+    counted = rows.assign(event_timestamp=rows["event_timestamp"].dt.as_unit("ms").astype("int64"))
+    assert counts(push_rows(plant, counted, settings)) == {}
+    milliseconds = plant.model_copy(update={"time_unit": "ms"})
+    late = counted.assign(event_timestamp=counted["event_timestamp"] + 10**12)
+    assert counts(push_rows(milliseconds, late, settings)) == {"future": 2}
+    assert counts(push_rows(milliseconds, counted, settings)) == {"added": 2}
+    assert counts(push_rows(plant, rows, settings)) == {"repeated": 2}
+    assert windows(plant, settings, [1, 2], 1)["load"] == np.float32([7.0, 8.0]).tobytes()
+
+
 def test_pushed_windows_equal_those_of_the_table_with_the_same_rows(settings: Settings) -> None:
     dataset = timeseries("plant")
     history = pd.concat([raw_frame(), raw_frame(3).assign(entity_id=lambda rows: rows["entity_id"] + 2)])
