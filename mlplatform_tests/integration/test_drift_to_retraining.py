@@ -47,8 +47,12 @@ class Plant:
 
     @contextlib.contextmanager
     def served(self) -> Iterator[TestClient]:
-        """Run the prediction server; when it stops, everything it answered is in the prediction log."""
-        settings = replace(self.yard.settings, experiment=EXPERIMENT, admin_token=TOKEN)
+        """Run the prediction server; when it stops, everything it answered is in the prediction log.
+
+        It does not look at the alias: a training that takes longer than the pause between two looks would be found.
+        """
+        own = self.yard.settings
+        settings = replace(own, experiment=EXPERIMENT, admin_token=TOKEN, limits=replace(own.limits, poll_s=0))
         with TestClient(build_app({settings.experiment: LocalBackend(settings)}, settings)) as client:
             wait_until_loaded(client)
             yield client

@@ -368,7 +368,11 @@ class TestKeys:
         with pytest.raises(SigningKeyError, match=missing):
             signed.store.sign(NAME, UNSIGNED, who="test", why="a test")
 
-    @pytest.mark.parametrize(("password", "words"), [("wrong", "Incorrect password"), (None, "Password was not given")])
+    # Read by a wrong password, one key of 256 looks like another one until it is parsed.
+    @pytest.mark.parametrize(
+        ("password", "words"),
+        [("wrong", "(Incorrect password|Could not deserialize)"), (None, "Password was not given")],
+    )
     def test_a_key_that_cannot_be_opened_is_said_before_anything_is_stored(
         self, signed: Signed, password: str | None, words: str
     ) -> None:
