@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ from mlplatform.features import NOW
 from mlplatform.monitoring import PredictionLog
 from mlplatform.settings import Settings
 from serving.admission import Admission
+from serving.alias_look import AliasLook
 from serving.answers import answer, to_json
 from serving.arms import served_pairs
 from serving.backend import Backend, Prediction
 from serving.bodies import JSON, PROBLEM, BodyReader
+from serving.bundle import BundleLoader
 from serving.cockpit import Cockpit, add_cockpit
 from serving.connections import CLIENT_LEFT
 from serving.description import describe
@@ -85,7 +88,7 @@ def build_app(
         is_request_id_answered: whether answers carry `x-request-id`; `False` behind a proxy that adds it.
         siblings: the other processes of the same server, if there are any.
     """
-    models = {name: ServedModel(name, backend, PredictionLog(settings, name)) for name, backend in backends.items()}
+    models = {name: _served_model(name, backend, settings) for name, backend in backends.items()}
     metrics = ServingMetrics({name: model.log for name, model in models.items()})
     limits = settings.limits
     # What is large is read and written here, so that the event loop is free for those that have little to say.
@@ -105,6 +108,7 @@ def build_app(
             await service.close()
             for model in models.values():
                 await model.backend.close()
+                await model.aliases.close()
                 await asyncio.to_thread(model.log.close)
             bodies.close()
             cockpit.close()
@@ -135,6 +139,11 @@ def build_app(
     app.add_exception_handler(ClientDisconnect, _note_departure)
     app.add_exception_handler(Exception, _answer_unexpected_error)
     return app
+
+
+def _served_model(name: str, backend: Backend, settings: Settings) -> ServedModel:
+    loader = BundleLoader(replace(settings, experiment=name))
+    return ServedModel(name, backend, PredictionLog(settings, name), AliasLook(name, loader.aliases))
 
 
 def _add_entrance(
@@ -244,7 +253,7 @@ def _model_routes(service: PredictionService) -> APIRouter:
     @router.get("/models", response_model=ModelsAnswer)
     async def models() -> Response:
         """List the experiments that this server answers for."""
-        described = [await describe(model) for model in service.models.values()]
+        described = await asyncio.gather(*map(describe, service.models.values()))
         content = {"default": service.default.name, "models": [item.model_dump() for item in described]}
         return _json(to_json(content))
 

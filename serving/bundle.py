@@ -8,7 +8,7 @@ of moments; and it is kept on disk, so a start needs no registry.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -217,6 +217,18 @@ class BundleLoader:
                 raise
             logger.warning("the registry is away, version %d is taken for %r: %s", kept.version, alias, error)
             return kept
+
+    def aliases(self) -> Mapping[str, int]:
+        """Return alias -> version of every alias, `previous` among them; empty if nothing was ever registered.
+
+        Raises:
+            RegistryAwayError: if the registry is not there.
+        """
+        self._require_registry()
+        try:
+            return self._store.alias_versions(self.experiment)
+        except PairNotFoundError:
+            return {}
 
     def _require_registry(self) -> None:
         database = sqlite_file(self._settings.mlflow_tracking_uri)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from serving.schemas import ChallengerAnswer, ModelAnswer, ModelInput
 from serving.service import ServedModel
 
 
 async def describe(model: ServedModel) -> ModelAnswer:
     """Return what a client should know before it asks."""
-    status = await model.backend.status()
+    status, aliases = await asyncio.gather(model.backend.status(), model.aliases.versions())
     served = model.backend.served()
     if served is None:
-        return ModelAnswer(name=model.name, ready=False, reason=status.reason)
+        return ModelAnswer(name=model.name, ready=False, reason=status.reason, aliases=aliases)
     pair, contract = served.pair, served.pair.contract
     is_forecast = contract.task == "forecast"
     inputs = [
@@ -22,6 +24,7 @@ async def describe(model: ServedModel) -> ModelAnswer:
         ready=status.ready,
         reason=status.reason,
         task=contract.task,
+        aliases=aliases,
         version=pair.version,
         pair_id=pair.pair_id,
         family=pair.tags.get("family"),

@@ -7,6 +7,7 @@ the server has just computed would cost more than the model itself, and a test h
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -340,8 +341,13 @@ class ModelAnswer(BaseModel):
     name: str
     ready: bool
     reason: str | None = Field(description="What keeps it from answering.")
+    aliases: Mapping[str, int] | None = Field(
+        default=None,
+        description="What each alias stands for in the registry, whether this server has loaded it or not; null while "
+        "the registry has not answered.",
+    )
     task: str | None = None
-    version: int | None = None
+    version: int | None = Field(default=None, description="The one that answers where a request chooses none.")
     pair_id: str | None = None
     family: str | None = None
     promoted_at: dt.datetime | None = None

@@ -17,6 +17,7 @@ from fastapi import Request
 from mlplatform.features import NOW
 from mlplatform.monitoring import PredictionLog
 from serving.admission import Admission
+from serving.alias_look import AliasLook
 from serving.answers import ages_seconds, refuse_missing_numbers, served_predictions
 from serving.arms import ArmCounts, Arms
 from serving.backend import DEFAULT, Backend, Choice, EntityId, Prediction
@@ -40,6 +41,7 @@ class ServedModel:
     name: str
     backend: Backend
     log: PredictionLog
+    aliases: AliasLook
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,26 @@ def test_a_moved_alias_is_found_by_polling_and_a_pair_that_cannot_be_loaded_leav
         eventually(lambda: client.post("/predict", json=body).json()["version"] == 1)
 
 
+def test_aliases_are_told_as_they_are_and_as_they_were_while_the_registry_is_away(settings: Settings) -> None:
+    database = registry_of(settings)
+
+    def told(client: httpx.Client) -> dict[str, int] | None:
+        aliases: dict[str, int] | None = client.get("/models").json()["models"][0]["aliases"]
+        return aliases
+
+    with serving(settings) as client:
+        eventually(lambda: told(client) == {"production": 1, "staging": 2})
+        # What anyone points at a version is told, without a reload.
+        PairStore(settings).set_alias("tiny_forecast", "shown-to-people", 1, who="test", why="a test")
+        after = {"production": 1, "shown-to-people": 1, "staging": 2}
+        eventually(lambda: told(client) == after)
+        database.rename(database.with_suffix(".away"))
+        assert told(client) == after
+    with serving(settings) as client:
+        assert told(client) is None
+        assert not database.exists()
+
+
 def test_a_rollback_needs_nothing_loaded(settings: Settings) -> None:
     store, loads = PairStore(settings), []
 

@@ -68,6 +68,13 @@ function driftText(drift) {
   return drift.suspected.length ? `suspected: ${drift.suspected.join(", ")}` : "steady";
 }
 
+// What else the registry points at; what is in production has a column of its own.
+function aliasText(model) {
+  if (!model.aliases) return "registry away";
+  const others = Object.entries(model.aliases).filter(([alias]) => alias !== "production").sort();
+  return others.map(([alias, version]) => `${alias}: version ${version}`).join(", ") || "-";
+}
+
 function challengerText(model) {
   const arm = model.challenger;
   if (!arm) return "-";
@@ -114,7 +121,8 @@ async function showModels() {
     row.append(
       element("th", model.name, { scope: "row", role: "rowheader" }),
       element("td", model.version ? `version ${model.version}` : model.reason || "nothing", model.version ? {} : { class: "wide" }),
-      element("td", moment(model.promoted_at), { class: "time" }), element("td", model.family || "-"), element("td", challenger),
+      element("td", moment(model.promoted_at), { class: "time" }), element("td", model.family || "-"),
+      element("td", aliasText(model)), element("td", challenger),
       element("td", driftText(drift)), element("td", errorText(live, drift)), element("td", coverageText(live)),
       element("td", latency(metrics, model.name === described.default ? "/predict/feast/batch" : "/models/{name}/predict/feast/batch")),
     );
