@@ -226,7 +226,7 @@ class BundleLoader:
         """
         self._require_registry()
         try:
-            return self._store.alias_versions(self.experiment)
+            return dict(sorted(self._store.alias_versions(self.experiment).items()))
         except PairNotFoundError:
             return {}
 

@@ -156,5 +156,6 @@ def _text(response: httpx.Response) -> str:
             del forecast["age_seconds"]
         content.pop("id", None)
         for model in [content, *content.get("models", [])]:
-            model.pop("promoted_at", None)
+            for moved in ("promoted_at", "aliases"):
+                model.pop(moved, None)
     return json.dumps(content)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,6 +37,42 @@ def under_load(server: RunningServer, path: str, body: bytes, act: Callable[[], 
         async with _load(server, path, body) as answers:
             await asyncio.to_thread(act)
         return answers
+
+    return asyncio.run(scenario())
+
+
+def stopped_under_load(server: RunningServer, path: str, body: bytes) -> Counter[str]:
+    """Send SIGTERM while clients ask; return how their requests ended: by status, as `refused`, or as `lost`."""
+
+    async def ask(ends: Counter[str]) -> None:
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                is_fresh, is_open = True, True
+                while is_open:
+                    writer.write(head.encode() + body)
+                    answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+                    await reader.readexactly(int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+                    ends[answer.split()[1].decode()] += 1
+                    is_fresh, is_open = False, b"connection: close" not in answer
+            except ConnectionRefusedError:
+                return
+            except (asyncio.IncompleteReadError, ConnectionError):
+                # A connection that was never taken is one that was refused.
+                ends["refused" if is_fresh else "lost"] += 1
+                return
+            writer.close()
+
+    async def scenario() -> Counter[str]:
+        ends: Counter[str] = Counter()
+        clients = [asyncio.create_task(ask(ends)) for _ in range(CLIENTS)]
+        await asyncio.sleep(1.0)
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(asyncio.gather(*clients), 30)
+        return ends
 
     return asyncio.run(scenario())
 

@@ -19,7 +19,7 @@ from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.asked import ENTITIES, answered, table, told, with_intervals
 from mlplatform_tests.serving.conftest import TOKEN, UNITS, Platform
 from mlplatform_tests.serving.installation import Installation
-from mlplatform_tests.serving.replicas import CLIENTS, kill_one, under_load
+from mlplatform_tests.serving.replicas import CLIENTS, kill_one, stopped_under_load, under_load
 from mlplatform_tests.serving.servers import LoadClient, RunningServer, in_process
 from serving.assignment import entity_key, place_of
 from serving.errors import ErrorDetail, ServingError
@@ -165,7 +165,10 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
             assert "mlplatform_served_pair_info{" in client.get("/metrics").text
             last = client.post(ENTITIES, json={"entities": [1]}, headers={"x-request-id": "last-by-ray"})
             assert last.headers.get_list("x-request-id") == ["last-by-ray"]
-        assert server.stop() == 0
+        ends = stopped_under_load(server, ENTITIES, json.dumps({"entities": [1]}).encode())
+        assert set(ends) <= {"200", "refused"}, ends
+        assert ends["200"] > CLIENTS
+        assert server.process.wait(timeout=60) == 0
 
     assert len(children) >= 6
     assert [pid for pid in children if _is_alive(pid)] == []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from mlplatform.registry.pairs import PairInfo, PairStore
 from mlplatform_tests.serving.asked import ENTITIES, table, told
 from mlplatform_tests.serving.conftest import TOKEN, Platform
 from mlplatform_tests.serving.installation import Installation
-from mlplatform_tests.serving.replicas import CLIENTS, kill_one, replicas, under_load
+from mlplatform_tests.serving.replicas import CLIENTS, kill_one, replicas, stopped_under_load, under_load
 from mlplatform_tests.serving.servers import RunningServer, in_process
 
 pytestmark = pytest.mark.integration
@@ -112,38 +110,7 @@ def test_no_request_is_lost_with_a_fused_replica(fused: RunningServer) -> None:
 
 def test_a_server_that_is_told_to_stop_answers_what_it_has(fused: RunningServer) -> None:
     """Run last: it ends the module's server."""
-
-    async def ask(ends: Counter[str]) -> None:
-        host, port = "127.0.0.1", fused.port
-        request = f"POST {ENTITIES} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY
-        request = request.replace(b"host: x", b"host: x\r\ncontent-type: application/json")
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection(host, port)
-                is_fresh, is_open = True, True
-                while is_open:
-                    writer.write(request)
-                    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                    await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
-                    ends[head.split()[1].decode()] += 1
-                    is_fresh, is_open = False, b"connection: close" not in head
-            except ConnectionRefusedError:
-                return
-            except (asyncio.IncompleteReadError, ConnectionError):
-                # A connection that was never taken is one that was refused.
-                ends["refused" if is_fresh else "lost"] += 1
-                return
-            writer.close()
-
-    async def scenario() -> Counter[str]:
-        ends: Counter[str] = Counter()
-        clients = [asyncio.create_task(ask(ends)) for _ in range(CLIENTS)]
-        await asyncio.sleep(1.0)
-        fused.process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(asyncio.gather(*clients), 30)
-        return ends
-
-    ends = asyncio.run(scenario())
+    ends = stopped_under_load(fused, ENTITIES, BODY)
     assert set(ends) <= {"200", "refused"}, ends
     assert ends["200"] > CLIENTS
     assert fused.process.wait(timeout=60) == 0
