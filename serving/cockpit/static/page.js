@@ -68,11 +68,17 @@ function driftText(drift) {
   return drift.suspected.length ? `suspected: ${drift.suspected.join(", ")}` : "steady";
 }
 
-// What else the registry points at; what is in production has a column of its own.
-function aliasText(model) {
-  if (!model.aliases) return "registry away";
-  const others = Object.entries(model.aliases).filter(([alias]) => alias !== "production").sort();
-  return others.map(([alias, version]) => `${alias}: version ${version}`).join(", ") || "-";
+// What is in production, or why nothing is, and below it what else the registry points at.
+function productionCell(model) {
+  const cell = element("td", undefined, model.version ? {} : { class: "wide" }), lines = element("div");
+  const others = Object.entries(model.aliases || {}).filter(([alias]) => alias !== "production");
+  const notes = model.aliases ? others.map(([alias, version]) => `${alias}: ${version}`) : ["registry away"];
+  lines.append(
+    element("div", model.version ? `version ${model.version}` : model.reason || "nothing"),
+    ...notes.map((text) => element("div", text, { class: "note" })),
+  );
+  cell.append(lines);
+  return cell;
 }
 
 function challengerText(model) {
@@ -120,9 +126,8 @@ async function showModels() {
     const row = element("tr", undefined, { role: "row" });
     row.append(
       element("th", model.name, { scope: "row", role: "rowheader" }),
-      element("td", model.version ? `version ${model.version}` : model.reason || "nothing", model.version ? {} : { class: "wide" }),
-      element("td", moment(model.promoted_at), { class: "time" }), element("td", model.family || "-"),
-      element("td", aliasText(model)), element("td", challenger),
+      productionCell(model),
+      element("td", moment(model.promoted_at), { class: "time" }), element("td", model.family || "-"), element("td", challenger),
       element("td", driftText(drift)), element("td", errorText(live, drift)), element("td", coverageText(live)),
       element("td", latency(metrics, model.name === described.default ? "/predict/feast/batch" : "/models/{name}/predict/feast/batch")),
     );
