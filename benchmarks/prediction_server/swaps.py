@@ -15,6 +15,8 @@ from prediction_server.moves import promoting, two_versions
 from prediction_server.servers import SECONDS, TABLE, bodies, ours, serving
 
 MOVES, PAUSE_S = int(os.environ.get("MOVES", "100")), 0.2
+# What a move takes at most while 16 clients keep two cores busy.
+MOVE_S = 0.8
 SERVERS = {
     "one process": ("serving.local", "default"),
     "Ray, fused": ("serving.ray_app", "fused"),
@@ -23,7 +25,7 @@ SERVERS = {
 
 
 def run() -> None:
-    """Move the alias to and fro under load, five times a second; the pair in production is the same before and after.
+    """Move the alias to and fro under load, up to five times a second; the pair in production is the same before and after.
 
     Beside a steady server stands one whose pair is promoted as often without another one in between: what the promoting
     process takes of the machine.
@@ -38,7 +40,7 @@ def run() -> None:
 def _measure(name: str, champion: PairInfo, newest: PairInfo) -> None:
     module, option = SERVERS[name]
     command = ours(TABLE, module, MLPLATFORM_POLL_S="0.1", MLPLATFORM_SERVING_CONFIG=option)
-    body, seconds = bodies()[TABLE], max(3 * SECONDS, MOVES / 4)
+    body, seconds = bodies()[TABLE], max(3 * SECONDS, MOVES * MOVE_S)
     with tempfile.TemporaryDirectory() as folder, serving(command, "/health/ready") as server:
         steady = load(server.url, "/predict", body, 16, SECONDS, Path(folder))
         with promoting((champion,), PAUSE_S, MOVES):
