@@ -25,7 +25,7 @@ SERVERS = {
 
 
 def run() -> None:
-    """Move the alias to and fro under load, up to five times a second; the pair in production is the same before and after.
+    """Move the alias to and fro under load, up to five times a second; the same pair is in production afterwards.
 
     Beside a steady server stands one whose pair is promoted as often without another one in between: what the promoting
     process takes of the machine.

@@ -19,7 +19,8 @@ def new(
     time: Annotated[str | None, typer.Option(help="Column of times.")] = None,
     entity: Annotated[str | None, typer.Option(help="Column that names the series.")] = None,
     timezone: Annotated[
-        str | None, typer.Option(help="Zone of times without one, as Europe/Berlin; default: UTC.")
+        str | None,
+        typer.Option(help="Zone of times without one, as Europe/Berlin; default: told by repeated hours, or UTC."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an experiment of that name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the YAML and write nothing.")] = False,

@@ -354,6 +354,54 @@ def test_a_long_history_keeps_the_lengths_of_its_frequency(tmp_path: Path, setti
     assert any("nothing shorter fits either: at least 17" in note for note in few.notes)
 
 
+def local_hours(zone: str, step: str = "h", until: str = "2023-12-31") -> pd.DataFrame:
+    """Return rows as a clock on a wall would date them: one hour twice in the autumn, one missing in the spring."""
+    times = pd.date_range("2022-02-01", until, freq=step, tz="UTC").tz_convert(zone)
+    load = 50 + 20 * np.sin(np.arange(len(times)) / 24 * 2 * np.pi)
+    work = (times.dayofweek < 5).astype(int)
+    return pd.DataFrame({"time": times.strftime("%d.%m.%Y %H:%M"), "work": work, "load": load.round(2)})
+
+
+@pytest.mark.parametrize(
+    ("zone", "step"),
+    [("Europe/Berlin", "h"), ("Europe/London", "15min"), ("Europe/Athens", "h"), ("Pacific/Auckland", "30min")],
+)
+def test_the_zone_of_local_times_is_told_by_hours_that_are_there_twice(
+    tmp_path: Path, settings: Settings, zone: str, step: str
+) -> None:
+    path = written(local_hours(zone, step), tmp_path)
+    config = accepted(path, settings)
+    assert (config.dataset.timezone, config.dataset.entity_column) == (zone, None)
+    stored = read_raw(config.dataset, settings)
+    # Every row is there, an even step from the one before.
+    assert stored.event_timestamp.diff().dropna().unique().tolist() == [pd.Timedelta(step if step != "h" else "1h")]
+    assert any(f"clocks of {zone} are set back" in note for note in propose(path, settings=settings).notes)
+
+
+def test_the_zone_of_many_series_is_told_by_them_together(tmp_path: Path, settings: Settings) -> None:
+    rows = local_hours("Europe/Berlin", until="2023-01-31")
+    rows = pd.concat([rows.assign(line="a"), rows.iloc[2000:].assign(line="b"), rows.iloc[-300:].assign(line="c")])
+    config = accepted(written(rows, tmp_path), settings)
+    assert (config.dataset.timezone, config.dataset.entity_column) == ("Europe/Berlin", "line")
+
+
+def test_zones_that_a_file_cannot_tell_apart_are_named(tmp_path: Path, settings: Settings) -> None:
+    path = written(local_hours("America/Chicago"), tmp_path)
+    proposal = propose(path, settings=settings)
+    assert "timezone:" not in proposal.yaml
+    (note,) = [note for note in proposal.notes if "--timezone" in note]
+    assert "America/New_York, America/Chicago, America/Denver, America/Los_Angeles" in note
+    assert accepted(path, settings, timezone="America/Chicago").dataset.timezone == "America/Chicago"
+
+
+def test_times_that_are_there_twice_by_mistake_tell_no_zone(tmp_path: Path, settings: Settings) -> None:
+    rows = hours(3000, "2022-09-01")
+    copies = rows.iloc[[100, 2000]].assign(load=1.0)
+    proposal = propose(written(pd.concat([rows, copies]).sort_values("time"), tmp_path), settings=settings)
+    assert "timezone:" not in proposal.yaml
+    assert any("times of UTC" in note for note in proposal.notes)
+
+
 def test_local_times_are_those_of_the_zone_that_is_named(tmp_path: Path, settings: Settings) -> None:
     config = accepted(written(hours(), tmp_path), settings, timezone="Europe/Berlin")
     assert config.dataset.timezone == "Europe/Berlin"

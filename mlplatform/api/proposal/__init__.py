@@ -1,6 +1,6 @@
 """From a table in files to the YAML of an experiment on it.
 
-Here: looking at the files (`looking`, `times`, `names`), and the proposal that follows (`proposal`).
+Here: looking at the files (`looking`, `times`, `zones`, `ahead`, `names`), and the proposal that follows (`proposal`).
 Not here: reading the files for good (`data.sources`), and what a configuration may say (`config`).
 """
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlplatform.api.facts import facts_html
 from mlplatform.api.proposal.ahead import columns_ahead
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, RARE_NULLS, Column, Look, look_at
-from mlplatform.api.proposal.times import frequency_of, read_counts
+from mlplatform.api.proposal.times import Times, frequency_of, read_counts
+from mlplatform.api.proposal.zones import zones_of
 from mlplatform.config import FOLDS, NAME_PATTERN, ConfigError, Lengths, load_experiment
 from mlplatform.data import DataError
 from mlplatform.data.sources import NUMBER_NULLS, split_glob
@@ -69,7 +70,13 @@ class Proposal:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The roles of a file's columns; `planned` are those that go on where the targets have ended."""
+    """The roles of a file's columns.
+
+    Attributes:
+        timezone: of times without one, where a person has named it, or a single one explains them.
+        zones: those that explain why times are there twice.
+        planned: columns that go on where the targets have ended.
+    """
 
     look: Look
     time: str | None
@@ -78,6 +85,7 @@ class _Parts:
     frequency: str | None
     task: Task
     timezone: str | None = None
+    zones: tuple[str, ...] = ()
     planned: tuple[str, ...] = ()
 
     @property
@@ -137,7 +145,8 @@ def propose(
         targets: columns to predict; this and the next two are for where the file's look would mislead.
         time: the column of times.
         entity: the column that names the series.
-        timezone: of times without a zone, as `Europe/Berlin`; default: UTC.
+        timezone: of times without a zone, as `Europe/Berlin`; default: the one whose clocks explain hours that are
+            there twice, or else UTC.
 
     Raises:
         DataError: if the file cannot be read, or a named column is not in it.
@@ -150,7 +159,8 @@ def propose(
     dataset = f"{dataset}_data" if dataset == name else dataset
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"{name!r} cannot be a name; use lower-case letters, digits and underscores")
-    parts = replace(_parts(look_at(paths, uris), tuple(targets), time, entity), timezone=timezone)
+    parts = _parts(look_at(paths, uris), tuple(targets), time, entity)
+    parts = replace(parts, timezone=timezone or (parts.zones[0] if len(parts.zones) == 1 else None))
     text = "\n".join(_lines(name, dataset, parts)) + "\n"
     return Proposal(name, parts.task, text, tuple(_notes(parts)), _mistakes(name, text, settings))
 
@@ -172,13 +182,17 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
             raise DataError(_nothing_else(parts))
         return parts
     moments = look.times[time].values
-    entity = entity or _entity(look, time, targets)
-    frequency = frequency_of(moments, None if entity is None else look.cells[entity])
+    # Hours that clocks show twice need no second series to explain them.
+    zones = () if entity else zones_of(moments, None, frequency_of(moments, None))
+    entity = entity or (None if zones else _entity(look, time, targets))
+    series = None if entity is None else look.cells[entity]
+    frequency = frequency_of(moments, series)
+    zones = zones or zones_of(moments, series, frequency)
     horizon = 1 if frequency is None else Lengths.of(frequency).horizon
     ended, planned = columns_ahead(look.cells, moments, entity, horizon)
     numbers = [column.name for column in look.columns if column.kind == "number" and column.name in ended]
     targets = targets or tuple(numbers[-1:]) or _last_number(look, (entity,), moments)
-    parts = _Parts(look, time, entity, targets, frequency, "forecast")
+    parts = _Parts(look, time, entity, targets, frequency, "forecast", zones=zones)
     if not set(targets) <= set(ended):
         return parts
     return replace(parts, planned=tuple(column.name for column in parts.data if column.name in planned))
@@ -337,14 +351,9 @@ def _notes(parts: _Parts) -> Iterator[str]:
         yield f"left out: {', '.join(map(repr, look.left_out))} (not once in every file, or without a name)"
     if parts.time is not None:
         times = look.times[parts.time]
-        zone = (
-            f"without a zone they are times of {parts.timezone or 'UTC'}"
-            if times.unit is None
-            else f"its numbers are {times.unit} since 1970 UTC"
-        )
         yield (
             f"time is {parts.time!r}, from {times.values.min()} to {times.values.max()}, "
-            f"frequency {parts.frequency or 'unknown'}; {zone}"
+            f"frequency {parts.frequency or 'unknown'}; {_zone_note(parts, times)}"
         )
         if times.is_ambiguous:
             yield f"day and month of {parts.time!r} could be exchanged; it is read as {times.format}"
@@ -361,6 +370,19 @@ def _notes(parts: _Parts) -> Iterator[str]:
     if left:
         yield f"left out: {', '.join(left)} (empty, a second time, or text of more than {FEW_CATEGORIES} kinds)"
     yield "physical limits (`min`, `max`) are yours to set: rows beyond them go to quarantine"
+
+
+def _zone_note(parts: _Parts, times: Times) -> str:
+    if times.unit is not None:
+        return f"its numbers are {times.unit} since 1970 UTC"
+    if parts.zones and parts.timezone in parts.zones:
+        return f"hours are there twice when the clocks of {parts.timezone} are set back, so it is its time"
+    if parts.zones and parts.timezone is None:
+        return (
+            f"hours are there twice when clocks are set back, as in {', '.join(parts.zones)}: say which by "
+            "`--timezone`, because as times of UTC, which they are taken for, those rows are in quarantine"
+        )
+    return f"without a zone they are times of {parts.timezone or 'UTC'}"
 
 
 def _other_targets(parts: _Parts) -> str:
