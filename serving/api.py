@@ -108,7 +108,7 @@ def build_app(
             await service.close()
             for model in models.values():
                 await model.backend.close()
-                await model.aliases.close()
+                await model.alias_look.close()
                 await asyncio.to_thread(model.log.close)
             bodies.close()
             cockpit.close()
@@ -143,7 +143,7 @@ def build_app(
 
 def _served_model(name: str, backend: Backend, settings: Settings) -> ServedModel:
     loader = BundleLoader(replace(settings, experiment=name))
-    return ServedModel(name, backend, PredictionLog(settings, name), AliasLook(name, loader.aliases))
+    return ServedModel(name, backend, PredictionLog(settings, name), AliasLook(name, loader.alias_versions))
 
 
 def _add_entrance(

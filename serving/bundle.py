@@ -218,7 +218,7 @@ class BundleLoader:
             logger.warning("the registry is away, version %d is taken for %r: %s", kept.version, alias, error)
             return kept
 
-    def aliases(self) -> Mapping[str, int]:
+    def alias_versions(self) -> Mapping[str, int]:
         """Return alias -> version of every alias, `previous` among them; empty if nothing was ever registered.
 
         Raises:

@@ -10,7 +10,7 @@ from serving.service import ServedModel
 
 async def describe(model: ServedModel) -> ModelAnswer:
     """Return what a client should know before it asks."""
-    status, aliases = await asyncio.gather(model.backend.status(), model.aliases.versions())
+    status, aliases = await asyncio.gather(model.backend.status(), model.alias_look.versions())
     served = model.backend.served()
     if served is None:
         return ModelAnswer(name=model.name, ready=False, reason=status.reason, aliases=aliases)

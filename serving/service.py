@@ -41,7 +41,7 @@ class ServedModel:
     name: str
     backend: Backend
     log: PredictionLog
-    aliases: AliasLook
+    alias_look: AliasLook
 
 
 @dataclass(frozen=True)

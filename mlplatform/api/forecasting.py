@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mlplatform.calendars import zone_of
 from mlplatform.config import ENTITY, load_experiment
 from mlplatform.settings import Settings
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlplatform.registry.pairs import PairInfo
+
+
+# The zone of the dataset, in the place of a zone's name.
+LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ def forecast(
     at: str = "now",
     future: pd.DataFrame | None = None,
     version: int | str = "production",
+    timezone: str = "UTC",
     settings: Settings | None = None,
 ) -> Forecast:
     """Return forecasts, or predictions of a table, from the feature store; the numbers are those of the server.
@@ -53,8 +59,10 @@ def forecast(
         at: "now", or any past moment, of which only what was known then is read.
         future: rows of the known-future columns for a what-if; they stand in the place of what the store knows.
         version: a version number or alias.
+        timezone: of the times in the answer: an IANA name, or `local` for that of the dataset.
 
     Raises:
+        CalendarError: if there is no such zone.
         ConfigError, PairNotFoundError: if there is no such experiment or pair.
         FeatureStoreError: if the moment is no time, there is no feature table, or an id is of another type than its
             ids.
@@ -69,6 +77,7 @@ def forecast(
 
     settings = settings or Settings.from_env()
     config = load_experiment(experiment, settings=settings)
+    zone = config.dataset.timezone if timezone == LOCAL else zone_of(timezone).name
     store = PairStore(settings)
     pair = store.resolve(config.registered_name, version)
     scenario = None if future is None else read_scenario(future, config.dataset, pair.contract)
@@ -84,7 +93,14 @@ def forecast(
         left_out += without
         if answered is not None:
             tables.append(forecast_table(pair, answered, schema))
-    return _forecast(experiment, pair, at, tables, left_out_table(left_out, schema))
+    found = _forecast(experiment, pair, at, tables, left_out_table(left_out, schema))
+    return replace(found, rows=_in_zone(found.rows, zone))
+
+
+def _in_zone(rows: pd.DataFrame, zone: str) -> pd.DataFrame:
+    """Return rows with their times as clocks of a zone show them, with their offset."""
+    times = rows.select_dtypes("datetimetz")
+    return rows.assign(**{str(name): column.dt.tz_convert(zone) for name, column in times.items()})
 
 
 def _typed(entities: Sequence[Any], known: pd.Series, dataset: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.api.servers import ServerStatus, ask_servers
@@ -61,7 +61,7 @@ class Status:
     """Where all experiments stand, and what the servers serve.
 
     Attributes:
-        untrained: experiments that are configured and of which nothing was ever registered.
+        untrained: experiments that are configured and of which nothing was ever registered, the packaged ones last.
     """
 
     experiments: tuple[ExperimentStatus, ...]
@@ -103,10 +103,12 @@ def status(experiments: Iterable[str] = (), *, settings: Settings | None = None,
     registered = frozenset(store.names())
     # Models go by the names of their experiments, so those of which there is nothing need not be loaded.
     shown = wanted or tuple(name for name in known if name in registered)
+    own = frozenset(experiment_names(replace(settings, has_examples=False)))
+    untrained = [name for name in known if name not in registered and not wanted]
     return Status(
         experiments=tuple(_status_of(name, store, registered, settings) for name in shown),
         servers=ask_servers(settings) if with_servers else (),
-        untrained=tuple(name for name in known if name not in registered and not wanted),
+        untrained=tuple(sorted(untrained, key=lambda name: name not in own)),
     )
 
 

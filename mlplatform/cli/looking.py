@@ -51,7 +51,9 @@ def _print(found: Overview) -> None:
         ]
         show.table(columns, rows)
     else:
-        show.line("nothing was ever trained here; try: mlplatform train fleet_xgboost")
+        first = next(iter(found.untrained), None)
+        advice = f"try: mlplatform train {first}" if first else "begin with: mlplatform new FILE"
+        show.line(f"nothing was ever trained here; {advice}")
     for each in found.experiments:
         if each.why_not_newer is not None:
             show.line(f"{each.experiment}: {each.why_not_newer}")

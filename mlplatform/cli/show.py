@@ -95,7 +95,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     if hasattr(value, "to_json") and hasattr(value, "columns"):
-        return json.loads(value.to_json(orient="records", date_format="iso", date_unit="ms"))
+        # Of times, pandas writes the moment alone; those of a zone keep their offset.
+        elsewhere = {
+            name: times for name, times in value.select_dtypes("datetimetz").items() if str(times.dt.tz) != "UTC"
+        }
+        shown = value.assign(**{name: times.map(lambda time: time.isoformat()) for name, times in elsewhere.items()})
+        return json.loads(shown.to_json(orient="records", date_format="iso", date_unit="ms"))
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dt.datetime):

@@ -74,6 +74,9 @@ def forecast(
         Path | None, typer.Option(help="CSV or Parquet with rows of known-future columns, for a what-if.")
     ] = None,
     version: Annotated[str, typer.Option(help="Version number or alias.")] = "production",
+    timezone: Annotated[
+        str, typer.Option(help="Zone of the times shown, as Europe/Berlin; local is that of the dataset.")
+    ] = "UTC",
     out: Annotated[Path | None, typer.Option(help="Write all rows to this .csv or .parquet file.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -83,7 +86,7 @@ def forecast(
 
         _require_suffix(out)
         rows = None if future is None else _read(future)
-        found = act(experiment, entity or None, at=at, future=rows, version=version)
+        found = act(experiment, entity or None, at=at, future=rows, version=version, timezone=timezone)
         if out is not None:
             _write(found.rows, out)
         if json:

@@ -76,6 +76,29 @@ def test_a_forecast_goes_to_a_file(run: Any, tmp_path: Path) -> None:
         assert len(read(path)) == 12
 
 
+def test_a_forecast_tells_times_as_clocks_of_a_zone_show_them(run: Any) -> None:
+    plain = json.loads(run("forecast", EXPERIMENT, "--json").stdout)["rows"]
+    local = json.loads(run("forecast", EXPERIMENT, "--timezone", "Asia/Tokyo", "--json").stdout)["rows"]
+    assert {row["timestamp"][-6:] for row in local} == {"+09:00"}
+    assert [pd.Timestamp(row["timestamp"]) for row in local] == [pd.Timestamp(row["timestamp"]) for row in plain]
+    assert [row["value"] for row in local] == [row["value"] for row in plain]
+    # The dataset's own zone, which is UTC.
+    own = json.loads(run("forecast", EXPERIMENT, "--timezone", "local", "--json").stdout)["rows"]
+    assert [row["timestamp"] for row in own] == [row["timestamp"] for row in plain]
+    refused = run("forecast", EXPERIMENT, "--timezone", "Berlin")
+    assert (refused.exit_code, "'Berlin'" in refused.stderr) == (1, True)
+
+
+def test_whoever_begins_is_shown_how_by_an_experiment_of_their_own(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLPLATFORM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
+    said = run("status").stdout
+    assert f"try: mlplatform train {EXPERIMENT}\n" in said
+    assert f"never trained: {EXPERIMENT}, " in said
+
+
 def test_deletion_asks_first(run: Any, trained_yard: Yard) -> None:
     result = run("delete", EXPERIMENT)
     assert result.exit_code == 3

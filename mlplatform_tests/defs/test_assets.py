@@ -310,7 +310,7 @@ def test_rolling_back_without_a_previous_pair_fails(yard: Yard) -> None:
 def test_monitoring_before_the_first_promotion_says_what_to_run(yard: Yard) -> None:
     result = yard.run(MONITOR, raise_on_error=False)
     assert not result.success
-    assert f"run the job train_{EXPERIMENT} first" in failure(result)
+    assert f"or the job train_{EXPERIMENT}, first" in failure(result)
 
 
 def materialized(result: ExecuteInProcessResult) -> set[AssetKey]:

@@ -95,7 +95,9 @@ def test_a_pair_that_is_not_in_production_says_what_kept_it_out(tiny: TinyRegist
 
     tiny.store.client.delete_registered_model_alias(f"{NAME}_model", "production")
     found = f"no pair '{NAME}' with the alias 'production': version 3 "
-    assert message().startswith(f"{found}has not been through the promotion gate; run the job train_{NAME} again")
+    assert message().startswith(
+        f"{found}has not been through the promotion gate; run mlplatform train {NAME}, or the job train_{NAME}, again"
+    )
     keep(tiny, 3, PROMOTION_GATE, True, "mae 1 is best")
     assert message().startswith(f"{found}passed the promotion gate (mae 1 is best), but nothing promoted it")
     keep(tiny, 3, PROMOTION_GATE, False, "mae 3 does not beat 2")
@@ -145,7 +147,7 @@ def test_a_rollback_without_a_previous_pair_says_that_there_is_none(tiny: TinyRe
 def test_an_empty_registry_says_which_job_to_run(empty: Settings) -> None:
     store = TinyRegistry.create(empty).store
     for ref in ("production", "1", "latest"):
-        with pytest.raises(PairNotFoundError, match=f"run the job train_{NAME}"):
+        with pytest.raises(PairNotFoundError, match=f"run mlplatform train {NAME}, or the job train_{NAME}"):
             store.resolve(NAME, ref)
     assert store.find(NAME, "production") is None
     for change in (
@@ -154,7 +156,7 @@ def test_an_empty_registry_says_which_job_to_run(empty: Settings) -> None:
         lambda: store.repair(NAME),
         lambda: store.history(NAME),
     ):
-        with pytest.raises(PairNotFoundError, match=f"run the job train_{NAME}"):
+        with pytest.raises(PairNotFoundError, match=f"run mlplatform train {NAME}, or the job train_{NAME}"):
             change()
 
 

@@ -105,7 +105,7 @@ def outcome(pair: PairInfo, changes: Sequence[AliasChange]) -> str:
 
 def absence(client: MlflowClient, name: str, ref: str) -> str:
     """Say that there is no such pair, why, and what to do."""
-    found, train = f"no pair {name!r} with {_wording(ref)}", f"run the job train_{name}"
+    found, train = f"no pair {name!r} with {_wording(ref)}", f"run mlplatform train {name}, or the job train_{name},"
     newest = refusal(client, name)
     if newest is None:
         return f"{found}; {train} first"

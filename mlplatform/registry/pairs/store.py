@@ -372,7 +372,9 @@ class PairStore:
         except mlflow_error() as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            raise PairNotFoundError(f"no pair {name!r} was ever registered; run the job train_{name} first") from error
+            raise PairNotFoundError(
+                f"no pair {name!r} was ever registered; run mlplatform train {name}, or the job train_{name}, first"
+            ) from error
 
     def _copy_from_registry(self, info: PairInfo, role: str, place: Path) -> Path:
         return fetch_from_registry(self.settings, self.client, info, role, place)
