@@ -216,16 +216,19 @@ def _textbook(trained: Floats, recent: Floats) -> bool:
 
 
 def _evidently() -> Callable[[pd.DataFrame, pd.DataFrame], bool] | None:
-    """Return Evidently's verdict by its defaults, whether any column drifted; `None` where it is not installed."""
+    """Return Evidently's verdict by its defaults, whether any column drifted; `None` where it is not installed.
+
+    By the number of rows it takes a test or a distance, each with a threshold of its own, so it is asked what it finds.
+    """
     try:
         from evidently import Report
-        from evidently.metrics import ValueDrift
+        from evidently.metrics import DriftedColumnsCount
     except ImportError:
         return None
 
     def judge(trained: pd.DataFrame, recent: pd.DataFrame) -> bool:
-        run = Report([ValueDrift(column=name) for name in trained]).run(recent, trained)
-        return any(metric["value"] < 0.05 for metric in run.dict()["metrics"])
+        (found,) = Report([DriftedColumnsCount()]).run(recent, trained).dict()["metrics"]
+        return bool(found["value"]["count"])
 
     return judge
 
