@@ -64,6 +64,8 @@ def _explains(zone: str, twice: pd.DatetimeIndex, present: pd.DatetimeIndex, gri
 
     # Clocks are set by half an hour or more, so these find all days on which they are.
     days = _changes(zone, pd.date_range(grid[0].floor("D"), grid[-1], freq="30min")).floor("D").unique()
+    if not twice.floor("D").isin(days).all():
+        return False
     repeated, skipped = _shown(zone, grid[grid.floor("D").isin(days)])
     if repeated.empty or not twice.isin(repeated).all() or repeated.isin(twice).mean() < ENOUGH:
         return False
