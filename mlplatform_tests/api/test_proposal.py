@@ -98,7 +98,7 @@ def test_what_else_could_be_predicted_is_named(tmp_path: Path, settings: Setting
     notes = propose(written(hours(), tmp_path), settings=settings).notes
     assert "to predict: temperature (forecast); `--target` chooses another: load" in notes
     alone = propose(written(hours()[["time", "load"]], tmp_path, "alone.csv"), settings=settings).notes
-    assert "to predict: load (forecast); choose others with `targets`" in alone
+    assert "to predict: load (forecast); choose others with `--target`" in alone
 
 
 def shops(ahead: int) -> pd.DataFrame:
@@ -202,6 +202,57 @@ def test_a_table_with_a_number_to_predict(tmp_path: Path, settings: Settings) ->
     rows = pd.DataFrame({"rooms": rng.integers(1, 9, 200), "price": rng.normal(size=200)})
     config = accepted(written(rows, tmp_path, "houses.csv"), settings)
     assert (config.task, config.metric, config.targets) == ("regression", "rmse", ("price",))
+
+
+def customers(count: int = 200) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"age": rng.integers(18, 80, count), "region": rng.choice(["north", "south"], count)})
+    return rows.assign(plan=np.where(rows["age"] > 40, "premium", "basic"))
+
+
+@pytest.mark.parametrize("name", ["id", "customer_id", "customerId", "Kunden-ID", "UUID"])
+def test_what_names_the_rows_of_a_table_is_no_input(name: str, tmp_path: Path, settings: Settings) -> None:
+    # In any place, of any order, whole numbers or text.
+    numbers = np.random.default_rng(1).permutation(5000)[:200]
+    for place, ids in ((0, numbers), (2, [f"C{number}" for number in numbers])):
+        rows = customers()
+        rows.insert(place, name, ids)
+        path = written(rows, tmp_path, f"customers_{place}.csv")
+        config = accepted(path, settings)
+        assert (config.dataset.entity_column, config.targets) == (name, ("plan",))
+        assert set(config.dataset.columns) == {"age", "region", "plan"}
+        assert f"rows are named by {name!r}, so it is no input" in propose(path, settings=settings).notes
+
+
+def test_rows_that_are_counted_in_the_first_column_are_named_by_it(tmp_path: Path, settings: Settings) -> None:
+    rows = customers()
+    rows.insert(0, "no", np.arange(1001, 1201))
+    assert accepted(written(rows, tmp_path, "counted.csv"), settings).dataset.entity_column == "no"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("area", np.random.default_rng(2).permutation(5000)[:200]),
+        ("customer_id", np.arange(200) // 2),
+        ("paid", np.arange(200) * 3 + 5),
+        ("grid", np.arange(200) / 2),
+    ],
+)
+def test_a_column_with_another_meaning_stays_an_input(
+    name: str, values: np.ndarray, tmp_path: Path, settings: Settings
+) -> None:
+    rows = customers()
+    rows.insert(0, name, values)
+    config = accepted(written(rows, tmp_path, "customers.csv"), settings)
+    assert config.dataset.entity_column is None
+    assert name in config.dataset.columns
+
+
+def test_marks_of_letters_are_left_out_of_a_name(tmp_path: Path, settings: Settings) -> None:
+    assert (
+        propose(written(hours(), tmp_path, "Umsätze Straße.csv"), settings=settings).name == "umsatze_strasse_xgboost"
+    )
 
 
 def test_named_columns_win(tmp_path: Path, settings: Settings) -> None:
@@ -382,6 +433,14 @@ def test_the_zone_of_many_series_is_told_by_them_together(tmp_path: Path, settin
     rows = local_hours("Europe/Berlin", until="2023-01-31")
     rows = pd.concat([rows.assign(line="a"), rows.iloc[2000:].assign(line="b"), rows.iloc[-300:].assign(line="c")])
     config = accepted(written(rows, tmp_path), settings)
+    assert (config.dataset.timezone, config.dataset.entity_column) == ("Europe/Berlin", "line")
+
+
+def test_a_measurement_that_tells_repeated_hours_apart_is_no_series(tmp_path: Path, settings: Settings) -> None:
+    rows = local_hours("Europe/Berlin", until="2023-01-31")
+    # Whole numbers that repeat none of the hours, where the name of the series repeats one in each.
+    both = pd.concat([rows.assign(line=line, watt=300 + np.arange(len(rows)) % 900) for line in ("a", "b")])
+    config = accepted(written(both, tmp_path, "lines.csv"), settings)
     assert (config.dataset.timezone, config.dataset.entity_column) == ("Europe/Berlin", "line")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from mlplatform.api.facts import facts_html
 from mlplatform.api.proposal.ahead import columns_ahead
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, RARE_NULLS, Column, Look, look_at
 from mlplatform.api.proposal.times import Times, frequency_of, read_counts
-from mlplatform.api.proposal.zones import zones_of
+from mlplatform.api.proposal.zones import days_set_back, zones_of
 from mlplatform.config import FOLDS, NAME_PATTERN, ConfigError, Lengths, load_experiment
 from mlplatform.data import DataError
 from mlplatform.data.sources import NUMBER_NULLS, split_glob
@@ -29,6 +30,8 @@ Task = Literal["forecast", "regression", "classification"]
 # A column with less is not proposed as a target, nor one without any value in the newest rows, one in so many.
 MOST_MISSING, NEWEST = 0.5, 10
 NO_NUMBER = (*NUMBER_NULLS, *RARE_NULLS)
+# How columns are called that name rows: id, customer_id, customerId, UUID.
+ROW_ID = re.compile(r"(^|[^A-Za-z])(?i:id|uuid|guid|key)$|[a-z](Id|ID)$")
 # Of columns that could be predicted as well.
 SHOWN_TARGETS = 5
 
@@ -176,7 +179,8 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
         raise DataError(f"the column {time!r} of {look.where} does not hold times that can be read")
     time = time or next(iter(look.times), None)
     if time is None:
-        predicted = targets or _last_number(look, (), None)
+        entity = entity or _row_ids(look, targets)
+        predicted = targets or _last_number(look, (entity,), None)
         parts = _Parts(look, None, entity, predicted, None, _tabular_task(look, predicted))
         if all(column.name in predicted for column in parts.data):
             raise DataError(_nothing_else(parts))
@@ -198,14 +202,36 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
     return replace(parts, planned=tuple(column.name for column in parts.data if column.name in planned))
 
 
+def _row_ids(look: Look, targets: tuple[str, ...]) -> str | None:
+    """Return the column that names the rows of a table; as an input, a model would learn rows by heart from it."""
+    for column in look.columns:
+        is_key = column.kind == "text" or (column.kind == "number" and column.is_whole)
+        if column.name in targets or not is_key or column.missing or column.distinct < len(look.cells):
+            continue
+        if ROW_ID.search(column.name) or (column is look.columns[0] and _is_counted(column)):
+            return column.name
+    return None
+
+
+def _is_counted(column: Column) -> bool:
+    """Return whether whole numbers, each there once, leave none out."""
+    if column.lowest is None or column.highest is None:
+        return False
+    return column.highest - column.lowest == column.distinct - 1
+
+
 def _entity(look: Look, time: str, targets: tuple[str, ...]) -> str | None:
     """Return the column that, with the time, tells rows apart; `None` where the time alone does."""
     times = look.times[time].values
     if not times.duplicated().any():
         return None
+    usual = times[~times.dt.floor("D").isin(days_set_back(times))]
+    if usual.duplicated().any():
+        # What a clock shows twice is there twice in every series, and says nothing of what tells them apart.
+        times = usual
 
     def repeats(column: Column) -> int:
-        return int(look.cells[column.name].to_frame().assign(time=times).duplicated().sum())
+        return int(look.cells.loc[times.index, [column.name]].assign(time=times).duplicated().sum())
 
     could_be = [
         column
@@ -360,7 +386,9 @@ def _notes(parts: _Parts) -> Iterator[str]:
         if parts.frequency is None:
             yield "no frequency was found that the times of the entities have in common: set it by hand"
     yield from _length_notes(parts)
-    if parts.entity is not None:
+    if parts.entity is not None and parts.time is None:
+        yield f"rows are named by {parts.entity!r}, so it is no input"
+    elif parts.entity is not None:
         yield f"{look.named(parts.entity).distinct} entities, named by {parts.entity!r}"
     yield f"to predict: {', '.join(parts.targets)} ({parts.task}); {_other_targets(parts)}"
     if parts.planned:
@@ -389,7 +417,7 @@ def _other_targets(parts: _Parts) -> str:
     """Say how another column is predicted; nobody can see it from the file, so the last one was taken."""
     others = [each.name for each in parts.data if each.kind == "number" and each.name not in parts.targets]
     if parts.task != "forecast" or not others:
-        return "choose others with `targets`"
+        return "choose others with `--target`"
     shown = ", ".join(others[:SHOWN_TARGETS]) + (" ..." if len(others) > SHOWN_TARGETS else "")
     return f"`--target` chooses another: {shown}"
 
@@ -445,7 +473,11 @@ def _found(files: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def _name(text: str) -> str:
-    stem = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    # Letters lose their marks, rather than names their letters.
+    plain = "".join(
+        letter for letter in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(letter)
+    )
+    stem = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
     return stem if re.match(r"[a-z]", stem) else f"data_{stem}".rstrip("_")
 
 

@@ -59,6 +59,22 @@ def zones_of(times: pd.Series, series: pd.Series | None, frequency: str | None) 
     return tuple(zone for zone in ZONES if _explains(zone, twice, present, grid))
 
 
+def days_set_back(times: pd.Series) -> pd.DatetimeIndex:
+    """Return the days, between the first and the last time, on which clocks of a zone are set back.
+
+    Parameters:
+        times: without a zone, at least one; where all are of midnight, no day matters.
+    """
+    import pandas as pd
+
+    present = times.dropna()
+    if (present == present.dt.floor("D")).all():
+        return pd.DatetimeIndex([])
+    grid = pd.date_range(present.min().floor("D"), present.max(), freq="30min")
+    days = [_shown(zone, grid)[0].floor("D").unique() for zone in ZONES]
+    return pd.DatetimeIndex(days[0].append(days[1:]).unique())
+
+
 def _explains(zone: str, twice: pd.DatetimeIndex, present: pd.DatetimeIndex, grid: pd.DatetimeIndex) -> bool:
     import pandas as pd
 
