@@ -397,6 +397,21 @@ def test_a_short_history_gets_lengths_that_it_has_room_for(
     assert (split.folds + 1) * split.reference_steps + config.lookback + config.horizon < rows
 
 
+def test_rows_of_a_plan_are_no_history(tmp_path: Path, settings: Settings) -> None:
+    count, ahead = 205, 14
+    rows = pd.DataFrame({"day": pd.date_range("2024-01-01", periods=count), "sold": np.arange(count) % 7 + 0.5})
+    rows = rows.assign(promotion=np.arange(count) % 11 // 10)
+    rows.loc[count - ahead :, "sold"] = np.nan
+    path = written(rows, tmp_path, "shop.csv")
+    config = accepted(path, settings)
+    assert config.features.known_future == ("promotion",)
+    assert config.lookback is not None
+    assert config.split.reference_steps is not None
+    spent = (config.split.folds + 1) * config.split.reference_steps + config.lookback + (config.horizon or 0)
+    assert spent < count - ahead
+    assert any(note.startswith("191 steps are 12 too few") for note in propose(path, settings=settings).notes)
+
+
 def test_a_long_history_keeps_the_lengths_of_its_frequency(tmp_path: Path, settings: Settings) -> None:
     rows = pd.DataFrame({"date": pd.date_range("2010-01-01", periods=144, freq="MS"), "sales": np.arange(144.0)})
     proposal = propose(written(rows, tmp_path, "shop.csv"), settings=settings)

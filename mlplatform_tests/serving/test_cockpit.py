@@ -116,13 +116,10 @@ def test_a_browser_shows_models_and_a_forecast(client: httpx.Client, tmp_path: P
         page.fill("#token", "a-token")
         page.click("#token-form button")
         page.wait_for_selector("#models tr")
-        assert page.inner_text("#models tr:nth-child(1)").split()[:5] == [
-            "tiny_forecast",
-            "version",
-            "1",
-            "staging:",
-            "2",
-        ]
+        first = page.inner_text("#models tr:nth-child(1)").split()
+        assert first[:3] == ["tiny_forecast", "version", "1"]
+        # Below it, what else the registry points at; `previous` depends on what other tests have promoted.
+        assert first[first.index("staging:") + 1] == "2"
         assert "run train_tiny_untrained" in page.inner_text("#models tr:nth-child(3)")
         page.wait_for_selector("#entities option", state="attached")
         # By keyboard alone.

@@ -93,8 +93,14 @@ class _Parts:
 
     @property
     def steps(self) -> int:
-        """The number of times in the file."""
-        return 0 if self.time is None else int(self.look.times[self.time].values.nunique())
+        """The number of times in the file, without those of which only a plan is there."""
+        if self.time is None:
+            return 0
+        times = self.look.times[self.time].values
+        if self.planned:
+            cells = self.look.cells[list(self.targets)]
+            times = times[times <= times[(cells.notna() & ~cells.isin(NO_NUMBER)).any(axis=1)].max()]
+        return int(times.nunique())
 
     @property
     def lengths(self) -> Lengths | None:
