@@ -127,6 +127,10 @@ class BundleLoader:
     def _store(self) -> PairStore:
         return PairStore(self._settings)
 
+    @cached_property
+    def _looking(self) -> PairStore:
+        return PairStore.for_looking(self._settings)
+
     def production(self) -> PairInfo:
         """Return the pair that is in production now.
 
@@ -226,7 +230,7 @@ class BundleLoader:
         """
         self._require_registry()
         try:
-            return dict(sorted(self._store.alias_versions(self.experiment).items()))
+            return dict(sorted(self._looking.alias_versions(self.experiment).items()))
         except PairNotFoundError:
             return {}
 

@@ -116,6 +116,8 @@ def _mlforecast(train: pd.DataFrame, settings: dict[str, Any]) -> np.ndarray:
 
 def main(who: str, rows: str, settings: str) -> None:
     """Print seconds, peak memory and error of one of the two."""
+    from modelling_core.size import peak_gb
+
     frame = pd.read_parquet(rows)
     is_test = frame.groupby("unique_id", sort=False).cumcount(ascending=False) < HORIZON
     train, truth = frame[~is_test].reset_index(drop=True), frame.loc[is_test, "y"].to_numpy().reshape(SERIES, HORIZON)
@@ -127,14 +129,7 @@ def main(who: str, rows: str, settings: str) -> None:
     answer = act(train, json.loads(settings))
     seconds = time.perf_counter() - began
     error = float(np.abs(answer - truth).mean())
-    print(json.dumps({"seconds": seconds, "peak_mib": _peak_mib(), "mae": error}))
-
-
-def _peak_mib() -> float:
-    """Return the peak memory of this process: unlike `getrusage`'s, not that of the process that started it."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 2**10
+    print(json.dumps({"seconds": seconds, "peak_mib": 1024 * peak_gb(), "mae": error}))
 
 
 if __name__ == "__main__":

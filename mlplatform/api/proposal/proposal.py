@@ -192,12 +192,12 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
             raise DataError(_nothing_else(parts))
         return parts
     moments = look.times[time].values
+    frequency, zones = _rhythm(look, time, entity)
     # Hours that clocks show twice need no second series to explain them.
-    zones = () if entity else zones_of(moments, None, frequency_of(moments, None))
-    entity = entity or (None if zones else _entity(look, time, targets))
-    series = None if entity is None else look.cells[entity]
-    frequency = frequency_of(moments, series)
-    zones = zones or zones_of(moments, series, frequency)
+    if entity is None and not zones:
+        entity = _entity(look, time, targets)
+        if entity is not None:
+            frequency, zones = _rhythm(look, time, entity)
     horizon = 1 if frequency is None else Lengths.of(frequency).horizon
     ended, planned = columns_ahead(look.cells, moments, entity, horizon)
     numbers = [column.name for column in look.columns if column.kind == "number" and column.name in ended]
@@ -206,6 +206,13 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
     if not set(targets) <= set(ended):
         return parts
     return replace(parts, planned=tuple(column.name for column in parts.data if column.name in planned))
+
+
+def _rhythm(look: Look, time: str, entity: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """Return the step between the times of each series, and the zones whose clocks explain those that repeat."""
+    moments, series = look.times[time].values, None if entity is None else look.cells[entity]
+    frequency = frequency_of(moments, series)
+    return frequency, zones_of(moments, series, frequency)
 
 
 def _row_ids(look: Look, targets: tuple[str, ...]) -> str | None:
