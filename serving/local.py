@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from mlplatform.config import ConfigError, experiment_names
+from mlplatform.config import ConfigError, experiment_names, require_experiments
 from mlplatform.features import NOW, FeatureStoreError
 from mlplatform.settings import EVERY, ServerLimits, Settings
 from serving.alerting import tell_failed_load
@@ -334,12 +334,7 @@ def served_settings(settings: Settings, experiments: str | None = None) -> Setti
         asked = [name.strip() for name in experiments.split(",")]
     if EVERY in asked:
         asked = [*(name for name in asked if name != EVERY), *known]
-    unknown = [name for name in asked if name not in known]
-    if unknown:
-        raise ConfigError(
-            f"unknown experiment {', '.join(map(repr, unknown))}; known: {', '.join(known)}; correct --experiment, "
-            "MLPLATFORM_EXPERIMENT or MLPLATFORM_EXPERIMENTS, or add the experiment's YAML to MLPLATFORM_CONF_DIR"
-        )
+    require_experiments(asked, settings, "" if experiments else "MLPLATFORM_EXPERIMENT or MLPLATFORM_EXPERIMENTS")
     names = tuple(dict.fromkeys(asked))
     return dataclasses.replace(settings, experiment=names[0], experiments=names)
 

@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from starlette.requests import Request
 
-from mlplatform.calendars import CalendarError, Zone, ns_of, times_of, zone_of
+from mlplatform.calendars import LOCAL, CalendarError, Zone, ns_of, times_of, zone_of
 from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.data import localise
 from mlplatform.registry import Contract
 from serving.errors import ErrorDetail, invalid, shown
 
 PARAMETER = "timezone"
-LOCAL = "local"
 # Keys of an answer's entries that hold times.
 TIMES = ("event_time", "window_end", "timestamps")
 

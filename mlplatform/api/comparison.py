@@ -66,7 +66,7 @@ def compare(
 
     settings = settings or Settings.from_env()
     name = load_experiment(experiment, settings=settings).registered_name
-    store = PairStore(settings)
+    store = PairStore.of_existing(settings)
     other_pair = store.resolve(name, second)
     pairs = [_first(store, name, other_pair) if first is None else store.resolve(name, first), other_pair]
     one, other = (read_record(store, pair) for pair in pairs)

@@ -176,6 +176,10 @@ def _ports(settings: Settings) -> Iterator[Finding]:
 def _configuration(settings: Settings) -> Iterator[Finding]:
     from mlplatform.config import check_all
 
+    if settings.conf_dir is not None and not settings.conf_dir.exists():
+        remedy = "`mlplatform new <file>` makes it; or correct MLPLATFORM_CONF_DIR"
+        yield Finding("note", "configuration", f"{settings.conf_dir} is not there yet", remedy)
+        return
     listing = check_all(settings)
     if listing.mistakes:
         count = sum(map(len, listing.mistakes.values()))

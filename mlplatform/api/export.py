@@ -49,7 +49,7 @@ def export_pair(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} is not an empty folder; name one that is, or that is not there yet")
     config = load_experiment(experiment, settings=settings)
-    store = PairStore(settings)
+    store = PairStore.of_existing(settings)
     pair = store.resolve(config.registered_name, version)
     with store.copy(pair, "forecaster") as stored:
         shutil.copytree(stored, target / MODEL)

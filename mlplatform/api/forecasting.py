@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlplatform.calendars import zone_of
+from mlplatform.calendars import LOCAL, zone_of
 from mlplatform.config import ENTITY, load_experiment
 from mlplatform.settings import Settings
 
@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlplatform.registry.pairs import PairInfo
-
-
-# The zone of the dataset, in the place of a zone's name.
-LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ def forecast(
     settings = settings or Settings.from_env()
     config = load_experiment(experiment, settings=settings)
     zone = config.dataset.timezone if timezone == LOCAL else zone_of(timezone).name
-    store = PairStore(settings)
+    store = PairStore.of_existing(settings)
     pair = store.resolve(config.registered_name, version)
     scenario = None if future is None else read_scenario(future, config.dataset, pair.contract)
     answering = Answering.of_pair(config, store, pair, settings, at, scenario)

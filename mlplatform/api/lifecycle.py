@@ -112,7 +112,7 @@ def history(experiment: str, *, limit: int = 20, settings: Settings | None = Non
 
     settings = settings or Settings.from_env()
     name = load_experiment(experiment, settings=settings).registered_name
-    store = PairStore(settings)
+    store = PairStore.of_existing(settings)
     changes = store.history(name)
     moves = tuple(
         Move(change.alias, change.from_version, change.to_version, change.when, change.who, change.why)
@@ -193,7 +193,7 @@ def _opened(experiment: str, settings: Settings | None) -> tuple[Settings, PairS
     from mlplatform.registry.pairs import PairStore
 
     settings = settings or Settings.from_env()
-    return settings, PairStore(settings), load_experiment(experiment, settings=settings)
+    return settings, PairStore.of_existing(settings), load_experiment(experiment, settings=settings)
 
 
 def _tell(settings: Settings) -> tuple[str, ...]:

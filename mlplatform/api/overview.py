@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.api.servers import ServerStatus, ask_servers
-from mlplatform.config import ConfigError, ExperimentConfig, experiment_names, load_experiment
+from mlplatform.config import ConfigError, ExperimentConfig, experiment_names, load_experiment, require_experiments
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def status(experiments: Iterable[str] = (), *, settings: Settings | None = None,
 
     settings = settings or Settings.from_env()
     known, wanted = experiment_names(settings), tuple(experiments)
-    unknown = sorted(set(wanted) - set(known))
-    if unknown:
-        raise ConfigError(f"unknown experiment {unknown[0]!r}; known: {', '.join(known)}")
+    require_experiments(wanted, settings)
     store = PairStore.for_looking(settings)
     registered = frozenset(store.names())
     # Models go by the names of their experiments, so those of which there is nothing need not be loaded.

@@ -5,9 +5,10 @@ from .frequency import calendar_from_text, calendar_of, has_holidays, make_calen
 from .holiday_days import HolidayDays
 from .inference import Inferred, infer_frequency
 from .units import WORKING_DAYS
-from .zones import UTC, Zone, zone_of
+from .zones import LOCAL, UTC, Zone, zone_of
 
 __all__ = [
+    "LOCAL",
     "UTC",
     "WORKING_DAYS",
     "Calendar",

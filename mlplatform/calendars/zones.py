@@ -19,6 +19,8 @@ Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 UTC = "UTC"
+# Where a zone may be named: that of the dataset.
+LOCAL = "local"
 SECOND_NS = 1_000_000_000
 # The years that nanoseconds since 1970 reach; changes of clocks are looked for between them.
 FIRST_YEAR, LAST_YEAR = 1678, 2261

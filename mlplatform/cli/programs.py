@@ -23,6 +23,11 @@ def serve(
         command += ["--experiment", ",".join(experiments)]
     command += [text for name, value in (("--host", host), ("--port", port)) if value for text in (name, str(value))]
     with told():
+        from mlplatform.config import require_experiments
+        from mlplatform.settings import EVERY, Settings
+
+        asked = [name.strip() for each in experiments or () for name in each.split(",")]
+        require_experiments((name for name in asked if name != EVERY), Settings.from_env())
         os.execv(command[0], command)  # noqa: S606 - this project's own program
 
 

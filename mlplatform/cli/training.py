@@ -100,8 +100,10 @@ def forecast(
 def _print(found: Forecast, out: Path | None) -> None:
     show.note(f"{found.experiment} version {found.version}, as known at {found.time_point}")
     if out is None:
-        columns = ["entity_id", "timestamp", "target", "value", "lower", "upper", "label"]
-        show.frame(found.rows[columns].dropna(axis="columns", how="all"))
+        columns = ["entity_id", "timestamp", "target", "label", "value", "lower", "upper"]
+        rows = found.rows[columns].dropna(axis="columns", how="all")
+        # Of a classification the value is the probability of the label.
+        show.frame(rows.rename(columns={"value": "probability"}) if "label" in rows else rows)
     else:
         show.note(f"{len(found.rows)} rows written to {out}")
     if len(found.left_out):

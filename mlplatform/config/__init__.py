@@ -45,6 +45,7 @@ from mlplatform.config.loading import (
     load_experiment,
     load_serving,
     options,
+    require_experiments,
 )
 from mlplatform.config.messages import SECRET_NAME
 from mlplatform.config.model import ModelConfig, SearchDimension, check_conditions
@@ -138,6 +139,7 @@ __all__ = [
     "percent",
     "preprocessing_context",
     "read_found",
+    "require_experiments",
     "source_scheme",
     "time_step",
     "write_found",

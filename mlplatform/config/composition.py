@@ -59,7 +59,8 @@ def require_folders(settings: Settings) -> None:
     """
     for folder in settings.conf_dirs:
         if not folder.is_dir():
-            raise ConfigError(f"configuration folder {folder} does not exist; check MLPLATFORM_CONF_DIR")
+            remedy = "check MLPLATFORM_CONF_DIR, or let `mlplatform new` make it"
+            raise ConfigError(f"configuration folder {folder} does not exist; {remedy}")
 
 
 def state_of_files(settings: Settings) -> str:

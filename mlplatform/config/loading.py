@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -29,6 +30,30 @@ def experiment_names(settings: Settings | None = None) -> tuple[str, ...]:
     return options("experiment", settings)
 
 
+def require_experiments(names: Iterable[str], settings: Settings, named_by: str = "") -> None:
+    """Check that there are experiments of these names, by their files alone.
+
+    Parameters:
+        named_by: what named them where that is no argument, such as a variable of the environment.
+
+    Raises:
+        ConfigError: if there is none of a name; says where was looked, and what is called nearly so.
+    """
+    known = experiment_names(settings)
+    unknown = [name for name in names if name not in known]
+    if not unknown:
+        return
+    near = [close for name in unknown for close in get_close_matches(name, known, n=1)]
+    parts = [f"unknown experiment {', '.join(map(repr, unknown))}{f' in {named_by}' if named_by else ''}"]
+    parts += [f"did you mean {' and '.join(near)}?"] if near else []
+    parts.append(f"known: {', '.join(known) or 'none'}")
+    if settings.conf_dir is None:
+        parts.append("MLPLATFORM_CONF_DIR is not set, so these are the packaged ones alone")
+    else:
+        parts.append(f"one of your own is a file {settings.conf_dir / 'experiment'}/<name>.yaml")
+    raise ConfigError("; ".join(parts))
+
+
 def options(group: str, settings: Settings | None = None) -> tuple[str, ...]:
     """Return the options of a configuration group, sorted; without the packaged examples if those are not wanted."""
     settings = settings or Settings.from_env()
@@ -52,9 +77,7 @@ def load_experiment(name: str, overrides: Sequence[str] = (), settings: Settings
         ConfigError: if the experiment is unknown or any part of it cannot be used.
     """
     settings = settings or Settings.from_env()
-    known = experiment_names(settings)
-    if name not in known:
-        raise ConfigError(f"unknown experiment {name!r}; known: {', '.join(known)}")
+    require_experiments((name,), settings)
     return _experiment(name, compose(name, overrides, settings))
 
 

@@ -21,8 +21,9 @@ Floats = npt.NDArray[np.float64]
 A_YEAR = 0.9
 # Training rows shorter than three windows say too little about what a window may be.
 MIN_WINDOWS = 3
-# A slope or bend is taken into account once it is hardly there by chance; it can only make a change less unlikely.
-SLOPE_LEVEL = 0.2
+# A slope or bend is taken into account once it is hardly there by chance; it can only make a change less unlikely. In a
+# year of training rows one that matters stands out, in less it may hide.
+SLOPE_LEVEL, SLOPE_LEVEL_OF_A_YEAR = 0.2, 0.05
 # A change came at once where one window's length holds most of it, and more than chance. The way from the training rows
 # to now must be so many windows long for a season to have passed.
 JUMP_SHARE, JUMP_DEVIATIONS, MIN_WAY = 0.6, 2.5, 4
@@ -123,12 +124,13 @@ class Judge:
         flat = predict(known, now, self._design(training, recent, beside, degree=0), one_sided=one_sided)
         p, change = flat.p, flat.change
         # Half a season bends; a whole year of rows holds it.
-        degrees = () if self.blocks.days is None else (1,) if self.blocks.years >= A_YEAR else (1, 2)
+        has_year = self.blocks.years >= A_YEAR
+        degrees = () if self.blocks.days is None else (1,) if has_year else (1, 2)
         for degree in degrees:
             if not p < SLOPE_LEVEL:
                 break
             sloped = self._design(training, recent, beside, degree=degree)
-            if sloped.last_coefficient(known) < SLOPE_LEVEL:
+            if sloped.last_coefficient(known) < (SLOPE_LEVEL_OF_A_YEAR if has_year else SLOPE_LEVEL):
                 p = max(p, predict(known, now, sloped, one_sided=one_sided).p)
         is_gradual = self._is_gradual(path, training, change)
         return Evidence(column, kind, p, flat.p, change, floor, is_gradual, flat.expected, flat.width)

@@ -31,8 +31,10 @@ Distance = Callable[[Floats, Floats], float]
 LEVEL, SPREAD, SHAPE, DAILY_SHAPE = "level", "spread", "shape", "daily shape"
 BESIDE = "level beside the others"
 CATEGORIES, UNSEEN_CATEGORY, CORRELATION = "categories", "unseen category", "correlation"
-# How much of the false-discovery rate a question may take: most drift is one of level.
-WEIGHTS = {LEVEL: 6.0, BESIDE: 6.0, SPREAD: 2.0, SHAPE: 1.0, DAILY_SHAPE: 1.0, CATEGORIES: 6.0, CORRELATION: 2.0}
+# How much of the false-discovery rate a question may take: most drift is one of level. What one feature has for itself
+# shows a change of it soonest, so that where the others are asked, too, the level alone is for what moves them all.
+WEIGHTS = {LEVEL: 12.0, BESIDE: 12.0, SPREAD: 2.0, SHAPE: 0.5, DAILY_SHAPE: 0.5, CATEGORIES: 12.0, CORRELATION: 1.0}
+LEVEL_BESIDE = 2.0
 # The least change of a logarithm, of a distance between categories, and the least share of an unseen category.
 LOG_FLOOR, CATEGORY_FLOOR, UNSEEN_FLOOR = 0.22, 0.1, 0.01
 # Of the variance of a level the others must explain so much for the question what they leave of it to be another one.
@@ -231,7 +233,14 @@ def findings(evidence: Sequence[Evidence], rate: float, of_groups: Sequence[Evid
 
 def _weights(evidence: Sequence[Evidence]) -> Floats:
     """Return how much of the rate each may take; nothing where the history is too short to ask."""
-    return np.array([WEIGHTS.get(each.kind, 1.0) if np.isfinite(each.p) else 0.0 for each in evidence])
+    beside = {each.column for each in evidence if each.kind == BESIDE and np.isfinite(each.p)}
+
+    def weight(each: Evidence) -> float:
+        if not np.isfinite(each.p):
+            return 0.0
+        return LEVEL_BESIDE if each.kind == LEVEL and each.column in beside else WEIGHTS.get(each.kind, 1.0)
+
+    return np.array([weight(each) for each in evidence])
 
 
 def newest_only(blocks: Blocks) -> Blocks:

@@ -131,6 +131,8 @@ class LocalReader:
         return [StoredVersion(str(version), *first[version], tags[version]) for version in tags]
 
     def _read(self, query: str, *values: object) -> list[Any]:
+        if not self._file.exists():
+            return []
         try:
             return _rows(self._file, query, *values)
         except sqlite3.Error as error:
@@ -140,10 +142,15 @@ class LocalReader:
 
 
 def local_reader(settings: Settings) -> LocalReader | None:
-    """Return a reader of the registry's file; `None` where it is none of the known schema, so that MLflow is asked."""
+    """Return a reader of the registry's file; `None` where it is none of the known schema, so that MLflow is asked.
+
+    Where there is no file yet there is nothing to read, and none is made.
+    """
     file = sqlite_file(settings.mlflow_tracking_uri)
-    if file is None or not file.is_file():
+    if file is None:
         return None
+    if not file.exists():
+        return LocalReader(file)
     try:
         known = _rows(file, "SELECT version_num FROM alembic_version") == [(SCHEMA,)]
     except sqlite3.Error:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,26 @@ def test_status_of_what_was_never_trained_and_of_what_is_not(yard: Yard) -> None
     assert not found.experiments[0].is_trained
     with pytest.raises(ConfigError, match="unknown experiment 'nothing'"):
         api.status(["nothing"], settings=yard.settings)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        api.history,
+        api.compare,
+        api.forecast,
+        api.promote,
+        api.rollback,
+        lambda name, settings: api.export_pair(name, settings.home / "out", settings=settings),
+    ],
+    ids=["history", "compare", "forecast", "promote", "rollback", "export"],
+)
+def test_who_asks_before_anything_was_trained_leaves_no_registry(ask: Any, yard: Yard, tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    settings = replace(yard.settings, home=tmp_path, mlflow_tracking_uri=f"sqlite:///{database}")
+    with pytest.raises(PairNotFoundError, match=f"run mlplatform train {EXPERIMENT}"):
+        ask(EXPERIMENT, settings=settings)
+    assert not database.exists()
 
 
 def test_history_tells_versions_and_moves(yard: Yard) -> None:
@@ -200,8 +221,6 @@ def test_data_that_others_use_stays(yard: Yard, tmp_path: Path) -> None:
 
 
 def test_the_doctor_finds_what_is_wrong(yard: Yard, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     own = yard.clone_to(tmp_path)
     own.settings.home.chmod(0o777)
     (own.conf / "experiment" / "broken.yaml").write_text("name: [")
@@ -211,3 +230,10 @@ def test_the_doctor_finds_what_is_wrong(yard: Yard, tmp_path: Path) -> None:
     assert {"state", "configuration", "online store"} <= set(bad)
     assert all(each.remedy for each in bad.values())
     assert "secret" not in repr(found)
+
+
+def test_a_configuration_folder_that_is_to_come_is_no_mistake(yard: Yard, tmp_path: Path) -> None:
+    found = api.diagnose(replace(yard.settings, home=tmp_path, conf_dir=tmp_path / "conf"))
+    (configuration,) = [each for each in found if each.what == "configuration"]
+    assert (configuration.level, configuration.found) == ("note", f"{tmp_path / 'conf'} is not there yet")
+    assert "mlplatform new" in configuration.remedy

@@ -459,6 +459,13 @@ def test_a_measurement_that_tells_repeated_hours_apart_is_no_series(tmp_path: Pa
     assert (config.dataset.timezone, config.dataset.entity_column) == ("Europe/Berlin", "line")
 
 
+@pytest.mark.parametrize("slip", ["22.09.1677 05:00", "05.05.2261 01:00"])
+def test_a_slip_of_the_pen_hides_no_zone(slip: str, tmp_path: Path, settings: Settings) -> None:
+    rows = local_hours("Europe/Berlin", until="2023-01-31")
+    slipped = pd.concat([rows, rows.tail(1).assign(**{rows.columns[0]: slip})])
+    assert "timezone: Europe/Berlin" in propose(written(slipped, tmp_path), settings=settings).yaml
+
+
 def test_zones_that_a_file_cannot_tell_apart_are_named(tmp_path: Path, settings: Settings) -> None:
     path = written(local_hours("America/Chicago"), tmp_path)
     proposal = propose(path, settings=settings)

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from mlplatform.cli import show
+from mlplatform.api import Forecast
+from mlplatform.cli import show, training
 from mlplatform.cli.app import app
 from mlplatform.testing.yard import EXPERIMENT, Yard
 
@@ -62,6 +63,25 @@ def test_an_error_is_one_line_with_the_reason(run: Any) -> None:
     assert result.stdout == ""
     assert result.stderr.startswith("mlplatform: unknown experiment 'nothing'; known: ")
     assert "Traceback" not in result.stderr
+
+
+def test_a_server_of_an_unknown_experiment_does_not_begin(run: Any) -> None:
+    result = run("serve", EXPERIMENT, "yard_forcast")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("mlplatform: unknown experiment 'yard_forcast'; ")
+    assert "--experiment" not in result.stderr
+
+
+@pytest.mark.parametrize(("label", "shown"), [("benign", ["label", "probability"]), (None, ["value"])])
+def test_the_value_of_a_classification_is_shown_as_the_probability_that_it_is(
+    label: str | None, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables: list[pd.DataFrame] = []
+    monkeypatch.setattr(show, "frame", tables.append)
+    columns = ["entity_id", "timestamp", "target", "value", "lower", "upper", "label"]
+    rows = pd.DataFrame([[1, pd.Timestamp("2026-01-01", tz="UTC"), "y", 0.875, None, None, label]], columns=columns)
+    training._print(Forecast("e", 1, "p", "now", rows, pd.DataFrame(columns=["entity", "reason", "detail"])), None)
+    assert list(tables[0]) == ["entity_id", "timestamp", "target", *shown]
 
 
 def test_wrong_usage_is_2(run: Any) -> None:

@@ -142,6 +142,17 @@ def test_an_unknown_experiment_lists_the_known_ones(settings: Settings) -> None:
         load_experiment("nothing", settings=settings)
 
 
+def test_what_an_unknown_experiment_may_have_meant_and_where_it_was_looked_for(
+    conf: Path, settings: Settings, packaged: Settings
+) -> None:
+    with pytest.raises(ConfigError, match=r"unknown experiment 'fleet_xgbost'; did you mean fleet_xgboost[?]; known: "):
+        load_experiment("fleet_xgbost", settings=settings)
+    with pytest.raises(ConfigError, match=rf"one of your own is a file {conf / 'experiment'}/<name>.yaml$"):
+        load_experiment("nothing", settings=settings)
+    with pytest.raises(ConfigError, match=r"MLPLATFORM_CONF_DIR is not set, so these are the packaged ones alone$"):
+        load_experiment(NAME, settings=packaged)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -65,9 +65,20 @@ def test_the_schema_is_that_of_the_installed_mlflow(empty: Settings) -> None:
     )
 
 
-def test_mlflow_is_asked_where_the_registry_is_another_database(empty: Settings, tmp_path: Path) -> None:
+def test_where_nothing_was_registered_nothing_is_found_and_nothing_made(empty: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "nothing.db"
+    absent = replace(empty, mlflow_tracking_uri=f"sqlite:///{file}")
+    for store in (PairStore.for_looking(absent), PairStore.of_existing(absent)):
+        assert store.names() == []
+        assert store.find(NAME, "production") is None
+        with pytest.raises(PairNotFoundError, match="run mlplatform train"):
+            store.resolve(NAME, "latest")
+    assert not file.exists()
+    assert isinstance(PairStore.of_existing(empty).client, mlflow.MlflowClient)
+
+
+def test_mlflow_is_asked_where_the_registry_is_another_database(empty: Settings) -> None:
     assert local_reader(replace(empty, mlflow_tracking_uri="http://127.0.0.1:1")) is None
-    assert local_reader(replace(empty, mlflow_tracking_uri=f"sqlite:///{tmp_path}/nothing.db")) is None
     file = sqlite_file(empty.mlflow_tracking_uri)
     assert file is not None
     with closing(sqlite3.connect(file)) as connection, connection:

@@ -69,7 +69,7 @@ def test_an_unknown_experiment_ends_the_start_with_the_known_names(
         main(["--experiment", "tiny_forcast"])
     assert caught.value.code == 2
     message = capsys.readouterr().err
-    assert "unknown experiment 'tiny_forcast'; known: " in message
+    assert "unknown experiment 'tiny_forcast'; did you mean tiny_forecast?; known: " in message
     assert "tiny_classification, tiny_forecast, tiny_intervals, tiny_regression, tiny_untrained" in message
 
 

@@ -49,7 +49,7 @@ from mlplatform.registry.pairs.resolution import absence, check_partners, find_p
 from mlplatform.registry.pairs.signed import Subject, require_unchanged
 from mlplatform.registry.signing import SIGNATURE, Signer
 from mlplatform.registry.tracking import client_for, mlflow_error
-from mlplatform.settings import Settings
+from mlplatform.settings import Settings, sqlite_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +76,12 @@ class PairStore:
         # It offers of a client what looking asks for.
         store._client = cast("MlflowClient | None", local_reader(settings))
         return store
+
+    @classmethod
+    def of_existing(cls, settings: Settings) -> PairStore:
+        """Return a store that makes no registry where there is none: it finds nothing then."""
+        file = sqlite_file(settings.mlflow_tracking_uri)
+        return cls.for_looking(settings) if file is not None and not file.exists() else cls(settings)
 
     @property
     def client(self) -> MlflowClient:
