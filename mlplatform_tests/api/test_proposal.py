@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from holidays import country_holidays, financial_holidays
 
 from mlplatform.api import propose
 from mlplatform.config import ConfigError, ExperimentConfig, load_experiment
@@ -329,6 +332,45 @@ def test_any_calendar_is_recognised(pandas_name: str, frequency: str, tmp_path: 
     rows = pd.DataFrame({"date": times.strftime("%Y-%m-%d %H:%M"), "sales": np.arange(200.0)})
     config = accepted(written(rows, tmp_path, "shop.csv"), settings)
     assert config.dataset.frequency == frequency
+
+
+def working_days(holidays: Iterable[dt.date], start: str = "2021-01-04", end: str = "2024-06-28") -> pd.DataFrame:
+    """Return rows of business days without holidays, in two shops of which the second opened later."""
+    days = pd.date_range(start, end, freq="B")
+    days = days[~days.isin(pd.DatetimeIndex(list(holidays)))]
+    shops = [pd.DataFrame({"date": days[first:], "shop": shop}) for shop, first in (("a", 0), ("b", 200))]
+    rows = pd.concat(shops, ignore_index=True)
+    return rows.assign(date=rows["date"].dt.strftime("%Y-%m-%d"), sales=np.arange(float(len(rows))))
+
+
+@pytest.mark.parametrize(
+    ("source", "closed", "stays_open"),
+    [
+        (country_holidays("DE", years=range(2021, 2027)), "2026-12-25", "2026-07-03"),
+        (country_holidays("US", years=range(2021, 2027)), "2026-07-03", "2026-04-03"),
+        (financial_holidays("XNYS", years=range(2021, 2027)), "2026-04-03", "2026-11-11"),
+    ],
+    ids=["Germany", "United States", "New York Stock Exchange"],
+)
+def test_holidays_that_working_days_leave_out_are_left_out_of_the_days_to_come(
+    source: Iterable[dt.date], closed: str, stays_open: str, tmp_path: Path, settings: Settings
+) -> None:
+    path = written(working_days(source), tmp_path, "shops.csv")
+    config = accepted(path, settings)
+    assert config.dataset.frequency == "C"
+    days = {day.isoformat() for day in config.dataset.holidays}
+    assert closed in days
+    assert stays_open not in days
+    assert max(days) <= "2026-12-31", "two years after the last row"
+    assert any("weekdays without a row are holidays of" in note for note in propose(path, settings=settings).notes)
+
+
+@pytest.mark.parametrize("holidays", ["", "DE"], ids=["none", "among those of Germany"])
+def test_weekdays_that_are_missing_for_no_holiday_stay_gaps(holidays: str, tmp_path: Path, settings: Settings) -> None:
+    closed = list(pd.date_range("2021-02-01", "2024-05-31", periods=40).date)
+    closed += list(country_holidays(holidays, years=range(2021, 2025))) if holidays else []
+    config = accepted(written(working_days(closed), tmp_path, "shops.csv"), settings)
+    assert (config.dataset.frequency, config.dataset.holidays) == ("B", ())
 
 
 def test_a_workbook(tmp_path: Path, settings: Settings) -> None:

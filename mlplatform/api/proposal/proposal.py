@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from mlplatform.api.facts import facts_html
 from mlplatform.api.proposal.ahead import columns_ahead
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, RARE_NULLS, Column, Look, look_at
 from mlplatform.api.proposal.times import Times, frequency_of, read_counts
+from mlplatform.api.proposal.working_days import ClosedDays, closed_days
 from mlplatform.api.proposal.zones import days_set_back, zones_of
 from mlplatform.config import FOLDS, NAME_PATTERN, ConfigError, Lengths, load_experiment
 from mlplatform.data import DataError
@@ -79,6 +81,7 @@ class _Parts:
         timezone: of times without one, where a person has named it, or a single one explains them.
         zones: those that explain why times are there twice.
         planned: columns that go on where the targets have ended.
+        closed: of business days, the holidays that the file leaves out.
     """
 
     look: Look
@@ -90,6 +93,7 @@ class _Parts:
     timezone: str | None = None
     zones: tuple[str, ...] = ()
     planned: tuple[str, ...] = ()
+    closed: ClosedDays | None = None
 
     @property
     def steps(self) -> int:
@@ -202,7 +206,9 @@ def _parts(look: Look, targets: tuple[str, ...], time: str | None, entity: str |
     ended, planned = columns_ahead(look.cells, moments, entity, horizon)
     numbers = [column.name for column in look.columns if column.kind == "number" and column.name in ended]
     targets = targets or tuple(numbers[-1:]) or _last_number(look, (entity,), moments)
-    parts = _Parts(look, time, entity, targets, frequency, "forecast", zones=zones)
+    closed = closed_days(moments) if frequency == "B" else None
+    frequency = frequency if closed is None else "C"
+    parts = _Parts(look, time, entity, targets, frequency, "forecast", zones=zones, closed=closed)
     if not set(targets) <= set(ended):
         return parts
     return replace(parts, planned=tuple(column.name for column in parts.data if column.name in planned))
@@ -324,6 +330,11 @@ def _lines(name: str, dataset: str, parts: _Parts) -> Iterator[str]:
         yield f"  entity_column: {_quoted(parts.entity)}"
     if is_forecast:
         yield f"  frequency: {parts.frequency or 'auto'}{'' if parts.frequency else '  # none was found'}"
+    if parts.closed is not None:
+        yield f"  # of {parts.closed.of}, to the end of {parts.closed.days[-1].year}: add those of later years"
+        yield from textwrap.wrap(
+            f"holidays: [{', '.join(map(str, parts.closed.days))}]", 120, initial_indent="  ", subsequent_indent="    "
+        )
     if is_forecast and parts.timezone is not None:
         yield f"  timezone: {parts.timezone}"
     yield "  columns:"
@@ -396,6 +407,11 @@ def _notes(parts: _Parts) -> Iterator[str]:
         )
         if times.is_ambiguous:
             yield f"day and month of {parts.time!r} could be exchanged; it is read as {times.format}"
+        if parts.closed is not None:
+            yield (
+                f"{parts.closed.explained} of {parts.closed.missing} weekdays without a row are holidays of "
+                f"{parts.closed.of}, for whose days to come nothing is forecast"
+            )
         if parts.frequency is None:
             yield "no frequency was found that the times of the entities have in common: set it by hand"
     yield from _length_notes(parts)

@@ -1,0 +1,79 @@
+"""Whose holidays the working days of a file leave out, so that nothing is forecast for the ones to come."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Stock exchanges and payment systems, and countries, as the package `holidays` has them; of those that fit as well the
+# first is taken.
+MARKETS = {"XNYS": "the New York Stock Exchange", "XECB": "the euro's payment system (TARGET)"}
+COUNTRIES = (
+    "US DE GB FR IT ES NL BE AT CH SE NO DK FI PL CZ PT IE GR HU RO CA AU NZ JP CN IN BR MX AR CL CO ZA TR IL KR SG HK"
+)
+# Fewer weekdays without rows may be missing for any reason.
+LEAST = 3
+# The share of the weekdays without rows that must be holidays, and the share of the holidays that must be without rows.
+ENOUGH = 0.9
+# Holidays of so many years after the last row are written down.
+YEARS_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class ClosedDays:
+    """Holidays that explain which weekdays a file leaves out.
+
+    Attributes:
+        of: whose they are.
+        days: those on weekdays, from the first row to the end of a year after the last.
+        missing, explained: weekdays without a row, and how many of them are among the days.
+    """
+
+    of: str
+    days: tuple[dt.date, ...]
+    missing: int
+    explained: int
+
+
+def closed_days(times: pd.Series) -> ClosedDays | None:
+    """Return the holidays that explain the weekdays without rows; `None` if there are few, or nobody's do.
+
+    Parameters:
+        times: of business days, without a zone.
+    """
+    present = {time.date() for time in times.dropna().dt.floor("D").unique()}
+    first, last = min(present), max(present)
+    weekdays = set(_weekdays(first, last))
+    missing = weekdays - present
+    if len(missing) < LEAST:
+        return None
+    best, found = 0.0, None
+    for name, holidays in _candidates(range(first.year, last.year + YEARS_AHEAD + 1)):
+        within = holidays & weekdays
+        explained = len(within & missing)
+        likeness = explained / len(within | missing)
+        if explained >= ENOUGH * len(missing) and explained >= ENOUGH * len(within) and likeness > best:
+            ahead = sorted(day for day in holidays if day >= first and day.weekday() < 5)
+            best, found = likeness, ClosedDays(name, tuple(ahead), len(missing), explained)
+    return found
+
+
+def _weekdays(first: dt.date, last: dt.date) -> Iterator[dt.date]:
+    for ahead in range((last - first).days + 1):
+        day = first + dt.timedelta(days=ahead)
+        if day.weekday() < 5:
+            yield day
+
+
+def _candidates(years: range) -> Iterator[tuple[str, set[dt.date]]]:
+    import holidays
+
+    for code, name in MARKETS.items():
+        yield name, set(holidays.financial_holidays(code, years=years))
+    for country in COUNTRIES.split():
+        yield f"the country {country}", set(holidays.country_holidays(country, years=years))
