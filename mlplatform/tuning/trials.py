@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+# Columns of the table of trials that are not parameters.
+COLUMNS = ("number", "state", "loss", "seconds")
 # Attributes of the study and of its trials.
 DIGEST = "digest"
 CONFIGURED = "configured"
@@ -73,12 +75,13 @@ def row_of(trial: FrozenTrial) -> dict[str, Any]:
     """Return a trial as a row of the table of trials; only one that ran to its end has a `loss`.
 
     What a pruned trial last reported is of a part of the folds, or in preprocessed space: it would look better beside
-    the others without being so.
+    the others without being so. A parameter that is called like one of the columns, such as `loss`, is `params.loss`.
     """
     seconds = trial.duration.total_seconds() if trial.duration else None
     loss = trial.value if trial.state.name == "COMPLETE" else None
     tried = trial.user_attrs.get(CHANGES, {}) | trial.params
-    return {"number": trial.number, "state": trial.state.name, "loss": loss, "seconds": seconds, **tried}
+    about = dict(zip(COLUMNS, (trial.number, trial.state.name, loss, seconds), strict=True))
+    return about | {f"params.{name}" if name in COLUMNS else name: value for name, value in tried.items()}
 
 
 def saved_share(trials: Sequence[FrozenTrial]) -> float:

@@ -18,7 +18,7 @@ from mlplatform.models.forecasting import StrategyParams, Table
 from mlplatform.models.trees import (
     Boosted,
     BoostedForecast,
-    CountParams,
+    LossParams,
     ObliviousTrees,
     Task,
     fit_catboost,
@@ -36,7 +36,7 @@ from mlplatform.plugins import MODELS
 OWN = {"learning_rate", "depth", "l2_leaf_reg", "random_strength", "rsm", "border_count"}
 
 
-class CatBoostForecastParams(StrategyParams, CountParams):
+class CatBoostForecastParams(StrategyParams, LossParams):
     """CatBoost's hyperparameters under their own names; `patience` is the number of trees early stopping waits."""
 
     iterations: int = Field(default=120, ge=1)

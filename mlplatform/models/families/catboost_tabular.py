@@ -17,7 +17,7 @@ from mlplatform.models.explanation import Float64
 from mlplatform.models.trees import (
     Boosted,
     BoostedTabular,
-    CountParams,
+    LossParams,
     fit_catboost,
     fit_counts,
     load_catboost,
@@ -31,7 +31,7 @@ from mlplatform.plugins import MODELS
 MODEL_FILE = "model.cbm"
 
 
-class CatBoostTabularParams(CountParams):
+class CatBoostTabularParams(LossParams):
     """CatBoost's hyperparameters under their own names; `patience` is the number of trees early stopping waits."""
 
     iterations: int = Field(default=1500, ge=1)
@@ -45,7 +45,7 @@ class CatBoostTabularParams(CountParams):
 
     def booster_params(self) -> dict[str, Any]:
         """Return what CatBoost takes, without the loss and the number of trees."""
-        own = self.model_dump(exclude={"iterations", "patience", *CountParams.model_fields})
+        own = self.model_dump(exclude={"iterations", "patience", *LossParams.model_fields})
         # Bernoulli sampling draws the share it is given; CatBoost's default scheme weights rows by their gradients.
         return {**own, "bootstrap_type": "Bernoulli"}
 

@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
     Workspace = tuple[xgboost.QuantileDMatrix, xgboost.QuantileDMatrix | None]
 
-# What a linear model leaves is noise for the most part: small trees, and few of their features.
+# What a linear model leaves is noise for the most part: small trees, and few of their features. Its least squares are
+# drawn to what is far off, which the median is not.
 ON_LINEAR: dict[str, Any] = {
     "on_linear": True,
+    "loss": "absolute_error",
     "num_boost_round": 60,
     "learning_rate": 0.1,
     "max_depth": 3,
@@ -91,9 +93,8 @@ class XGBoostForecast(BoostedForecast):
     def _objective(self, labels: Float32) -> dict[str, Any]:
         if self.spec.quantiles:
             return {"objective": "reg:quantileerror", "quantile_alpha": list(self.spec.quantiles)}
-        if self.params.is_of_counts:
-            return self.params.count_objective(labels)
-        return {"objective": "reg:squarederror", "base_score": 0.0}
+        # Changes start from none, and counts from their mean.
+        return {"base_score": 0.0, **self.params.objective(labels)}
 
     @property
     def boosters_(self) -> list[xgboost.Booster]:

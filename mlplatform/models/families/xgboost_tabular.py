@@ -78,10 +78,8 @@ class XGBoostTabular(BoostedTabular):
     def _objective(self, labels: Float32) -> dict[str, Any]:
         if self.spec.quantiles:
             return {"objective": "reg:quantileerror", "quantile_alpha": list(self.spec.quantiles)}
-        if self.params.is_of_counts:
-            return self.params.count_objective(labels)
         if self.spec.task == "regression":
-            return {"objective": "reg:squarederror"}
+            return self.params.objective(labels)
         if self.spec.classes == 2:
             return {"objective": "binary:logistic", "eval_metric": "logloss"}
         return {"objective": "multi:softprob", "num_class": self.spec.classes, "eval_metric": "mlogloss"}

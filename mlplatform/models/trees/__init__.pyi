@@ -1,6 +1,6 @@
 from .catboost import fit_catboost, fit_counts, load_catboost, regression_loss, save_catboost, unchanging
 from .contributions import forecast_contributions, shares_of_boosters, shares_of_catboost, table_contributions
-from .counts import CountParams
+from .counts import LossParams
 from .fitted import Boosted, CannotMergeError
 from .forecast import BoostedForecast, Task
 from .merged import MergedBoosters, answers_of, differing_values, merge_boosters
@@ -17,9 +17,9 @@ __all__ = [
     "BoostedTabular",
     "BoostingParams",
     "CannotMergeError",
-    "CountParams",
     "Forest",
     "ForestParams",
+    "LossParams",
     "MergedBoosters",
     "ObliviousTrees",
     "Task",

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlplatform.datamodule import Float32
 from mlplatform.models.base import ProgressCallback
-from mlplatform.models.trees.counts import LEAST_MEAN, CountParams
+from mlplatform.models.trees.counts import LEAST_MEAN, LossParams
 from mlplatform.models.trees.fitted import Boosted
 
 if TYPE_CHECKING:
@@ -91,9 +91,13 @@ def fit_counts(
     return boosted
 
 
-def regression_loss(quantiles: Sequence[float], params: CountParams) -> dict[str, Any]:
+def regression_loss(quantiles: Sequence[float], params: LossParams) -> dict[str, Any]:
     """Return the settings of the loss for a mean, or for quantiles where there are any; labels may all be equal."""
-    loss = {"poisson": "Poisson", "tweedie": f"Tweedie:variance_power={params.variance_power}"}.get(params.loss, "RMSE")
+    loss = {
+        "absolute_error": "MAE",
+        "poisson": "Poisson",
+        "tweedie": f"Tweedie:variance_power={params.variance_power}",
+    }.get(params.loss, "RMSE")
     if quantiles:
         kind = "MultiQuantile" if len(quantiles) > 1 else "Quantile"
         loss = f"{kind}:alpha={','.join(map(str, quantiles))}"

@@ -1,7 +1,8 @@
-"""Losses for counts and other targets that are never negative, and often 0: Poisson and Tweedie, with a log link.
+"""The losses that trees are fitted to, and those for counts above all: Poisson and Tweedie, with a log link.
 
-Both libraries fit the logarithm of the mean (Jørgensen, The Theory of Dispersion Models, 1997), so that answers are
-above 0 and errors may grow with the level. What is learnt are the targets themselves, not changes of them.
+For targets that are never negative, and often 0, both libraries fit the logarithm of the mean (Jørgensen, The Theory of
+Dispersion Models, 1997), so that answers are above 0 and errors may grow with the level. What is learnt are the targets
+themselves, not changes of them.
 
 Here: the parameters, and what keeps them from being used. Not here: the libraries' settings (`xgboost`, `catboost`).
 """
@@ -21,36 +22,40 @@ from mlplatform.models.base import DirectFitModel, ModelParams, S
 from mlplatform.models.explanation import CannotExplainError
 from mlplatform.plugins import TRANSFORMS, PluginUse
 
+COUNT_LOSSES = ("poisson", "tweedie")
 # A mean of 0 has no logarithm.
 LEAST_MEAN = 1e-6
 
 
-class CountParams(ModelParams):
-    """`loss` is the squared error, or for counts that of a `poisson` or `tweedie` distribution.
+class LossParams(ModelParams):
+    """`loss` is the squared error, the absolute one, or for counts that of a `poisson` or `tweedie` distribution.
 
-    `variance_power` is Tweedie's, between 1 (Poisson) and 2 (gamma). With quantiles, the loss is theirs.
+    Answers tend to the mean with the squared error, and with the absolute one to the median, which has the least `mae`
+    and `mase`. `variance_power` is Tweedie's, between 1 (Poisson) and 2 (gamma). With quantiles, the loss is theirs.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"loss", "variance_power"})
 
-    loss: Literal["squared_error", "poisson", "tweedie"] = "squared_error"
+    loss: Literal["squared_error", "absolute_error", "poisson", "tweedie"] = "squared_error"
     variance_power: float = Field(default=1.5, gt=1, lt=2)
 
     @property
     def is_of_counts(self) -> bool:
         """Whether targets must not be negative."""
-        return self.loss != "squared_error"
+        return self.loss in COUNT_LOSSES
 
 
-def count_mistakes(use: PluginUse, params: ModelParams, config: ExperimentConfig) -> Iterator[str]:
-    """Yield what keeps a loss of counts from being used in an experiment."""
-    if not isinstance(params, CountParams) or not params.is_of_counts:
+def loss_mistakes(use: PluginUse, params: ModelParams, config: ExperimentConfig) -> Iterator[str]:
+    """Yield what keeps a loss from being used in an experiment."""
+    if not isinstance(params, LossParams) or params.loss == "squared_error":
         return
     key = f"{use.params_key}.loss is {params.loss!r}"
     if config.task == "classification":
-        yield f"{key}, but a classification has classes and no counts; leave it out"
+        yield f"{key}, but a classification has classes and no numbers; leave it out"
     if use.section == "model" and config.uncertainty.quantiles:
         yield f"{key}, but uncertainty.quantiles has a loss of its own; leave one of them out"
+    if not params.is_of_counts:
+        return
     if params.difference is not None:
         yield f"{key}, but differences can be negative; leave loss or difference out"
     for target in config.targets:
@@ -69,7 +74,7 @@ class LearnsCounts(DirectFitModel[S]):
     def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:
         """Yield what keeps the family, or its loss, from being used."""
         yield from super().check(use, params, config)
-        yield from count_mistakes(use, params, config)
+        yield from loss_mistakes(use, params, config)
 
     @override
     def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:
@@ -95,7 +100,7 @@ def _changed_by(target: str, config: ExperimentConfig) -> str | None:
 
 def _negative(params: ModelParams, *parts: Samples | None) -> Iterator[str]:
     """Yield that samples cannot be fitted with a loss of counts, if a target of theirs is negative."""
-    if not isinstance(params, CountParams) or not params.is_of_counts:
+    if not isinstance(params, LossParams) or not params.is_of_counts:
         return
     outputs = (part.outputs() if isinstance(part, WindowSamples) else part.labels for part in parts if part is not None)
     least = min(float(np.min(values, initial=0)) for values in outputs)
@@ -113,7 +118,7 @@ def refuse_explanation(params: ModelParams) -> None:
     Raises:
         CannotExplainError: for a loss of counts.
     """
-    if isinstance(params, CountParams) and params.is_of_counts:
+    if isinstance(params, LossParams) and params.is_of_counts:
         raise CannotExplainError(
             f"with loss {params.loss!r} trees add up to the logarithm of an answer, in which shares of it do not; "
             "train with loss squared_error"

@@ -20,7 +20,7 @@ from mlplatform.config import SearchDimension
 from mlplatform.datamodule import Float32
 from mlplatform.models.base import ProgressCallback
 from mlplatform.models.sample_cache import keep_latest
-from mlplatform.models.trees.counts import LEAST_MEAN, CountParams
+from mlplatform.models.trees.counts import LEAST_MEAN, LossParams
 from mlplatform.models.trees.fitted import Boosted
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ BOOSTERS_FILE = "boosters.ubj"
 INDEX_FILE = "index.json"
 
 
-class BoostingParams(CountParams):
+class BoostingParams(LossParams):
     """XGBoost's hyperparameters under their own names; `patience` is the number of rounds early stopping waits."""
 
     num_boost_round: int = Field(default=100, ge=1)
@@ -58,8 +58,10 @@ class BoostingParams(CountParams):
         )
         return {**own, "tree_method": "hist", "seed": seed, "verbosity": 1, "nthread": 1}
 
-    def count_objective(self, labels: Float32) -> dict[str, Any]:
-        """Return the objective of a loss of counts, which starts from the mean of the labels."""
+    def objective(self, labels: Float32) -> dict[str, Any]:
+        """Return the objective of a loss; those of counts start from the mean of the labels."""
+        if not self.is_of_counts:
+            return {"objective": {"absolute_error": "reg:absoluteerror"}.get(self.loss, "reg:squarederror")}
         base = {"base_score": max(float(labels.mean(dtype=np.float64)), LEAST_MEAN)}
         if self.loss == "poisson":
             return {"objective": "count:poisson", **base}
