@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ VERIFY_KEY = "MLPLATFORM_VERIFY_KEY"
 # Instead of names of experiments: all there are.
 EVERY = "*"
 
+_CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@]+@", re.IGNORECASE)
 _SQLITE = "sqlite:///"
 # The same, with the driver named. MLflow creates the folder that an address of the first form seems to name, taking its
 # escapes for letters.
@@ -299,6 +301,11 @@ def sqlite_file(address: str) -> Path | None:
         if address.startswith(prefix) and name not in ("", ":memory:"):
             return Path(name)
     return None
+
+
+def without_credentials(text: str) -> str:
+    """Return a text without the users and passwords of the addresses in it."""
+    return _CREDENTIALS.sub(r"\1***@", text)
 
 
 def check_dagster_home(environ: Mapping[str, str] | None = None) -> None:

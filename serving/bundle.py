@@ -25,7 +25,15 @@ from mlplatform.config import (
     load_experiment,
 )
 from mlplatform.datamodule import Float32
-from mlplatform.registry import FallbackPolicy, Forecaster, Scales, input_panel, scales_of_pair
+from mlplatform.registry import (
+    FallbackPolicy,
+    Forecaster,
+    RegistryAwayError,
+    Scales,
+    input_panel,
+    require_answer,
+    scales_of_pair,
+)
 from mlplatform.registry.pairs import (
     Fetch,
     KeptPairs,
@@ -37,7 +45,7 @@ from mlplatform.registry.pairs import (
     differences,
     load_with_example,
 )
-from mlplatform.settings import Settings, sqlite_file
+from mlplatform.settings import Settings, sqlite_file, without_credentials
 from serving.backend import Choice, ReloadReport, Served
 from serving.batching import is_batchable
 from serving.concurrency import Coalescer, Workers
@@ -50,8 +58,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How long a tracking server may take to say anything at all before the pair that is kept is served instead.
-REGISTRY_TIMEOUT_S = 3.0
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -238,20 +244,7 @@ class BundleLoader:
         database = sqlite_file(self._settings.mlflow_tracking_uri)
         if database is not None and not database.exists():
             raise RegistryAwayError(f"there is no model registry at {database}")
-        if self._settings.mlflow_tracking_uri.startswith(("http://", "https://")):
-            self._require_answer()
-
-    def _require_answer(self) -> None:
-        """Ask the tracking server for anything: MLflow's client would try for minutes before it gives up."""
-        import requests
-
-        address = self._settings.mlflow_tracking_uri.rstrip("/")
-        try:
-            requests.get(f"{address}/health", timeout=REGISTRY_TIMEOUT_S)
-        except requests.RequestException as error:
-            # The address may hold a password.
-            found = type(error).__name__
-            raise RegistryAwayError(f"the tracking server of the model registry does not answer ({found})") from error
+        require_answer(self._settings)
 
     def load_aside(self, pair: PairInfo) -> Bundle:
         """Verify and load a pair that is not in production; raises as `load`."""
@@ -295,10 +288,6 @@ def _check_example(pair: PairInfo, forecaster: Forecaster, rows: pd.DataFrame, a
     if found.shape != answer.shape or not np.allclose(found, answer, rtol=1e-4, atol=1e-5 * np.abs(answer).max()):
         raise PairIntegrityError(f"{message}; use the library versions that it was trained with, or train again")
     logger.warning("%s; served all the same, as the difference is one of rounding", message)
-
-
-class RegistryAwayError(RuntimeError):
-    """The model registry is not where it should be."""
 
 
 class BundleHolder:
@@ -434,4 +423,4 @@ def reload_failure(error: Exception, kept: PairInfo | None) -> ServingError:
 
 
 def _described(error: Exception) -> str:
-    return str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, ServingError) else without_credentials(f"{type(error).__name__}: {error}")

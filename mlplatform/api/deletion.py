@@ -89,8 +89,10 @@ def delete(experiment: str, *, with_data: bool = False, settings: Settings | Non
 
 
 def _store(settings: Settings) -> PairStore:
+    from mlplatform.registry import require_answer
     from mlplatform.registry.pairs import PairStore
 
+    require_answer(settings)
     return PairStore(settings)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlplatform.settings import Settings
+from mlplatform.settings import Settings, without_credentials
 
 Level = Literal["ok", "note", "bad"]
 GIB = 1024**3
@@ -70,7 +70,7 @@ def _guarded(look: Callable[[Settings], Iterator[Finding]], settings: Settings) 
         yield from look(settings)
     except Exception as error:  # whatever one look meets, the others are taken
         what = look.__name__.strip("_").replace("_", " ")
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = without_credentials(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         yield Finding("bad", what, reason, "see the reason; it is of the part itself")
 
 
@@ -195,9 +195,16 @@ def _registry(settings: Settings) -> Iterator[Finding]:
     if file is not None and not file.exists():
         yield Finding("note", "registry", "nothing was ever trained here", "mlplatform train <experiment>")
         return
-    from mlplatform.registry import client_for
+    from mlplatform.registry import RegistryAwayError, client_for, require_answer
 
-    models = client_for(settings).search_registered_models(max_results=1)
+    try:
+        require_answer(settings)
+        client = client_for(settings)
+    except RegistryAwayError as error:
+        found, _, remedy = str(error).partition("; ")
+        yield Finding("bad", "registry", found, remedy)
+        return
+    models = client.search_registered_models(max_results=1)
     yield Finding("ok", "registry", "MLflow answers" + ("" if models else "; nothing is registered yet"))
 
 

@@ -91,12 +91,15 @@ def status(experiments: Iterable[str] = (), *, settings: Settings | None = None,
 
     Raises:
         ConfigError: if a name is unknown.
+        RegistryAwayError: if the registry's server does not answer.
     """
+    from mlplatform.registry import require_answer
     from mlplatform.registry.pairs import PairStore
 
     settings = settings or Settings.from_env()
     known, wanted = experiment_names(settings), tuple(experiments)
     require_experiments(wanted, settings)
+    require_answer(settings)
     store = PairStore.for_looking(settings)
     registered = frozenset(store.names())
     # Models go by the names of their experiments, so those of which there is nothing need not be loaded.

@@ -14,7 +14,9 @@ from mlplatform.cli.options import AsJson
 
 def new(
     files: Annotated[list[Path], typer.Argument(help="CSV, JSON lines or Excel files of one table.")],
-    name: Annotated[str | None, typer.Option(help="Name of experiment and dataset; default: the file's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the experiment; default: the file's, and the model's.")
+    ] = None,
     target: Annotated[list[str] | None, typer.Option("--target", help="Column to predict; may be repeated.")] = None,
     time: Annotated[str | None, typer.Option(help="Column of times.")] = None,
     entity: Annotated[str | None, typer.Option(help="Column that names the series.")] = None,
@@ -41,7 +43,9 @@ def new(
             for mistake in proposal.mistakes:
                 show.note(f"  this does not hold: {mistake}")
             if path is not None:
-                show.note(f"written to {path}\nnext: mlplatform train {proposal.name}")
+                show.note(f"written to {path}")
+                train = f"mlplatform train {proposal.name}"
+                show.note(f"next: {train}" if proposal.is_enough else f"once there are enough rows: {train}")
         if proposal.mistakes:
             if not json:
                 show.note("nothing was written; name other columns, or put the YAML right by hand")

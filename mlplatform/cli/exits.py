@@ -7,10 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 
 import typer
 
+from mlplatform.settings import Settings, without_credentials
+
 DEBUG = "MLPLATFORM_DEBUG"
+# As a shell has it for a program that SIGPIPE ended.
+PIPE_CLOSED = 141
 
 
 class Status(IntEnum):
@@ -32,6 +37,10 @@ def told() -> Iterator[None]:
         sys.exit(130)
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
+    except BrokenPipeError:
+        # Who reads from the pipe has seen enough; what is still to be written must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
@@ -42,5 +51,16 @@ def told() -> Iterator[None]:
 def _words(error: Exception) -> str:
     """Return what an error of this project says; of others also their kind, since their words count on a trace."""
     if type(error).__module__.startswith(("mlplatform.", "serving.")):
-        return str(error)
-    return f"{type(error).__name__}: {error}\n(set {DEBUG}=1 for the trace)"
+        return without_credentials(str(error))
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}{_remedy(Path(os.fsdecode(error.filename)))}"
+    return without_credentials(f"{type(error).__name__}: {error} ({DEBUG}=1 shows the trace)")
+
+
+def _remedy(path: Path) -> str:
+    """Return what to do about a path that the system refuses, by the variable that leads to it."""
+    settings = Settings.from_env()
+    for name, folder in (("MLPLATFORM_HOME", settings.home), ("MLPLATFORM_CONF_DIR", settings.conf_dir)):
+        if folder is not None and path.absolute().is_relative_to(folder.absolute()):
+            return f"; give its owner the right, or set {name} (now {folder}) to a folder of yours"
+    return ""

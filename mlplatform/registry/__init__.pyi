@@ -15,7 +15,7 @@ from .observation import rows_or_missing
 from .short_series import ShortSeries
 from .stored_features import read_features, unknown_ahead, with_ahead
 from .tables import input_panel, interval_lists, interval_type, table_of_answers
-from .tracking import client_for, experiment_id, mlflow_error, open_tracking
+from .tracking import RegistryAwayError, client_for, experiment_id, mlflow_error, open_tracking, require_answer
 
 __all__ = [
     "Answers",
@@ -29,6 +29,7 @@ __all__ = [
     "Mark",
     "Reasons",
     "Recall",
+    "RegistryAwayError",
     "Scale",
     "Scales",
     "ShortSeries",
@@ -49,6 +50,7 @@ __all__ = [
     "open_tracking",
     "read_features",
     "read_scale",
+    "require_answer",
     "rows_or_missing",
     "scales_of_pair",
     "table_of_answers",

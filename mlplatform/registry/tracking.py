@@ -2,17 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlplatform.locks import FileLock
-from mlplatform.settings import Settings, sqlite_file
+from mlplatform.settings import Settings, sqlite_file, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+
+
+# A tracking server that takes longer to say that it is there is away.
+ANSWER_S = 3.0
+# What a SQLite file begins with.
+SQLITE_HEADER = b"SQLite format 3\0"
+
+
+class RegistryAwayError(RuntimeError):
+    """There is no registry, it cannot be reached, or its file is none."""
+
+
+def require_answer(settings: Settings) -> None:
+    """Ask a tracking server for anything: MLflow's client would try for minutes before it gives up.
+
+    Raises:
+        RegistryAwayError: if it does not answer; never with the password that its address may hold.
+    """
+    uri = settings.mlflow_tracking_uri.rstrip("/")
+    if not uri.startswith(("http://", "https://")):
+        return
+    import requests
+
+    try:
+        requests.get(f"{uri}/health", timeout=ANSWER_S)
+    except requests.RequestException as error:
+        raise RegistryAwayError(
+            f"the tracking server {without_credentials(uri)} of the model registry does not answer "
+            f"({type(error).__name__}); start it, or correct MLFLOW_TRACKING_URI"
+        ) from None
+
+
+def _require_database(path: Path) -> None:
+    """Refuse a file that is no database, before it is asked in words that do not name it.
+
+    Raises:
+        RegistryAwayError: if it holds something else.
+    """
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        begins = file.read(len(SQLITE_HEADER))
+        if begins and begins != SQLITE_HEADER:
+            raise RegistryAwayError(
+                f"{path} should be the model registry's database, but is no SQLite file; put back a copy, or move it "
+                "away to begin an empty one"
+            )
 
 
 @lru_cache(maxsize=8)
@@ -23,6 +70,7 @@ def _prepare(uri: str) -> None:
         return
     from mlflow.tracking import MlflowClient
 
+    _require_database(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)

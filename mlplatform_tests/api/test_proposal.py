@@ -373,6 +373,70 @@ def test_weekdays_that_are_missing_for_no_holiday_stay_gaps(holidays: str, tmp_p
     assert (config.dataset.frequency, config.dataset.holidays) == ("B", ())
 
 
+@pytest.mark.parametrize(
+    ("file", "column"),
+    [("plain.csv", "${oc.env:SECRET_OF_TEST}"), ("${oc.env:SECRET_OF_TEST}.csv", "load"), ("a${b.csv", r"x\${y")],
+)
+def test_what_a_file_is_called_reads_no_environment(
+    file: str, column: str, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_TEST", "hunter2")
+    path = written(hours().drop(columns="temperature").rename(columns={"load": column}), tmp_path, file)
+    config = accepted(path, settings)
+    assert (config.targets, config.dataset.source.uri) == ((column,), str(path))
+    assert "hunter2" not in repr(config)
+
+
+def test_a_packaged_name_is_not_taken(tmp_path: Path, settings: Settings) -> None:
+    path = written(hours(), tmp_path, "fleet.csv")
+    with pytest.raises(ConfigError, match="'fleet_xgboost' is a packaged experiment"):
+        propose(path, settings=settings)
+    assert accepted(path, settings, name="mine").dataset.name == "fleet_data"
+
+
+def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, settings: Settings) -> None:
+    rows = hours()
+    twice = rows[["time", "load"]].assign(again=rows["load"]).set_axis(["time", "load", "load"], axis=1)
+    path = written(twice, tmp_path)
+    with pytest.raises(DataError, match="'load' is there twice"):
+        propose(path, settings=settings)
+    with pytest.raises(DataError, match="the column 'load' more than once, or not in every file; rename one"):
+        propose(path, targets=["load"], settings=settings)
+    with pytest.raises(DataError, match="is named twice; every row of it would count twice"):
+        propose([path, path], settings=settings)
+
+
+@pytest.mark.parametrize("written_as", ["{:.1f}%", "$1,{:05.1f}", "({:.2f})", "{:.2f} EUR"])
+def test_numbers_with_a_sign_are_named(written_as: str, tmp_path: Path, settings: Settings) -> None:
+    rows = hours().assign(rate=lambda rows: [written_as.format(value) for value in rows["load"]])
+    notes = propose(written(rows, tmp_path), settings=settings).notes
+    assert any("'rate' is text such as" in note and "without the sign" in note for note in notes)
+
+
+def test_times_that_cannot_be_read_are_counted_and_make_no_series(tmp_path: Path, settings: Settings) -> None:
+    rows = hours()
+    rows.loc[rows.index[-20:], "time"] = [f"{day:02d}.02.2024 1:00" for day in range(1, 21)]
+    proposal = propose(written(rows, tmp_path), settings=settings)
+    assert "20 times cannot be read, such as '01.02.2024 1:00': these rows go to quarantine" in proposal.notes
+    assert "entity_column" not in proposal.yaml
+
+
+def test_a_first_row_of_data_is_not_taken_for_names_in_silence(tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "plain.csv"
+    hours().to_csv(path, index=False, header=False)
+    notes = propose(path, settings=settings).notes
+    assert any(
+        note.startswith("the first row, taken for names, looks like data ('2024-01-01 00:00', ") for note in notes
+    )
+
+
+@pytest.mark.parametrize(("count", "is_enough"), [(1, False), (12, False), (60, True)])
+def test_whether_a_file_has_enough_rows_is_known(
+    count: int, is_enough: bool, tmp_path: Path, settings: Settings
+) -> None:
+    assert propose(written(hours(count), tmp_path), settings=settings).is_enough is is_enough
+
+
 def test_a_workbook(tmp_path: Path, settings: Settings) -> None:
     rows = pd.concat([hours(60).assign(line=line) for line in ("007", "8")])
     rows["time"] = pd.to_datetime(rows["time"])

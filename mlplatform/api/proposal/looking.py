@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,8 @@ RARE_NULLS = ("-", "--", "?", ".", "n.a.", "k.A.", "\\N", "missing", "unknown")
 FORMS = ((".", None), (",", None), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"))
 FORM_ROWS = 1_000
 ENOUGH = 0.95
+# Numbers with a unit, a currency, or in the brackets of an accountant.
+SIGNED = r"\(?[-+]?\s?[$€£¥]?\s?[-+]?\d[\d.,' ]*\s?(?:[%$€£¥]|[A-Z]{3})?\)?"
 
 Kind = Literal["time", "number", "text", "empty"]
 
@@ -84,9 +86,25 @@ class Look:
         for column in self.columns:
             if column.name in (name, self.rename.get(name)):
                 return column
+        if name in self.left_out:
+            raise DataError(f"{self.where} has the column {name!r} more than once, or not in every file; rename one")
         raise DataError(
             f"{self.where} has no column {name!r}; it has {', '.join(column.name for column in self.columns)}"
         )
+
+    def unread(self, name: str) -> tuple[int, str] | None:
+        """Return how many cells of a column of times hold none, and one of them; `None` where all hold one."""
+        cells = self.cells[name].dropna()
+        unread = cells[self.times[name].values[cells.index].isna()]
+        return (len(unread), str(unread.iloc[0])) if len(unread) else None
+
+    def signed(self) -> Iterator[str]:
+        """Say which columns are text because of a sign beside their numbers, which no source takes off."""
+        for column in self.columns:
+            cells = self.cells[column.name].dropna()
+            if column.kind == "text" and cells.str.strip().str.fullmatch(SIGNED).mean() >= ENOUGH:
+                shown = cells.iloc[0]
+                yield f"{column.name!r} is text such as {shown!r}: write its numbers without the sign to have them"
 
     def with_times(self, name: str, times: Times) -> Look:
         """Return the table with a column of numbers read as times."""

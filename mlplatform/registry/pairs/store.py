@@ -48,7 +48,7 @@ from mlplatform.registry.pairs.repair import RepairReport, repair_pairs
 from mlplatform.registry.pairs.resolution import absence, check_partners, find_pair, pair_of_run, refusal
 from mlplatform.registry.pairs.signed import Subject, require_unchanged
 from mlplatform.registry.signing import SIGNATURE, Signer
-from mlplatform.registry.tracking import client_for, mlflow_error
+from mlplatform.registry.tracking import client_for, mlflow_error, require_answer
 from mlplatform.settings import Settings, sqlite_file
 
 if TYPE_CHECKING:
@@ -79,7 +79,12 @@ class PairStore:
 
     @classmethod
     def of_existing(cls, settings: Settings) -> PairStore:
-        """Return a store that makes no registry where there is none: it finds nothing then."""
+        """Return a store that makes no registry where there is none: it finds nothing then.
+
+        Raises:
+            RegistryAwayError: if a tracking server does not answer.
+        """
+        require_answer(settings)
         file = sqlite_file(settings.mlflow_tracking_uri)
         return cls.for_looking(settings) if file is not None and not file.exists() else cls(settings)
 
