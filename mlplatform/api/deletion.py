@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.api.facts import facts_html
-from mlplatform.config import ConfigError, DatasetConfig, ExperimentConfig, load_all_experiments, load_experiment
+from mlplatform.config import (
+    ConfigError,
+    DatasetConfig,
+    ExperimentConfig,
+    experiment_names,
+    load_all_experiments,
+    load_experiment,
+)
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +33,7 @@ class DeletionPlan:
         registered: names of registered models -> number of their versions.
         runs: of the MLflow experiment, which is renamed and marked as deleted: MLflow can restore what it says about
             them until its garbage collection, but not their files.
-        folders: with their sizes in bytes.
+        folders: and the log of its last training, with their sizes in bytes.
         kept: what stays, and why.
     """
 
@@ -60,8 +67,8 @@ def plan_deletion(experiment: str, *, with_data: bool = False, settings: Setting
         ConfigError: if the experiment is unknown.
     """
     settings = settings or Settings.from_env()
-    config = load_experiment(experiment, settings=settings)
-    return _plan(config, _store(settings), settings, with_data)
+    store = _store(settings)
+    return _plan(_owner(experiment, store, settings, with_data), store, settings, with_data)
 
 
 def delete(experiment: str, *, with_data: bool = False, settings: Settings | None = None) -> DeletionPlan:
@@ -75,10 +82,10 @@ def delete(experiment: str, *, with_data: bool = False, settings: Settings | Non
     from mlplatform.promotion import promotion_lock
 
     settings = settings or Settings.from_env()
-    config = load_experiment(experiment, settings=settings)
     store = _store(settings)
-    with promotion_lock(settings, config.registered_name):
-        plan = _plan(config, store, settings, with_data)
+    owner = _owner(experiment, store, settings, with_data)
+    with promotion_lock(settings, owner.registered):
+        plan = _plan(owner, store, settings, with_data)
         # The alias goes first: a pair of which a part is gone must not be found.
         for model in reversed(plan.registered):
             store.client.delete_registered_model(model)
@@ -96,20 +103,52 @@ def _store(settings: Settings) -> PairStore:
     return PairStore(settings)
 
 
-def _plan(config: ExperimentConfig, store: PairStore, settings: Settings, with_data: bool) -> DeletionPlan:
+@dataclass(frozen=True)
+class _Owner:
+    """Whose things go.
+
+    Attributes:
+        registered: the name of its pairs.
+        config: `None` of an experiment whose YAML is gone, of which nobody knows the data.
+    """
+
+    name: str
+    registered: str
+    config: ExperimentConfig | None
+
+
+def _owner(experiment: str, store: PairStore, settings: Settings, with_data: bool) -> _Owner:
+    """Return whose things go: an experiment's, also if only the registry knows it still.
+
+    Raises:
+        ConfigError: if nobody knows it, its file cannot be used, or the data of an unknown dataset are to go.
+    """
+    is_gone = experiment not in experiment_names(settings) and experiment in store.names()
+    if not is_gone or with_data:
+        config = load_experiment(experiment, settings=settings)
+        return _Owner(experiment, config.registered_name, config)
+    return _Owner(experiment, experiment, None)
+
+
+def _plan(owner: _Owner, store: PairStore, settings: Settings, with_data: bool) -> DeletionPlan:
     from mlplatform.registry.pairs import PRODUCTION
 
-    champion = store.find(config.registered_name, PRODUCTION)
-    folders = [path for path in _own_folders(config, settings) if path.exists()]
-    if with_data:
-        _refuse_shared(config, settings)
-        folders += [path for path in _data_folders(config.dataset, settings) if path.exists() or path.is_symlink()]
-    kept = ["its YAML"] if with_data else ["its YAML", f"the tables and splits of the dataset {config.dataset.name}"]
+    champion = store.find(owner.registered, PRODUCTION)
+    folders = [path for path in _own_folders(owner.name, settings) if path.exists()]
+    if owner.config is None:
+        kept = ["tables and splits of its dataset, which only its YAML names"]
+    elif with_data:
+        dataset = owner.config.dataset
+        _refuse_shared(owner.config, settings)
+        folders += [path for path in _data_folders(dataset, settings) if path.exists() or path.is_symlink()]
+        kept = ["its YAML", f"what the online store holds of the dataset {dataset.name}"]
+    else:
+        kept = ["its YAML", f"the tables and splits of the dataset {owner.config.dataset.name}"]
     return DeletionPlan(
-        experiment=config.name,
+        experiment=owner.name,
         production=champion.version if champion else None,
-        registered=dict(_registered(store, config.registered_name)),
-        runs=_count_runs(store, config.name),
+        registered=dict(_registered(store, owner.registered)),
+        runs=_count_runs(store, owner.name),
         folders={str(path): _size(path) for path in folders},
         kept=tuple(kept),
     )
@@ -153,8 +192,7 @@ def _retire_runs(store: PairStore, experiment: str) -> None:
     store.client.delete_experiment(found.experiment_id)
 
 
-def _own_folders(config: ExperimentConfig, settings: Settings) -> Iterator[Path]:
-    name = config.name
+def _own_folders(name: str, settings: Settings) -> Iterator[Path]:
     for home in (
         settings.assets_dir,
         settings.studies_dir,
@@ -170,6 +208,7 @@ def _own_folders(config: ExperimentConfig, settings: Settings) -> Iterator[Path]
         settings.home / "mlflow" / "artifacts",
     ):
         yield home / name
+    yield settings.home / "runs" / f"train_{name}.log"
 
 
 def _data_folders(dataset: DatasetConfig, settings: Settings) -> Iterator[Path]:
@@ -179,6 +218,9 @@ def _data_folders(dataset: DatasetConfig, settings: Settings) -> Iterator[Path]:
 
 def _remove(folder: Path) -> None:
     """Delete a folder; of a table that is a link also its snapshots, and what is remembered of its source."""
+    if folder.is_file() and not folder.is_symlink():
+        folder.unlink()
+        return
     if not folder.is_symlink():
         shutil.rmtree(folder)
         return
@@ -201,5 +243,7 @@ def _refuse_shared(config: ExperimentConfig, settings: Settings) -> None:
 
 
 def _size(path: Path) -> int:
-    """Return how many bytes a folder, or what a link leads to, holds."""
+    """Return how many bytes a file, a folder, or what a link leads to, holds."""
+    if path.is_file():
+        return path.stat().st_size
     return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())

@@ -28,7 +28,10 @@ from mlplatform.api import answer_rows
 
 if len(sys.argv) not in (2, 3):
     sys.exit(__doc__)
-table = answer_rows(Path(__file__).parent, sys.argv[1])
+try:
+    table = answer_rows(Path(__file__).parent, sys.argv[1])
+except (OSError, ValueError, RuntimeError) as error:
+    sys.exit(f"{sys.argv[1]}: {error}")
 table.to_csv(sys.argv[2] if len(sys.argv) == 3 else sys.stdout, index=False)
 '''
 

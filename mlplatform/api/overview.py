@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from mlplatform.registry.pairs import PairStore
 
 
+# Of what is registered and has no file any more.
+ORPHAN = "its YAML is gone; put it back, or delete what is registered with mlplatform delete"
+
+
 @dataclass(frozen=True)
 class ExperimentStatus:
     """Where one experiment stands.
@@ -94,7 +98,7 @@ def status(experiments: Iterable[str] = (), *, settings: Settings | None = None,
         RegistryAwayError: if the registry's server does not answer.
     """
     from mlplatform.registry import require_answer
-    from mlplatform.registry.pairs import PairStore
+    from mlplatform.registry.pairs import LATEST, PairStore
 
     settings = settings or Settings.from_env()
     known, wanted = experiment_names(settings), tuple(experiments)
@@ -103,11 +107,16 @@ def status(experiments: Iterable[str] = (), *, settings: Settings | None = None,
     store = PairStore.for_looking(settings)
     registered = frozenset(store.names())
     # Models go by the names of their experiments, so those of which there is nothing need not be loaded.
+    everywhere = set(known) | set(experiment_names(replace(settings, has_examples=True)))
+    orphans = tuple(name for name in sorted(registered - everywhere) if store.find(name, LATEST)) if not wanted else ()
     shown = wanted or tuple(name for name in known if name in registered)
     own = frozenset(experiment_names(replace(settings, has_examples=False)))
     untrained = [name for name in known if name not in registered and not wanted]
     return Status(
-        experiments=tuple(_status_of(name, store, registered, settings) for name in shown),
+        experiments=(
+            *(_status_of(name, store, registered, settings) for name in shown),
+            *(ExperimentStatus(name, **_versions(name, store), mistakes=(ORPHAN,)) for name in orphans),
+        ),
         servers=ask_servers(settings) if with_servers else (),
         untrained=tuple(sorted(untrained, key=lambda name: name not in own)),
     )
@@ -117,20 +126,21 @@ def _status_of(name: str, store: PairStore, registered: frozenset[str], settings
     try:
         config = load_experiment(name, settings=settings)
     except ConfigError as error:
-        return ExperimentStatus(name, mistakes=error.mistakes)
+        # What is in production stays there, whatever becomes of the file.
+        return ExperimentStatus(name, **(_versions(name, store) if name in registered else {}), mistakes=error.mistakes)
     values: dict[str, Any] = {"dataset": config.dataset.name, "task": config.task, "family": config.model.family}
     if config.registered_name in registered:
-        values |= _versions(config, store)
+        values |= _versions(config.registered_name, store, config)
         values |= _drift(config, settings)
     return ExperimentStatus(name, **values)
 
 
-def _versions(config: ExperimentConfig, store: PairStore) -> dict[str, Any]:
+def _versions(name: str, store: PairStore, config: ExperimentConfig | None = None) -> dict[str, Any]:
+    """Return what the registry says; without a configuration nobody knows by which score."""
     from mlplatform.registry.pairs import LATEST, PRODUCTION
 
-    name = config.registered_name
     newest, champion = store.find(name, LATEST), store.find(name, PRODUCTION)
-    values: dict[str, Any] = {"newest": newest.version if newest else None, "metric": config.metric}
+    values: dict[str, Any] = {"newest": newest.version if newest else None}
     if newest is not None and (champion is None or champion.version != newest.version):
         values["why_not_newer"] = store.refusal(name)
     if champion is not None:
@@ -138,9 +148,13 @@ def _versions(config: ExperimentConfig, store: PairStore) -> dict[str, Any]:
             "production": champion.version,
             "since": champion.promoted_at,
             "pair_id": champion.pair_id,
-            "family": champion.tags.get("family", config.model.family),
-            "score": _score(store, champion.run_id, config.metric),
         }
+        if family := champion.tags.get("family"):
+            values["family"] = family
+    if config is not None:
+        values["metric"] = config.metric
+        if champion is not None:
+            values["score"] = _score(store, champion.run_id, config.metric)
     return values
 
 

@@ -106,10 +106,20 @@ def _print(found: Forecast, out: Path | None) -> None:
         show.frame(rows.rename(columns={"value": "probability"}) if "label" in rows else rows)
     else:
         show.note(f"{len(found.rows)} rows written to {out}")
+    _print_age(found)
     if len(found.left_out):
         show.note(f"without a forecast: {len(found.left_out)} entities")
         for entity, reason, what in found.left_out.head(10).itertuples(index=False):
             show.note(f"  {entity}: {reason}, {what}")
+
+
+def _print_age(found: Forecast) -> None:
+    """Say of how many entities the features are older than they should be."""
+    old = found.rows[found.rows["stale"].astype(bool)]
+    if len(old):
+        newest = old["age_seconds"].max() / 3600
+        age = f"{newest:.0f} h" if newest < 48 else f"{newest / 24:.0f} days"
+        show.note(f"features of {old['entity_id'].nunique()} entities are stale: their newest row is up to {age} old")
 
 
 def _require_suffix(path: Path | None) -> None:
@@ -118,6 +128,25 @@ def _require_suffix(path: Path | None) -> None:
 
 
 def _read(path: Path) -> pd.DataFrame:
+    """Return the rows of a file.
+
+    Raises:
+        BadParameter: if there is no such file.
+        DataError: if it cannot be read.
+    """
+
+    from mlplatform.data import DataError
+
+    if not path.is_file():
+        raise typer.BadParameter(f"{path} is not a file", param_hint="--future")
+    try:
+        return _table(path)
+    except (ValueError, OSError) as error:
+        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
+        raise DataError(f"{path} cannot be read as {kind}: {error}") from error
+
+
+def _table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     # As text, so that an entity such as 007 stays what it is; times and numbers are read where they are used.

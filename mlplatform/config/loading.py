@@ -43,7 +43,7 @@ def require_experiments(names: Iterable[str], settings: Settings, named_by: str 
     unknown = [name for name in names if name not in known]
     if not unknown:
         return
-    near = [close for name in unknown for close in get_close_matches(name, known, n=1)]
+    near = [close for name in unknown for close in get_close_matches(name.lower(), known, n=1)]
     parts = [f"unknown experiment {', '.join(map(repr, unknown))}{f' in {named_by}' if named_by else ''}"]
     parts += [f"did you mean {' and '.join(near)}?"] if near else []
     parts.append(f"known: {', '.join(known) or 'none'}")

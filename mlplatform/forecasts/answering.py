@@ -130,7 +130,7 @@ class Answering:
 
     def _unknown(self) -> str:
         if self.time_point == NOW:
-            return "not in the online store; materialise online_features"
+            return "not in the online store: the entity is unknown, or online_features is to be materialised"
         return f"no row that was known at {self.time_point}"
 
     def _without_stale(self, panel: FeaturePanel, left_out: list[LeftOut]) -> FeaturePanel | None:

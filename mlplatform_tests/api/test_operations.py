@@ -16,6 +16,7 @@ from mlplatform import api
 from mlplatform.config import ConfigError
 from mlplatform.features import EntityTypeError
 from mlplatform.forecasts import make_forecasts, read_forecasts
+from mlplatform.registry import RegistryAwayError
 from mlplatform.registry.pairs import PairNotFoundError
 from mlplatform.settings import AddressError
 from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard
@@ -181,6 +182,17 @@ def test_an_exported_pair_answers_without_the_registry(yard: Yard, tmp_path: Pat
     expected = yard.pairs.load(pair).answer(Panel.from_frame(rows, pair.contract.columns)).point
     answered = pd.read_csv(tmp_path / "answers.csv")["top_oil_c"].to_numpy(dtype=np.float32)
     np.testing.assert_allclose(answered, expected.ravel(), rtol=1e-6)
+    for rows_file, reason in (
+        (tmp_path / "nowhere.csv", "No such file"),
+        (tmp_path / "answers.csv", "missing columns"),
+    ):
+        refused = subprocess.run(
+            [*program[:2], str(rows_file)], env=environ, capture_output=True, text=True, timeout=120
+        )
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-1].startswith(f"{rows_file}: ")
+        assert reason in refused.stderr
+        assert "Traceback" not in refused.stderr
     with pytest.raises(ConfigError, match="not an empty folder"):
         api.export_pair(EXPERIMENT, folder, settings=yard.settings)
 
@@ -199,6 +211,24 @@ def test_deletion_takes_all_of_an_experiment_and_nothing_else(yard: Yard, tmp_pa
     # What was deleted can be trained anew under its name.
     assert own.run(TRAIN).success
     assert own.pairs.resolve(EXPERIMENT).version == 1
+
+
+def test_what_is_in_production_without_its_yaml_is_shown_and_can_go(yard: Yard, tmp_path: Path) -> None:
+    own = yard.clone_to(tmp_path)
+    path = own.conf / "experiment" / f"{EXPERIMENT}.yaml"
+    path.write_text("a: [")
+    (broken,) = api.status(settings=own.settings, with_servers=False).experiments
+    assert (broken.production, bool(broken.mistakes)) == (1, True)
+    path.unlink()
+    (orphan,) = api.status(settings=own.settings, with_servers=False).experiments
+    assert (orphan.experiment, orphan.production, orphan.newest) == (EXPERIMENT, 1, 2)
+    assert "its YAML is gone" in orphan.mistakes[0]
+    with pytest.raises(ConfigError, match="unknown experiment"):
+        api.plan_deletion(EXPERIMENT, with_data=True, settings=own.settings)
+    plan = api.delete(EXPERIMENT, settings=own.settings)
+    assert set(plan.registered.values()) == {2}
+    assert "tables and splits of its dataset" in plan.kept[0]
+    assert api.status(settings=own.settings, with_servers=False).experiments == ()
 
 
 def test_deletion_with_the_data_leaves_no_table_and_no_snapshot(yard: Yard, tmp_path: Path) -> None:
@@ -237,3 +267,18 @@ def test_a_configuration_folder_that_is_to_come_is_no_mistake(yard: Yard, tmp_pa
     (configuration,) = [each for each in found if each.what == "configuration"]
     assert (configuration.level, configuration.found) == ("note", f"{tmp_path / 'conf'} is not there yet")
     assert "mlplatform new" in configuration.remedy
+
+
+def test_a_registry_that_is_away_or_damaged_is_named_without_its_password(yard: Yard, tmp_path: Path) -> None:
+    away = replace(yard.settings, mlflow_tracking_uri="http://bob:hunter2@127.0.0.1:1")
+    damaged = tmp_path / "mlflow.db"
+    damaged.write_bytes(b"no database" * 100)
+    broken = replace(yard.settings, mlflow_tracking_uri=f"sqlite:///{damaged}")
+    for settings, named in ((away, r"http://\*\*\*@127.0.0.1:1 .* does not answer"), (broken, f"{damaged} should be")):
+        for ask in (api.history, api.forecast, api.plan_deletion, api.status):
+            with pytest.raises(RegistryAwayError, match=named) as caught:
+                ask(EXPERIMENT, settings=settings) if ask is not api.status else ask(settings=settings)
+            assert "hunter2" not in str(caught.value)
+        (registry,) = [each for each in api.diagnose(settings) if each.what == "registry"]
+        assert (registry.level, bool(registry.remedy)) == ("bad", True)
+        assert "hunter2" not in repr(registry)

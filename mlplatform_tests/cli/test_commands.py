@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,10 +79,54 @@ def test_the_value_of_a_classification_is_shown_as_the_probability_that_it_is(
 ) -> None:
     tables: list[pd.DataFrame] = []
     monkeypatch.setattr(show, "frame", tables.append)
-    columns = ["entity_id", "timestamp", "target", "value", "lower", "upper", "label"]
-    rows = pd.DataFrame([[1, pd.Timestamp("2026-01-01", tz="UTC"), "y", 0.875, None, None, label]], columns=columns)
+    columns = ["entity_id", "timestamp", "target", "value", "lower", "upper", "label", "stale"]
+    row = [1, pd.Timestamp("2026-01-01", tz="UTC"), "y", 0.875, None, None, label, False]
+    rows = pd.DataFrame([row], columns=columns)
     training._print(Forecast("e", 1, "p", "now", rows, pd.DataFrame(columns=["entity", "reason", "detail"])), None)
     assert list(tables[0]) == ["entity_id", "timestamp", "target", *shown]
+
+
+def test_features_that_are_stale_are_said_to_be(run: Any) -> None:
+    result = run("forecast", EXPERIMENT)
+    rows = json.loads(run("forecast", EXPERIMENT, "--json").stdout)["rows"]
+    count = len({row["entity_id"] for row in rows if row["stale"]})
+    assert count > 0
+    assert f"features of {count} entities are stale: their newest row is up to " in result.stderr
+
+
+def test_a_what_if_that_cannot_be_read_is_named(run: Any, tmp_path: Path) -> None:
+    absent = run("forecast", EXPERIMENT, "--future", str(tmp_path / "nowhere.csv"))
+    assert (absent.exit_code, "nowhere.csv is not a file" in " ".join(absent.stderr.split())) == (2, True)
+    binary = tmp_path / "binary.csv"
+    binary.write_bytes(bytes(range(128, 256)) * 10)
+    result = run("forecast", EXPERIMENT, "--future", str(binary))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"mlplatform: {binary} cannot be read as CSV: ")
+
+
+@pytest.mark.parametrize("words", [["status", "--json"], ["check", "--explain", EXPERIMENT]])
+def test_who_closes_the_pipe_hears_nothing(words: list[str], trained_yard: Yard) -> None:
+    command = [sys.executable, "-m", "mlplatform.cli", *words]
+    environ = {**os.environ, **trained_yard.environ}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 141
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_its_variable(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("MLPLATFORM_HOME", str(file))
+    result = run("train", EXPERIMENT)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].endswith(
+        f"Not a directory; give its owner the right, or set MLPLATFORM_HOME (now {file}) to a folder of yours"
+    )
 
 
 def test_wrong_usage_is_2(run: Any) -> None:

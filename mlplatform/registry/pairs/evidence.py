@@ -68,6 +68,11 @@ def verdict(tags: Mapping[str, str]) -> str:
     return f"passed the promotion gate ({gate.summary}), but nothing promoted it"
 
 
+def has_passed(tags: Mapping[str, str]) -> bool:
+    """Return whether a pair went through the gate and every check of it, and none refused it."""
+    return last_refusal(tags) is None and _found(tags, PROMOTION_GATE) is not None
+
+
 def last_refusal(tags: Mapping[str, str], since: dt.datetime | None = None) -> str | None:
     """Say which check, or that the gate, refused a pair; `None` if none did, or none after `since`."""
     for check in (PAIR_INTEGRITY, SERVING_PARITY, PROMOTION_GATE):

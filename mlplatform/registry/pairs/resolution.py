@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlplatform.registry.pairs.aliases import AliasChange, Aliases, Snapshot, end_in_production
-from mlplatform.registry.pairs.evidence import last_refusal, verdict
+from mlplatform.registry.pairs.evidence import has_passed, last_refusal, verdict
 from mlplatform.registry.pairs.info import (
     LATEST,
     PAIR_ID,
@@ -110,6 +110,9 @@ def absence(client: MlflowClient, name: str, ref: str) -> str:
     if newest is None:
         return f"{found}; {train} first"
     if ref == PRODUCTION:
+        candidate = find_pair(client, name, LATEST)
+        if candidate is not None and has_passed(candidate.tags):
+            return f"{found}: {newest}; run mlplatform promote {name}"
         return f"{found}: {newest}; {train} again, or promote another version"
     if ref == PREVIOUS:
         champion = find_pair(client, name, PRODUCTION)
