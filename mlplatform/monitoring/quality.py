@@ -35,7 +35,7 @@ RANGE_SHARE = 0.01
 RANGE_BLOCKS = 14
 # The share of entities whose newest block is empty that makes a feed stale: one transformer may be out of service.
 SILENT_SHARE = 0.5
-# A repaired column is ordinary if nothing about it is less likely than this.
+# What is repaired is ordinary if nothing about it is less likely than this; of two columns, all that is asked of both.
 ORDINARY = 0.05
 # Standard deviations that a changed offset moves the level by at least.
 OFFSET_FLOOR = 3.0
@@ -191,7 +191,7 @@ def _unit_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBrea
     if the level moves far.
     """
     found = []
-    for name in _strange(judge, values, LEVEL):
+    for name in _strange(judge, values, LEVEL)[0]:
         now_level, now_spread, _ = _newest(judge, name, values[name])
         for unit in CONVERSIONS:
             if unit.offset or unit.factor == -1.0:
@@ -212,14 +212,17 @@ def _unit_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBrea
 
 def _swaps(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
     """Return the pairs of columns whose newest blocks are ordinary once they change places, and were not before."""
-    strange = _strange(judge, values, LEVEL, SPREAD)
+    strange, unusual = _strange(judge, values, LEVEL, SPREAD)
     found, done = [], set[str]()
-    for swap in exchanges(strange):
+    # One of the two is beyond chance; of the other it is enough that it is none of the usual days.
+    for swap in exchanges(unusual):
         pair = (swap.first, swap.second)
-        if done.intersection(pair):
+        if done.intersection(pair) or not set(strange).intersection(pair):
             continue
         back = swap.undone(values, -1)
-        if all(_is_ordinary(judge, name, back[name]) for name in pair):
+        # Six questions: one in four sound pairs would not be ordinary if each were asked as of one alone.
+        asked = [each.p_flat for name in pair for each in _newest(judge, name, back[name])]
+        if not any(p <= ORDINARY / len(asked) for p in asked):
             done.update(pair)
             detail = f"{swap.words}: the newest values of each look like those of the other"
             found.append(QualityBreak(SWAPPED, AND.join(pair), detail))
@@ -246,12 +249,14 @@ def swapped_by_correlation(blocks: Blocks, values: Mapping[str, Floats]) -> list
     return [QualityBreak(SWAPPED, AND.join((found.first, found.second)), detail)]
 
 
-def _strange(judge: Judge, values: Mapping[str, Floats], *kinds: str) -> list[str]:
-    """Return the columns whose newest block is extraordinary in what is asked."""
+def _strange(judge: Judge, values: Mapping[str, Floats], *kinds: str) -> tuple[list[str], list[str]]:
+    """Return the columns whose newest block is extraordinary in what is asked, and those that are not ordinary."""
     evidence = [each for name, rows in values.items() for each in _newest(judge, name, rows) if each.kind in kinds]
     p = np.array([each.p_flat if each.matters or np.isnan(each.p_flat) else 1.0 for each in evidence])
     rejected = discoveries(p, RATE)[0]
-    return list(dict.fromkeys(each.column for each, is_strange in zip(evidence, rejected, strict=True) if is_strange))
+    names = np.array([each.column for each in evidence], dtype=object)
+    strange, unusual = (list(dict.fromkeys(names[chosen])) for chosen in (rejected, p <= ORDINARY))
+    return strange, unusual
 
 
 def _is_ordinary(judge: Judge, name: str, values: Floats) -> bool:

@@ -123,6 +123,25 @@ def test_a_fault_is_named_on_its_first_day_and_is_no_drift(
     assert name in decision.reason
 
 
+def test_columns_of_nearly_the_same_level_that_change_places_are_named_within_days(config: ExperimentConfig) -> None:
+    # Of one entity, and three standard deviations apart: on a day one of the two may well not be beyond chance.
+    apart = {"load_pu": 0.0, "top_oil_c": 3.0}
+
+    def found(seed: int, days: int) -> bool:
+        rows = series(START + days * DAY, seed)
+        rows = rows[rows[ENTITY] == 1].reset_index(drop=True)
+        rows["top_oil_c"] = (rows["top_oil_c"] - 20) / 3
+        for name, level in apart.items():
+            rows[name] += level
+        last = rows[TIMESTAMP] > rows[TIMESTAMP].max() - days * DAY * pd.Timedelta(hours=1)
+        swapped = rows[last].copy()
+        swap(swapped)
+        rows.loc[last] = swapped
+        return [each.name for each in report_on(config, rows).quality] == ["swapped:load_pu and top_oil_c"]
+
+    assert sum(any(found(seed, days) for days in (1, 2, 3)) for seed in range(12)) >= 11
+
+
 @pytest.mark.parametrize("days", [1, 4])
 def test_a_column_that_falls_a_day_behind_is_named_for_a_week(config: ExperimentConfig, days: int) -> None:
     rows = series(START + days * DAY)
