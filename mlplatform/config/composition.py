@@ -110,8 +110,14 @@ def _compose(experiment: str, overrides: Sequence[str], settings: Settings) -> t
         values = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeError) as error:
         given = f" with overrides {list(overrides)}" if overrides else ""
-        raise ConfigError(f"experiment {experiment!r}{given} does not compose: {error}") from error
+        raise ConfigError(f"experiment {experiment!r}{given} does not compose: {_reason(error)}") from error
     return json.dumps(values), reads_environment
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong on one line, without the folders that Hydra lists and its pages of help."""
+    said = re.split(r"Config search path:|See https?://", str(error))[0]
+    return " ".join(said.split()) or type(error).__name__
 
 
 def _check_version(group: str, option: str | None, settings: Settings) -> None:

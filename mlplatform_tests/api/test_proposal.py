@@ -14,6 +14,7 @@ import yaml
 from holidays import country_holidays, financial_holidays
 
 from mlplatform.api import propose
+from mlplatform.calendars import CalendarError
 from mlplatform.config import ConfigError, ExperimentConfig, load_experiment
 from mlplatform.data import DataError, ingest, read_raw
 from mlplatform.settings import Settings
@@ -385,6 +386,11 @@ def test_what_a_file_is_called_reads_no_environment(
     config = accepted(path, settings)
     assert (config.targets, config.dataset.source.uri) == ((column,), str(path))
     assert "hunter2" not in repr(config)
+
+
+def test_a_zone_that_is_none_is_refused_before_the_file_is_looked_at(tmp_path: Path, settings: Settings) -> None:
+    with pytest.raises(CalendarError, match="'Mars/Phobos'"):
+        propose(tmp_path / "nowhere.csv", timezone="Mars/Phobos", settings=settings)
 
 
 def test_a_packaged_name_is_not_taken(tmp_path: Path, settings: Settings) -> None:

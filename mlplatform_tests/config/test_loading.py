@@ -169,6 +169,19 @@ def test_a_bad_override_is_refused_by_name(override: str, message: str, settings
         load_experiment(NAME, [override], settings)
 
 
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [("model=zzz", "Could not find 'model/zzz'"), ("tuning={", "no viable alternative"), ("nonsense", "missing EQUAL")],
+)
+def test_what_does_not_compose_is_told_on_one_line(override: str, reason: str, packaged: Settings) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_experiment("fleet_xgboost", [override], settings=packaged)
+    said = str(caught.value)
+    assert len(said.splitlines()) == 1
+    assert "structured://" not in said
+    assert "hydra.cc" not in said
+
+
 def test_broken_yaml_is_a_configuration_error(conf: Path, settings: Settings) -> None:
     (conf / "split" / "pump_v1.yaml").write_text("version: [pump_v1\nfolds: 2")
     with pytest.raises(ConfigError, match=f"experiment '{NAME}' does not compose: "):

@@ -16,6 +16,7 @@ from mlplatform.api.proposal.looking import look_at
 from mlplatform.api.proposal.notes import notes_of
 from mlplatform.api.proposal.roles import Task, roles_of
 from mlplatform.api.proposal.writing import yaml_of
+from mlplatform.calendars import zone_of
 from mlplatform.config import NAME_PATTERN, ConfigError, load_experiment, options
 from mlplatform.data import DataError
 from mlplatform.data.sources import split_glob
@@ -90,9 +91,12 @@ def propose(
 
     Raises:
         DataError: if the file cannot be read, or a named column is not in it.
-        ConfigError: if the name cannot be one.
+        ConfigError: if the name cannot be one, or is that of a packaged example.
+        CalendarError: if there is no such zone.
     """
     settings = settings or Settings.from_env()
+    if timezone is not None:
+        zone_of(timezone)
     paths, uris = _found([files] if isinstance(files, str | Path) else list(files))
     dataset = _name(paths[0].name.split(".")[0] if len(paths) == 1 else paths[0].parent.name)
     name = f"{dataset}_{FAMILY}" if name is None else name
