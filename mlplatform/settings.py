@@ -279,6 +279,10 @@ class Settings:
         """The same for the pairs that challenge those in production."""
         return self.home / "serving" / "challengers"
 
+    def training_log(self, experiment: str) -> Path:
+        """What the last training of an experiment that a command started said."""
+        return self.home / "runs" / f"train_{experiment}.log"
+
     @property
     def conf_dirs(self) -> tuple[Path, ...]:
         """Configuration folders, most specific first."""

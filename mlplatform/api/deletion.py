@@ -208,7 +208,7 @@ def _own_folders(name: str, settings: Settings) -> Iterator[Path]:
         settings.home / "mlflow" / "artifacts",
     ):
         yield home / name
-    yield settings.home / "runs" / f"train_{name}.log"
+    yield settings.training_log(name)
 
 
 def _data_folders(dataset: DatasetConfig, settings: Settings) -> Iterator[Path]:
@@ -217,12 +217,9 @@ def _data_folders(dataset: DatasetConfig, settings: Settings) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder; of a table that is a link also its snapshots, and what is remembered of its source."""
-    if folder.is_file() and not folder.is_symlink():
-        folder.unlink()
-        return
+    """Delete a file or a folder; of a table that is a link also its snapshots, and what is remembered of its source."""
     if not folder.is_symlink():
-        shutil.rmtree(folder)
+        folder.unlink() if folder.is_file() else shutil.rmtree(folder)
         return
     # The link goes last, so that what was interrupted is found again.
     for snapshot in folder.parent.glob(f".{folder.name}.*"):

@@ -75,9 +75,8 @@ def train(
     request = _request(dict(versions or {}), list(overrides), dry_run, despite_broken_data)
     # A run would find the same mistakes, but some seconds and many lines later.
     load_experiment(experiment, [*version_overrides(experiment, versions or {}, settings), *overrides], settings)
-    folder = settings.home / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / f"train_{experiment}.log"
+    log = settings.training_log(experiment)
+    log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         command = [dagster_command(), "job", "execute", "-m", "mlplatform.definitions", "-j", f"train_{experiment}"]
         if request:

@@ -2,7 +2,7 @@ from .base import Calendar, ns_of, times_of
 from .errors import CalendarError
 from .features import FourierTerms, Holidays, Part, TimeFeatures, features_text, time_features, usual_parts
 from .frequency import calendar_from_text, calendar_of, has_holidays, make_calendar
-from .holiday_days import HolidayDays
+from .holiday_days import HolidayDays, days_between
 from .inference import Inferred, infer_frequency
 from .units import WORKING_DAYS
 from .zones import LOCAL, UTC, Zone, zone_of
@@ -22,6 +22,7 @@ __all__ = [
     "Zone",
     "calendar_from_text",
     "calendar_of",
+    "days_between",
     "features_text",
     "has_holidays",
     "infer_frequency",

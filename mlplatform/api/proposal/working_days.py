@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlplatform.calendars import HolidayDays, days_between
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -72,8 +74,11 @@ def _weekdays(first: dt.date, last: dt.date) -> Iterator[dt.date]:
 
 def _candidates(years: range) -> Iterator[tuple[str, set[dt.date]]]:
     import holidays
+    import numpy as np
 
+    first, after = (int(np.datetime64(str(year), "D").astype(np.int64)) for year in (years[0], years[-1]))
     for code, name in MARKETS.items():
         yield name, set(holidays.financial_holidays(code, years=years))
     for country in COUNTRIES.split():
-        yield f"the country {country}", set(holidays.country_holidays(country, years=years))
+        days = days_between(first, after, (HolidayDays(country),))
+        yield f"the country {country}", set(days.astype("datetime64[D]").tolist())
