@@ -19,7 +19,9 @@ from mlplatform.monitoring.statistics import (
     category_shares,
     correlation_matrices,
     daily_shape,
+    independent,
     level,
+    made_even,
     own_share,
     shape_distances,
     spread,
@@ -39,10 +41,11 @@ LEVEL_BESIDE = 2.0
 LOG_FLOOR, CATEGORY_FLOOR, UNSEEN_FLOOR = 0.22, 0.1, 0.01
 # Of the variance of a level the others must explain so much for the question what they leave of it to be another one.
 EXPLAINED = 0.1
-# A level is expected from one other feature per so many training blocks, of at most so many features.
-BLOCKS_PER_OTHER, MOST_BESIDE = 12, 50
-# A level that the chosen ones settle up to so little of its variance says nothing beside them.
-SETTLED = 1e-6
+# A level is expected from one other feature per so many independent training blocks, of at most so many features, that
+# have a level in so much of the training.
+BLOCKS_PER_OTHER, MOST_BESIDE, LEAST_BESIDE = 12, 50, 0.9
+# Standard deviations beyond which two features of fifty go together, and not by chance.
+ALIKE_DEVIATIONS = 4.5
 # Features whose correlations are computed together; of more, those of neighbours in the list.
 TOGETHER = 50
 # What the correlations of all features together are listed under.
@@ -80,11 +83,18 @@ def ask_number(judge: Judge, column: str, standard: Floats, distance: Distance, 
         logarithms = np.log(np.maximum(distances, 1e-3))
     daily = daily_shape(standard, blocks.window)
     return [
-        judge.mean_of_blocks(column, LEVEL, level(standard), min_effect),
-        judge.mean_of_blocks(column, SPREAD, spread(standard), LOG_FLOOR),
+        _ask_mean(judge, column, LEVEL, level(standard), min_effect),
+        _ask_mean(judge, column, SPREAD, spread(standard), LOG_FLOOR),
         judge.window(column, DAILY_SHAPE, places, daily, LOG_FLOOR, one_sided=True),
         judge.window(column, SHAPE, ends, logarithms, LOG_FLOOR, one_sided=True),
     ]
+
+
+def _ask_mean(judge: Judge, column: str, kind: str, values: Floats, floor: float) -> Evidence:
+    """Ask about the mean of recent blocks: how large a change is as it comes, how unlikely where chance has no skew."""
+    found = judge.mean_of_blocks(column, kind, values, floor)
+    even = judge.mean_of_blocks(column, kind, made_even(values, judge.blocks.training), floor)
+    return replace(found, p=even.p, p_flat=even.p_flat)
 
 
 def ask_beside(judge: Judge, standards: Mapping[str, Floats], min_effect: float) -> list[Evidence]:
@@ -102,47 +112,55 @@ def ask_beside(judge: Judge, standards: Mapping[str, Floats], min_effect: float)
         return []
     blocks = judge.blocks
     levels = np.stack([level(each) for each in standards.values()], axis=1)
-    training = blocks.training[np.isfinite(levels[blocks.training]).all(axis=1)]
-    found = []
-    for number, column in enumerate(standards):
-        chosen, explained = _explained_by(levels[training], number, len(training) // BLOCKS_PER_OTHER)
-        if explained >= EXPLAINED:
-            found.append(judge.mean_of_blocks(column, BESIDE, levels[:, number], min_effect, levels[:, chosen]))
+    is_there = np.isfinite(levels)
+    asked = np.flatnonzero(
+        is_there[blocks.recent].all(axis=0) & (is_there[blocks.training].mean(axis=0) >= LEAST_BESIDE)
+    )
+    training = blocks.training[is_there[blocks.training][:, asked].all(axis=1)]
+    names, found = list(standards), []
+    for number in asked if len(asked) > 1 and len(training) > 1 else ():
+        own, others = levels[:, number], levels[:, asked[asked != number]]
+        parts = _beside(own, others, training)
+        if _explained(own[training], parts[training]) >= EXPLAINED:
+            found.append(judge.mean_of_blocks(names[number], BESIDE, own, min_effect, parts))
     return found
 
 
-def _explained_by(levels: Floats, number: int, most: int) -> tuple[list[int], float]:
-    """Return the columns that explain one of them best, chosen one after another, and the variance they explain.
+def _beside(own: Floats, others: Floats, training: npt.NDArray[np.int64]) -> Floats:
+    """Return what the levels of a feature are expected from, of shape (blocks, parts).
+
+    Those are the others, as long as they are few enough. Of more they are the ones that go with it far beyond chance,
+    and the first principal components of all, which are made without a look at it: the best of fifty columns would
+    explain much of anything by chance.
 
     Parameters:
-        levels: of shape (blocks, features).
-        most: columns to choose, at most.
-
-    Returns:
-        The columns; and their share of the variance, adjusted for their number.
+        own: levels of the feature, of shape (blocks,).
+        others: those of other features, of shape (blocks, features).
     """
-    if len(levels) < 2:
-        return [], 0.0
-    left = levels - levels.mean(axis=0)
-    size = np.sum(left**2, axis=0)
-    chosen: list[int] = []
-    total = float(size[number])
-    while len(chosen) < min(most, levels.shape[1] - 1):
-        rest = np.sum(left**2, axis=0)
-        usable = rest > SETTLED * size
-        usable[[number, *chosen]] = False
-        if not usable.any() or rest[number] <= SETTLED * total:
-            break
-        gain = np.where(usable, (left.T @ left[:, number]) ** 2 / np.where(usable, rest, 1.0), 0.0)
-        best = int(gain.argmax())
-        direction = left[:, best] / np.sqrt(rest[best])
-        left = left - np.outer(direction, direction @ left)
-        chosen.append(best)
-    freedom = len(levels) - 1 - len(chosen)
-    if not chosen or total <= 0.0 or freedom < 1:
-        return [], 0.0
-    remains = float(np.sum(left[:, number] ** 2)) / total
-    return chosen, 1.0 - remains * (len(levels) - 1) / freedom
+    count = independent(own[training])
+    most = int(count) // BLOCKS_PER_OTHER
+    if others.shape[1] <= most:
+        return others
+    with np.errstate(divide="ignore", invalid="ignore"):
+        standard = np.nan_to_num((others - others[training].mean(axis=0)) / others[training].std(axis=0))
+        left = own[training] - own[training].mean()
+        alike = np.abs(np.nan_to_num(left @ standard[training] / (len(training) * left.std())))
+    # Fisher's transformation of a correlation, whose deviation is known.
+    surely = np.arctanh(np.minimum(alike, 1 - 1e-9)) * np.sqrt(max(count - 3, 0.0)) > ALIKE_DEVIATIONS
+    chosen = np.argsort(-alike, kind="stable")[: min(most // 2, int(surely.sum()))]
+    directions = np.linalg.svd(standard[training], full_matrices=False)[2][: most - len(chosen)]
+    return np.column_stack([others[:, chosen], standard @ directions.T])
+
+
+def _explained(values: Floats, parts: Floats) -> float:
+    """Return the share of the variance of values that a fit to others explains, adjusted for how many these are."""
+    freedom = len(values) - 1 - parts.shape[1]
+    total = float(np.sum((values - values.mean()) ** 2))
+    if not parts.shape[1] or freedom < 1 or total <= 0:
+        return 0.0
+    design = np.column_stack([np.ones(len(values)), parts])
+    left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    return float(1.0 - left @ left / total * (len(values) - 1) / freedom)
 
 
 def ask_category(judge: Judge, column: str, codes: npt.NDArray[np.int64], categories: int) -> list[Evidence]:
