@@ -119,7 +119,7 @@ class ModelFamily(Parametrised, Protocol):
         """Return the default search space."""
         ...
 
-    def alternatives(self, params: Any) -> tuple[dict[str, Any], ...]:
+    def alternatives(self, params: Any, config: Any) -> tuple[dict[str, Any], ...]:
         """Return changes of its parameters that a search of the default space tries first."""
         ...
 

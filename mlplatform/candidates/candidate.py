@@ -171,13 +171,13 @@ def answerable(part: str, module: DataModule, log: logging.Logger | None = None)
     """
     config = module.config
     context = TransformManager.for_experiment(config).context
-    needed = config.lookback + context if config.task == "forecast" else 1
+    needed = config.reach + context if config.task == "forecast" else 1
     chosen = module.with_history(needed)
     if chosen.left_out:
         found = ", ".join(f"{entity} ({rows} rows)" for entity, rows in chosen.left_out.items())
         (log or logging.getLogger(__name__)).warning(
-            f"{part}: nothing is forecast for {found}: a forecast needs {needed} rows up to its origin and "
-            f"{config.horizon} observed ones after it"
+            f"{part}: nothing is forecast for {found}: a forecast needs {config.lookback + context} rows up to its "
+            f"origin and {config.horizon} observed ones after it"
         )
     return chosen
 

@@ -222,4 +222,9 @@ def _part(module: Module, rows: npt.NDArray[np.bool_], samples: Int64) -> Module
     moved = np.cumsum(rows) - 1
     part.panel, part.rows, part.groups = module.panel.take(rows), moved[samples], module.groups[rows]
     part.identities = None if module.identities is None else module.identities[rows]
+    if (part.panel.history[part.rows] < module.panel.history[samples]).any() and module.padding:
+        raise ValueError(
+            f"split.cv.name {module.config.split.cv.name!r} cuts off the beginning of series, which history "
+            f"{module.config.history} reads; leave history or nested.outer_folds out, or take another splitter"
+        )
     return part

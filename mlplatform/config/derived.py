@@ -28,6 +28,9 @@ REFERENCE_ROWS = 20
 FOLDS = 3
 # Steps that the newest row may be late: it comes when its step is over, and is the newest until the next one has come.
 LATE_STEPS = 3
+# Steps of the longest season of which series are short: that of months.
+LONGEST_SHORT = 12
+HISTORY_SEASONS = 10
 # Steps without which nothing is recent.
 LEAST_RECENT = 2
 
@@ -39,6 +42,8 @@ class Lengths:
     Attributes:
         season: 1 where the frequency has none.
         lookback: a week, or some seasons.
+        history: of months, quarters and years, whose series are short, ten seasons and at least twice the lookback:
+            smoothing tells levels and seasons from all that is there. `None` for the lookback.
         horizon: a season.
         block: of the reference set and of every fold's validation rows: four weeks, or a season of months.
         max_age_ns: beyond which features are too old, in nanoseconds: a day, but no more than the horizon and no less
@@ -50,6 +55,7 @@ class Lengths:
     horizon: int
     block: int
     max_age_ns: int = 0
+    history: int | None = None
 
     @classmethod
     def of(cls, frequency: str, horizon: int | None = None) -> Lengths:
@@ -78,7 +84,9 @@ class Lengths:
         max_age = max(late, min(DAY_NS, ahead * calendar.nominal_ns))
         if DAY_NS < calendar.nominal_ns < 2 * DAY_NS:
             max_age = 7 * DAY_NS
-        return cls(season, lookback, ahead, max(int(block), ahead), max_age)
+        is_coarse = calendar.nominal_ns > 7 * DAY_NS and season <= LONGEST_SHORT
+        history = max(HISTORY_SEASONS * season, 2 * lookback) if is_coarse else None
+        return cls(season, lookback, ahead, max(int(block), ahead), max_age, history)
 
     @property
     def max_age(self) -> str:
@@ -139,6 +147,8 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
     # In the mean over many series the largest would decide; scaled errors let every one count alike.
     filled = _filled(values, {**found, "metric": "mase" if dataset.get("entity_column") else "mae"})
     lookback = filled.get("lookback")
+    if "history" in values and values["history"] is None:
+        filled["history"] = _history(lengths, filled)
     window = max(WINDOW_STEPS, lookback + ROOM if isinstance(lookback, int) else 0)
     filled["dataset"] = {"window_steps": window, **dataset} if window > WINDOW_STEPS else dataset
     features = values.get("features")
@@ -172,6 +182,22 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def derived_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `fill_open` finds for the values of an experiment, in their shape and without what was given."""
     return _changed(values, fill_open(values))
+
+
+def _history(lengths: Lengths, values: Mapping[str, Any]) -> int | None:
+    """Return the history of a frequency, if it is longer than the lookback, and stored windows and parts hold it.
+
+    What is missing of it must stay missing, as it does where windows are scaled one by one.
+    """
+    history, lookback = lengths.history, values.get("lookback")
+    if history is None or not isinstance(lookback, int) or lookback >= history:
+        return None
+    preprocessing = values.get("preprocessing")
+    if isinstance(preprocessing, Mapping) and preprocessing.get("scaling") != "window":
+        return None
+    split = values.get("split")
+    kept = (values["dataset"].get("window_steps"), split.get("context_steps") if isinstance(split, Mapping) else None)
+    return None if any(isinstance(steps, int) and steps < history + ROOM for steps in kept) else history
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

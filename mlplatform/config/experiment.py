@@ -68,6 +68,7 @@ class ExperimentConfig(Frozen):
     extra_metrics: tuple[str, ...] = ()
     baselines: tuple[PluginConfig, ...] = Field(min_length=1)
     lookback: int = Field(default=0, ge=0)
+    history: int | None = Field(default=None, ge=1)
     horizon: int = Field(default=0, ge=0)
     seed: int = 0
     allowed: AllowedVersions = AllowedVersions()
@@ -122,6 +123,11 @@ class ExperimentConfig(Frozen):
             "model_version": self.model.version,
         }
 
+    @property
+    def reach(self) -> int:
+        """Steps of the past that a forecast reads where they are there: the lookback, or the history behind it, too."""
+        return max(self.lookback, self.history or 0)
+
     def fold_digest(self) -> str:
         """SHA-256 of the parts that folds and fold preprocessors depend on."""
         parts = {"dataset", "features", "split", "preprocessing", "targets", "task", "lookback", "horizon"}
@@ -138,6 +144,8 @@ class ExperimentConfig(Frozen):
             del values["features"]["calendar"]
         if self.preprocessing.scaling == "none":
             del values["preprocessing"]["scaling"]
+        if self.history is not None:
+            values["history"] = self.history
         # Digests of folds that were stored before there was a choice are those of today's default.
         if self.split.membership == "identity":
             del values["split"]["membership"]
@@ -210,16 +218,28 @@ def _forecast_mistakes(config: ExperimentConfig) -> Iterator[str]:
         if getattr(config, key) < 1:
             yield f"{key} must be at least 1 for task 'forecast', but is {getattr(config, key)}"
     yield from _forecast_target_mistakes(config)
+    if config.history is not None and config.history < config.lookback:
+        yield (
+            f"history {config.history} is shorter than lookback {config.lookback}, which is part of it; leave it out, "
+            "or make it longer"
+        )
     try:
         context = preprocessing_context(config.preprocessing)
     except ValueError:
         context = 0  # a step that cannot be made is told of by the rules of plug-ins
-    if config.lookback + context > dataset.window_steps:
+    scaling = config.preprocessing.scaling
+    if config.reach > config.lookback and scaling != "window":
         yield (
-            f"lookback {config.lookback} and {context} steps of preprocessing context exceed "
+            f"history {config.history} may be missing in part, which preprocessing.scaling {scaling!r} fills with "
+            "constants; use preprocessing.scaling: window, or leave history out"
+        )
+    reach = f"history {config.history}" if config.history else f"lookback {config.lookback}"
+    if config.reach + context > dataset.window_steps:
+        yield (
+            f"{reach} and {context} steps of preprocessing context exceed "
             f"dataset.window_steps {dataset.window_steps} of {dataset.name!r}"
         )
-    yield from forecast_split_mistakes(config.split, config.lookback, context, config.horizon)
+    yield from forecast_split_mistakes(config.split, reach, config.reach + context, context, config.horizon)
 
 
 def _forecast_target_mistakes(config: ExperimentConfig) -> Iterator[str]:
@@ -251,6 +271,8 @@ def _tabular_mistakes(config: ExperimentConfig) -> Iterator[str]:
             f"truth.labels_from_dataset is set, but dataset {dataset.name!r} has no entity_column by which its rows "
             "could belong to predictions; send labels to POST /feedback instead"
         )
+    if config.history is not None:
+        yield "history is set, but is about series; rows of a table have none"
     if config.serving.fallback != "none":
         yield f"serving.fallback is {config.serving.fallback!r}, but only a forecast can fall back; leave it out"
     if dataset.kind != "tabular":

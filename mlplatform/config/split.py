@@ -53,17 +53,19 @@ class SplitConfig(Frozen):
         return tuple(f"fold_{k}" for k in range(self.folds))
 
 
-def forecast_split_mistakes(split: SplitConfig, lookback: int, context: int, horizon: int) -> Iterator[str]:
+def forecast_split_mistakes(split: SplitConfig, reach: str, needed: int, context: int, horizon: int) -> Iterator[str]:
     """Yield what keeps a forecast from being made on a split.
 
     Parameters:
-        context: steps before the lookback that preprocessing reads.
+        reach: what a forecast looks back at, in words.
+        needed: steps that it reads, those of preprocessing included.
+        context: steps before its past that preprocessing reads.
     """
     if split.reference_steps is None:
         yield "split.reference_steps is missing; task 'forecast' needs it"
-    if lookback + context > split.context_steps:
+    if needed > split.context_steps:
         yield (
-            f"lookback {lookback} and {context} steps of preprocessing context exceed "
+            f"{reach} and {context} steps of preprocessing context exceed "
             f"split.context_steps {split.context_steps} of split version {split.version!r}"
         )
     for key, steps in (

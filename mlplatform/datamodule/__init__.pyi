@@ -3,6 +3,7 @@ from .factory import create_data_module
 from .folds import Fold, GroupParams, SampleIndex, Splitter, SplitterParams, StoredFold
 from .history import last_observed, may_end
 from .identity import deal
+from .padding import padded, padded_for
 from .panel import Float32, Int64, Panel, column_array, entity_array, to_utc_ns
 from .samples import Samples, TabularSamples, WindowSamples, last_origins
 from .spec import ModelSpec
@@ -60,6 +61,8 @@ __all__ = [
     "last_origins",
     "may_end",
     "own_rows",
+    "padded",
+    "padded_for",
     "push",
     "read_manifest",
     "read_part",

@@ -34,8 +34,11 @@ class DataModule(ABC):
         panel: features and targets in original units.
         rows: row of every usable sample, of shape (samples,).
         groups: group of every row, of shape (rows,), for splitters by groups.
+        padding: rows without values that begin every entity.
         identities: digest of every row, of shape (rows,); None if folds are cut by position, as they once were.
     """
+
+    padding: int = 0
 
     def __init__(self, config: ExperimentConfig, frame: pd.DataFrame) -> None:
         names = (*config.features.columns, *(t for t in config.targets if t not in config.features.columns))
@@ -103,8 +106,15 @@ class DataModule(ABC):
     def left_out(self) -> dict[str, int]:
         """Entities without any sample -> their rows."""
         sampled = set(self.panel.row_entities[self.rows].tolist())
-        rows = zip(self.panel.entity_ids.tolist(), np.diff(self.panel.offsets).tolist(), strict=True)
+        lengths = np.diff(self.panel.offsets) - self.padding
+        rows = zip(self.panel.entity_ids.tolist(), lengths.tolist(), strict=True)
         return {str(entity): count for entity, count in rows if entity not in sampled}
+
+    @property
+    def is_padding(self) -> npt.NDArray[np.bool_]:
+        """Whether a row was added before the first of its entity, of shape (rows,); nothing is fitted on those."""
+        padding: npt.NDArray[np.bool_] = self.panel.history <= self.padding
+        return padding
 
     def row_mask(self, rows: Int64) -> npt.NDArray[np.bool_]:
         """Return a mask over the panel's rows."""

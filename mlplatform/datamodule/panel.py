@@ -90,9 +90,7 @@ class Panel:
         """
         entities = frame[ENTITY].to_numpy()
         timestamps = to_utc_ns(frame[TIMESTAMP])
-        starts = (
-            np.flatnonzero(np.concatenate([[True], entities[1:] != entities[:-1]])) if len(frame) else np.zeros(0, int)
-        )
+        starts = entity_starts(entities)
         entity_ids = entities[starts]
         if len(set(entity_ids.tolist())) != len(entity_ids):
             raise ValueError("the rows of an entity are not adjacent; sort by entity_id and event_timestamp first")
@@ -106,6 +104,13 @@ class Panel:
             entity_ids=entity_ids,
             offsets=np.append(starts, len(frame)).astype(np.int64),
         )
+
+
+def entity_starts(entities: npt.NDArray[np.generic]) -> Int64:
+    """Return the first row of every entity, of shape (entities,), from the entity of every row."""
+    if not len(entities):
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(np.concatenate([[True], entities[1:] != entities[:-1]])).astype(np.int64)
 
 
 def entity_array(entities: Sequence[Any] | npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

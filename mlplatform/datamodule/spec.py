@@ -30,6 +30,7 @@ class ModelSpec:
         scaling: `window` if measured numbers come as they are and every window is scaled by itself; empty if they were
             scaled beforehand.
         season: length of the season in steps (forecast only); 0 where it is not told.
+        history: steps up to the origin that smoothing reads, those of the lookback among them; 0 for the lookback.
         time_text: what is read of the calendar (see `time_features`), in the place of the time of day and of the week.
     """
 
@@ -48,6 +49,12 @@ class ModelSpec:
     season: int = 0
     calendar_text: str = ""
     time_text: str = ""
+    history: int = 0
+
+    @property
+    def reach(self) -> int:
+        """Steps of the past that are there at every origin, if only as missing ones."""
+        return max(self.lookback, self.history)
 
     @property
     def calendar(self) -> Calendar:
@@ -73,7 +80,7 @@ class ModelSpec:
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON values; what came later stands there only if it says something, so digests stay."""
         values = dict(vars(self))
-        for key in ("scaling", "season", "calendar_text", "time_text"):
+        for key in ("scaling", "season", "calendar_text", "time_text", "history"):
             if not values[key]:
                 del values[key]
         return values

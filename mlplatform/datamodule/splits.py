@@ -37,7 +37,7 @@ from mlplatform.datamodule.identity import (
     series_digests,
     stable_numbers,
 )
-from mlplatform.datamodule.timeseries import CONTEXT_COLUMN
+from mlplatform.datamodule.padding import CONTEXT_COLUMN
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
 

@@ -12,6 +12,7 @@ from mlplatform.config import ExperimentConfig
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.folds import SampleIndex
 from mlplatform.datamodule.identity import Digests, series_digests
+from mlplatform.datamodule.padding import CONTEXT_COLUMN, padded_for, padding_of
 from mlplatform.datamodule.panel import Float32, Int64, Panel
 from mlplatform.datamodule.preprocessor import Preprocessor
 from mlplatform.datamodule.samples import WindowSamples, complete_origins
@@ -21,18 +22,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-CONTEXT_COLUMN = "is_context"
-
-
 class TimeSeriesDataModule(DataModule):
     """Forecast samples. Rows marked `is_context` may be looked at but not forecast.
+
+    With a `history` every series begins with rows without values, so that the rows of the panel are more than those of
+    the frame; `padded_for` adds the same to a frame.
 
     Raises:
         ValueError: if an entity belongs to several groups; its windows would cross from one to another.
     """
 
     def __init__(self, config: ExperimentConfig, frame: pd.DataFrame) -> None:
-        super().__init__(config, frame)
+        self.padding = padding_of(config)
+        super().__init__(config, padded_for(config, frame))
         changes = np.flatnonzero(self.groups[1:] != self.groups[:-1]) + 1
         inside = np.setdiff1d(changes, self.panel.offsets)
         if len(inside):
@@ -45,6 +47,7 @@ class TimeSeriesDataModule(DataModule):
 
     def _sample_rows(self, frame: pd.DataFrame) -> Int64:
         rows = complete_origins(self.panel, self.config.targets, self.config.lookback, self.config.horizon)
+        rows = rows[self.panel.history[rows] >= self.padding + self.config.lookback]
         if CONTEXT_COLUMN in frame:
             rows = rows[~frame[CONTEXT_COLUMN].to_numpy(dtype=bool)[rows + 1]]
         return rows
@@ -91,6 +94,7 @@ class TimeSeriesDataModule(DataModule):
             channels=config.features.columns,
             targets=tuple(config.features.columns.index(target) for target in config.targets),
             lookback=config.lookback,
+            history=config.history or 0,
             horizon=config.horizon,
             step_seconds=int(config.dataset.nominal_step.total_seconds()),
             known=features.positions(features.known_future),

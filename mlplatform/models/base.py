@@ -153,7 +153,11 @@ class Model(ABC, Generic[S]):
         return {}
 
     @classmethod
-    def alternatives(cls, params: Any) -> tuple[dict[str, Any], ...]:  # noqa: ARG003 (for subclasses)
+    def alternatives(
+        cls,
+        params: Any,  # noqa: ARG003 (for subclasses)
+        config: ExperimentConfig,  # noqa: ARG003 (for subclasses)
+    ) -> tuple[dict[str, Any], ...]:
         """Return what a search of the default space tries first beside these parameters, as changes of them."""
         return ()
 
@@ -388,7 +392,7 @@ class Differenced(Wrapped):
 
     def __init__(self, family: type[Model], params: ModelParams, spec: ModelSpec) -> None:
         self.period = period_of(params, spec)
-        inner_spec = replace(spec, lookback=spec.lookback - self.period)
+        inner_spec = replace(spec, lookback=spec.lookback - self.period, history=0)
         least = family.least_lookback(params)
         if inner_spec.lookback < least:
             raise ValueError(

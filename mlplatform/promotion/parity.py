@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.config import ENTITY, DatasetConfig
-from mlplatform.datamodule import Panel, TabularSamples, WindowSamples
+from mlplatform.datamodule import Panel, TabularSamples, WindowSamples, padded
 from mlplatform.features.online import read_rows, read_windows
 from mlplatform.features.retrieval import offline_windows
 from mlplatform.features.tables import current_removals
@@ -103,7 +103,8 @@ def _compare_cutoffs(
 ) -> tuple[int, list[str]]:
     """Compare inputs cut from short windows (serving) with inputs cut from the whole history (training)."""
     contract = forecaster.contract
-    panel = Panel.from_frame(history, contract.columns)
+    rows_before = contract.input_rows - contract.least_rows
+    panel = Panel.from_frame(padded(history, contract.calendar, rows_before), contract.columns)
     ends = np.repeat(panel.offsets[1:], np.diff(panel.offsets))
     rows = np.arange(panel.rows)
     possible = np.flatnonzero((panel.history >= contract.input_rows) & (rows + contract.future_rows < ends))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlplatform.datamodule import DataModule, Float32, Int64, Panel, tabular_samples
+from mlplatform.datamodule import DataModule, Float32, Int64, Panel, padded_for, tabular_samples
 from mlplatform.models import Bounds
 from mlplatform.plugin_kinds import MetricPlugin
 from mlplatform.promotion.bootstrap import (
@@ -149,7 +149,8 @@ def answer_part(forecaster: Forecaster, module: DataModule, frame: pd.DataFrame)
     missing = [name for name in contract.columns if name not in frame]
     if missing:
         raise ValueError(f"it reads {', '.join(missing)}, which the reference set does not have")
-    transformed = forecaster.preprocessor.transform(Panel.from_frame(frame, contract.columns))
+    rows = padded_for(config, frame)
+    transformed = forecaster.preprocessor.transform(Panel.from_frame(rows, contract.columns))
     if contract.task == "forecast":
         short = contract.input_rows - int(transformed.history[module.rows].min(initial=contract.input_rows))
         if short > 0:

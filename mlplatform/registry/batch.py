@@ -121,7 +121,7 @@ def _on_grid(panel: Panel, contract: Contract, policy: FallbackPolicy) -> tuple[
     The others are returned with the reason.
     """
     needed, calendar = contract.input_rows + contract.future_rows, contract.calendar
-    least = 1 if policy.short_series.takes_few_rows else contract.input_rows
+    least = 1 if policy.short_series.takes_few_rows else contract.least_rows
     says_more, says_plan = (
         _has_any(panel, [name for name in contract.columns if (name in contract.ahead) == is_plan])
         for is_plan in (False, True)
@@ -143,7 +143,7 @@ def _on_grid(panel: Panel, contract: Contract, policy: FallbackPolicy) -> tuple[
         if not is_on.all():
             skipped[entity] = f"times that are not whole steps of {calendar.length} apart"
         elif steps < least:
-            skipped[entity] = f"{steps} steps, but a forecast needs {contract.input_rows}"
+            skipped[entity] = f"{steps} steps, but a forecast needs {contract.least_rows}"
         elif (places[contract.input_rows :] < 0).any():
             skipped[entity] = (
                 f"no row for some of the {contract.future_rows} steps after the last one that has more than "

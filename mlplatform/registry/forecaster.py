@@ -147,6 +147,8 @@ class Contract:
             their bounds are cut to them. Empty if no target has any.
         short: what the pyfunc does with series that begin inside the lookback, as `ShortSeries` has it.
         calendar_text: what counts the steps, if it is not their seconds (see `mlplatform.calendars`).
+        history: rows of the past that a forecast reads where they are there, the lookback among them; 0 stands for the
+            lookback.
         planned: input columns that were known further ahead than the targets where the pair was trained, and that it
             does not read ahead: rows that have nothing but these stand behind the past.
         fallback, season: what the pyfunc answers where the model cannot, as `FallbackPolicy` has it; it knows no last
@@ -171,6 +173,7 @@ class Contract:
     fallback: str = "none"
     season: int = 1
     short: str = ""
+    history: int = 0
     planned: tuple[str, ...] = ()
 
     @classmethod
@@ -206,6 +209,7 @@ class Contract:
             fallback="seasonal_naive" if config.serving.fallback == "seasonal_naive" else "none",
             season=config.season if has_season else 1,
             short=short,
+            history=(config.history or 0) if forecast else 0,
             planned=tuple(
                 name for name in config.features.columns if name in planned and name not in config.features.known_future
             ),
@@ -222,7 +226,12 @@ class Contract:
 
     @property
     def input_rows(self) -> int:
-        """Rows of the past that one prediction needs."""
+        """Rows of the past that one prediction reads."""
+        return max(self.lookback, self.history) + self.context if self.task == "forecast" else 1
+
+    @property
+    def least_rows(self) -> int:
+        """Rows of the past without which a series is too short; what lies before them may be missing."""
         return self.lookback + self.context if self.task == "forecast" else 1
 
     @property
@@ -250,6 +259,8 @@ class Contract:
                 del values["season"]
         if not self.short:
             del values["short"]
+        if not self.history:
+            del values["history"]
         if not self.planned:
             del values["planned"]
         return json.dumps(values, sort_keys=True)

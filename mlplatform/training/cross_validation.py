@@ -57,7 +57,8 @@ class FoldData:
 
 def fit_preprocessor(module: DataModule, fit_rows: Int64) -> TransformManager:
     """Return a TransformManager fitted on the given rows and no others."""
-    return TransformManager.for_experiment(module.config).fit(module.panel.take(module.row_mask(fit_rows)))
+    rows = module.row_mask(fit_rows) & ~module.is_padding
+    return TransformManager.for_experiment(module.config).fit(module.panel.take(rows))
 
 
 def prepare_fold(name: str, module: DataModule, fold: Fold, manager: TransformManager) -> FoldData:

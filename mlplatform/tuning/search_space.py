@@ -31,7 +31,8 @@ def alternatives_of(config: ExperimentConfig) -> tuple[dict[str, Any], ...]:
     if not config.tuning.alternatives or config.model.search_space is not None:
         return ()
     family = MODELS.get(config.model.family)
-    found: tuple[dict[str, Any], ...] = family.alternatives(family.Params.model_validate(config.model.params))
+    params = family.Params.model_validate(config.model.params)
+    found: tuple[dict[str, Any], ...] = family.alternatives(params, config)
     return found
 
 

@@ -82,7 +82,7 @@ def test_what_is_derived_can_be_shown_and_written_down(tmp_path: Path) -> None:
     config = based(tmp_path, "MS", horizon=6)
     environ = {"MLPLATFORM_HOME": str(tmp_path / "home"), "MLPLATFORM_CONF_DIR": str(tmp_path / "conf")}
     shown = explain_experiment("plant_load", settings=Settings.from_env(environ))
-    assert shown["lookback"] == 36
+    assert (shown["lookback"], shown["history"]) == (36, 120)
     assert shown["split"] == {
         "reference_steps": 12, "context_steps": 720, "cv": {"params": {"validation_steps": 12}},
     }  # fmt: skip
@@ -91,6 +91,40 @@ def test_what_is_derived_can_be_shown_and_written_down(tmp_path: Path) -> None:
     written = based(tmp_path, "MS", horizon=6, **shown)
     assert written == config
     assert explain_experiment("plant_load", settings=Settings.from_env(environ)) == {}
+
+
+@pytest.mark.parametrize(
+    ("frequency", "changes", "history"),
+    [
+        ("MS", {}, 120),
+        ("QE", {}, 40),
+        ("YS", {}, 24),
+        ("1D", {}, None),
+        ("1W", {}, None),
+        ("MS", {"lookback": 12}, 120),
+        ("MS", {"lookback": 120}, None),
+        ("MS", {"history": 60}, 60),
+        ("MS", {"preprocessing": {"scaling": "none"}}, None),
+        ("MS", {"split": {"context_steps": 100}}, None),
+    ],
+)
+def test_coarse_series_have_a_history_behind_the_lookback(
+    frequency: str, changes: dict[str, Any], history: int | None, tmp_path: Path
+) -> None:
+    config = based(tmp_path, frequency, **changes)
+    assert (config.history, config.reach) == (history, max(history or 0, config.lookback))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"history": 20}, "history 20 is shorter than lookback 36"),
+        ({"history": 2000}, "history 2000 and 6 steps of preprocessing context exceed dataset.window_steps 720"),
+    ],
+)
+def test_a_history_that_cannot_be_is_refused(changes: dict[str, Any], found: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=found):
+        based(tmp_path, "MS", **changes)
 
 
 def test_hourly_data_have_the_lengths_that_they_always_had(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from mlplatform.config import ExperimentConfig, load_experiment
 from mlplatform.datamodule.base import DataModule
 from mlplatform.datamodule.factory import create_data_module
+from mlplatform.datamodule.padding import CONTEXT_COLUMN
 from mlplatform.datamodule.samples import TabularSamples, WindowSamples
-from mlplatform.datamodule.timeseries import CONTEXT_COLUMN
 from mlplatform.preprocessing.manager import TransformManager
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import HOURS, pump_config, pump_frame, pump_settings

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from mlplatform.config import DatasetConfig, SplitConfig
+from mlplatform.datamodule.padding import CONTEXT_COLUMN
 from mlplatform.datamodule.splits import (
     SplitError,
     SplitIntegrityError,
@@ -21,7 +22,6 @@ from mlplatform.datamodule.splits import (
     split_dir,
     write_split,
 )
-from mlplatform.datamodule.timeseries import CONTEXT_COLUMN
 from mlplatform.settings import Settings
 from mlplatform.testing.experiments import DATASET, HOURS, pump_frame
 

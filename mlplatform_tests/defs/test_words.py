@@ -205,6 +205,7 @@ EXPERIMENT_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "preprocessing": ({"steps": ()}, TRAINING),
     "targets": (("hot_spot_c",), TRAINING),
     "lookback": (12, TRAINING),
+    "history": (96, TRAINING),
     "horizon": (3, TRAINING),
     "model": ({"params": {"max_depth": 2}}, {"tuned_model"}),
     "tuning": ({"trials": 9}, {"tuned_model"}),

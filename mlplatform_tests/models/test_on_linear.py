@@ -11,6 +11,7 @@ import pytest
 from mlplatform.datamodule import WindowSamples
 from mlplatform.models import Calibration, Contributions, Model, create_model, load_model, save_model
 from mlplatform.plugins import MODELS
+from mlplatform.testing.experiments import pump_config, pump_settings
 from mlplatform.testing.model_samples import spec_for, windows
 from mlplatform.training import trainer_for
 
@@ -107,9 +108,13 @@ def test_it_is_not_written_where_it_is_not_used() -> None:
 @pytest.mark.parametrize(
     "params", [{"strategy": "recursive"}, {"loss": "poisson"}, {"difference": 1}, {"on_linear": True}]
 )
-def test_a_search_tries_it_where_it_can_be(params: dict[str, object]) -> None:
-    family = MODELS.get("xgboost")
-    assert family.alternatives(family.Params(**params)) == ()
-    (tried,) = family.alternatives(family.Params())
-    assert tried["on_linear"] is True
-    family.Params(**tried)
+def test_a_search_tries_it_where_it_can_be(params: dict[str, object], tmp_path: Path) -> None:
+    config = pump_config(pump_settings(tmp_path))
+    for name in ("xgboost", "catboost"):
+        family = MODELS.get(name)
+        assert family.alternatives(family.Params(**params), config) == ()
+        (tried,) = family.alternatives(family.Params(), config)
+        assert tried["on_linear"] is True
+        of_short_series = family.alternatives(family.Params(), config.model_copy(update={"history": 96}))
+        assert of_short_series == (tried, {**tried, "with_smoothing": True})
+        family.Params(**of_short_series[1])

@@ -48,7 +48,7 @@ def test_the_second_trial_of_a_default_space_is_what_the_family_would_try_first(
     tuning = config.tuning.model_copy(update={"trials": 2, "alternatives": True})
     own = config.model_copy(update={"model": model, "tuning": tuning})
     result = tune(own, folds, tmp_path / "journal")
-    (changes,) = MODELS.get("xgboost").alternatives(MODELS.get("xgboost").Params(**model.params))
+    (changes,) = MODELS.get("xgboost").alternatives(MODELS.get("xgboost").Params(**model.params), own)
     configured, alternative = result.trials
     # The table's own column is the trial's score.
     assert changes["loss"] == alternative["params.loss"]

@@ -116,4 +116,4 @@ def _needed_steps(config: ExperimentConfig) -> int | None:
     """Return how many rows per entity the model of an experiment reads; `None` for tabular tasks."""
     if config.task != "forecast":
         return None
-    return config.lookback + preprocessing_context(config.preprocessing)
+    return config.reach + preprocessing_context(config.preprocessing)

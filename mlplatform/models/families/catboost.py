@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from mlplatform.config import SearchDimension
+from mlplatform.config import ExperimentConfig, SearchDimension
 from mlplatform.datamodule import Float32, Samples, WindowSamples
 from mlplatform.models.base import as_float32
 from mlplatform.models.explanation import Float64
@@ -87,9 +87,9 @@ class CatBoostForecast(BoostedForecast):
 
     @classmethod
     @override
-    def alternatives(cls, params: CatBoostForecastParams) -> tuple[dict[str, Any], ...]:
+    def alternatives(cls, params: CatBoostForecastParams, config: ExperimentConfig) -> tuple[dict[str, Any], ...]:
         """Try it on a linear model: where a trend goes on, and where samples are few."""
-        return ({"on_linear": True},) if cls.can_stand_on_linear(params) else ()
+        return cls.on_linear_alternatives(params, config, {"on_linear": True})
 
     @override
     def refusals(self, train: Samples | None, validation: Samples | None = None) -> Iterator[str]:

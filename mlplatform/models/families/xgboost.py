@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from mlplatform.config import SearchDimension
+from mlplatform.config import ExperimentConfig, SearchDimension
 from mlplatform.datamodule import Float32, WindowSamples
 from mlplatform.models.explanation import Float64
 from mlplatform.models.forecasting import StrategyParams, Table
@@ -86,9 +86,9 @@ class XGBoostForecast(BoostedForecast):
 
     @classmethod
     @override
-    def alternatives(cls, params: XGBoostForecastParams) -> tuple[dict[str, Any], ...]:
+    def alternatives(cls, params: XGBoostForecastParams, config: ExperimentConfig) -> tuple[dict[str, Any], ...]:
         """Try small trees on a linear model: where a trend goes on, and where samples are few."""
-        return (ON_LINEAR,) if cls.can_stand_on_linear(params) else ()
+        return cls.on_linear_alternatives(params, config, ON_LINEAR)
 
     def _objective(self, labels: Float32) -> dict[str, Any]:
         if self.spec.quantiles:

@@ -3,6 +3,7 @@ from .calendar_inputs import DAY_SECONDS, WEEK_SECONDS
 from .lag_features import last_observed
 from .on_linear import OnLinear
 from .rule import RuleModel
+from .smoothing import smoothed
 from .strategies import (
     StrategyForecast,
     StrategyParams,
@@ -13,6 +14,7 @@ from .strategies import (
     strategy_features,
     strategy_rows,
 )
+from .with_smoothing import WithSmoothing
 
 __all__ = [
     "DAY_SECONDS",
@@ -22,6 +24,7 @@ __all__ = [
     "StrategyForecast",
     "StrategyParams",
     "Table",
+    "WithSmoothing",
     "effects_ahead",
     "fit_effects",
     "forecast",
@@ -29,6 +32,7 @@ __all__ = [
     "last_observed",
     "learning_table",
     "past_effects",
+    "smoothed",
     "strategy_features",
     "strategy_rows",
 ]

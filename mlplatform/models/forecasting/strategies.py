@@ -23,6 +23,7 @@ from mlplatform.models.explanation import Feature
 from mlplatform.models.forecasting.feature_names import origin_feature_names, step_feature_names
 from mlplatform.models.forecasting.lag_features import LagFeatureParams, last_observed, origin_features, step_features
 from mlplatform.models.forecasting.on_linear import on_linear
+from mlplatform.models.forecasting.with_smoothing import with_smoothing
 from mlplatform.models.sample_cache import keep_latest
 from mlplatform.models.window_scale import window_scales
 from mlplatform.plugins import PluginUse
@@ -40,14 +41,16 @@ class StrategyParams(LagFeatureParams):
     step, and what is known about it, beside the window; it learns from at most `max_origins` evenly spaced windows,
     each repeated for every step. `recursive` fits one per target for the next step and applies it to its own output;
     columns that are neither targets nor known keep their last value. With `on_linear` the models learn what `ridge`
-    leaves of the targets, so that a trend goes on; see `OnLinear`.
+    leaves of the targets, so that a trend goes on; see `OnLinear`. With `with_smoothing` the forecast is the mean of
+    theirs and of exponential smoothing's; see `WithSmoothing`.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"on_linear"})
+    later: ClassVar[frozenset[str]] = frozenset({"on_linear", "with_smoothing"})
 
     strategy: Literal["direct", "horizon_feature", "recursive"] = "direct"
     max_origins: int = Field(default=4000, ge=1)
     on_linear: bool = False
+    with_smoothing: bool = False
 
     @property
     def learns_levels(self) -> bool:
@@ -78,9 +81,10 @@ class StrategyForecast(DirectFitModel[WindowSamples]):
     @classmethod
     @override
     def create(cls, params: Any, spec: ModelSpec) -> Model:
-        """Return an unfitted model, on a linear one where the parameters say so."""
+        """Return an unfitted model, on a linear one and averaged with smoothing where the parameters say so."""
         made = cls(params, spec)
-        return on_linear(made) if params.on_linear else made
+        whole = on_linear(made) if params.on_linear else made
+        return with_smoothing(whole) if params.with_smoothing else whole
 
     @classmethod
     def can_stand_on_linear(cls, params: StrategyParams) -> bool:
@@ -89,10 +93,30 @@ class StrategyForecast(DirectFitModel[WindowSamples]):
         return is_free and not params.on_linear and params.strategy != "recursive"
 
     @classmethod
+    def on_linear_alternatives(
+        cls, params: StrategyParams, config: ExperimentConfig, on_linear: dict[str, Any]
+    ) -> tuple[dict[str, Any], ...]:
+        """Return what a search tries beside the parameters: a model on a linear one, and with smoothing too.
+
+        Series are short where the experiment has forecasts read a history behind the lookback.
+
+        Parameters:
+            on_linear: the parameters of the family on a linear model.
+        """
+        if not cls.can_stand_on_linear(params):
+            return ()
+        return (on_linear,) if config.history is None else (on_linear, {**on_linear, "with_smoothing": True})
+
+    @classmethod
     @override
     def check(cls, use: PluginUse, params: Any, config: ExperimentConfig) -> Iterator[str]:
         """Yield also what cannot stand on a linear model."""
         yield from super().check(use, params, config)
+        if params.with_smoothing and params.difference is not None:
+            yield (
+                f"{use.params_key}.with_smoothing is true, but difference is {params.difference!r}, of which smoothing "
+                "knows no level; leave one of them out"
+            )
         if not params.on_linear:
             return
         for is_other, what in (

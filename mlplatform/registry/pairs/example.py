@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlplatform.config import ENTITY, TIMESTAMP
-from mlplatform.datamodule import Float32
+from mlplatform.datamodule import Float32, padded
 from mlplatform.registry.forecaster import Contract, Forecaster
 from mlplatform.registry.tables import input_panel
 
@@ -22,6 +22,8 @@ ENTITIES, TABULAR_ROWS = 2, 5
 def example_rows(contract: Contract, frame: pd.DataFrame) -> pd.DataFrame:
     """Return the newest rows of a few entities, just enough for one prediction each; a few rows of tabular data.
 
+    Where the pair reads a history that no entity has all of, rows without values come before theirs.
+
     Parameters:
         frame: raw rows in canonical form, ordered by entity and time.
 
@@ -33,6 +35,9 @@ def example_rows(contract: Contract, frame: pd.DataFrame) -> pd.DataFrame:
         return frame[columns].head(TABULAR_ROWS).reset_index(drop=True)
     needed = contract.input_rows + contract.future_rows
     lengths = frame.groupby(ENTITY, sort=False).size()
+    if contract.history and (lengths < needed).all():
+        frame = padded(frame[columns], contract.calendar, contract.input_rows - contract.least_rows)
+        lengths = frame.groupby(ENTITY, sort=False).size()
     entities = lengths.index[lengths >= needed][:ENTITIES]
     if not len(entities):
         raise ValueError(f"no entity has the {needed} rows that one forecast needs, so no input example can be stored")

@@ -35,7 +35,7 @@ class ModelPyFunc(PythonModel):
         panel = input_panel(contract, model_input)
         if contract.task != "forecast":
             return self.model.predict(tabular_samples(panel, contract.columns, None, len(contract.classes)))
-        require_rows(panel, contract.lookback + contract.future_rows)
+        require_rows(panel, contract.input_rows - contract.context + contract.future_rows)
         origins = last_origins(panel) - contract.future_rows
         return self.model.predict(window_samples(panel, self.model.spec, origins))
 
