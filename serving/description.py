@@ -35,6 +35,7 @@ async def describe(model: ServedModel) -> ModelAnswer:
         classes=list(contract.classes),
         lookback=contract.lookback if is_forecast else None,
         input_rows=contract.input_rows if is_forecast else None,
+        least_rows=contract.least_rows if is_forecast else None,
         horizon=contract.horizon if is_forecast else None,
         step_seconds=contract.step_seconds if is_forecast else None,
         frequency=contract.calendar.length if is_forecast else None,

@@ -176,7 +176,7 @@ class LocalBackend:
         if explain:
             require_explainable(bundle)
             return await self._explain(question, stages)
-        return await self._answer(question, len(rows) // bundle.pair.contract.input_rows, stages)
+        return await self._answer(question, len(rows) // bundle.pair.contract.least_rows, stages)
 
     async def reload(self) -> ReloadReport:
         """Serve the pair that is in production now."""

@@ -356,7 +356,11 @@ class ModelAnswer(BaseModel):
     targets: list[str] = []
     classes: list[str] = []
     lookback: int | None = Field(default=None, description="Steps of the past that a forecast looks at.")
-    input_rows: int | None = Field(default=None, description="Rows per entity that a request with rows must bring.")
+    input_rows: int | None = Field(default=None, description="Rows per entity that a forecast reads.")
+    least_rows: int | None = Field(
+        default=None,
+        description="Rows per entity that a request with rows must bring: without a `history`, all that are read.",
+    )
     horizon: int | None = None
     step_seconds: int | None = Field(default=None, description="Length of a step, in the mean where steps differ.")
     frequency: str | None = Field(default=None, description="What a step is: 15 minutes, or 1 month (first day).")

@@ -29,9 +29,12 @@ def padding_of(config: ExperimentConfig) -> int:
 
 def padded_for(config: ExperimentConfig, frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a split part as an experiment's data module takes them, padded by what its history needs."""
+    rows = padding_of(config)
+    if not rows:
+        return frame
     # What is still for a series is told from any of its rows, and so are groups.
     kept = (*config.features.static, *([] if (group := group_column(config.split.cv)) is None else [group]))
-    return padded(frame, config.dataset.calendar, padding_of(config), kept)
+    return padded(frame, config.dataset.calendar, rows, kept)
 
 
 def padded(frame: pd.DataFrame, calendar: Calendar, rows: int, kept: Collection[str] = ()) -> pd.DataFrame:

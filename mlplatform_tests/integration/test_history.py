@@ -83,6 +83,8 @@ def test_every_route_reads_what_there_is_of_the_history(
     settings = replace(yard.settings, experiment=EXPERIMENT)
     with TestClient(build_app({EXPERIMENT: LocalBackend(settings)}, settings)) as client:
         wait_until_loaded(client)
+        (model,) = client.get("/models").json()["models"]
+        assert (model["input_rows"], model["least_rows"]) == (window, LOOKBACK + CONTEXT)
         by_entity = of_http(client.post("/predict/feast/batch", json={"entities": list(HOURS)}))
         by_rows = of_http(client.post("/predict", json={"rows": sent_rows(window)}))
         least = of_http(client.post("/predict", json={"rows": sent_rows(LOOKBACK + CONTEXT)}))
