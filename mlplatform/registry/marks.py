@@ -92,6 +92,8 @@ class InputRules:
             values = panel.columns[name]
             counted = np.ones(panel.rows, bool) if name in contract.known else past
             for kind, is_unusual in self._unusual(name, values):
+                if kind == "missing":
+                    is_unusual = is_unusual & _must_be_there(panel, contract)
                 counts = np.add.reduceat((is_unusual & counted).astype(np.int64), panel.offsets[:-1])
                 for entity in np.flatnonzero(counts):
                     found[entity].append(Mark(kind, name, int(counts[entity])))
@@ -116,6 +118,13 @@ class InputRules:
             unseen = set(values[~is_missing].tolist()) - self.categories[name]
             if unseen:
                 yield "unseen_category", np.array([value in unseen for value in values.tolist()], dtype=bool)
+
+
+def _must_be_there(panel: Panel, contract: Contract) -> npt.NDArray[np.bool_]:
+    """Return which rows are none of a history that a series need not have, of shape (rows,)."""
+    firsts = panel.offsets[1:] - contract.future_rows - contract.least_rows
+    must: npt.NDArray[np.bool_] = np.arange(panel.rows) >= np.repeat(firsts, np.diff(panel.offsets))
+    return must
 
 
 def unreadable_columns(marks: Sequence[Mark]) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ def of_http(answer: Any) -> dict[str, tuple[float, ...]]:
     assert answer.status_code == 200, answer.text
     found = {each["entity"]: each for each in answer.json()["forecasts"]}
     assert all(each["observed"] == 1.0 and not each["fallback"] for each in found.values())
+    # What a series has not of the history is no gap.
+    assert not any(each["marks"] for each in found.values())
     return {entity: tuple(np.float32(each["values"]["load"]).tolist()) for entity, each in found.items()}
 
 
