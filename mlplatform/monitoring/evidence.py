@@ -83,7 +83,7 @@ class Judge:
         recent = np.arange(self.blocks.count)[self.blocks.recent]
         training, recent = self.blocks.training, recent[finite[recent]]
         training = training[finite[training]]
-        path = rolling_mean(values if beside is None else _left_of(values, beside, training), self.blocks.window)
+        path = rolling_mean(values if beside is None else left_of(values, beside, training), self.blocks.window)
         return self._judge(column, kind, values, training, recent, path, floor, one_sided=False, beside=beside)
 
     def window(
@@ -172,7 +172,7 @@ class Judge:
         return np.column_stack(columns) if columns else np.empty((len(places), 0))
 
 
-def _left_of(values: Floats, beside: Floats, training: npt.NDArray[np.int64]) -> Floats:
+def left_of(values: Floats, beside: Floats, training: npt.NDArray[np.int64]) -> Floats:
     """Return what a fit on training blocks to what stands beside a statistic leaves of it, of shape (blocks,)."""
     design = np.column_stack([np.ones(len(values)), beside])
     if not len(training):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlplatform.monitoring.blocks import UNSEEN, Blocks
 from mlplatform.monitoring.calibration import discoveries
-from mlplatform.monitoring.evidence import Evidence, Judge
+from mlplatform.monitoring.evidence import Evidence, Judge, left_of
 from mlplatform.monitoring.statistics import (
     category_distances,
     category_shares,
@@ -121,7 +121,7 @@ def ask_beside(judge: Judge, standards: Mapping[str, Floats], min_effect: float)
     for number in asked if len(asked) > 1 and len(training) > 1 else ():
         own, others = levels[:, number], levels[:, asked[asked != number]]
         parts = _beside(own, others, training)
-        if _explained(own[training], parts[training]) >= EXPLAINED:
+        if _explained(own, parts, training) >= EXPLAINED:
             found.append(judge.mean_of_blocks(names[number], BESIDE, own, min_effect, parts))
     return found
 
@@ -152,15 +152,15 @@ def _beside(own: Floats, others: Floats, training: npt.NDArray[np.int64]) -> Flo
     return np.column_stack([others[:, chosen], standard @ directions.T])
 
 
-def _explained(values: Floats, parts: Floats) -> float:
-    """Return the share of the variance of values that a fit to others explains, adjusted for how many these are."""
-    freedom = len(values) - 1 - parts.shape[1]
-    total = float(np.sum((values - values.mean()) ** 2))
+def _explained(values: Floats, parts: Floats, training: npt.NDArray[np.int64]) -> float:
+    """Return the share of the training's variance that a fit to others explains, adjusted for how many these are."""
+    known = values[training]
+    freedom = len(known) - 1 - parts.shape[1]
+    total = float(np.sum((known - known.mean()) ** 2))
     if not parts.shape[1] or freedom < 1 or total <= 0:
         return 0.0
-    design = np.column_stack([np.ones(len(values)), parts])
-    left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-    return float(1.0 - left @ left / total * (len(values) - 1) / freedom)
+    left = left_of(values, parts, training)[training]
+    return float(1.0 - left @ left / total * (len(known) - 1) / freedom)
 
 
 def ask_category(judge: Judge, column: str, codes: npt.NDArray[np.int64], categories: int) -> list[Evidence]:

@@ -103,8 +103,7 @@ def _compare_cutoffs(
 ) -> tuple[int, list[str]]:
     """Compare inputs cut from short windows (serving) with inputs cut from the whole history (training)."""
     contract = forecaster.contract
-    rows_before = contract.input_rows - contract.least_rows
-    panel = Panel.from_frame(padded(history, contract.calendar, rows_before), contract.columns)
+    panel = Panel.from_frame(padded(history, contract.calendar, contract.padding), contract.columns)
     ends = np.repeat(panel.offsets[1:], np.diff(panel.offsets))
     rows = np.arange(panel.rows)
     possible = np.flatnonzero((panel.history >= contract.input_rows) & (rows + contract.future_rows < ends))

@@ -235,6 +235,11 @@ class Contract:
         return self.lookback + self.context if self.task == "forecast" else 1
 
     @property
+    def padding(self) -> int:
+        """Rows of a history that may be missing before the others."""
+        return self.input_rows - self.least_rows
+
+    @property
     def ahead(self) -> tuple[str, ...]:
         """Columns whose values may be known further ahead than those of the others, read ahead or not."""
         return (*self.known, *self.planned)

@@ -36,7 +36,7 @@ def example_rows(contract: Contract, frame: pd.DataFrame) -> pd.DataFrame:
     needed = contract.input_rows + contract.future_rows
     lengths = frame.groupby(ENTITY, sort=False).size()
     if contract.history and (lengths < needed).all():
-        frame = padded(frame[columns], contract.calendar, contract.input_rows - contract.least_rows)
+        frame = padded(frame[columns], contract.calendar, contract.padding)
         lengths = frame.groupby(ENTITY, sort=False).size()
     entities = lengths.index[lengths >= needed][:ENTITIES]
     if not len(entities):
