@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -35,6 +36,7 @@ class Batcher(Generic[Q, A]):
         limit: most questions in one batch.
         waited: told of every question how long it waited for its batch, in seconds.
         places: questions that may wait; what comes beyond is refused. `None` leaves that to who asks.
+        name: what errors call the stage.
     """
 
     def __init__(
@@ -43,11 +45,12 @@ class Batcher(Generic[Q, A]):
         limit: int,
         waited: Callable[[Q, float], None] = lambda _, __: None,
         places: int | None = None,
+        name: str = "model",
     ) -> None:
-        self._answer, self._limit, self._waited, self._places = answer, limit, waited, places
+        self._answer, self._limit, self._waited, self._places, self._name = answer, limit, waited, places, name
         self._waiting: deque[tuple[Q, asyncio.Future[A], float]] = deque()
         self._is_running = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"batch-{name.replace(' ', '-')}")
 
     @property
     def depth(self) -> int:
@@ -64,7 +67,7 @@ class Batcher(Generic[Q, A]):
             # Behind a batch that hangs, those stay that nobody waits for any more.
             self._waiting = deque(item for item in self._waiting if not item[1].done())
             if len(self._waiting) >= self._places:
-                raise overloaded("model", self._places)
+                raise overloaded(self._name, self._places)
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future, time.perf_counter()))
         if not self._is_running:
@@ -125,14 +128,19 @@ def stacked(panels: Sequence[Panel]) -> tuple[Panel, list[Slice]]:
     if len({array.dtype for array in ids}) > 1:
         ids = [array.astype(object) for array in ids]
     lengths = np.concatenate([np.diff(panel.offsets) for panel in panels])
-    ends = np.cumsum([len(array) for array in ids]).tolist()
     panel = Panel(
         columns={name: np.concatenate([panel.columns[name] for panel in panels]) for name in panels[0].columns},
         timestamps=np.concatenate([panel.timestamps for panel in panels]),
         entity_ids=np.concatenate(ids),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
-    return panel, [Slice(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+    return panel, slices_of([len(array) for array in ids])
+
+
+def slices_of(counts: Sequence[int]) -> list[Slice]:
+    """Return where parts stand of which each has so many entities, one after the other."""
+    ends = [0, *accumulate(counts)]
+    return [Slice(start, stop) for start, stop in pairwise(ends)]
 
 
 def is_batchable(forecaster: Forecaster, example: Panel) -> bool:

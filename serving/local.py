@@ -18,6 +18,7 @@ from typing import Any
 
 from mlplatform.config import ConfigError, experiment_names, require_experiments
 from mlplatform.features import NOW, FeatureStoreError
+from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.settings import EVERY, ServerLimits, Settings
 from serving.alerting import tell_failed_load
 from serving.backend import DEFAULT, Challenger, Choice, EntityId, Prediction, ReloadReport, Served, Status
@@ -30,12 +31,13 @@ from serving.errors import ServingError
 from serving.explain import DEADLINE_S as EXPLANATION_DEADLINE_S
 from serving.explain import answer_explained, require_explainable
 from serving.health import StoreHealth
-from serving.inference import read_panel, store_problem
+from serving.inference import store_problem
 from serving.keeper import Keeper
 from serving.last_forecasts import LastForecasts
 from serving.questions import Question, answer_all, answer_late
 from serving.rows import panel_from_rows, with_future_of_request
-from serving.stages import Stage
+from serving.stages import Stage, in_time
+from serving.store_reads import LARGEST_SHARED, StoreRead, read_all
 from serving.timing import StageTimes
 from serving.tracing import span
 
@@ -43,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 # Entities that are answered in one call; a request with more has a thread to itself.
 LARGEST_BATCH = 64
+_STORE_READ = "read of the feature store"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -56,7 +59,10 @@ class Stages:
     def __init__(self, limits: ServerLimits) -> None:
         waiting = limits.max_requests // 2
         # So that requests with rows of their own find a place while a store hangs, it gets half of them.
-        self.store = Stage("read of the feature store", waiting=waiting, deadline_s=limits.store_deadline_s, threads=4)
+        self.store = Stage(_STORE_READ, waiting=waiting, deadline_s=limits.store_deadline_s, threads=4)
+        self.reads: Batcher[StoreRead, FeaturePanel] = Batcher(
+            read_all, LARGEST_BATCH, places=waiting, name=_STORE_READ
+        )
         self.probe = Stage("probe of the feature store", waiting=4, deadline_s=limits.store_deadline_s, threads=2)
         self.bulk = Stage("model", waiting=limits.max_requests)
         self.explanation = Stage("explanation", waiting=8, deadline_s=EXPLANATION_DEADLINE_S, threads=1)
@@ -66,13 +72,25 @@ class Stages:
 
     def queues(self) -> Mapping[str, int]:
         """Return how many requests wait for which of them."""
-        return {"features": self.store.depth, "model": self.batch.depth + self.bulk.depth}
+        return {"features": self.reads.depth + self.store.depth, "model": self.batch.depth + self.bulk.depth}
 
     def close(self) -> None:
         """Let the threads end."""
         for stage in (self.store, self.probe, self.bulk, self.explanation):
             stage.close()
+        self.reads.close()
         self.batch.close()
+
+    async def read(self, asked: StoreRead) -> FeaturePanel:
+        """Return the latest features of entities; few of them share their read with others that wait.
+
+        Raises:
+            ServingError: 503 if the stage is full, or its deadline passed; and what `read_panel` raises.
+        """
+        if len(asked.entities) > LARGEST_SHARED:
+            return await self.store.run(asked.panel, asked.entities)
+        async with in_time(_STORE_READ, self.store.deadline_s):
+            return await self.reads.ask(asked)
 
 
 class Lane:
@@ -141,21 +159,13 @@ class LocalBackend:
             require_explainable(bundle)
         contract, types = bundle.pair.contract, bundle.forecaster.preprocessor.columns
         lane = self._lane_of(choice)
-        # The past is read from files, which takes its time and does not hang.
-        stage = lane.stages.store if time_point == NOW else lane.stages.bulk
-        read = partial(
-            stage.run,
-            read_panel,
-            contract,
-            bundle.dataset,
-            bundle.read_staleness,
-            entities,
-            time_point,
-            self._settings,
-            bundle.rules.fallback.short_series,
-        )
+        read = StoreRead(bundle, entities, self._settings, time_point)
         with self.times.timed("features", bundle.pair.version):
-            panel = await (lane.breaker.call(read) if time_point == NOW else read())
+            if time_point == NOW:
+                panel = await lane.breaker.call(partial(lane.stages.read, read))
+            else:
+                # The past is read from files, which takes its time and does not hang.
+                panel = await lane.stages.bulk.run(read.panel, entities)
         whole = partial(with_future_of_request, panel, future, contract, types, bundle.rules)
         recall = self._last.recall_for(choice, time_point)
         question, stages = Question(bundle, whole, times=self.times, recall=recall), lane.stages

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.config import ENTITY, TIMESTAMP
 from mlplatform.datamodule import Panel, Samples
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers, FallbackPolicy, Forecaster, Recall, complete
 from serving.backend import Prediction
-from serving.batching import Slice, stacked
+from serving.batching import Slice, slices_of, stacked
 from serving.bundle import Bundle
-from serving.rows import panel_from_rows
+from serving.rows import is_shareable, panels_from_rows
 from serving.timing import StageTimes
 
 Rows = Sequence[dict[str, Any]]
@@ -63,9 +62,10 @@ def answer_late(question: Question, asked: float) -> Prediction:
 def answer_all(questions: Sequence[Question]) -> list[Prediction | Exception]:
     """Return the answer of every question, or what keeps it from having one."""
     answers: dict[int, Prediction | Exception] = {}
-    groups: dict[int, list[int]] = {}
+    # The last forecasts stand in for answers from the feature store alone.
+    groups: dict[tuple[int, bool], list[int]] = {}
     for place, question in enumerate(questions):
-        groups.setdefault(id(question.bundle), []).append(place)
+        groups.setdefault((id(question.bundle), question.recall is None), []).append(place)
     for places in groups.values():
         group = [questions[place] for place in places]
         group[0].times.observe_batch(group[0].bundle.pair.version, len(group))
@@ -84,15 +84,18 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     """Return the answers of questions to one bundle; `None` if one of them has none."""
     if len(group) == 1:
         return None
-    slices: list[Slice] = []
-    is_one_table = _are_plain_tables(group)
+    bundle, slices = group[0].bundle, list[Slice]()
+    contract, rules = bundle.pair.contract, bundle.rules
+    rows = [question.rows for question in group if question.rows is not None]
+    is_shared = len(rows) == len(group) and is_shareable(rows, contract, rules)
 
     def read() -> FeaturePanel:
-        if is_one_table:
-            panel, found = _read_as_one_table(group[0].bundle, [question.rows or () for question in group])
+        if is_shared:
+            panel, counts = panels_from_rows(rows, contract, bundle.forecaster.preprocessor.columns, rules)
+            slices.extend(slices_of(counts))
         else:
             panel, found = _side_by_side([question.panel() for question in group])
-        slices.extend(found)
+            slices.extend(found)
         return panel
 
     try:
@@ -101,7 +104,7 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
         # Whatever it is: alone, the one to blame says it and the others have their answers.
         return None
     parts = [whole.part(where) for where in slices]
-    return [_renumbered(part) for part in parts] if is_one_table else parts
+    return [_renumbered(part) for part in parts] if is_shared and contract.task != "forecast" else parts
 
 
 def answer_panel(question: Question, read: Callable[[], FeaturePanel]) -> Prediction:
@@ -134,22 +137,6 @@ def prepare(forecaster: Forecaster, panel: Panel, policy: FallbackPolicy) -> Sam
         if policy.kind == "none":
             raise
         return None
-
-
-def _are_plain_tables(group: Sequence[Question]) -> bool:
-    """Return whether the questions are rows of tables without ids and times, which are nothing but their values."""
-    bundle = group[0].bundle
-    keys = {ENTITY, TIMESTAMP, bundle.rules.names.entity, bundle.rules.names.time} - {None}
-    return bundle.pair.contract.task != "forecast" and all(
-        question.rows is not None and not any(keys & row.keys() for row in question.rows) for question in group
-    )
-
-
-def _read_as_one_table(bundle: Bundle, tables: Sequence[Rows]) -> tuple[FeaturePanel, list[Slice]]:
-    rows = [row for table in tables for row in table]
-    panel = panel_from_rows(rows, bundle.pair.contract, bundle.forecaster.preprocessor.columns, bundle.rules)
-    ends = np.cumsum([len(table) for table in tables]).tolist()
-    return panel, [Slice(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _side_by_side(panels: Sequence[FeaturePanel]) -> tuple[FeaturePanel, list[Slice]]:

@@ -52,6 +52,42 @@ def panel_from_rows(rows: Rows, contract: Contract, types: Types, rules: RowRule
         return _panel(rows_in_utc(canonical, contract), contract, types, rules)
 
 
+def is_shareable(requests: Sequence[Rows], contract: Contract, rules: RowRules) -> bool:
+    """Return whether the rows of several requests to one pair may be read as one, by `panels_from_rows`.
+
+    Rows of tables may as long as they are nothing but their values; those of forecasts unless some lie ahead, or their
+    times have to be put from local clocks into UTC, which looks at neighbours.
+    """
+    if not all(requests):
+        return False
+    if contract.task == "forecast":
+        return not contract.ahead and (not contract.calendar_text or contract.calendar.zone.is_utc)
+    keys = {ENTITY, TIMESTAMP, rules.names.entity, rules.names.time} - {None}
+    return not any(keys & row.keys() for rows in requests for row in rows)
+
+
+def panels_from_rows(
+    requests: Sequence[Rows], contract: Contract, types: Types, rules: RowRules
+) -> tuple[FeaturePanel, list[int]]:
+    """Return the rows of requests as one panel, request after request, and how many entities of it each has.
+
+    Every request has the rows that it would have alone, and the same entity may stand in several.
+
+    Parameters:
+        requests: which `is_shareable`.
+
+    Raises:
+        ServingError: 422 if there is something wrong with one of them; what, `panel_from_rows` of each says.
+    """
+    rows, lengths = [row for request in requests for row in request], [len(request) for request in requests]
+    with rules.names.read(rows, ROWS) as canonical:
+        if contract.task == "forecast":
+            panel, counts = _forecast_panels(canonical, lengths, contract, types, rules)
+        else:
+            panel, counts = _tabular_panel(canonical, contract, types, rules), lengths
+    return judge(panel, NOW, contract.dataset, StalenessConfig()), counts
+
+
 def _panel(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> FeaturePanel:
     if contract.task != "forecast":
         return judge(_tabular_panel(rows, contract, types, rules), NOW, contract.dataset, StalenessConfig())
@@ -216,6 +252,14 @@ def _known_findings(rows: Mapping[int, dict[str, Any]], contract: Contract, type
 
 
 def _forecast_panel(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> Panel:
+    panel, _ = _forecast_panels(rows, [len(rows)], contract, types, rules)
+    return panel
+
+
+def _forecast_panels(
+    rows: Rows, lengths: Sequence[int], contract: Contract, types: Types, rules: RowRules
+) -> tuple[Panel, list[int]]:
+    """Return the rows of requests, so many of each, as one panel, and how many entities of it each request has."""
     needed = contract.input_rows
     if not rows:
         expected = f"at least {needed} rows per entity in which a column that is not known beforehand has a value"
@@ -223,7 +267,7 @@ def _forecast_panel(rows: Rows, contract: Contract, types: Types, rules: RowRule
         raise invalid("invalid_rows", [detail])
     sent = _sent(rows, required=(ENTITY, TIMESTAMP, *contract.columns))
     columns, times = _checked(sent, contract, types, rules)
-    codes, entity_ids = _entities(sent[ENTITY])
+    codes, entity_ids, counts = _entities(sent[ENTITY], lengths)
     order = np.lexsort((times, codes))
     _refuse(_grid_findings(times, codes, entity_ids, order, contract.calendar))
     if not rules.fallback.short_series.takes_few_rows:
@@ -234,12 +278,13 @@ def _forecast_panel(rows: Rows, contract: Contract, types: Types, rules: RowRule
     # Before the first row of a short series are rows without values, as in the feature store.
     chosen = np.where(places >= starts[:, None], order[np.maximum(places, 0)], -1).reshape(-1)
     moments = contract.calendar.window(ns_of(times[order[ends - 1]]), needed)
-    return Panel(
+    panel = Panel(
         columns={name: rows_or_missing(values, chosen) for name, values in columns.items()},
         timestamps=times_of(moments).reshape(-1),
         entity_ids=entity_ids,
         offsets=np.arange(len(entity_ids) + 1, dtype=np.int64) * needed,
     )
+    return panel, counts
 
 
 def _tabular_panel(rows: Rows, contract: Contract, types: Types, rules: RowRules) -> Panel:
@@ -247,7 +292,7 @@ def _tabular_panel(rows: Rows, contract: Contract, types: Types, rules: RowRules
     columns, times = _checked(sent, contract, types, rules)
     entity_ids: npt.NDArray[np.generic] = np.arange(len(rows))
     if ENTITY in sent:
-        codes, known = _entities(sent[ENTITY])
+        codes, known, _ = _entities(sent[ENTITY], [len(rows)])
         entity_ids = known[codes]
     return Panel(columns, times, entity_ids, np.arange(len(rows) + 1, dtype=np.int64))
 
@@ -384,12 +429,24 @@ def _entity_findings(values: Values, places: Sequence[int] | None = None) -> Ite
             yield _finding(number, ENTITY, shown(value), expected, "send the id of the row's entity")
 
 
-def _entities(values: Values) -> tuple[Int64, npt.NDArray[np.generic]]:
-    """Return the position of each row's entity, and the entities in order of appearance."""
-    # Not by pandas, to which texts are equal that differ after a NUL character.
-    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
-    codes = np.array([places[value] for value in values], dtype=np.int64)
-    return codes, np.array(list(places), dtype=np.int64 if type(values[0]) is int else object)
+def _entities(values: Values, lengths: Sequence[int]) -> tuple[Int64, npt.NDArray[np.generic], list[int]]:
+    """Return the position of each row's entity, the entities in order of appearance, and how many each request has.
+
+    Parameters:
+        lengths: rows of each request; an entity of two requests is two.
+    """
+    codes: list[int] = []
+    entities: list[Any] = []
+    counts = []
+    for length in lengths:
+        own = values[len(codes) : len(codes) + length]
+        # Not by pandas, to which texts are equal that differ after a NUL character.
+        places = {value: place for place, value in enumerate(dict.fromkeys(own), len(entities))}
+        codes += map(places.__getitem__, own)
+        entities += places
+        counts.append(len(places))
+    ids = np.array(entities, dtype=np.int64 if type(values[0]) is int else object)
+    return np.array(codes, dtype=np.int64), ids, counts
 
 
 def _time_findings(

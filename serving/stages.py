@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TypeVar, TypeVarTuple
 
 from mlplatform.cores import usable_cores
@@ -18,6 +19,25 @@ from serving.errors import overdue, overloaded
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
+
+
+@asynccontextmanager
+async def in_time(name: str, deadline_s: float | None) -> AsyncIterator[None]:
+    """Cancel what is waited for within the context once it has taken too long; `None` leaves it all time.
+
+    Parameters:
+        name: of the stage, for the error.
+
+    Raises:
+        ServingError: 503 past the deadline.
+    """
+    try:
+        async with asyncio.timeout(deadline_s) as limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise overdue(name, deadline_s or 0.0) from error
 
 
 class Stage:
@@ -57,14 +77,9 @@ class Stage:
             ServingError: 503 if the stage is full, or its deadline passed.
         """
         future = self._submitted(function, *args)
-        try:
-            async with asyncio.timeout(self.deadline_s) as limit:
-                # Cancelled, it takes a task that has not begun out of the queue.
-                return await asyncio.wrap_future(future)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise overdue(self.name, self.deadline_s or 0.0) from error
+        async with in_time(self.name, self.deadline_s):
+            # Cancelled, it takes a task that has not begun out of the queue.
+            return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Let the threads end when they are done; what waits is dropped."""

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.datamodule import Float32, Samples, WindowSamples
-from mlplatform.models.window_scale import seasonal_scales
+from mlplatform.models.window_scale import seasonal_scales, windows_of
 
 # In preprocessed units: the difficulty of a window in which nothing moves.
 LEAST_DIFFICULTY = 1e-3
@@ -253,7 +253,7 @@ def _changes(samples: WindowSamples) -> Float32:
         column = np.ascontiguousarray(samples.values[:, target])
         moved = np.abs(column[span:] - column[:-span])
         # Each window is summed on its own: a running total would carry rounding from rows before the window.
-        windows = np.lib.stride_tricks.sliding_window_view(moved, samples.lookback - span)
+        windows = windows_of(moved, samples.lookback - span)
         for start in range(0, len(samples), BLOCK):
             first = samples.origins[start : start + BLOCK] - (samples.lookback - 1)
             block = windows[first]

@@ -41,6 +41,22 @@ class FeaturePanel(Panel):
     is_stale: npt.NDArray[np.bool_]
     known_ahead: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
+    def of_entities(self, places: Int64) -> FeaturePanel:
+        """Return the panel of the entities at places of shape (n,), in that order; each may be asked for again."""
+        lengths = np.diff(self.offsets)[places]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        rows = np.arange(offsets[-1]) + np.repeat(self.offsets[places] - offsets[:-1], lengths)
+        return FeaturePanel(
+            columns={name: values[rows] for name, values in self.columns.items()},
+            timestamps=self.timestamps[rows],
+            entity_ids=self.entity_ids[places],
+            offsets=offsets,
+            event_times=self.event_times[places],
+            ages=self.ages[places],
+            is_stale=self.is_stale[places],
+            known_ahead={name: values[places] for name, values in self.known_ahead.items()},
+        )
+
 
 def judge(
     panel: Panel, time_point: TimePoint, dataset: str, policy: StalenessConfig, *, has_times: bool = True
@@ -79,7 +95,9 @@ def judge(
 
 def present_of(time_point: TimePoint) -> np.datetime64:
     """Return the present of a read as a panel holds times, datetime64[ns] in UTC: the time point, or the clock's."""
-    present = parse_time_point(time_point) or pd.Timestamp(dt.datetime.now(dt.UTC))
+    present = parse_time_point(time_point)
+    if present is None:
+        return np.datetime64(dt.datetime.now(dt.UTC).replace(tzinfo=None), "ns")
     return present.tz_convert("UTC").tz_localize(None).as_unit("ns").to_datetime64()
 
 

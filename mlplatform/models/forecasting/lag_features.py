@@ -25,7 +25,7 @@ from mlplatform.models.forecasting.calendar_inputs import (
     events_ahead,
 )
 from mlplatform.models.sample_cache import keep_latest
-from mlplatform.models.window_scale import observed_means, scaled_channels, window_scales
+from mlplatform.models.window_scale import observed_means, scaled_channels, window_scales, windows_of
 
 # Windows per block: bounds the memory beside the matrix itself, whatever the number of samples.
 BLOCK = 8192
@@ -174,7 +174,7 @@ def _fill_channel(
         block = out[start : start + BLOCK]
         block[:, : len(back)] = column[origins[:, None] - back]
         for position, length in enumerate(means, len(back)):
-            block[:, position] = _windows(column, length)[origins - (length - 1)].mean(axis=1)
+            block[:, position] = windows_of(column, length)[origins - (length - 1)].mean(axis=1)
         block[:, changes] -= column[origins][:, None]
 
 
@@ -190,15 +190,10 @@ def _fill_scaled_channel(
         origins = samples.origins[block]
         out[block, : len(back)] = column[origins[:, None] - back]
         for position, length in enumerate(means, len(back)):
-            out[block, position] = observed_means(_windows(column, length)[origins - (length - 1)])
+            out[block, position] = observed_means(windows_of(column, length)[origins - (length - 1)])
     np.copyto(out, last, where=np.isnan(out))
     out[:, 1 if 0 in lags else 0 :] -= last
     out /= scale
-
-
-def _windows(column: Float32, length: int) -> Float32:
-    """Return a view of all windows of a contiguous column; NumPy's own takes three times as long to make it."""
-    return np.ndarray((len(column) - length + 1, length), column.dtype, column, strides=column.strides * 2)
 
 
 def step_features(samples: WindowSamples, spec: ModelSpec, params: LagFeatureParams, step: int) -> Float32:
