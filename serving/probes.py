@@ -1,122 +1,133 @@
-"""Probes on a port of their own, answered by a thread of its own.
+"""Probes on a port of their own, answered by a small process beside the server.
 
 New connections wait in one queue, requests in another, and on the server's own port a probe stands at the end of both:
-four hundred clients that come in one moment are four hundred connections before it. Here it meets only other probes.
+four hundred clients that come in one moment are four hundred connections before it. Here it meets only other probes. A
+thread would do for that, but not for the time: it would wait for Python's lock like all that computes in the server.
 
-What is ready is decided where predictions are answered. Asked from here, that has a few milliseconds for its word; of
-an event loop that is busy the word before counts, and one that says nothing for long is neither ready nor live.
+What is ready is decided where predictions are answered. Asked by that process (`serving.probe_process`), the server
+has a few milliseconds for its word; of an event loop that is busy the word before counts, and one that says nothing for
+long is neither ready nor live.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
-import threading
-import time
+import subprocess
+import sys
 
-import uvicorn
 from fastapi import FastAPI
-from starlette.types import Message, Receive, Scope, Send
 
 from serving.answers import to_json
 from serving.bodies import JSON, PROBLEM
-from serving.connections import http_protocol
-from serving.entrance import Inside, ask_inside
+from serving.entrance import ask_inside
 from serving.errors import ServingError
+from serving.probe_process import LIVE, READY, SECONDS, Saying, Sayings
 from serving.security import SECURITY_HEADERS
 
 logger = logging.getLogger(__name__)
 
-LIVE, READY = "/health/live", "/health/ready"
-# How long the word of the event loop is waited for, and how long it may say nothing until it counts as hanging.
-PATIENCE_S = 0.02
 HUNG_S = 30.0
-_CONNECTIONS = 256
-_LONGEST_STOP_S = 2
+# Between the end of a process that should have gone on and the start of the next one.
+_PAUSE_S = 0.5
+_LONGEST_STOP_S = 4.0
 
 
 class Probes:
-    """Answers `/health/live` and `/health/ready` of an application from another thread.
+    """Has `/health/live` and `/health/ready` of an application answered by another process, which it keeps running.
 
     Parameters:
-        app: the application; its routes are asked in its own event loop.
+        app: the application; its routes are asked in the event loop that `start` is called in.
         listener: the port's listening socket.
-        loop: the event loop of the application.
         head_deadline_s: as in `http_protocol`.
+        hung_s: how long the event loop may say nothing until it counts as hanging, in seconds.
     """
 
-    def __init__(
-        self, app: FastAPI, listener: socket.socket, loop: asyncio.AbstractEventLoop, head_deadline_s: float
-    ) -> None:
-        self._app, self._listener, self._loop = app, listener, loop
-        self._word: Inside | None = None
-        self._asked: asyncio.Future[Inside] | None = None
-        # Since when the event loop has been asked.
-        self._since = 0.0
-        config = uvicorn.Config(
-            self._answer,
-            interface="asgi3",
-            proxy_headers=False,
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            http=http_protocol(head_deadline_s),
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_LONGEST_STOP_S,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), name="probes", daemon=True)
+    def __init__(self, app: FastAPI, listener: socket.socket, head_deadline_s: float, hung_s: float = HUNG_S) -> None:
+        self._app, self._listener = app, listener
+        self._sayings = _sayings(hung_s, head_deadline_s)
+        self._keeping: asyncio.Task[None] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that answers; `None` before there is one."""
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Begin to answer; returns at once."""
-        self._thread.start()
+        """Begin to have probes answered; returns at once."""
+        self._keeping = asyncio.create_task(self._keep())
         logger.info("probes are answered on port %d too", self._listener.getsockname()[1])
 
     async def stop(self) -> None:
-        """Stop answering."""
-        self._server.should_exit = True
-        await asyncio.to_thread(self._thread.join, 2 * _LONGEST_STOP_S)
+        """Have no more probes answered."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        if self._process is not None:
+            await asyncio.to_thread(_ended, self._process)
 
-    async def _answer(self, scope: Scope, _: Receive, send: Send) -> None:
-        found = await self._found(scope["method"], scope["path"])
-        own = [(b"content-type", found.media_type.encode()), (b"content-length", str(len(found.body)).encode())]
-        start: Message = {
-            "type": "http.response.start",
-            "status": found.status,
-            "headers": [*own, *SECURITY_HEADERS],
-        }
-        await send(start)
-        await send({"type": "http.response.body", "body": found.body})
+    async def _keep(self) -> None:
+        while True:
+            own, other = socket.socketpair()
+            passed = (self._listener.fileno(), other.fileno())
+            module, given = "serving.probe_process", ("--listener", str(passed[0]), "--channel", str(passed[1]))
+            # A session of its own: Ctrl-C is for the server, which says what is ready until it has ended.
+            self._process = subprocess.Popen(  # noqa: S603 - this program
+                [sys.executable, "-m", module, *given], pass_fds=passed, start_new_session=True
+            )
+            other.close()
+            await self._tell(own)
+            status = await asyncio.to_thread(_ended, self._process)
+            logger.warning("the process that answers probes ended with status %s; another one starts", status)
+            await asyncio.sleep(_PAUSE_S)
 
-    async def _found(self, method: str, path: str) -> Inside:
-        if method not in ("GET", "HEAD") or path not in (LIVE, READY):
-            message = f"only GET {LIVE} and {READY} are answered on this port"
-            return _refused(ServingError(404, "no_such_route", message))
-        if path == READY and self._app.state.server.is_draining:
-            return _refused(ServingError(503, "not_ready", "the server is about to stop"))
-        silent_s = await self._listen()
-        if silent_s > HUNG_S:
-            return _refused(ServingError(503, "not_ready", f"the event loop has been busy for {silent_s:.0f} s"))
-        if path == LIVE:
-            return Inside(200, to_json({"status": "live"}), JSON)
-        return self._word or _refused(ServingError(503, "not_ready", "the server is starting"))
-
-    async def _listen(self) -> float:
-        """Ask the application whether it is ready, wait a moment for its word, and return how long it says nothing."""
-        if self._asked is None:
-            asking = asyncio.run_coroutine_threadsafe(ask_inside(self._app, READY), self._loop)
-            self._asked, self._since = asyncio.wrap_future(asking), time.monotonic()
-        asked = self._asked
-        await asyncio.wait([asked], timeout=PATIENCE_S)
-        if not asked.done():
-            return time.monotonic() - self._since
-        if self._asked is asked:
-            self._asked = None
-        if not asked.cancelled() and asked.exception() is None:
-            self._word = asked.result()
-        return 0.0
+    async def _tell(self, channel: socket.socket) -> None:
+        """Give the word whenever the process asks for it, until that is gone."""
+        reader, writer = await asyncio.open_connection(sock=channel)
+        try:
+            writer.write(_line(self._sayings))
+            while await reader.readline():
+                found = await ask_inside(self._app, READY)
+                writer.write(_line(_saying(found.status, found.body, found.media_type)))
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
 
 
-def _refused(error: ServingError) -> Inside:
-    return Inside(error.status, to_json(error.body()), PROBLEM)
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Return with which status a process ended that has lost its server, or has no more to say."""
+    try:
+        return process.wait(_LONGEST_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _line(told: Saying | Sayings) -> bytes:
+    return json.dumps(told).encode() + b"\n"
+
+
+def _sayings(hung_s: float, head_deadline_s: float) -> Sayings:
+    silent = f"the event loop has been busy for {SECONDS} s"
+    return Sayings(
+        live=_saying(200, to_json({"status": "live"}), JSON),
+        starting=_refusal(ServingError(503, "not_ready", "the server is starting")),
+        hung=_refusal(ServingError(503, "not_ready", silent)),
+        unknown=_refusal(ServingError(404, "no_such_route", f"only GET {LIVE} and {READY} are answered on this port")),
+        hung_s=hung_s,
+        head_deadline_s=head_deadline_s,
+    )
+
+
+def _refusal(error: ServingError) -> Saying:
+    return _saying(error.status, to_json(error.body()), PROBLEM)
+
+
+def _saying(status: int, body: bytes, media_type: str) -> Saying:
+    fixed = [(name.decode(), value.decode()) for name, value in SECURITY_HEADERS]
+    return Saying(status, [("content-type", media_type), *fixed], body.decode())

@@ -79,8 +79,7 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._listener is not None and not self.should_exit:
-            loop = asyncio.get_running_loop()
-            self._probes = Probes(self._app, self._listener, loop, self._limits.body_deadline_s)
+            self._probes = Probes(self._app, self._listener, self._limits.body_deadline_s)
             self._probes.start()
 
     @override

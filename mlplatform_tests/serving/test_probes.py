@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,27 +15,36 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-import serving.probes
+from mlplatform.child_processes import child_process
 from mlplatform_tests.serving.conftest import Platform
 from serving.ports import listening
 from serving.probes import Probes
 
 
 @asynccontextmanager
-async def answering(platform: Platform) -> AsyncIterator[httpx.Client]:
-    """Answer probes for an application without a pair; yields a client, to be used in threads."""
+async def answering(platform: Platform, hung_s: float = 30.0) -> AsyncIterator[tuple[httpx.Client, Probes]]:
+    """Answer probes for an application without a pair; yields a client, to be used in threads, and who answers."""
     app = platform.application("tiny_untrained")
     with listening("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        probes = Probes(app, listener, asyncio.get_running_loop(), head_deadline_s=5.0)
+        probes = Probes(app, listener, head_deadline_s=5.0, hung_s=hung_s)
         probes.start()
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             try:
-                yield client
+                yield client, probes
             finally:
                 app.state.server.is_draining = True
-                assert "about to stop" in (await asyncio.to_thread(client.get, "/health/ready")).text
+                await until(client, "/health/ready", lambda answer: "about to stop" in answer.text)
                 await probes.stop()
+
+
+async def until(client: httpx.Client, path: str, fits: Callable[[httpx.Response], bool]) -> httpx.Response:
+    """Return the first answer that fits; a word of the server may take longer than a probe waits for it."""
+    deadline = time.monotonic() + 30
+    while not fits(answer := await asyncio.to_thread(client.get, path)):
+        assert time.monotonic() < deadline, answer.text
+        await asyncio.sleep(0.05)
+    return answer
 
 
 async def while_busy(ask: Callable[[], httpx.Response]) -> httpx.Response:
@@ -40,27 +53,25 @@ async def while_busy(ask: Callable[[], httpx.Response]) -> httpx.Response:
         return pool.submit(ask).result(timeout=60)
 
 
-def test_probes_say_what_the_server_says_also_while_its_event_loop_is_busy(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probes_say_what_the_server_says_also_while_its_event_loop_is_busy(platform: Platform) -> None:
     async def scenario() -> None:
-        async with answering(platform) as client:
+        async with answering(platform, hung_s=0.4) as (client, _):
 
             async def asked(path: str, method: str = "GET") -> httpx.Response:
                 return await asyncio.to_thread(client.request, method, path)
 
-            live, ready = await asked("/health/live"), await asked("/health/ready")
+            live = await asked("/health/live")
+            ready = await until(client, "/health/ready", lambda answer: "is starting" not in answer.text)
             assert (live.status_code, live.json()) == (200, {"status": "live"})
             assert (ready.status_code, ready.json()["error"]["code"]) == (503, "not_ready")
             assert ready.headers["content-type"] == "application/problem+json"
+            assert ready.headers["x-content-type-options"] == "nosniff"
             assert "no production pair" in ready.text or "being loaded" in ready.text
             assert (await asked("/health/ready", "HEAD")).status_code == 503
             assert (await asked("/predict", "POST")).status_code == 404
 
             found = await while_busy(lambda: client.get("/health/ready"))
             assert (found.status_code, found.text) == (503, ready.text)
-
-            monkeypatch.setattr(serving.probes, "HUNG_S", 0.2)
 
             def until_not_live() -> httpx.Response:
                 deadline = time.monotonic() + 30
@@ -70,6 +81,41 @@ def test_probes_say_what_the_server_says_also_while_its_event_loop_is_busy(
                 return answer
 
             assert "has been busy for 0 s" in (await while_busy(until_not_live)).text
-            assert (await asked("/health/live")).status_code == 200
+            await until(client, "/health/live", lambda answer: answer.status_code == 200)
 
     asyncio.run(scenario())
+
+
+def test_a_process_that_is_killed_is_replaced_and_none_is_left_behind(platform: Platform) -> None:
+    async def scenario() -> int:
+        async with answering(platform) as (client, probes):
+            assert (await asyncio.to_thread(client.get, "/health/live")).status_code == 200
+            killed = probes.pid
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while probes.pid == killed:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            # Whoever asks meanwhile waits in the port's queue.
+            base = client.base_url
+            assert (await asyncio.to_thread(httpx.get, f"{base}/health/live", timeout=60)).status_code == 200
+            last = probes.pid
+        assert last is not None
+        return last
+
+    last = asyncio.run(scenario())
+    with pytest.raises(ProcessLookupError):
+        os.kill(last, 0)
+
+
+def test_the_process_ends_with_its_server_however_that_ends() -> None:
+    own, other = socket.socketpair()
+    with own, other, listening("127.0.0.1", 0) as listener:
+        passed = (listener.fileno(), other.fileno())
+        command = [sys.executable, "-m", "serving.probe_process"]
+        command += ["--listener", str(passed[0]), "--channel", str(passed[1])]
+        with child_process(command, pass_fds=passed, text=True) as process:
+            other.close()
+            own.close()
+            assert process.wait(60) == 0
