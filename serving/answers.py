@@ -34,7 +34,7 @@ def refuse_missing_numbers(prediction: Prediction) -> None:
         ServingError: 409 that names the entities with a number that the pair cannot read, if there are any; else 500
             that names the entities.
     """
-    outputs, broken = prediction.outputs, prediction.answers.is_broken(prediction.is_fallback)
+    outputs, broken = prediction.outputs, prediction.is_broken
     if not broken.any():
         return
     places = np.flatnonzero(broken).tolist()
@@ -87,7 +87,7 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
     labels: list[str] | None = None
     if contract.task == "forecast":
         values, steps = prediction.outputs, np.arange(1, contract.horizon + 1)
-        timestamps = forecast_times(prediction)
+        timestamps = prediction.times_ahead
     else:
         steps, timestamps = np.zeros(1, np.int64), prediction.origins[:, None]
         values = prediction.outputs.reshape(len(prediction.outputs), -1)
@@ -162,7 +162,7 @@ def _entities(prediction: Prediction) -> list[dict[str, Any]]:
 
 def _forecasts(prediction: Prediction) -> dict[str, Any]:
     targets = prediction.pair.contract.targets
-    times = forecast_times(prediction)
+    times = prediction.times_ahead
     # orjson writes contiguous arrays only: entity, then target, then step.
     values = np.ascontiguousarray(prediction.outputs.transpose(0, 2, 1))
     forecasts = [
@@ -249,8 +249,3 @@ def _classes(prediction: Prediction) -> dict[str, Any]:
             for entity, position, probabilities in rows
         ]
     }
-
-
-def forecast_times(prediction: Prediction) -> npt.NDArray[np.datetime64]:
-    """Return the moments that are predicted, of shape (n, horizon)."""
-    return prediction.pair.contract.moments_ahead(prediction.origins)

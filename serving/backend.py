@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -109,10 +110,20 @@ class Prediction:
         """As `Served.form`."""
         return form_of(self.pair.contract, self.answers.coverages)
 
-    @property
+    @cached_property
     def is_fallback(self) -> npt.NDArray[np.bool_]:
         """Whether something stands in for the model's forecast, of shape (n,)."""
         return np.array([why is not None for why in self.fallback_reasons], dtype=bool)
+
+    @cached_property
+    def is_broken(self) -> npt.NDArray[np.bool_]:
+        """Whether a number of an answer is none that can be told, of shape (n,)."""
+        return self.answers.is_broken(self.is_fallback)
+
+    @cached_property
+    def times_ahead(self) -> npt.NDArray[np.datetime64]:
+        """The moments that are forecast, of shape (n, horizon)."""
+        return self.pair.contract.moments_ahead(self.origins)
 
     @property
     def by_pair(self) -> Sequence[Prediction]:
@@ -131,7 +142,7 @@ class Prediction:
     def part(self, where: Slice) -> Prediction:
         """Return the answers of the entities of a slice."""
         chosen = slice(where.start, where.stop)
-        return replace(
+        part = replace(
             self,
             entity_ids=self.entity_ids[chosen],
             origins=self.origins[chosen],
@@ -143,6 +154,11 @@ class Prediction:
             observed=self.observed[chosen],
             fallback_reasons=self.fallback_reasons[chosen],
         )
+        # Worked out once for all that were answered together.
+        vars(part)["is_broken"] = self.is_broken[chosen]
+        if self.pair.contract.task == "forecast":
+            vars(part)["times_ahead"] = self.times_ahead[chosen]
+        return part
 
     @property
     def outputs(self) -> Float32:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from mlplatform.config import ENTITY, TIMESTAMP, bound_names
 from mlplatform.registry import Contract
 from mlplatform.registry.pairs import LARGEST_VERSION
-from serving.answers import forecast_times, to_json
+from serving.answers import to_json
 from serving.backend import DEFAULT, Choice, EntityId, Prediction, Served
 from serving.bodies import JSON, parse_json
 from serving.errors import ErrorDetail, ServingError, invalid, shown
@@ -497,7 +497,7 @@ def _arrays(prediction: Prediction, *, counts_time: bool) -> Arrays:
         for suffix, values in zip(suffixes, answers.arrays, strict=True):
             found[name + suffix] = values if contract.task == "regression" else values[:, :, place]
     if contract.task == "forecast":
-        times = forecast_times(prediction).astype("datetime64[ns]")
+        times = prediction.times_ahead.astype("datetime64[ns]")
         found[TIMES] = times.astype(np.int64) if counts_time else _as_text(times)
     return found
 

@@ -20,7 +20,7 @@ from pydantic import Field, StrictBool
 from mlplatform.calendars import Calendar, CalendarError, make_calendar, ns_of, times_of
 from mlplatform.config import ENTITY, TIMESTAMP, bound_levels
 from mlplatform.registry import Contract
-from serving.answers import forecast_times, to_json
+from serving.answers import to_json
 from serving.backend import Prediction, Served
 from serving.bodies import JSON
 from serving.errors import ErrorDetail, ServingError, invalid, shown
@@ -294,7 +294,7 @@ class Writer:
             "name": series.name,
             "mean_forecast": self._values(prediction.outputs, place),
             "frequency": series.frequency,
-            "start_timestamp": forecast_times(prediction)[place, 0],
+            "start_timestamp": prediction.times_ahead[place, 0],
             "targets": targets,
             **prediction.told_by[place]._asdict(),
             "fallback": prediction.fallback_reasons[place] is not None,
