@@ -71,18 +71,32 @@ class Probes:
 
     async def _keep(self) -> None:
         while True:
-            own, other = socket.socketpair()
-            passed = (self._listener.fileno(), other.fileno())
-            module, given = "serving.probe_process", ("--listener", str(passed[0]), "--channel", str(passed[1]))
-            # A session of its own: Ctrl-C is for the server, which says what is ready until it has ended.
-            self._process = subprocess.Popen(  # noqa: S603 - this program
-                [sys.executable, "-m", module, *given], pass_fds=passed, start_new_session=True
-            )
-            other.close()
-            await self._tell(own)
-            status = await asyncio.to_thread(_ended, self._process)
-            logger.warning("the process that answers probes ended with status %s; another one starts", status)
+            try:
+                channel = self._begin()
+            except OSError as error:
+                logger.error("nobody answers probes on their own port: %s; trying again", error)
+            else:
+                await self._tell(channel)
+                assert self._process is not None
+                status = await asyncio.to_thread(_ended, self._process)
+                logger.warning("the process that answers probes ended with status %s; another one starts", status)
             await asyncio.sleep(_PAUSE_S)
+
+    def _begin(self) -> socket.socket:
+        """Start the process and return the socket to it."""
+        own, other = socket.socketpair()
+        passed = (self._listener.fileno(), other.fileno())
+        command = [sys.executable, "-m", "serving.probe_process"]
+        command += ["--listener", str(passed[0]), "--channel", str(passed[1])]
+        try:
+            # A session of its own: Ctrl-C is for the server, which says what is ready until it has ended.
+            self._process = subprocess.Popen(command, pass_fds=passed, start_new_session=True)  # noqa: S603 - this program
+        except OSError:
+            own.close()
+            raise
+        finally:
+            other.close()
+        return own
 
     async def _tell(self, channel: socket.socket) -> None:
         """Give the word whenever the process asks for it, until that is gone."""
@@ -90,13 +104,21 @@ class Probes:
         try:
             writer.write(_line(self._sayings))
             while await reader.readline():
-                found = await ask_inside(self._app, READY)
-                writer.write(_line(_saying(found.status, found.body, found.media_type)))
+                writer.write(_line(await self._word()))
                 await writer.drain()
-        except OSError:
-            pass
+        except ConnectionError:
+            # Gone between two lines.
+            return
         finally:
             writer.close()
+
+    async def _word(self) -> Saying:
+        try:
+            found = await ask_inside(self._app, READY)
+        except Exception:
+            logger.exception("the server cannot say whether it is ready")
+            return _refusal(ServingError(503, "not_ready", "the server cannot say whether it is ready; see its log"))
+        return _saying(found.status, found.body, found.media_type)
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+import serving.probes
 from mlplatform.child_processes import child_process
 from mlplatform_tests.serving.conftest import Platform
 from serving.ports import listening
@@ -82,6 +83,21 @@ def test_probes_say_what_the_server_says_also_while_its_event_loop_is_busy(platf
 
             assert "has been busy for 0 s" in (await while_busy(until_not_live)).text
             await until(client, "/health/live", lambda answer: answer.status_code == 200)
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_cannot_say_is_not_ready(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(*_: object) -> None:
+        raise RuntimeError("no word")
+
+    async def scenario() -> None:
+        async with answering(platform) as (client, _):
+            monkeypatch.setattr(serving.probes, "ask_inside", failing)
+            found = await until(client, "/health/ready", lambda answer: "cannot say" in answer.text)
+            assert found.status_code == 503
+            assert (await asyncio.to_thread(client.get, "/health/live")).status_code == 200
+            monkeypatch.undo()
 
     asyncio.run(scenario())
 
