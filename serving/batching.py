@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -106,6 +106,40 @@ class Batcher(Generic[Q, A]):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+
+
+def answered_in_groups(
+    questions: Sequence[Q],
+    key: Callable[[Q], Hashable],
+    together: Callable[[Sequence[Q]], Sequence[A | Exception] | None],
+    alone: Callable[[Q], A],
+) -> list[A | Exception]:
+    """Return the answer of every question, or what keeps it from having one.
+
+    Parameters:
+        key: tells which questions may be answered together.
+        together: answers questions of one key; `None` if each has to be looked at alone, so that the one to
+            blame says what is wrong and the others have their answers.
+        alone: answers one; raises what keeps it from having an answer.
+    """
+    answers: dict[int, A | Exception] = {}
+    groups: dict[Hashable, list[int]] = {}
+    for place, question in enumerate(questions):
+        groups.setdefault(key(question), []).append(place)
+    for places in groups.values():
+        group = [questions[place] for place in places]
+        found = together(group)
+        if found is None:
+            found = [_tried(alone, question) for question in group]
+        answers.update(zip(places, found, strict=True))
+    return [answers[place] for place in range(len(questions))]
+
+
+def _tried(alone: Callable[[Q], A], question: Q) -> A | Exception:
+    try:
+        return alone(question)
+    except Exception as error:
+        return error
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Stages:
             ServingError: 503 if the stage is full, or its deadline passed; and what `read_panel` raises.
         """
         if len(asked.entities) > LARGEST_SHARED:
-            return await self.store.run(asked.panel, asked.entities)
+            return await self.store.run(asked.panel)
         async with in_time(_STORE_READ, self.store.deadline_s):
             return await self.reads.ask(asked)
 
@@ -165,7 +165,7 @@ class LocalBackend:
                 panel = await lane.breaker.call(partial(lane.stages.read, read))
             else:
                 # The past is read from files, which takes its time and does not hang.
-                panel = await lane.stages.bulk.run(read.panel, entities)
+                panel = await lane.stages.bulk.run(read.panel)
         whole = partial(with_future_of_request, panel, future, contract, types, bundle.rules)
         recall = self._last.recall_for(choice, time_point)
         question, stages = Question(bundle, whole, times=self.times, recall=recall), lane.stages

@@ -17,7 +17,7 @@ from mlplatform.datamodule import Panel, Samples
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers, FallbackPolicy, Forecaster, Recall, complete
 from serving.backend import Prediction
-from serving.batching import Slice, slices_of, stacked
+from serving.batching import Slice, answered_in_groups, slices_of, stacked
 from serving.bundle import Bundle
 from serving.rows import is_shareable, panels_from_rows
 from serving.timing import StageTimes
@@ -61,27 +61,15 @@ def answer_late(question: Question, asked: float) -> Prediction:
 
 def answer_all(questions: Sequence[Question]) -> list[Prediction | Exception]:
     """Return the answer of every question, or what keeps it from having one."""
-    answers: dict[int, Prediction | Exception] = {}
     # The last forecasts stand in for answers from the feature store alone.
-    groups: dict[tuple[int, bool], list[int]] = {}
-    for place, question in enumerate(questions):
-        groups.setdefault((id(question.bundle), question.recall is None), []).append(place)
-    for places in groups.values():
-        group = [questions[place] for place in places]
-        group[0].times.observe_batch(group[0].bundle.pair.version, len(group))
-        answers.update(zip(places, _together(group) or map(_alone, group), strict=True))
-    return [answers[place] for place in range(len(questions))]
-
-
-def _alone(question: Question) -> Prediction | Exception:
-    try:
-        return answer_alone(question)
-    except Exception as error:
-        return error
+    return answered_in_groups(
+        questions, lambda question: (id(question.bundle), question.recall is None), _together, answer_alone
+    )
 
 
 def _together(group: Sequence[Question]) -> list[Prediction] | None:
     """Return the answers of questions to one bundle; `None` if one of them has none."""
+    group[0].times.observe_batch(group[0].bundle.pair.version, len(group))
     if len(group) == 1:
         return None
     bundle, slices = group[0].bundle, list[Slice]()

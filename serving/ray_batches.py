@@ -13,7 +13,7 @@ import numpy as np
 
 from mlplatform.datamodule import Samples, TabularSamples, WindowSamples
 from mlplatform.registry import Answers
-from serving.batching import Slice
+from serving.batching import answered_in_groups, slices_of
 from serving.bundle import Bundle
 
 
@@ -27,21 +27,12 @@ class SamplesOfBundle:
 
 def infer_all(calls: Sequence[SamplesOfBundle]) -> list[Answers | Exception]:
     """Return the model's answers to every call, or what keeps it from having any."""
-    answers: dict[int, Answers | Exception] = {}
-    groups: dict[int, list[int]] = {}
-    for place, call in enumerate(calls):
-        groups.setdefault(id(call.bundle), []).append(place)
-    for places in groups.values():
-        group = [calls[place] for place in places]
-        answers.update(zip(places, _together(group) or map(_alone, group), strict=True))
-    return [answers[place] for place in range(len(calls))]
-
-
-def _alone(call: SamplesOfBundle) -> Answers | Exception:
-    try:
-        return call.bundle.forecaster.infer_answers(call.samples)
-    except Exception as error:
-        return error
+    return answered_in_groups(
+        calls,
+        lambda call: id(call.bundle),
+        _together,
+        lambda call: call.bundle.forecaster.infer_answers(call.samples),
+    )
 
 
 def _together(group: Sequence[SamplesOfBundle]) -> list[Answers] | None:
@@ -53,8 +44,7 @@ def _together(group: Sequence[SamplesOfBundle]) -> list[Answers] | None:
     except Exception:
         # Whatever it is: alone, the one to blame says it and the others have their answers.
         return None
-    ends = np.cumsum([len(call.samples) for call in group]).tolist()
-    return [Slice(start, stop).of(whole) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+    return [where.of(whole) for where in slices_of([len(call.samples) for call in group])]
 
 
 def stacked_samples(parts: Sequence[Samples]) -> Samples:

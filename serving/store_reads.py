@@ -7,7 +7,7 @@ is asked about alone, unless it is the store itself that fails.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -16,6 +16,7 @@ from mlplatform.features import NOW
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.settings import Settings
 from serving.backend import EntityId
+from serving.batching import answered_in_groups
 from serving.bundle import Bundle
 from serving.errors import ServingError
 from serving.inference import read_panel
@@ -36,14 +37,14 @@ class StoreRead:
     settings: Settings
     time_point: str = NOW
 
-    def panel(self, entities: Sequence[EntityId]) -> FeaturePanel:
-        """Return the features of entities; raises as `read_panel` does."""
+    def panel(self) -> FeaturePanel:
+        """Return the features; raises as `read_panel` does."""
         bundle = self.bundle
         return read_panel(
             bundle.pair.contract,
             bundle.dataset,
             bundle.read_staleness,
-            entities,
+            self.entities,
             self.time_point,
             self.settings,
             bundle.rules.fallback.short_series,
@@ -52,34 +53,18 @@ class StoreRead:
 
 def read_all(reads: Sequence[StoreRead]) -> list[FeaturePanel | Exception]:
     """Return the features that every request reads, or what keeps it from having them."""
-    answers: dict[int, FeaturePanel | Exception] = {}
-    groups: dict[int, list[int]] = {}
-    for place, read in enumerate(reads):
-        groups.setdefault(id(read.bundle), []).append(place)
-    for places in groups.values():
-        group = [reads[place] for place in places]
-        answers.update(zip(places, _together(group), strict=True))
-    return [answers[place] for place in range(len(reads))]
+    return answered_in_groups(reads, lambda read: id(read.bundle), _together, StoreRead.panel)
 
 
-def _together(group: Sequence[StoreRead]) -> list[FeaturePanel | Exception]:
-    """Return the features of reads for one bundle."""
+def _together(group: Sequence[StoreRead]) -> list[FeaturePanel | Exception] | None:
+    """Return the features of reads for one bundle; `None` if something is wrong with one of them, or there is one."""
     if len(group) == 1:
-        return [_alone(group[0])]
+        return None
     entities = list(dict.fromkeys(chain.from_iterable(read.entities for read in group)))
     try:
-        whole = group[0].panel(entities)
+        whole = replace(group[0], entities=entities).panel()
     except ServingError as error:
-        if error.status >= 500:
-            # Every one of them would wait as long for the same word.
-            return [error] * len(group)
-        return [_alone(read) for read in group]
+        # Of a store that fails, every one of them would wait as long for the same word.
+        return [error] * len(group) if error.status >= 500 else None
     place_of = {entity: place for place, entity in enumerate(entities)}
     return [whole.of_entities(np.array([place_of[entity] for entity in read.entities])) for read in group]
-
-
-def _alone(read: StoreRead) -> FeaturePanel | Exception:
-    try:
-        return read.panel(read.entities)
-    except Exception as error:
-        return error

@@ -38,7 +38,7 @@ def test_reads_in_company_are_those_done_alone(
 ) -> None:
     settings = platform.serving("tiny_forecast")
     asked = [StoreRead(bundle, entities, settings) for entities in ([2], [1, 3], [3], [3, 2, 1])]
-    expected = [told(read.panel(read.entities)) for read in asked]
+    expected = [told(read.panel()) for read in asked]
     calls: list[list[int | str]] = []
 
     def counted(*arguments: object) -> FeaturePanel:
@@ -54,7 +54,7 @@ def test_an_entity_that_is_unknown_fails_its_own_request_alone(bundle: Bundle, p
     settings = platform.serving("tiny_forecast")
     known, unknown, odd = (StoreRead(bundle, entities, settings) for entities in ([2], [1, 77], ["2"]))
     answers = read_all([known, unknown, odd, known])
-    assert told(answers[0]) == told(answers[3]) == told(known.panel([2]))
+    assert told(answers[0]) == told(answers[3]) == told(known.panel())
     assert isinstance(answers[1], ServingError)
     assert (answers[1].status, answers[1].entities) == (404, (77,))
     assert isinstance(answers[2], ServingError)
