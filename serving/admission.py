@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from serving.errors import overdue, too_many_requests
+from serving.errors import too_many_requests
+from serving.stages import in_time
 
 T = TypeVar("T")
 Receive = Callable[[], Awaitable[Any]]
@@ -85,12 +86,8 @@ class Admission:
         self.in_flight += 1
         watch = _Watch(receive)
         try:
-            async with asyncio.timeout(self.deadline_s) as limit:
+            async with in_time("request", self.deadline_s):
                 return await work()
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise overdue("request", self.deadline_s) from error
         except asyncio.CancelledError:
             if not watch.has_left:
                 raise
