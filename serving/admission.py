@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect
 
 from serving.errors import too_many_requests
-from serving.stages import in_time
+from serving.stages import Deadline
 
 T = TypeVar("T")
 Receive = Callable[[], Awaitable[Any]]
@@ -86,7 +86,7 @@ class Admission:
         self.in_flight += 1
         watch = _Watch(receive)
         try:
-            async with in_time("request", self.deadline_s):
+            async with Deadline("request", self.deadline_s):
                 return await work()
         except asyncio.CancelledError:
             if not watch.has_left:

@@ -127,13 +127,15 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
 def _logged_bound(prediction: Prediction, bound: Float32) -> Float32:
     """Return one side of the intervals as (n, steps, targets), NaN for what stands in for a forecast."""
     per_value = bound if bound.ndim == 3 else bound.reshape(len(bound), 1, 1)
-    return np.where(prediction.is_fallback[:, None, None], np.nan, per_value)
+    replaced = prediction.is_fallback
+    return np.where(replaced[:, None, None], np.nan, per_value) if replaced.any() else per_value
 
 
 def _entities(prediction: Prediction) -> list[dict[str, Any]]:
     """Return what every answer says about an entity and its features, one object per entity."""
     # What has no time of its own has none in the answer: an invented one would look like an age.
-    times = [None if np.isnat(time) else time for time in prediction.event_times]
+    is_timeless = np.isnat(prediction.event_times).tolist()
+    times = [None if absent else time for absent, time in zip(is_timeless, prediction.event_times, strict=True)]
     rows = zip(
         prediction.entity_ids.tolist(),
         times,

@@ -139,12 +139,16 @@ class Prediction:
                 told[place] = ToldBy(prediction.arm, prediction.pair.version)
         return told
 
-    def part(self, where: Slice) -> Prediction:
-        """Return the answers of the entities of a slice."""
+    def part(self, where: Slice, *, is_numbered: bool = False) -> Prediction:
+        """Return the answers of the entities of a slice.
+
+        Parameters:
+            is_numbered: whether they are called by their numbers in the slice, as rows without ids are.
+        """
         chosen = slice(where.start, where.stop)
         part = replace(
             self,
-            entity_ids=self.entity_ids[chosen],
+            entity_ids=np.arange(where.stop - where.start) if is_numbered else self.entity_ids[chosen],
             origins=self.origins[chosen],
             answers=where.of(self.answers),
             event_times=self.event_times[chosen],
@@ -155,6 +159,7 @@ class Prediction:
             fallback_reasons=self.fallback_reasons[chosen],
         )
         # Worked out once for all that were answered together.
+        vars(part)["is_fallback"] = self.is_fallback[chosen]
         vars(part)["is_broken"] = self.is_broken[chosen]
         if self.pair.contract.task == "forecast":
             vars(part)["times_ahead"] = self.times_ahead[chosen]

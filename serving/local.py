@@ -36,7 +36,7 @@ from serving.keeper import Keeper
 from serving.last_forecasts import LastForecasts
 from serving.questions import Question, answer_all, answer_late
 from serving.rows import panel_from_rows, with_future_of_request
-from serving.stages import Stage, in_time
+from serving.stages import Deadline, Stage
 from serving.store_reads import LARGEST_SHARED, StoreRead, read_all
 from serving.timing import StageTimes
 from serving.tracing import span
@@ -89,7 +89,7 @@ class Stages:
         """
         if len(asked.entities) > LARGEST_SHARED:
             return await self.store.run(asked.panel)
-        async with in_time(_STORE_READ, self.store.deadline_s):
+        async with Deadline(_STORE_READ, self.store.deadline_s):
             return await self.reads.ask(asked)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -91,8 +91,9 @@ def _together(group: Sequence[Question]) -> list[Prediction] | None:
     except Exception:
         # Whatever it is: alone, the one to blame says it and the others have their answers.
         return None
-    parts = [whole.part(where) for where in slices]
-    return [_renumbered(part) for part in parts] if is_shared and contract.task != "forecast" else parts
+    # Rows of a table have no ids: each has the number that it has in its own request.
+    is_numbered = is_shared and contract.task != "forecast"
+    return [whole.part(where, is_numbered=is_numbered) for where in slices]
 
 
 def answer_panel(question: Question, read: Callable[[], FeaturePanel]) -> Prediction:
@@ -135,8 +136,3 @@ def _side_by_side(panels: Sequence[FeaturePanel]) -> tuple[FeaturePanel, list[Sl
         ages=np.concatenate([panel.ages for panel in panels]),
         is_stale=np.concatenate([panel.is_stale for panel in panels]),
     ), slices
-
-
-def _renumbered(part: Prediction) -> Prediction:
-    """Return the answers to rows without ids under the numbers that they have in their own request."""
-    return replace(part, entity_ids=np.arange(len(part.entity_ids)))

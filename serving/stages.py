@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import TypeVar, TypeVarTuple
 
 from mlplatform.cores import usable_cores
@@ -21,23 +21,33 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 
-@asynccontextmanager
-async def in_time(name: str, deadline_s: float | None) -> AsyncIterator[None]:
-    """Cancel what is waited for within the context once it has taken too long; `None` leaves it all time.
+class Deadline:
+    """Cancels what is waited for within the context once it has taken too long.
+
+    A class, because every request passes two or three: a generator would cost as much again as the time-out.
 
     Parameters:
         name: of the stage, for the error.
+        deadline_s: in seconds; `None` leaves it all time.
 
     Raises:
         ServingError: 503 past the deadline.
     """
-    try:
-        async with asyncio.timeout(deadline_s) as limit:
-            yield
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise overdue(name, deadline_s or 0.0) from error
+
+    def __init__(self, name: str, deadline_s: float | None) -> None:
+        self._name, self._deadline_s = name, deadline_s
+        self._limit = asyncio.timeout(deadline_s)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._limit.__aexit__(kind, raised, trace)
+        except TimeoutError as error:
+            raise overdue(self._name, self._deadline_s or 0.0) from error
 
 
 class Stage:
@@ -77,7 +87,7 @@ class Stage:
             ServingError: 503 if the stage is full, or its deadline passed.
         """
         future = self._submitted(function, *args)
-        async with in_time(self.name, self.deadline_s):
+        async with Deadline(self.name, self.deadline_s):
             # Cancelled, it takes a task that has not begun out of the queue.
             return await asyncio.wrap_future(future)
 

@@ -102,6 +102,8 @@ class Answers(NamedTuple):
         Parameters:
             is_fallback: which of them stand in for a forecast; these have no interval.
         """
+        if all(np.isfinite(values).all() for values in self.arrays):
+            return np.zeros(len(self.point), dtype=bool)
         broken = ~_is_finite(self.point)
         for lower, upper, _ in self.bounds:
             is_missing = ~(_is_finite(lower) & _is_finite(upper))
