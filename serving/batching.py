@@ -1,7 +1,9 @@
 """Micro-batching: requests that wait at the same time are answered by one transform and one predict.
 
-Nothing waits for company: while one batch is computed the next one gathers, so that a single client is answered at
-once and many clients share the cost of a call. After Crankshaw et al., "Clipper" (NSDI 2017), without its delay.
+A question that finds nothing to do is answered at once; while one batch is computed the next one gathers. It also waits
+until those that were just answered have asked again, which takes them less than a call of the model costs: for as long
+as each turn of the event loop brings someone, and at most for a moment. That is the adaptive delay of Crankshaw et al.,
+"Clipper" (NSDI 2017), without a clock to tune.
 """
 
 from __future__ import annotations
@@ -27,6 +29,10 @@ A = TypeVar("A")
 # Bits may depend on the number of rows in a matrix product, so every size up to the largest kind of batch is tried.
 _SIZES_TRIED = (2, 3, 5, 8, 16, 33)
 
+# Turns of the event loop, one after another, that bring no question until nobody more is waited for; and the longest
+# wait, which matters where turns are long because more is asked for than can be answered.
+_QUIET_TURNS, _LONGEST_WAIT_S = 2, 0.002
+
 
 class Batcher(Generic[Q, A]):
     """Answers questions in the order in which they come, several at a time, in one thread.
@@ -49,6 +55,7 @@ class Batcher(Generic[Q, A]):
     ) -> None:
         self._answer, self._limit, self._waited, self._places, self._name = answer, limit, waited, places, name
         self._waiting: deque[tuple[Q, asyncio.Future[A], float]] = deque()
+        # A batch is computed or gathers.
         self._is_running = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"batch-{name.replace(' ', '-')}")
 
@@ -86,17 +93,14 @@ class Batcher(Generic[Q, A]):
             if not future.done():
                 batch.append((question, future))
                 self._waited(question, now - asked)
+        self._is_running = bool(batch)
         if not batch:
             return
-        self._is_running = True
         loop = asyncio.get_running_loop()
         done = self._thread.submit(self._answer, [question for question, _ in batch])
         done.add_done_callback(lambda ended: loop.call_soon_threadsafe(self._finish, batch, ended))
 
     def _finish(self, batch: Sequence[tuple[Q, asyncio.Future[A]]], ended: Future[Sequence[A | Exception]]) -> None:
-        self._is_running = False
-        # First of all: the thread should not wait until the answers are written.
-        self._start()
         failure = ended.exception()
         answers = [failure] * len(batch) if failure is not None else ended.result()
         for (_, future), answer in zip(batch, answers, strict=True):
@@ -106,6 +110,24 @@ class Batcher(Generic[Q, A]):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+        loop = asyncio.get_running_loop()
+        # After the answers have been written: to begin before would take Python's lock from those who write them.
+        loop.call_soon(lambda: self._gather(-1, 0, loop.time() + _LONGEST_WAIT_S))
+
+    def _gather(self, seen: int, quiet: int, until: float) -> None:
+        """Start the next batch unless more questions are coming.
+
+        Parameters:
+            seen: how many waited one turn of the event loop ago.
+            quiet: for how many turns that has been so.
+            until: when it starts in any case, by the clock of the event loop.
+        """
+        loop, depth = asyncio.get_running_loop(), self.depth
+        quiet = quiet + 1 if depth == seen else 0
+        if quiet >= _QUIET_TURNS or depth >= self._limit or loop.time() >= until:
+            self._start()
+        else:
+            loop.call_soon(self._gather, depth, quiet, until)
 
 
 def answered_in_groups(

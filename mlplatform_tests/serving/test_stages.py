@@ -241,6 +241,51 @@ def test_questions_that_wait_are_answered_together_and_a_bad_one_alone() -> None
     assert isinstance(answers[3], ValueError)
 
 
+def test_who_was_just_answered_and_asks_again_is_in_the_next_batch() -> None:
+    batches: list[list[int]] = []
+
+    def answer(questions: list[int]) -> list[int | Exception]:
+        batches.append(list(questions))
+        return list(questions)
+
+    async def ask_twice(batcher: Batcher[int, int], number: int) -> None:
+        await batcher.ask(number)
+        # What a request does between two turns of the event loop, as reading what follows on its connection.
+        await asyncio.sleep(0)
+        await batcher.ask(number + 10)
+
+    async def scenario() -> None:
+        batcher: Batcher[int, int] = Batcher(answer, 64)  # type: ignore[arg-type]
+        await asyncio.gather(*(ask_twice(batcher, number) for number in range(4)))
+
+    asyncio.run(scenario())
+    assert batches == [[0], [1, 2, 3, 10], [11, 12, 13]]
+
+
+def test_company_that_never_ends_is_not_waited_for() -> None:
+    batches: list[list[int]] = []
+
+    def answer(questions: list[int]) -> list[int | Exception]:
+        batches.append(list(questions))
+        return list(questions)
+
+    async def scenario() -> float:
+        loop = asyncio.get_running_loop()
+        batcher: Batcher[int, int] = Batcher(answer, 10**9)  # type: ignore[arg-type]
+        began = loop.time()
+        asking: list[asyncio.Task[int]] = []
+        while len(batches) < 3 and loop.time() < began + 20:
+            asking.append(asyncio.create_task(batcher.ask(len(asking))))
+            await asyncio.sleep(0)
+        took = loop.time() - began
+        await asyncio.gather(*asking)
+        return took
+
+    assert asyncio.run(scenario()) < 10
+    # In each turn one came, and none of the turns was quiet.
+    assert len(batches[1]) > 2
+
+
 def test_a_batch_that_fails_as_a_whole_fails_its_questions_and_no_others() -> None:
     def answer(questions: list[int]) -> list[int | Exception]:
         if 1 in questions:
