@@ -84,10 +84,10 @@ class Buckets:
             wait = full_at - now - (self.burst - 1) * interval
             # A rounding error is no reason to wait.
             if wait > 1e-9:
-                return Verdict(0, wait, full_at - now)
+                return Verdict(0, _exact(wait), _exact(full_at - now))
             full_at += interval
             _SLOT.pack_into(self._table, place, name, full_at)
-        return Verdict(int((self.burst * interval - (full_at - now)) / interval + 1e-6), 0.0, full_at - now)
+        return Verdict(int((self.burst * interval - (full_at - now)) / interval + 1e-6), 0.0, _exact(full_at - now))
 
     def _found(self, name: bytes, now: float) -> tuple[int, float]:
         """Return where a client's bucket is, or can be, and when it is full."""
@@ -126,6 +126,11 @@ class Buckets:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
 
 
+def _exact(seconds: float) -> float:
+    """Return seconds without the rounding errors of a difference, which whole seconds would be rounded up for."""
+    return round(seconds, 6)
+
+
 def _table_file(path: Path) -> int:
     """Return a descriptor of a table's file, which the first process makes."""
     whole = secrets.token_bytes(_SECRET_BYTES) + bytes(SLOTS * _SLOT.size)
@@ -159,7 +164,7 @@ class RateLimitMiddleware:
     ) -> None:
         self.app = app
         self._buckets, self._by_token, self._refuse = buckets, by_token, refuse
-        window = math.ceil(buckets.burst / buckets.rate)
+        window = math.ceil(_exact(buckets.burst / buckets.rate))
         self._policy = b"ratelimit-policy", f'"requests";q={buckets.burst};w={window}'.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

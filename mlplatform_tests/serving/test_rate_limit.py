@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,16 @@ def test_a_bucket_lets_a_burst_through_and_then_its_rate() -> None:
     assert [buckets.take(b"one").wait_s for _ in range(2)] == [0, pytest.approx(0.5)]
     clock.now += 3600
     assert sum(buckets.take(b"one").wait_s == 0 for _ in range(50)) == 5  # nothing is saved up beyond the burst
+
+
+def test_what_clients_are_told_does_not_depend_on_how_long_the_machine_has_run() -> None:
+    clock = Clock()
+    buckets = Buckets(rate=0.01, burst=2, clock=clock)
+    for number in range(500):
+        clock.now = 8092.1 + number * 0.1999  # a sum has fewer digits beyond 8192
+        told = [buckets.take(str(number).encode()) for _ in range(3)]
+        assert [math.ceil(verdict.full_s) for verdict in told] == [100, 200, 200]
+        assert math.ceil(told[2].wait_s) == 100
 
 
 def test_the_table_holds_many_clients_and_never_grows() -> None:
