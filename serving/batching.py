@@ -118,7 +118,7 @@ class Batcher(Generic[Q, A]):
         """Start the next batch unless more questions are coming.
 
         Parameters:
-            seen: how many waited one turn of the event loop ago.
+            seen: how many waited one turn of the event loop ago; -1 in the first turn, which is never quiet.
             quiet: for how many turns that has been so.
             until: when it starts in any case, by the clock of the event loop.
         """
