@@ -102,7 +102,12 @@ class Batcher(Generic[Q, A]):
 
     def _finish(self, batch: Sequence[tuple[Q, asyncio.Future[A]]], ended: Future[Sequence[A | Exception]]) -> None:
         failure = ended.exception()
-        answers = [failure] * len(batch) if failure is not None else ended.result()
+        answers: Sequence[A | BaseException] = [] if failure is not None else ended.result()
+        if failure is None and len(answers) != len(batch):
+            # Whose answer is whose cannot be told; whoever waits behind them has nothing to do with it.
+            failure = RuntimeError(f"the {self._name} gave {len(answers)} answers to {len(batch)} questions")
+        if failure is not None:
+            answers = [failure] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue

@@ -301,6 +301,20 @@ def test_a_batch_that_fails_as_a_whole_fails_its_questions_and_no_others() -> No
     assert isinstance(second, RuntimeError)
 
 
+def test_a_batch_that_gives_another_number_of_answers_fails_its_questions_and_no_others() -> None:
+    def answer(questions: list[int]) -> list[int]:
+        return [] if 1 in questions else list(questions)
+
+    async def scenario() -> list[Any]:
+        batcher: Batcher[int, int] = Batcher(answer, 1, name="read of the store")  # type: ignore[arg-type]
+        asked = (batcher.ask(number) for number in range(3))
+        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+
+    first, second, third = asyncio.run(scenario())
+    assert (first, third) == (0, 2)
+    assert str(second) == "the read of the store gave 0 answers to 1 questions"
+
+
 def test_a_probe_never_waits_for_a_store_that_hangs() -> None:
     now = [0.0]
 
