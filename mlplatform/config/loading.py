@@ -18,8 +18,11 @@ from mlplatform.config.messages import lines_of
 from mlplatform.config.serving import ServingConfig
 from mlplatform.settings import PACKAGED_CONF, Settings
 
+EXPERIMENT = "experiment"
+# Hydra puts a file's keys below the name of its group unless the file begins with this.
+WHOLE = "# @package _global_"
 # The packaged options of these groups are examples; those of the others are what experiments are made of.
-EXAMPLES = ("experiment", "dataset")
+EXAMPLES = (EXPERIMENT, "dataset")
 
 Loaded = TypeVar("Loaded", ExperimentConfig, DatasetConfig, ServingConfig)
 Single = TypeVar("Single", DatasetConfig, ServingConfig, AlertsConfig)
@@ -27,7 +30,7 @@ Single = TypeVar("Single", DatasetConfig, ServingConfig, AlertsConfig)
 
 def experiment_names(settings: Settings | None = None) -> tuple[str, ...]:
     """Return the names of all experiments in the configuration folders, sorted."""
-    return options("experiment", settings)
+    return options(EXPERIMENT, settings)
 
 
 def require_experiments(names: Iterable[str], settings: Settings, named_by: str = "") -> None:
@@ -106,7 +109,7 @@ def load_all_experiments(
     settings = settings or Settings.from_env()
     state = state_of_files(settings)
     return _load_all(
-        experiment_names(settings), lambda name: _experiment(name, compose(name, (), settings, state)), "experiment"
+        experiment_names(settings), lambda name: _experiment(name, compose(name, (), settings, state)), EXPERIMENT
     )
 
 
@@ -161,6 +164,9 @@ def _load_all(
 
 def _experiment(name: str, values: Any) -> ExperimentConfig:
     """Check composed values, and that they are those of the file that was asked for."""
+    if isinstance(values, dict) and EXPERIMENT in values:
+        misplaced = _misplaced(values[EXPERIMENT])
+        raise ConfigError(f"experiment {name!r}: {misplaced}", (misplaced,))
     own = values.get("name", name) if isinstance(values, dict) else name
     other_name = () if own == name else (f"name is {own!r}, but must equal the file's name",)
     try:
@@ -170,6 +176,14 @@ def _experiment(name: str, values: Any) -> ExperimentConfig:
     if other_name:
         raise ConfigError(f"experiment {name!r}: {other_name[0]}", other_name)
     return config
+
+
+def _misplaced(found: Any) -> str:
+    """Say why what a file holds was composed below its group's name instead of being the experiment."""
+    if isinstance(found, dict) and found.keys() & ExperimentConfig.model_fields.keys():
+        return f"{', '.join(map(repr, found))} stand below {EXPERIMENT!r}: begin the file with the line {WHOLE!r}"
+    held = repr(found) if found else "nothing"
+    return f"the file holds {held}, but must hold the line {WHOLE!r} and below it keys such as name, dataset, targets"
 
 
 def load_dataset(name: str, settings: Settings | None = None) -> DatasetConfig:

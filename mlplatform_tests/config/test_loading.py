@@ -188,6 +188,25 @@ def test_broken_yaml_is_a_configuration_error(conf: Path, settings: Settings) ->
         load_experiment(NAME, settings=settings)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: odd\ntargets: [load]\n", "'name', 'targets' stand below 'experiment': begin the file with the line "),
+        ("", "the file holds nothing, but must hold the line "),
+        ("hello", "the file holds {'hello': None}, but must hold the line "),
+        ("- name\n- targets\n", "the file holds ['name', 'targets'], but must hold the line "),
+    ],
+)
+def test_a_file_without_hydras_first_line_is_told_of_it_and_of_nothing_else(
+    text: str, told: str, conf: Path, settings: Settings
+) -> None:
+    (conf / "experiment" / "odd.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("odd", settings=settings)
+    (mistake,) = caught.value.mistakes
+    assert mistake.startswith(f"{told}'# @package _global_'")
+
+
 def test_a_missing_configuration_folder_is_named(tmp_path: Path, packaged: Settings) -> None:
     load_experiment("fleet_xgboost", settings=packaged)  # what the cache remembers must not hide the mistake
     environ = {"MLPLATFORM_HOME": str(packaged.home), "MLPLATFORM_CONF_DIR": str(tmp_path / "absent")}
