@@ -49,6 +49,25 @@ def accepted(path: Path, settings: Settings, **options: Any) -> ExperimentConfig
     return config
 
 
+@pytest.mark.parametrize("offset", ["Z", "+00:00", "-0530", "+02"])
+def test_times_that_say_their_offset_are_not_told_as_times_without_a_zone(
+    tmp_path: Path, settings: Settings, offset: str
+) -> None:
+    rows = hours()
+    path = written(rows.assign(time=rows["time"].str.replace(" ", "T") + offset), tmp_path)
+    (note,) = (note for note in propose(path, settings=settings).notes if note.startswith("time is "))
+    assert note.endswith("frequency h; it says its offset from UTC")
+
+
+def test_dates_and_times_of_which_some_say_no_offset_are_told_as_of_utc(tmp_path: Path, settings: Settings) -> None:
+    rows = hours()
+    mixed = rows.assign(time=rows["time"].where(rows.index % 2 == 0, rows["time"] + "Z"))
+    days = rows.assign(time=pd.date_range("2020-01-01", periods=len(rows)).strftime("%Y-%m-%d"))
+    for each in (mixed, days):
+        (note,) = (note for note in propose(written(each, tmp_path), settings=settings).notes if "time is " in note)
+        assert note.endswith("without a zone they are times of UTC")
+
+
 @pytest.mark.parametrize(("unit", "size"), [("s", 10**9), ("ms", 10**6), ("us", 10**3), ("ns", 1)])
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_times_that_are_counted_are_times(

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, Look
 from mlplatform.api.proposal.roles import Roles
 from mlplatform.api.proposal.times import Times
 from mlplatform.config import FOLDS, Lengths
-
-if TYPE_CHECKING:
-    pass
 
 # Names that are rather a first row of data: numbers with decimals, or dates.
 LIKE_DATA = re.compile(r"[-+]?\d+[.,]\d+|\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
@@ -79,6 +75,8 @@ def _time_notes(roles: Roles, time: str) -> Iterator[str]:
 def _zone_note(roles: Roles, times: Times) -> str:
     if times.unit is not None:
         return f"its numbers are {times.unit} since 1970 UTC"
+    if times.has_offsets:
+        return "it says its offset from UTC"
     if roles.zones and roles.timezone in roles.zones:
         return f"hours are there twice when the clocks of {roles.timezone} are set back, so it is its time"
     if roles.zones and roles.timezone is None:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlplatform.api.facts import facts_html
 from mlplatform.api.proposal.looking import look_at
@@ -22,9 +21,6 @@ from mlplatform.data import DataError
 from mlplatform.data.sources import split_glob
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
-
-if TYPE_CHECKING:
-    pass
 
 # The family of the bases that a proposal stands on.
 FAMILY = "xgboost"

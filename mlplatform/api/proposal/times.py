@@ -22,6 +22,8 @@ FORMATS = tuple(
 ENOUGH, COVERED = 0.95, 0.5
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 COUNT = re.compile(r"\d+(\.\d+)?")
+# A time of day that ends with what it is ahead of UTC.
+WITH_OFFSET = re.compile(r".*\d[T ]\d.*(Z|[+-]\d\d(:?\d\d)?)")
 # What a column of numbers that are times is called.
 NAMED = re.compile(r"time|date|stamp|epoch|unix|utc|(^|[^a-z])(ts|t)([^a-z]|$)", re.IGNORECASE)
 # Seconds of the years 1973 to 2100; in other units the same years are other numbers, so that these tell the unit.
@@ -38,12 +40,14 @@ class Times:
         format: strftime format; `None` for ISO 8601.
         is_ambiguous: whether day and month could be exchanged.
         unit: what they count since 1970 UTC; `None` where they are written.
+        has_offsets: whether every cell says what it is ahead of UTC.
     """
 
     values: pd.Series
     format: str | None
     is_ambiguous: bool = False
     unit: TimeUnit | None = None
+    has_offsets: bool = False
 
 
 def read_times(cells: pd.Series) -> Times | None:
@@ -56,7 +60,9 @@ def read_times(cells: pd.Series) -> Times | None:
     parsed, _ = parse_times(cells)
     values = pd.Series(parsed, index=cells.index)
     if values[present.index].notna().mean() >= ENOUGH:
-        return Times(values, None)
+        return Times(
+            values, None, has_offsets=present.map(lambda cell: bool(WITH_OFFSET.fullmatch(cell.strip()))).all()
+        )
     found = [(spelled, _parsed(cells, spelled)) for spelled in FORMATS]
     fitting = [(spelled, times) for spelled, times in found if times[present.index].notna().mean() >= ENOUGH]
     if not fitting:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlplatform.api.proposal.looking import Column
 from mlplatform.api.proposal.roles import Roles
-
-if TYPE_CHECKING:
-    pass
 
 
 def yaml_of(name: str, dataset: str, roles: Roles) -> Iterator[str]:
