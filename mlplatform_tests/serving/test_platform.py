@@ -202,6 +202,24 @@ def test_experiments_are_listed_with_versions_aliases_and_the_gate_s_word(instal
     assert "beats the baselines" in version["gate"]
 
 
+def test_without_its_registry_s_server_the_list_says_so(installation: Installation) -> None:
+    settings = replace(installation.settings, mlflow_tracking_uri="http://ana:secret@127.0.0.1:9")
+    with TestClient(build_app({EXPERIMENT: LocalBackend(settings)}, settings)) as client:
+        away = client.get("/platform/experiments", headers=ADMIN)
+    assert (away.status_code, away.json()["error"]["code"]) == (503, "registry_unavailable")
+    assert "http://127.0.0.1:9" in away.json()["detail"].replace("***@", "")
+    assert "secret" not in away.text
+    assert away.headers["retry-after"] == "5"
+
+
+def test_where_nothing_was_registered_the_list_is_empty_and_makes_no_registry(installation: Installation) -> None:
+    database = installation.settings.home / "none" / "mlflow.db"
+    settings = replace(installation.settings, mlflow_tracking_uri=f"sqlite:///{database}")
+    with TestClient(build_app({EXPERIMENT: LocalBackend(settings)}, settings)) as client:
+        assert client.get("/platform/experiments", headers=ADMIN).json() == {"experiments": []}
+    assert not database.exists()
+
+
 def test_without_a_dagster_the_answer_says_so_and_the_record_too(installation: Installation) -> None:
     settings = replace(installation.settings, dagster_url="http://127.0.0.1:9")
     with TestClient(build_app({EXPERIMENT: LocalBackend(settings)}, settings)) as client:

@@ -7,18 +7,19 @@ from typing import Any
 from mlplatform.monitoring import read_report
 from mlplatform.monitoring.retraining import Journal
 from mlplatform.registry.pairs import PREVIOUS, PRODUCTION, PROMOTION_GATE, STAGING, Evidence, PairStore
-from mlplatform.settings import Settings, sqlite_file
+from mlplatform.settings import Settings
 
 # Newest versions that are listed of an experiment.
 LISTED = 20
 
 
 def overview(settings: Settings) -> list[dict[str, Any]]:
-    """Return where every experiment stands of which something was registered, by name."""
-    database = sqlite_file(settings.mlflow_tracking_uri)
-    if database is not None and not database.exists():
-        return []
-    store = PairStore(settings)
+    """Return where every experiment stands of which something was registered, by name.
+
+    Raises:
+        RegistryAwayError: if a tracking server does not answer.
+    """
+    store = PairStore.of_existing(settings)
     return [_experiment(name, store, settings) for name in store.names()]
 
 

@@ -16,6 +16,7 @@ from fastapi.security import HTTPBearer
 from mlplatform.config import ConfigError, apply_versions, experiment_names, load_experiment
 from mlplatform.locks import FileLock, LockedError
 from mlplatform.monitoring.retraining import training_hold_of
+from mlplatform.registry import RegistryAwayError
 from mlplatform.settings import Settings
 from serving.answers import to_json
 from serving.bodies import JSON
@@ -177,7 +178,11 @@ def platform_routes(service: PredictionService, settings: Settings) -> APIRouter
     async def experiments(request: Request) -> Response:
         """List the experiments: versions, aliases, gate decisions, drift, live error, the policy's last decision."""
         admit(request)
-        return Response(to_json({"experiments": await stage.run(overview, settings)}), media_type=JSON)
+        try:
+            listed = await stage.run(overview, settings)
+        except RegistryAwayError as error:
+            raise ServingError(503, "registry_unavailable", str(error), headers={"retry-after": "5"}) from error
+        return Response(to_json({"experiments": listed}), media_type=JSON)
 
     return router
 
