@@ -38,8 +38,9 @@ from serving.backend import (
     Served,
 )
 from serving.breaker import CircuitBreaker
-from serving.errors import ServingError, overdue
+from serving.errors import ServingError
 from serving.shadow import Shadow, ShadowQuestion
+from serving.stages import Deadline
 
 Rows = Sequence[dict[str, Any]]
 _PAUSED = "challenger_paused"
@@ -213,14 +214,11 @@ class Arms:
         """
         if self._breaker.is_open:
             raise ServingError(503, _PAUSED, "the challenger failed several times and is left alone for a moment")
-        deadline_s = challenger.config.deadline_s
 
         async def tried() -> Prediction:
             try:
-                async with asyncio.timeout(deadline_s):
+                async with Deadline("challenger", challenger.config.deadline_s):
                     prediction = await ask(CHALLENGER, places)
-            except TimeoutError as error:
-                raise overdue("challenger", deadline_s) from error
             except ServingError:
                 raise
             except Exception as error:

@@ -22,7 +22,7 @@ from serving.backend import DEFAULT, Challenger, Choice, EntityId, Prediction, R
 from serving.bundle import BundleLoader, readable, reload_failure
 from serving.challenger import CHALLENGER_PATIENCE_S, ChallengerHolder
 from serving.concurrency import Coalescer, Workers
-from serving.errors import ServingError, overdue
+from serving.errors import ServingError
 from serving.explain import DEADLINE_S as EXPLANATION_DEADLINE_S
 from serving.explain import with_explanations
 from serving.health import StoreHealth
@@ -33,6 +33,7 @@ from serving.ray_peers import Peers
 from serving.ray_services import Prepared
 from serving.ray_versions import PairRef
 from serving.rules import RowRules
+from serving.stages import Deadline
 from serving.timing import StageTimes
 
 if TYPE_CHECKING:
@@ -216,11 +217,8 @@ class RayBackend:
 
     async def _explained(self, prediction: Prediction, panel: FeaturePanel) -> Prediction:
         ref = PairRef.of(prediction.pair)
-        try:
-            async with asyncio.timeout(EXPLANATION_DEADLINE_S):
-                found = await repeated(lambda: self._model.ask("explain", ref, panel))
-        except TimeoutError as error:
-            raise overdue("explanation", EXPLANATION_DEADLINE_S) from error
+        async with Deadline("explanation", EXPLANATION_DEADLINE_S):
+            found = await repeated(lambda: self._model.ask("explain", ref, panel))
         return with_explanations(prediction, _unless_refused(found))
 
     async def _tried(self, chosen: Policies, prepared: Prepared) -> Callable[[Panel], Answers]:
