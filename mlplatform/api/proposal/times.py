@@ -60,9 +60,8 @@ def read_times(cells: pd.Series) -> Times | None:
     parsed, _ = parse_times(cells)
     values = pd.Series(parsed, index=cells.index)
     if values[present.index].notna().mean() >= ENOUGH:
-        return Times(
-            values, None, has_offsets=present.map(lambda cell: bool(WITH_OFFSET.fullmatch(cell.strip()))).all()
-        )
+        has_offsets = all(WITH_OFFSET.fullmatch(cell.strip()) for cell in present)
+        return Times(values, None, has_offsets=has_offsets)
     found = [(spelled, _parsed(cells, spelled)) for spelled in FORMATS]
     fitting = [(spelled, times) for spelled, times in found if times[present.index].notna().mean() >= ENOUGH]
     if not fitting:
