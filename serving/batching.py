@@ -78,7 +78,9 @@ class Batcher(Generic[Q, A]):
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future, time.perf_counter()))
         if not self._is_running:
-            self._start()
+            self._is_running = True
+            # Behind those who ask in this turn of the event loop.
+            asyncio.get_running_loop().call_soon(self._start)
         return await future
 
     def close(self) -> None:
@@ -115,24 +117,30 @@ class Batcher(Generic[Q, A]):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
-        loop = asyncio.get_running_loop()
         # After the answers have been written: to begin before would take Python's lock from those who write them.
-        loop.call_soon(lambda: self._gather(-1, 0, loop.time() + _LONGEST_WAIT_S))
+        once_gathered(lambda: self.depth, self._limit, self._start)
 
-    def _gather(self, seen: int, quiet: int, until: float) -> None:
-        """Start the next batch unless more questions are coming.
 
-        Parameters:
-            seen: how many waited one turn of the event loop ago; -1 in the first turn, which is never quiet.
-            quiet: for how many turns that has been so.
-            until: when it starts in any case, by the clock of the event loop.
-        """
-        loop, depth = asyncio.get_running_loop(), self.depth
-        quiet = quiet + 1 if depth == seen else 0
-        if quiet >= _QUIET_TURNS or depth >= self._limit or loop.time() >= until:
-            self._start()
+def once_gathered(depth: Callable[[], int], limit: int, start: Callable[[], None]) -> None:
+    """Call `start` in a later turn of the event loop, once nobody more is coming.
+
+    Parameters:
+        depth: how many have come.
+        limit: how many are enough.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _LONGEST_WAIT_S
+
+    def look(seen: int, quiet: int) -> None:
+        """Look how many have come since the last turn, for how many turns nobody has; the first is never quiet."""
+        now = depth()
+        quiet = quiet + 1 if now == seen else 0
+        if quiet >= _QUIET_TURNS or now >= limit or loop.time() >= until:
+            start()
         else:
-            loop.call_soon(self._gather, depth, quiet, until)
+            loop.call_soon(look, now, quiet)
+
+    loop.call_soon(look, -1, 0)
 
 
 def answered_in_groups(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlplatform.config import AnsweringConfig, StalenessConfig
 from mlplatform.datamodule import Panel, Samples
+from mlplatform.features import NOW
 from mlplatform.features.retrieval import FeaturePanel
 from mlplatform.registry import Answers, FallbackPolicy, Recall, Scales, complete
 from mlplatform.registry.pairs import PairInfo
@@ -30,10 +31,11 @@ from serving.keeper import Keeper
 from serving.last_forecasts import LastForecasts
 from serving.ray_calls import Service, repeated
 from serving.ray_peers import Peers
-from serving.ray_services import Prepared
+from serving.ray_services import LARGEST_BATCH, SMALL_ROWS, Prepared
 from serving.ray_versions import PairRef
 from serving.rules import RowRules
 from serving.stages import Deadline
+from serving.store_reads import LARGEST_SHARED
 from serving.timing import StageTimes
 
 if TYPE_CHECKING:
@@ -117,14 +119,19 @@ class RayBackend:
         ref = PairRef.of(chosen.pair)
         staleness = readable(chosen.staleness, chosen.answering)
         short = chosen.rules.fallback.short_series
+        is_small = time_point == NOW and len(entities) <= LARGEST_SHARED
         # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
         with self.times.timed("features", ref.version):
             panel = _unless_refused(
-                await repeated(lambda: self._feast.ask("read", ref, staleness, entities, time_point, short))
+                await repeated(
+                    lambda: self._feast.ask("read", ref, staleness, entities, time_point, short, is_small=is_small)
+                )
             )
         with self.times.timed("preprocess", ref.version):
             prepared = await repeated(
-                lambda: self._preprocessing.ask("prepare_panel", ref, panel, future, chosen.rules)
+                lambda: self._preprocessing.ask(
+                    "prepare_panel", ref, panel, future, chosen.rules, is_small=panel.rows <= SMALL_ROWS
+                )
             )
         recall = self._last.recall_for(choice, time_point)
         prediction = await self._predict(chosen, _unless_refused(prepared), explain, recall)
@@ -138,7 +145,11 @@ class RayBackend:
         chosen = await self._chosen(choice)
         ref = PairRef.of(chosen.pair)
         with self.times.timed("preprocess", ref.version):
-            prepared = await repeated(lambda: self._preprocessing.ask("prepare_rows", ref, rows, chosen.rules))
+            prepared = await repeated(
+                lambda: self._preprocessing.ask(
+                    "prepare_rows", ref, rows, chosen.rules, is_small=len(rows) <= SMALL_ROWS
+                )
+            )
         return await self._predict(chosen, _unless_refused(prepared), explain)
 
     async def reload(self) -> ReloadReport:
@@ -243,10 +254,13 @@ class RayBackend:
         # Every response is awaited here. Passed on unawaited, one whose replica died would have the call that waits for
         # it ask for it again and again until the request's deadline, and nobody could repeat what was lost.
         with self.times.timed("predict", ref.version):
-            inferred: Answers = await repeated(lambda: self._model.ask("infer", ref, samples))
+            is_small = len(samples) <= LARGEST_BATCH
+            inferred: Answers = await repeated(lambda: self._model.ask("infer", ref, samples, is_small=is_small))
         with self.times.timed("postprocess", ref.version):
             scaled = inferred.scaled(chosen.scales)
-            answers: Answers = await repeated(lambda: self._preprocessing.ask("postprocess", ref, scaled))
+            answers: Answers = await repeated(
+                lambda: self._preprocessing.ask("postprocess", ref, scaled, is_small=is_small)
+            )
         return answers
 
     async def _swap(self) -> ReloadReport:

@@ -26,6 +26,7 @@ from serving.explain import explanations, require_explainable
 from serving.inference import NO_POLICY, read_panel, store_problem
 from serving.questions import prepare
 from serving.ray_batches import SamplesOfBundle, infer_all
+from serving.ray_calls import Grouped
 from serving.ray_versions import Loaders, PairRef, VersionCache
 from serving.rows import panel_from_rows, with_future_of_request
 from serving.rules import RowRules
@@ -58,7 +59,7 @@ class Held(NamedTuple):
     batch: Batcher[SamplesOfBundle, Answers]
 
 
-class FeastService:
+class FeastService(Grouped):
     """Reads windows from the online feature store."""
 
     def __init__(self, settings: Settings) -> None:
@@ -107,7 +108,7 @@ class FeastService:
         store_problem(pair.contract, dataset, self._settings)
 
 
-class PairService:
+class PairService(Grouped):
     """Base of the services that apply one half of a pair; both halves are loaded, because they are verified as one."""
 
     def __init__(self, settings: Settings) -> None:

@@ -23,6 +23,7 @@ from mlplatform_tests.serving.replicas import CLIENTS, kill_one, stopped_under_l
 from mlplatform_tests.serving.servers import LoadClient, RunningServer, in_process
 from serving.assignment import entity_key, place_of
 from serving.errors import ErrorDetail, ServingError
+from serving.ray_calls import THROUGHPUT
 from serving.ray_runtime import EVERYWHERE, LONGEST_RAY_FOLDER, _check_haproxy, _ray_folder
 from serving.ray_versions import PairRef, VersionCache
 
@@ -125,8 +126,9 @@ def test_haproxy_mode_needs_a_server_that_is_meant_to_listen_everywhere(
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("flags", [{}, {THROUGHPUT: "1"}], ids=["defaults", "throughput"])
 def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
-    platform: Platform, fresh_pairs: tuple[PairInfo, PairInfo], tmp_path: Path
+    platform: Platform, fresh_pairs: tuple[PairInfo, PairInfo], tmp_path: Path, flags: dict[str, str]
 ) -> None:
     installation = Installation(platform, tmp_path)
     settings = installation.settings()
@@ -147,7 +149,7 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
     log = tmp_path / "ray.log"
     installation.set_serving({"deployments": {"ModelService": {"replicas": 2}}})
     names = "tiny_forecast,tiny_intervals"
-    with in_process("serving.ray_app", installation.environ, log, "--experiment", names) as server:
+    with in_process("serving.ray_app", {**installation.environ, **flags}, log, "--experiment", names) as server:
         children = _descendants(server.process.pid)
         with httpx.Client(base_url=server.url, timeout=60) as client:
             assert client.get("/health/ready").json()["pair_id"] == first.pair_id

@@ -228,7 +228,9 @@ def test_questions_that_wait_are_answered_together_and_a_bad_one_alone() -> None
 
     async def scenario() -> list[Any]:
         batcher: Batcher[int, int] = Batcher(answer, 4)  # type: ignore[arg-type]
-        asking = [asyncio.create_task(batcher.ask(number)) for number in range(7)]
+        asking = [asyncio.create_task(batcher.ask(0))]
+        await asyncio.sleep(0.05)
+        asking += [asyncio.create_task(batcher.ask(number)) for number in range(1, 7)]
         await asyncio.sleep(0.05)
         asking[2].cancel()
         released.set()
@@ -241,7 +243,7 @@ def test_questions_that_wait_are_answered_together_and_a_bad_one_alone() -> None
     assert isinstance(answers[3], ValueError)
 
 
-def test_who_was_just_answered_and_asks_again_is_in_the_next_batch() -> None:
+def test_who_asks_in_one_turn_shares_a_batch_and_who_was_answered_and_asks_again_the_next() -> None:
     batches: list[list[int]] = []
 
     def answer(questions: list[int]) -> list[int | Exception]:
@@ -259,7 +261,7 @@ def test_who_was_just_answered_and_asks_again_is_in_the_next_batch() -> None:
         await asyncio.gather(*(ask_twice(batcher, number) for number in range(4)))
 
     asyncio.run(scenario())
-    assert batches == [[0], [1, 2, 3, 10], [11, 12, 13]]
+    assert batches == [[0, 1, 2, 3], [10, 11, 12, 13]]
 
 
 def test_company_that_never_ends_is_not_waited_for() -> None:
