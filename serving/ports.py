@@ -41,6 +41,20 @@ def listening(host: str, port: int) -> socket.socket:
     return listener
 
 
+def listening_at(host: str, port: int) -> list[socket.socket]:
+    """Return a listening socket for every address of a host, as asyncio's `create_server` has them.
+
+    Raises:
+        SystemExit: if an address is in use, or the host is none of this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise SystemExit(f"cannot listen on {host}:{port}: {error.strerror}; name another --host") from error
+    addresses = dict.fromkeys(str(address[0]) for *_, address in found)
+    return [listening(each, port) for each in addresses]
+
+
 def _try_to_bind(family: int, kind: int, address: Any, shown: str, named_by: str) -> None:
     try:
         with socket.socket(family, kind) as probe:

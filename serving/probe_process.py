@@ -1,30 +1,34 @@
 """The process that answers probes: it computes nothing, so that it is never busy, whatever the server does.
 
-Started by `serving.probes`, never by hand. Both talk over one socket, line by line in JSON. The server's first line
-says what never changes (`Sayings`); each later one is its word on whether it is ready, which it gives once per
-question. The end of the socket is the end of the server, and so of this process.
+Started by `serving.probes`, never by hand. Both talk over one socket, line by line. The server's first line, in JSON as
+all of its own, says what never changes (`Sayings`); each later one is its word on whether it is ready, which it gives
+once per question, or `null`, which tells the process to take no more connections of the server's port. The end of the
+socket is the end of the server, and so of this process.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
+import resource
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serving.connections import http_protocol
+from serving.handover import LIVE, READY, Porter
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
-LIVE, READY = "/health/live", "/health/ready"
 # What stands for the seconds of silence in the body of `Sayings.hung`.
 SECONDS = "@seconds@"
-QUESTION = b"?\n"
+# What this process says: a question for the server's word, and that it takes the connections of the server's port.
+QUESTION, AT_THE_DOOR = b"?\n", b"!\n"
 # How long the server's word is waited for.
 PATIENCE_S = 0.01
 _CONNECTIONS = 256
@@ -88,10 +92,14 @@ class Relay:
         # Since when the server has been asked.
         self._since = 0.0
 
-    async def follow(self) -> None:
-        """Take down every word of the server, until it is gone."""
+    async def follow(self, take_no_more: Callable[[], None]) -> None:
+        """Take down every word of the server, until it is gone; and do as it says."""
         while line := await self._reader.readline():
-            self._word = Saying.from_json(json.loads(line))
+            told = json.loads(line)
+            if told is None:
+                take_no_more()
+                continue
+            self._word = Saying.from_json(told)
             if self._asked is not None:
                 self._asked.set_result(None)
                 self._asked = None
@@ -100,7 +108,8 @@ class Relay:
         """Answer one request, as ASGI has it."""
         found = await self._found(scope["method"], scope["path"])
         body = found.body.encode()
-        headers = [*found.headers, ("content-length", str(len(body)))]
+        # Whatever else the client may ask on this connection is not for this process.
+        headers = [*found.headers, ("content-length", str(len(body))), ("connection", "close")]
         start: Message = {
             "type": "http.response.start",
             "status": found.status,
@@ -128,8 +137,20 @@ class Relay:
         return 0.0 if asked.done() else time.monotonic() - since
 
 
-async def serve(listener: socket.socket, channel: socket.socket) -> None:
-    """Answer probes until the server is gone."""
+async def serve(
+    channel: socket.socket,
+    listener: socket.socket | None = None,
+    doors: Sequence[socket.socket] = (),
+    handover: socket.socket | None = None,
+) -> None:
+    """Answer probes until the server is gone.
+
+    Parameters:
+        channel: to the server.
+        listener: of a port for probes alone.
+        doors: listening sockets of the server's port.
+        handover: over which the server gets all of their connections that are no probes.
+    """
     import uvicorn
 
     reader, writer = await asyncio.open_connection(sock=channel, limit=_LONGEST_BYTES)
@@ -149,26 +170,58 @@ async def serve(listener: socket.socket, channel: socket.socket) -> None:
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_LONGEST_STOP_S,
     )
+    config.load()
     server = uvicorn.Server(config)
 
+    def protocol() -> asyncio.Protocol:
+        return config.http_protocol_class(  # type: ignore[call-arg] # as uvicorn makes it
+            config=config, server_state=server.server_state, app_state={}
+        )
+
+    porter = Porter(doors, handover, protocol, sayings.head_deadline_s) if handover is not None else None
+
     async def until_alone() -> None:
-        await relay.follow()
+        take_no_more = porter.stop if porter is not None else lambda: None
+        await relay.follow(take_no_more)
+        # At once, so that the server's successor can have the port.
+        take_no_more()
         server.should_exit = True
 
     following = asyncio.create_task(until_alone())
     gc.collect()
     gc.freeze()
-    await server.serve(sockets=[listener])
+    if porter is not None:
+        # In this order, so that whatever is handed over comes after the word that it will be.
+        writer.write(AT_THE_DOOR)
+        porter.start()
+    await server.serve(sockets=[] if listener is None else [listener])
     following.cancel()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Answer probes on a listening socket that was handed down."""
+    """Answer probes on listening sockets that were handed down."""
     parser = argparse.ArgumentParser(description="Probes of a server, answered beside it.")
-    parser.add_argument("--listener", type=int, required=True, help="descriptor of the listening socket")
     parser.add_argument("--channel", type=int, required=True, help="descriptor of the socket to the server")
+    parser.add_argument("--listener", type=int, help="descriptor of the listening socket for probes alone")
+    text = "descriptors of the listening sockets of the server's port"
+    parser.add_argument("--doors", type=int, nargs="*", default=[], help=text)
+    text = "descriptor of the socket over which their connections are handed over"
+    parser.add_argument("--handover", type=int, help=text)
     asked = parser.parse_args(argv)
-    asyncio.run(serve(socket.socket(fileno=asked.listener), socket.socket(fileno=asked.channel)))
+    _allow_many_connections()
+    channel, *doors = (socket.socket(fileno=descriptor) for descriptor in (asked.channel, *asked.doors))
+    listener, handover = (
+        None if descriptor is None else socket.socket(fileno=descriptor)
+        for descriptor in (asked.listener, asked.handover)
+    )
+    asyncio.run(serve(channel, listener, doors, handover))
+
+
+def _allow_many_connections() -> None:
+    """Let as many connections stand at the door as the system allows, and not as few as it proposes."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

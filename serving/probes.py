@@ -1,8 +1,9 @@
-"""Probes on a port of their own, answered by a small process beside the server.
+"""Probes, answered by a small process beside the server: at the door of the server's port, and on a port of their own.
 
-New connections wait in one queue, requests in another, and on the server's own port a probe stands at the end of both:
-four hundred clients that come in one moment are four hundred connections before it. Here it meets only other probes. A
-thread would do for that, but not for the time: it would wait for Python's lock like all that computes in the server.
+New connections wait in one queue, requests in another, and in the server's own event loop a probe stands at the end of
+both: four hundred clients that come in one moment are four hundred connections before it. In this process it meets
+what comes to the door, which costs little, or on the port for probes alone only other probes. A thread would not do: it
+would wait for Python's lock like all that computes in the server.
 
 What is ready is decided where predictions are answered. Asked by that process (`serving.probe_process`), the server
 has a few milliseconds for its word; of an event loop that is busy the word before counts, and one that says nothing for
@@ -24,7 +25,8 @@ from serving.answers import to_json
 from serving.bodies import JSON, PROBLEM
 from serving.entrance import ask_inside
 from serving.errors import ServingError
-from serving.probe_process import LIVE, READY, SECONDS, Saying, Sayings
+from serving.handover import LIVE, READY, Reception
+from serving.probe_process import AT_THE_DOOR, SECONDS, Saying, Sayings
 from serving.security import SECURITY_HEADERS
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ HUNG_S = 30.0
 # Between the end of a process that should have gone on and the start of the next one.
 _PAUSE_S = 0.5
 _LONGEST_STOP_S = 4.0
+# What stands at the door when the server ends is handed over within this time.
+_LAST_HANDOVER_S = 1.0
 
 
 class Probes:
@@ -40,26 +44,52 @@ class Probes:
 
     Parameters:
         app: the application; its routes are asked in the event loop that `start` is called in.
-        listener: the port's listening socket.
+        listener: the listening socket of a port for probes alone, if there is one.
         head_deadline_s: as in `http_protocol`.
         hung_s: how long the event loop may say nothing until it counts as hanging, in seconds.
+        reception: where the connections of the server's own port come in, open when `start` is called; the process
+            takes them as long as it lives. `None` leaves that port, and the probes on it, to the server.
     """
 
-    def __init__(self, app: FastAPI, listener: socket.socket, head_deadline_s: float, hung_s: float = HUNG_S) -> None:
-        self._app, self._listener = app, listener
+    def __init__(
+        self,
+        app: FastAPI,
+        listener: socket.socket | None,
+        head_deadline_s: float,
+        hung_s: float = HUNG_S,
+        reception: Reception | None = None,
+    ) -> None:
+        self._app, self._listener, self._reception = app, listener, reception
         self._sayings = _sayings(hung_s, head_deadline_s)
         self._keeping: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._is_at_the_door = self._takes_no_more = False
 
     @property
     def pid(self) -> int | None:
         """The process that answers; `None` before there is one."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def is_at_the_door(self) -> bool:
+        """Whether that process takes the connections of the server's own port."""
+        return self._is_at_the_door
+
     def start(self) -> None:
         """Begin to have probes answered; returns at once."""
         self._keeping = asyncio.create_task(self._keep())
-        logger.info("probes are answered on port %d too", self._listener.getsockname()[1])
+        if self._listener is not None:
+            logger.info("probes are answered on port %d too", self._listener.getsockname()[1])
+
+    async def take_no_more(self) -> None:
+        """Close the server's own port; connections that stand at its door are the server's."""
+        if self._reception is None:
+            return
+        self._takes_no_more = True
+        if self._writer is not None:
+            self._writer.write(_line(None))
+        await self._reception.close(_LAST_HANDOVER_S)
 
     async def stop(self) -> None:
         """Have no more probes answered."""
@@ -72,45 +102,64 @@ class Probes:
     async def _keep(self) -> None:
         while True:
             try:
-                channel = self._begin()
+                channel, handover = self._begin()
             except OSError as error:
-                logger.error("nobody answers probes on their own port: %s; trying again", error)
+                logger.error("no process answers probes: %s; trying again", error)
             else:
-                await self._tell(channel)
+                await self._tell(channel, handover)
+                if self._reception is not None and not self._takes_no_more:
+                    await self._reception.open()
                 assert self._process is not None
                 status = await asyncio.to_thread(_ended, self._process)
                 logger.warning("the process that answers probes ended with status %s; another one starts", status)
             await asyncio.sleep(_PAUSE_S)
 
-    def _begin(self) -> socket.socket:
-        """Start the process and return the socket to it."""
+    def _begin(self) -> tuple[socket.socket, socket.socket]:
+        """Start the process and return the sockets to it: for words, and for connections."""
         own, other = socket.socketpair()
-        passed = (self._listener.fileno(), other.fileno())
-        command = [sys.executable, "-m", "serving.probe_process"]
-        command += ["--listener", str(passed[0]), "--channel", str(passed[1])]
+        receiving, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        passed = [other.fileno(), sending.fileno()]
+        command = [sys.executable, "-m", "serving.probe_process", "--channel", str(passed[0])]
+        if self._listener is not None:
+            passed.append(self._listener.fileno())
+            command += ["--listener", str(passed[-1])]
+        if self._reception is not None and not self._takes_no_more:
+            doors = [each.fileno() for each in self._reception.listeners]
+            command += ["--handover", str(sending.fileno()), "--doors", *map(str, doors)]
+            passed += doors
         try:
             # A session of its own: Ctrl-C is for the server, which says what is ready until it has ended.
             self._process = subprocess.Popen(command, pass_fds=passed, start_new_session=True)  # noqa: S603 - this program
         except OSError:
             own.close()
+            receiving.close()
             raise
         finally:
             other.close()
-        return own
+            sending.close()
+        return own, receiving
 
-    async def _tell(self, channel: socket.socket) -> None:
+    async def _tell(self, channel: socket.socket, handover: socket.socket) -> None:
         """Give the word whenever the process asks for it, until that is gone."""
-        reader, writer = await asyncio.open_connection(sock=channel)
+        reader, self._writer = await asyncio.open_connection(sock=channel)
         try:
-            writer.write(_line(self._sayings))
-            while await reader.readline():
-                writer.write(_line(await self._word()))
-                await writer.drain()
+            self._writer.write(_line(self._sayings))
+            while said := await reader.readline():
+                if said == AT_THE_DOOR and self._reception is not None:
+                    self._reception.leave_to(handover)
+                    self._is_at_the_door = True
+                    continue
+                self._writer.write(_line(await self._word()))
+                await self._writer.drain()
         except ConnectionError:
             # Gone between two lines.
             return
         finally:
-            writer.close()
+            self._writer.close()
+            self._writer = None
+            if not self._is_at_the_door:
+                handover.close()
+            self._is_at_the_door = False
 
     async def _word(self) -> Saying:
         try:
@@ -130,7 +179,7 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def _line(told: Saying | Sayings) -> bytes:
+def _line(told: Saying | Sayings | None) -> bytes:
     return json.dumps(told).encode() + b"\n"
 
 

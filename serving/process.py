@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from types import FrameType
 
 import uvicorn
@@ -16,7 +17,8 @@ from uvicorn.config import STARTUP_FAILURE
 
 from mlplatform.settings import ServerLimits, Settings
 from serving.connections import http_protocol
-from serving.ports import listening
+from serving.handover import Reception
+from serving.ports import listening, listening_at
 from serving.probes import Probes
 
 logger = logging.getLogger(__name__)
@@ -32,10 +34,16 @@ _LAST_ANSWERS_S = 0.3
 def run(app: FastAPI, host: str, port: int, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, by HTTPS if there is a certificate; requests in flight are answered first."""
     config = configured(app, settings)
-    config.host, config.port = host, port
+    listeners = listening_at(host, port)
     probes = listening(host, settings.probe_port) if settings.probe_port else None
+    shown = f"[{host}]" if ":" in host else host
+    logger.info("serving on %s://%s:%d", "https" if config.is_ssl else "http", shown, listeners[0].getsockname()[1])
     try:
-        DrainingServer(config, app, settings.limits, probes).run()
+        # What is encrypted says nothing at the door, and where there are several processes the others stand at it, too.
+        if config.is_ssl:
+            DrainingServer(config, app, settings.limits, probes).run(sockets=listeners)
+        else:
+            DrainingServer(config, app, settings.limits, probes, listeners).run()
     except SystemExit as ended:
         # uvicorn's own status of a start that failed is 3, with which commands here say that the answer is no.
         raise SystemExit(1 if ended.code == STARTUP_FAILURE else ended.code) from ended
@@ -64,29 +72,48 @@ class DrainingServer(uvicorn.Server):
     Parameters:
         limits: with that long. A second signal stops at once.
         probes: the listening socket of a port for probes alone, if there is one.
+        doors: listening sockets of the server's own port, at which probes are answered by the process for them; without
+            them, the server listens as it is told when it starts.
     """
 
     def __init__(
-        self, config: uvicorn.Config, app: FastAPI, limits: ServerLimits, probes: socket.socket | None = None
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        limits: ServerLimits,
+        probes: socket.socket | None = None,
+        doors: Sequence[socket.socket] = (),
     ) -> None:
         super().__init__(config)
         self._app, self._state = app, app.state.server
         self._limits = limits
-        self._listener = probes
+        self._listener, self._doors = probes, doors
         self._probes: Probes | None = None
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._listener is not None and not self.should_exit:
-            self._probes = Probes(self._app, self._listener, self._limits.body_deadline_s)
+        await super().startup([] if self._doors else sockets)
+        reception = Reception(self._doors, self.protocol, self.config.backlog) if self._doors else None
+        if reception is not None:
+            await reception.open()
+        if (reception is not None or self._listener is not None) and not self.should_exit:
+            deadline_s = self._limits.body_deadline_s
+            self._probes = Probes(self._app, self._listener, deadline_s, reception=reception)
             self._probes.start()
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._probes is not None:
+            await self._probes.take_no_more()
         await super().shutdown(sockets)
         if self._probes is not None:
             await self._probes.stop()
+
+    def protocol(self) -> asyncio.Protocol:
+        """Return what answers one more connection."""
+        return self.config.http_protocol_class(  # type: ignore[call-arg] # as uvicorn makes it
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end: answers say that their connection closes, so that clients go elsewhere meanwhile."""

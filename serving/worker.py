@@ -54,13 +54,7 @@ class WorkerServer(DrainingServer):
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
-        loop, config = asyncio.get_running_loop(), self.config
-
-        def protocol() -> asyncio.Protocol:
-            return config.http_protocol_class(  # type: ignore[call-arg] # as uvicorn makes it
-                config=config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-
+        loop, config, protocol = asyncio.get_running_loop(), self.config, self.protocol
         self._place.unlink(missing_ok=True)
         self.servers.append(await loop.create_unix_server(protocol, self._place))
         deadline = time.monotonic() + STARTING_S

@@ -80,14 +80,16 @@ def _report_answers(steady: Load, flooded: Load, after: Load, recovery: float) -
 
 def _report_probes(probes: list[float], quiet: list[float], shared: list[float], bare_probes: list[float]) -> None:
     """Report probes on their own port beside those of quiet times, and on the shared one beside the bare handler's."""
-    worst, case = max(probes), "overload: slowest probe on its own port"
-    aim, met = f"<= {LONGEST_PROBE_MS:g} ms", worst <= LONGEST_PROBE_MS
-    report("serving", case, worst, "ms", peer="16 clients", peer_value=max(quiet), aim=aim, met=met)
-    median, longest = sorted(probes)[len(probes) // 2], sorted(probes)[int(len(probes) * 0.99)]
-    report("serving", "overload: median probe on its own port", median, "ms")
-    report("serving", "overload: p99 of probes on their own port", longest, "ms")
-    peer = {"peer": "bare handler, same flood", "peer_value": max(bare_probes)}
-    report("serving", "overload: slowest probe on the server's port", max(shared), "ms", **peer)
+    aim = f"<= {LONGEST_PROBE_MS:g} ms"
+    for where, seen, peer, peer_value in (
+        ("their own port", probes, "16 clients", max(quiet)),
+        ("the server's port", shared, "bare handler, same flood", max(bare_probes)),
+    ):
+        worst, case, met = max(seen), f"overload: slowest of the probes on {where}", max(seen) <= LONGEST_PROBE_MS
+        report("serving", case, worst, "ms", peer=peer, peer_value=peer_value, aim=aim, met=met)
+        median, longest = sorted(seen)[len(seen) // 2], sorted(seen)[int(len(seen) * 0.99)]
+        report("serving", f"overload: median of the probes on {where}", median, "ms")
+        report("serving", f"overload: p99 of the probes on {where}", longest, "ms")
 
 
 @contextmanager
