@@ -33,8 +33,9 @@ def run() -> None:
         folder, own_port = Path(name), f"http://127.0.0.1:{(port := free_port())}"
         with serving(ours(TABLE, MLPLATFORM_PROBE_PORT=str(port)), READY) as server:
             load(server.url, path, body, 16, WARM_UP_S, folder)
+            # As long as the flood, because the prediction log is written in some of the seconds of both.
             with _probes(own_port, LIVE, READY) as quiet:
-                steady = load(server.url, path, body, 16, SECONDS, folder)
+                steady = load(server.url, path, body, 16, seconds, folder)
             memory = server.resident_mib()
             with (
                 _nuisances(server),
