@@ -87,13 +87,15 @@ class InputRules:
     def marks(self, panel: Panel, contract: Contract) -> tuple[tuple[Mark, ...], ...]:
         """Return what is unusual in the rows behind every answer, of shape (entities,)."""
         found: list[list[Mark]] = [[] for _ in panel.entity_ids]
-        past = _is_past(panel, contract)
+        past, must_be_there = _is_past(panel, contract), None
         for name in contract.columns:
             values = panel.columns[name]
             counted = np.ones(panel.rows, bool) if name in contract.known else past
             for kind, is_unusual in self._unusual(name, values):
                 if kind == "missing":
-                    is_unusual = is_unusual & _must_be_there(panel, contract)
+                    if must_be_there is None:
+                        must_be_there = _must_be_there(panel, contract)
+                    is_unusual = is_unusual & must_be_there
                 counts = np.add.reduceat((is_unusual & counted).astype(np.int64), panel.offsets[:-1])
                 for entity in np.flatnonzero(counts):
                     found[entity].append(Mark(kind, name, int(counts[entity])))
