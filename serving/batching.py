@@ -1,9 +1,9 @@
 """Micro-batching: requests that wait at the same time are answered by one transform and one predict.
 
-A question that finds nothing to do is answered at once; while one batch is computed the next one gathers. It also waits
-until those that were just answered have asked again, which takes them less than a call of the model costs: for as long
-as each turn of the event loop brings someone, and at most for a moment. That is the adaptive delay of Crankshaw et al.,
-"Clipper" (NSDI 2017), without a clock to tune.
+A question that finds nothing to do is answered as soon as the event loop has turned once; while one batch is computed
+the next one gathers. It also waits until those that were just answered have asked again, which takes them less than a
+call of the model costs: for as long as each turn of the event loop brings someone, and at most for a moment. That is
+the adaptive delay of Crankshaw et al., "Clipper" (NSDI 2017), without a clock to tune.
 """
 
 from __future__ import annotations
@@ -99,7 +99,13 @@ class Batcher(Generic[Q, A]):
         if not batch:
             return
         loop = asyncio.get_running_loop()
-        done = self._thread.submit(self._answer, [question for question, _ in batch])
+        try:
+            done = self._thread.submit(self._answer, [question for question, _ in batch])
+        except RuntimeError as closed:
+            self._is_running = False
+            for _, future in batch:
+                future.set_exception(closed)
+            return
         done.add_done_callback(lambda ended: loop.call_soon_threadsafe(self._finish, batch, ended))
 
     def _finish(self, batch: Sequence[tuple[Q, asyncio.Future[A]]], ended: Future[Sequence[A | Exception]]) -> None:

@@ -6,8 +6,7 @@ at the door of that port: it takes what comes, looks at the first bytes without 
 the sockets of all others over to the server (`SCM_RIGHTS`, unix(7)), which answers them as if it had taken them itself.
 A connection is handed over once, so that requests on one that stays open cost nothing more.
 
-Whenever nobody stands at the door, the server takes its connections itself; while one process follows another, they
-wait in the port's queue.
+While nobody stands at the door, the server takes its connections itself.
 """
 
 from __future__ import annotations
@@ -26,8 +25,9 @@ _PROBES = tuple(
     f"{method} {path}{end}".encode() for method in ("GET", "HEAD") for path in (LIVE, READY) for end in (" ", "?")
 )
 _LOOKED_AT = max(map(len, _PROBES))
-# Connections that may stand at the door without having said anything; the server has those that come beyond.
-_SILENT = 1024
+# Connections that may stand at the door without having said anything, and that may wait for a server that is busy; the
+# server has the silent ones that come beyond, and who would wait beyond is turned away.
+_SILENT, _WAITING = 1024, 4096
 # Taken, or handed over, in one turn of an event loop.
 _AT_ONCE = 64
 # After the system refused to open or pass one more descriptor, in seconds.
@@ -68,40 +68,46 @@ class Porter:
         """Take no more; the server gets those that have said nothing yet, and then the end of the socket."""
         if not self._is_open:
             return
-        self._is_open = False
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.remove_reader(listener)
+            while self._take(listener):
+                pass
             listener.close()
         for connection in list(self._silent):
             self._hand_over(connection)
+        # What has been sent by then was all.
+        self._is_open = False
         self._send()
 
     def _attend(self, listener: socket.socket) -> None:
         if self._is_open:
             asyncio.get_running_loop().add_reader(listener, self._take, listener)
 
-    def _take(self, listener: socket.socket) -> None:
+    def _take(self, listener: socket.socket) -> bool:
+        """Take what has come, and return whether there may be more."""
         loop = asyncio.get_running_loop()
         for _ in range(_AT_ONCE):
             try:
                 connection, _ = listener.accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 logger.warning("no connection can be taken for a moment: %s", error)
                 loop.remove_reader(listener)
                 loop.call_later(_PAUSE_S, self._attend, listener)
-                return
+                return False
             connection.setblocking(False)
-            if len(self._silent) >= _SILENT:
-                self._hand_over(connection)
-                continue
             self._silent[connection] = loop.call_later(self._silent_s, self._forget, connection)
             # Most have said what they want by now.
             self._look(connection)
-            if connection in self._silent:
+            if connection not in self._silent:
+                continue
+            if len(self._silent) > _SILENT:
+                self._hand_over(connection)
+            else:
                 loop.add_reader(connection, self._look, connection)
+        return True
 
     def _look(self, connection: socket.socket) -> None:
         try:
@@ -133,6 +139,9 @@ class Porter:
 
     def _hand_over(self, connection: socket.socket) -> None:
         self._let_go(connection)
+        if len(self._leaving) >= _WAITING:
+            connection.close()
+            return
         self._leaving.append(connection)
         if len(self._leaving) == 1:
             self._send()
@@ -182,19 +191,25 @@ class Reception:
         self._is_over = asyncio.Event()
 
     async def open(self) -> None:
-        """Take connections, until somebody else does."""
+        """Take connections, until somebody else does.
+
+        Raises:
+            OSError: if the system has no descriptor left; none are taken then.
+        """
         if self._servers:
             return
         loop = asyncio.get_running_loop()
-        self._servers = [
-            await loop.create_server(self._protocol, sock=each.dup(), backlog=self._backlog) for each in self.listeners
-        ]
+        try:
+            for each in self.listeners:
+                own = each.dup()
+                self._servers.append(await loop.create_server(self._protocol, sock=own, backlog=self._backlog))
+        except OSError:
+            self._leave()
+            raise
 
     def leave_to(self, porter: socket.socket) -> None:
         """Take only what comes through a socket from now on, until that ends."""
-        for server in self._servers:
-            server.close()
-        self._servers = []
+        self._leave()
         porter.setblocking(False)
         self._porter = porter
         self._is_over.clear()
@@ -206,24 +221,28 @@ class Reception:
         Parameters:
             patience_s: how long to wait until a porter that was told to stop has handed over all it has, in seconds.
         """
-        for server in self._servers:
-            server.close()
+        self._leave()
+        for listener in self.listeners:
+            listener.close()
         if self._porter is not None:
             try:
                 async with asyncio.timeout(patience_s):
                     await self._is_over.wait()
             except TimeoutError:
                 logger.warning("connections that have said nothing yet may be lost")
-        for listener in self.listeners:
-            listener.close()
         if self._arriving:
             await asyncio.wait(self._arriving)
+
+    def _leave(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers = []
 
     def _take(self, porter: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         for _ in range(_AT_ONCE):
             try:
-                message, passed, _, _ = socket.recv_fds(porter, 1, 1)
+                message, passed, _, _ = socket.recv_fds(porter, 1, 1, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
             except OSError:
@@ -236,6 +255,8 @@ class Reception:
                     self._porter = None
                     self._is_over.set()
                 return
+            if not passed:
+                logger.error("a connection is lost, because this process may have no more descriptors")
             for descriptor in passed:
                 connection = socket.socket(fileno=descriptor)
                 connection.setblocking(False)

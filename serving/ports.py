@@ -1,9 +1,10 @@
-"""Ports that servers listen on: looked at before a server is built, and opened."""
+"""Ports that servers listen on: looked at before a server is built, opened, and with room for who comes."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import resource
 import socket
 from typing import Any
 
@@ -42,7 +43,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def listening_at(host: str, port: int) -> list[socket.socket]:
-    """Return a listening socket for every address of a host, as asyncio's `create_server` has them.
+    """Return a listening socket for every address of a host that this machine has.
 
     Raises:
         SystemExit: if an address is in use, or the host is none of this machine's.
@@ -51,8 +52,26 @@ def listening_at(host: str, port: int) -> list[socket.socket]:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise SystemExit(f"cannot listen on {host}:{port}: {error.strerror}; name another --host") from error
-    addresses = dict.fromkeys(str(address[0]) for *_, address in found)
-    return [listening(each, port) for each in addresses]
+    listeners: list[socket.socket] = []
+    missing: SystemExit | None = None
+    for address in dict.fromkeys(str(address[0]) for *_, address in found):
+        try:
+            listeners.append(listening(address, port))
+        except SystemExit as refused:
+            # As `localhost` has an address of IPv6 where the machine has none.
+            if getattr(refused.__cause__, "errno", None) not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            missing = refused
+    if missing is not None and not listeners:
+        raise missing
+    return listeners
+
+
+def allow_many_connections() -> None:
+    """Let this process have as many descriptors as the system allows, and not as few as it proposes."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _try_to_bind(family: int, kind: int, address: Any, shown: str, named_by: str) -> None:

@@ -13,25 +13,33 @@ import asyncio
 import contextlib
 import gc
 import json
-import resource
 import socket
 import time
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from typing_extensions import override
 
 from serving.connections import http_protocol
 from serving.handover import LIVE, READY, Porter
+from serving.ports import allow_many_connections
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import Message, Receive, Scope, Send
 
 # What stands for the seconds of silence in the body of `Sayings.hung`.
 SECONDS = "@seconds@"
-# What this process says: a question for the server's word, and that it takes the connections of the server's port.
-QUESTION, AT_THE_DOOR = b"?\n", b"!\n"
+# What this process says: a question for the server's word, that it takes the connections of the server's port, and,
+# every so many seconds, that it lives.
+QUESTION, AT_THE_DOOR, ALIVE = b"?\n", b"!\n", b".\n"
+ALIVE_S = 1.0
 # How long the server's word is waited for.
 PATIENCE_S = 0.01
-_CONNECTIONS = 256
+_CONNECTIONS = 1024
+# Probes are short: who takes longer than this to say one takes the place of others.
+_HEAD_S = 2.0
 _LONGEST_STOP_S = 1
 # Of a line over the socket.
 _LONGEST_BYTES = 2**20
@@ -137,6 +145,18 @@ class Relay:
         return 0.0 if asked.done() else time.monotonic() - since
 
 
+def _server_class() -> type[uvicorn.Server]:
+    """Return uvicorn's server, but for signals: how long this process lives is said over the channel alone."""
+    import uvicorn
+
+    class Beside(uvicorn.Server):
+        @override
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            pass
+
+    return Beside
+
+
 async def serve(
     channel: socket.socket,
     listener: socket.socket | None = None,
@@ -166,12 +186,12 @@ async def serve(
         access_log=False,
         log_config=None,
         lifespan="off",
-        http=http_protocol(sayings.head_deadline_s),
+        http=http_protocol(min(_HEAD_S, sayings.head_deadline_s)),
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_LONGEST_STOP_S,
     )
     config.load()
-    server = uvicorn.Server(config)
+    server = _server_class()(config)
 
     def protocol() -> asyncio.Protocol:
         return config.http_protocol_class(  # type: ignore[call-arg] # as uvicorn makes it
@@ -182,12 +202,21 @@ async def serve(
 
     async def until_alone() -> None:
         take_no_more = porter.stop if porter is not None else lambda: None
-        await relay.follow(take_no_more)
-        # At once, so that the server's successor can have the port.
-        take_no_more()
-        server.should_exit = True
+        try:
+            # A server that dies with a question unread resets the socket.
+            with contextlib.suppress(ConnectionError):
+                await relay.follow(take_no_more)
+        finally:
+            # At once, so that the server's successor can have the port.
+            take_no_more()
+            server.should_exit = True
 
-    following = asyncio.create_task(until_alone())
+    async def say_so() -> None:
+        while True:
+            writer.write(ALIVE)
+            await asyncio.sleep(ALIVE_S)
+
+    beside = [asyncio.create_task(until_alone()), asyncio.create_task(say_so())]
     gc.collect()
     gc.freeze()
     if porter is not None:
@@ -195,7 +224,8 @@ async def serve(
         writer.write(AT_THE_DOOR)
         porter.start()
     await server.serve(sockets=[] if listener is None else [listener])
-    following.cancel()
+    for task in beside:
+        task.cancel()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -208,20 +238,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = "descriptor of the socket over which their connections are handed over"
     parser.add_argument("--handover", type=int, help=text)
     asked = parser.parse_args(argv)
-    _allow_many_connections()
+    allow_many_connections()
     channel, *doors = (socket.socket(fileno=descriptor) for descriptor in (asked.channel, *asked.doors))
     listener, handover = (
         None if descriptor is None else socket.socket(fileno=descriptor)
         for descriptor in (asked.listener, asked.handover)
     )
     asyncio.run(serve(channel, listener, doors, handover))
-
-
-def _allow_many_connections() -> None:
-    """Let as many connections stand at the door as the system allows, and not as few as it proposes."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

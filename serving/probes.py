@@ -26,7 +26,7 @@ from serving.bodies import JSON, PROBLEM
 from serving.entrance import ask_inside
 from serving.errors import ServingError
 from serving.handover import LIVE, READY, Reception
-from serving.probe_process import AT_THE_DOOR, SECONDS, Saying, Sayings
+from serving.probe_process import ALIVE, AT_THE_DOOR, SECONDS, Saying, Sayings
 from serving.security import SECURITY_HEADERS
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,9 @@ HUNG_S = 30.0
 # Between the end of a process that should have gone on and the start of the next one.
 _PAUSE_S = 0.5
 _LONGEST_STOP_S = 4.0
+# A process that has said nothing for twice as long hangs. In two halves, because after a moment in which this event
+# loop did nothing, the first may seem over when there is something to read.
+_SILENT_S = 5.0
 # What stands at the door when the server ends is handed over within this time.
 _LAST_HANDOVER_S = 1.0
 
@@ -87,8 +90,11 @@ class Probes:
         if self._reception is None:
             return
         self._takes_no_more = True
-        if self._writer is not None:
+        if self._is_at_the_door and self._writer is not None:
             self._writer.write(_line(None))
+        elif self._process is not None:
+            # It is about to stand at a door that is closed now.
+            self._process.kill()
         await self._reception.close(_LAST_HANDOVER_S)
 
     async def stop(self) -> None:
@@ -107,12 +113,22 @@ class Probes:
                 logger.error("no process answers probes: %s; trying again", error)
             else:
                 await self._tell(channel, handover)
-                if self._reception is not None and not self._takes_no_more:
-                    await self._reception.open()
+                await self._open()
                 assert self._process is not None
                 status = await asyncio.to_thread(_ended, self._process)
                 logger.warning("the process that answers probes ended with status %s; another one starts", status)
             await asyncio.sleep(_PAUSE_S)
+
+    async def _open(self) -> None:
+        """Have the server take its connections itself, now that nobody else does."""
+        while self._reception is not None and not self._takes_no_more:
+            try:
+                await self._reception.open()
+            except OSError as error:
+                logger.error("nobody takes connections: %s; trying again", error)
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                return
 
     def _begin(self) -> tuple[socket.socket, socket.socket]:
         """Start the process and return the sockets to it: for words, and for connections."""
@@ -144,13 +160,13 @@ class Probes:
         reader, self._writer = await asyncio.open_connection(sock=channel)
         try:
             self._writer.write(_line(self._sayings))
-            while said := await reader.readline():
-                if said == AT_THE_DOOR and self._reception is not None:
+            while said := await self._said(reader):
+                if said == AT_THE_DOOR and self._reception is not None and not self._takes_no_more:
                     self._reception.leave_to(handover)
                     self._is_at_the_door = True
-                    continue
-                self._writer.write(_line(await self._word()))
-                await self._writer.drain()
+                elif said not in (ALIVE, AT_THE_DOOR):
+                    self._writer.write(_line(await self._word()))
+                    await self._writer.drain()
         except ConnectionError:
             # Gone between two lines.
             return
@@ -160,6 +176,19 @@ class Probes:
             if not self._is_at_the_door:
                 handover.close()
             self._is_at_the_door = False
+
+    async def _said(self, reader: asyncio.StreamReader) -> bytes:
+        """Return the next line; none from a process that is gone, or hangs and is killed."""
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(_SILENT_S):
+                    return await reader.readline()
+            except TimeoutError:
+                continue
+        logger.error("the process that answers probes says nothing and is killed")
+        assert self._process is not None
+        self._process.kill()
+        return b""
 
     async def _word(self) -> Saying:
         try:

@@ -18,7 +18,7 @@ from uvicorn.config import STARTUP_FAILURE
 from mlplatform.settings import ServerLimits, Settings
 from serving.connections import http_protocol
 from serving.handover import Reception
-from serving.ports import listening, listening_at
+from serving.ports import allow_many_connections, listening, listening_at
 from serving.probes import Probes
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ _LAST_ANSWERS_S = 0.3
 
 def run(app: FastAPI, host: str, port: int, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, by HTTPS if there is a certificate; requests in flight are answered first."""
+    allow_many_connections()
     config = configured(app, settings)
     listeners = listening_at(host, port)
     probes = listening(host, settings.probe_port) if settings.probe_port else None
@@ -93,10 +94,13 @@ class DrainingServer(uvicorn.Server):
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([] if self._doors else sockets)
-        reception = Reception(self._doors, self.protocol, self.config.backlog) if self._doors else None
-        if reception is not None:
+        if self.should_exit:
+            return
+        reception = None
+        if self._doors:
+            reception = Reception(self._doors, self.protocol, self.config.backlog)
             await reception.open()
-        if (reception is not None or self._listener is not None) and not self.should_exit:
+        if reception is not None or self._listener is not None:
             deadline_s = self._limits.body_deadline_s
             self._probes = Probes(self._app, self._listener, deadline_s, reception=reception)
             self._probes.start()

@@ -119,18 +119,18 @@ class RayBackend:
         ref = PairRef.of(chosen.pair)
         staleness = readable(chosen.staleness, chosen.answering)
         short = chosen.rules.fallback.short_series
-        is_small = time_point == NOW and len(entities) <= LARGEST_SHARED
+        group = _group(ref, time_point == NOW and len(entities) <= LARGEST_SHARED)
         # The policy travels with the call, as the version does: all replicas apply the one that was loaded last.
         with self.times.timed("features", ref.version):
             panel = _unless_refused(
                 await repeated(
-                    lambda: self._feast.ask("read", ref, staleness, entities, time_point, short, is_small=is_small)
+                    lambda: self._feast.ask("read", ref, staleness, entities, time_point, short, group=group)
                 )
             )
         with self.times.timed("preprocess", ref.version):
             prepared = await repeated(
                 lambda: self._preprocessing.ask(
-                    "prepare_panel", ref, panel, future, chosen.rules, is_small=panel.rows <= SMALL_ROWS
+                    "prepare_panel", ref, panel, future, chosen.rules, group=_group(ref, panel.rows <= SMALL_ROWS)
                 )
             )
         recall = self._last.recall_for(choice, time_point)
@@ -147,7 +147,7 @@ class RayBackend:
         with self.times.timed("preprocess", ref.version):
             prepared = await repeated(
                 lambda: self._preprocessing.ask(
-                    "prepare_rows", ref, rows, chosen.rules, is_small=len(rows) <= SMALL_ROWS
+                    "prepare_rows", ref, rows, chosen.rules, group=_group(ref, len(rows) <= SMALL_ROWS)
                 )
             )
         return await self._predict(chosen, _unless_refused(prepared), explain)
@@ -254,13 +254,11 @@ class RayBackend:
         # Every response is awaited here. Passed on unawaited, one whose replica died would have the call that waits for
         # it ask for it again and again until the request's deadline, and nobody could repeat what was lost.
         with self.times.timed("predict", ref.version):
-            is_small = len(samples) <= LARGEST_BATCH
-            inferred: Answers = await repeated(lambda: self._model.ask("infer", ref, samples, is_small=is_small))
+            group = _group(ref, len(samples) <= LARGEST_BATCH)
+            inferred: Answers = await repeated(lambda: self._model.ask("infer", ref, samples, group=group))
         with self.times.timed("postprocess", ref.version):
             scaled = inferred.scaled(chosen.scales)
-            answers: Answers = await repeated(
-                lambda: self._preprocessing.ask("postprocess", ref, scaled, is_small=is_small)
-            )
+            answers: Answers = await repeated(lambda: self._preprocessing.ask("postprocess", ref, scaled, group=group))
         return answers
 
     async def _swap(self) -> ReloadReport:
@@ -296,6 +294,11 @@ async def _prepare(service: Handle, ref: PairRef) -> None:
     # A plain call waits until there is a replica at all; a broadcast reaches those that are up.
     await repeated(lambda: service.prepare.remote(ref))
     await repeated(lambda: service.broadcast("prepare", ref).results_async())
+
+
+def _group(ref: PairRef, is_small: bool) -> str | None:
+    """Return which calls one may be sent with: those about its pair, unless it takes longer than they do."""
+    return ref.pair_id if is_small else None
 
 
 def _told_of(policies: Policies) -> Served:

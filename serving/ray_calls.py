@@ -4,10 +4,12 @@ refused as clients know it."""
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import pickle
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from serving.batching import once_gathered
@@ -24,7 +26,7 @@ T = TypeVar("T")
 
 # The switch of Ray Serve's for throughput in the place of all else.
 THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
-# Calls that are sent together at most wait for as many.
+# Most calls that are sent together.
 LARGEST_GROUP = 64
 # In seconds; together longer than it takes until no more calls are sent to a replica that died.
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
@@ -35,6 +37,10 @@ class Call(NamedTuple):
 
     method: str
     arguments: tuple[Any, ...]
+
+
+# A call, and who waits for it.
+_Asked = tuple[Call, asyncio.Future[Any]]
 
 
 class Raised(NamedTuple):
@@ -75,8 +81,8 @@ class Service:
     in C, takes what travels: values of classes that both sides import.
 
     Where throughput is asked for, calls that are made in the same moment are sent together: of a call between processes
-    the sending is most of what it costs. What is sent together comes back together, so that only what is small waits
-    for others.
+    the sending is most of what it costs. What is sent together comes back together, so these are small calls of one
+    method about one pair.
 
     Parameters:
         handle: of the deployment, for what is asked rarely.
@@ -87,21 +93,22 @@ class Service:
         self.handle = handle
         self._gathers = os.environ.get(THROUGHPUT) == "1" if gathers is None else gathers
         self._methods: dict[str, Handle] = {}
-        self._waiting: list[tuple[Call, asyncio.Future[Any]]] = []
-        self._sent: set[asyncio.Task[None]] = set()
+        self._waiting: dict[tuple[str, Hashable], list[_Asked]] = {}
 
-    def ask(self, method: str, *arguments: Any, is_small: bool = False) -> Awaitable[Any]:
+    def ask(self, method: str, *arguments: Any, group: Hashable = None) -> Awaitable[Any]:
         """Call a method of one replica.
 
         Parameters:
-            is_small: whether it may wait for others that are sent with it, and they for it.
+            group: which calls of the method it may be sent with, because they take as long; `None`: with none.
         """
-        if not (self._gathers and is_small):
+        if not self._gathers or group is None:
             return self._called(method, *arguments)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((Call(method, arguments), future))
-        if len(self._waiting) == 1:
-            once_gathered(lambda: len(self._waiting), LARGEST_GROUP, self._send)
+        key = method, group
+        waiting = self._waiting.setdefault(key, [])
+        waiting.append((Call(method, arguments), future))
+        if len(waiting) == 1:
+            once_gathered(lambda: len(waiting), LARGEST_GROUP, lambda: self._send(key))
         return future
 
     def _called(self, method: str, *arguments: Any) -> Awaitable[Any]:
@@ -112,27 +119,38 @@ class Service:
         response: Awaitable[Any] = self._methods[method].remote(*arguments)
         return response
 
-    def _send(self) -> None:
+    def _send(self, key: tuple[str, Hashable]) -> None:
         # Nobody waits any more for what was cancelled meanwhile.
-        group, self._waiting = [item for item in self._waiting if not item[1].done()], []
-        if group:
-            task = asyncio.get_running_loop().create_task(self._answered(group))
-            self._sent.add(task)
-            task.add_done_callback(self._sent.discard)
+        asked = [each for each in self._waiting.pop(key) if not each[1].done()]
+        for start in range(0, len(asked), LARGEST_GROUP):
+            part = asked[start : start + LARGEST_GROUP]
+            # In no request's context: Ray would have the end of that request end the calls of all others.
+            task = asyncio.get_running_loop().create_task(self._answered(part), context=contextvars.Context())
+            for _, future in part:
+                future.add_done_callback(partial(_cancel_if_alone, task, part))
 
-    async def _answered(self, group: Sequence[tuple[Call, asyncio.Future[Any]]]) -> None:
-        """Have a group of calls answered; what fails as a whole, fails for each of them."""
+    async def _answered(self, asked: Sequence[_Asked]) -> None:
+        """Have calls answered that are sent together; what fails as a whole, fails for each of them."""
         try:
-            answers = await self._called("answer_all", [call for call, _ in group])
+            answers = await self._called("answer_all", [call for call, _ in asked])
         except Exception as error:
-            answers = [Raised(error)] * len(group)
-        for (_, future), answer in zip(group, answers, strict=True):
+            answers = [Raised(error)] * len(asked)
+        except asyncio.CancelledError:
+            # Either nobody waits any more, or this process ends.
+            answers = [Raised(unavailable())] * len(asked)
+        for (_, future), answer in zip(asked, answers, strict=True):
             if future.done():
                 continue
             if isinstance(answer, Raised):
                 future.set_exception(answer.error)
             else:
                 future.set_result(answer)
+
+
+def _cancel_if_alone(task: asyncio.Task[None], asked: Sequence[_Asked], _: asyncio.Future[Any]) -> None:
+    """End calls that nobody waits for any more, as a call that is sent alone ends with its request."""
+    if all(future.done() for _, future in asked):
+        task.cancel()
 
 
 async def repeated(call: Callable[[], Awaitable[T]]) -> T:

@@ -18,12 +18,15 @@ import httpx
 import pytest
 from typing_extensions import override
 
+import serving.connections
+import serving.handover
+import serving.probes
 from mlplatform.settings import Settings
 from mlplatform_tests.serving.servers import wait_until_loaded
 from mlplatform_tests.serving.test_connections import SlowBackend, read_to_the_end
 from serving.api import build_app
 from serving.handover import Porter
-from serving.ports import listening
+from serving.ports import listening, listening_at
 from serving.probes import Probes
 from serving.process import DrainingServer, configured
 
@@ -85,6 +88,27 @@ def connected(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=20)
 
 
+def is_open(port: int) -> bool:
+    try:
+        connected(port).close()
+    except (ConnectionRefusedError, ConnectionResetError):
+        return False
+    return True
+
+
+class Answering(asyncio.Protocol):
+    """Says that it is alive when it is asked anything."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, _: bytes) -> None:
+        self.transport.write(b"alive")
+        self.transport.close()
+
+
 def test_probes_are_answered_while_the_event_loop_is_busy_and_requests_after_it(tmp_path: Path) -> None:
     with running(tmp_path) as (server, _, port):
         ready = httpx.get(f"http://127.0.0.1:{port}/health/ready")
@@ -143,15 +167,37 @@ def test_a_process_at_the_door_that_is_killed_costs_no_connection_that_has_asked
             assert httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30).status_code == 200
 
 
-def test_who_stands_at_the_door_when_the_server_ends_may_still_ask(tmp_path: Path) -> None:
+def test_a_process_at_the_door_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving.probes, "_SILENT_S", 0.8)
+    with running(tmp_path) as (server, _, port):
+        hung = server.until_at_the_door()
+        os.kill(hung, signal.SIGSTOP)
+        assert httpx.get(f"http://127.0.0.1:{port}/models", timeout=30).status_code == 200
+        assert server.until_at_the_door(other_than=hung) != hung
+        with pytest.raises(ProcessLookupError):
+            os.kill(hung, 0)
+
+
+def test_a_server_that_ends_as_it_starts_closes_its_port(tmp_path: Path) -> None:
+    with running(tmp_path) as (server, _, port):
+        os.kill(server.until_at_the_door(), signal.SIGKILL)
+        while server.probes.is_at_the_door:
+            time.sleep(0.01)
+        server.should_exit = True
+        deadline = time.monotonic() + 20
+        while is_open(port):
+            assert time.monotonic() < deadline
+
+
+def test_who_stands_at_the_door_when_the_server_ends_may_still_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving.connections, "LAST_REQUEST_S", 2.0)
     with running(tmp_path) as (server, _, port), connected(port) as early:
         time.sleep(0.2)  # taken, and silent
         server.should_exit = True
-        while True:
-            try:
-                connected(port).close()
-            except (ConnectionRefusedError, ConnectionResetError):
-                break
+        while is_open(port):
+            pass
         early.sendall(b"GET /models HTTP/1.1\r\nhost: x\r\n\r\n")
         assert read_to_the_end(early).startswith(b"HTTP/1.1 200")
 
@@ -159,16 +205,6 @@ def test_who_stands_at_the_door_when_the_server_ends_may_still_ask(tmp_path: Pat
 def test_a_server_that_takes_nothing_loses_nothing_and_keeps_no_probe_waiting() -> None:
     """More connections than the socket to the server holds; probes come behind them."""
     count = 600
-
-    class Answering(asyncio.Protocol):
-        transport: asyncio.Transport
-
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
-
-        def data_received(self, _: bytes) -> None:
-            self.transport.write(b"alive")
-            self.transport.close()
 
     async def scenario() -> list[bytes]:
         server, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -201,6 +237,47 @@ def test_a_server_that_takes_nothing_loses_nothing_and_keeps_no_probe_waiting() 
 
     taken = asyncio.run(asyncio.wait_for(scenario(), 120))
     assert sorted(taken) == sorted(b"GET /%d " % number for number in range(count))
+
+
+def test_silent_connections_keep_no_probe_from_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving.handover, "_SILENT", 2)
+
+    async def scenario() -> bytes:
+        server, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        door = listening("127.0.0.1", 0)
+        port = door.getsockname()[1]
+        porter = Porter([door], sending, Answering, 20)
+
+        def ask() -> bytes:
+            with connected(port) as probing:
+                probing.sendall(PROBE)
+                return read_to_the_end(probing)
+
+        with server, ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(connected(port))
+            asking = asyncio.create_task(asyncio.to_thread(ask))
+            await asyncio.sleep(0.2)
+            porter.start()
+            answer = await asking
+            porter.stop()
+            taken = 0
+            while (await asyncio.to_thread(socket.recv_fds, server, 1, 1))[0]:
+                taken += 1
+            assert taken == 5
+            return answer
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)) == b"alive"
+
+
+def test_a_host_listens_on_the_addresses_that_this_machine_has() -> None:
+    for host in ("127.0.0.1", "localhost"):
+        listeners = listening_at(host, 0)
+        assert listeners
+        for listener in listeners:
+            listener.close()
+    with pytest.raises(SystemExit, match=r"cannot listen on nowhere\.invalid:0"):
+        listening_at("nowhere.invalid", 0)
 
 
 @pytest.mark.parametrize("begin", [PROBE[:15], b"GET /health/lively HTTP/1.1\r\n", b"POST /health/live HTTP/1.1\r\n"])

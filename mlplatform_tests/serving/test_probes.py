@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import sys
@@ -125,7 +126,8 @@ def test_a_process_that_is_killed_is_replaced_and_none_is_left_behind(platform: 
         os.kill(last, 0)
 
 
-def test_the_process_ends_with_its_server_however_that_ends() -> None:
+@pytest.mark.parametrize("has_said_all", [False, True], ids=["at once", "with lines unread"])
+def test_the_process_ends_with_its_server_however_that_ends(has_said_all: bool) -> None:
     own, other = socket.socketpair()
     with own, other, listening("127.0.0.1", 0) as listener:
         passed = (listener.fileno(), other.fileno())
@@ -133,5 +135,9 @@ def test_the_process_ends_with_its_server_however_that_ends() -> None:
         command += ["--listener", str(passed[0]), "--channel", str(passed[1])]
         with child_process(command, pass_fds=passed, text=True) as process:
             other.close()
+            if has_said_all:
+                own.sendall(serving.probes._line(serving.probes._sayings(30.0, 5.0)))
+                # A socket that is closed before its last line was read is reset for who writes.
+                assert select.select([own], [], [], 60)[0] == [own]
             own.close()
             assert process.wait(60) == 0
