@@ -89,7 +89,7 @@ def test_a_port_that_is_lost_during_the_start_is_a_failure_too(platform: Platfor
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
         run(app, "127.0.0.1", taken.getsockname()[1], settings)
     # With such a sentence a program ends with status 1.
-    assert "Address already in use; name another --host or port" in str(caught.value.code)
+    assert "Address already in use" in str(caught.value.code)
 
 
 def test_swapping_pairs_under_load_fails_no_request_and_mixes_no_answer(
