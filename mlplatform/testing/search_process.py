@@ -51,7 +51,7 @@ def start_search(folder: Path, journal: Path, trials: int, executor: str, worker
 
 def wait_for(journal: Path, config: ExperimentConfig, done: int, under_way: int) -> optuna.Study:
     """Return the study once so many trials are finished and so many under way."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if journal.exists() and journal.stat().st_size:
             study = load_study(config, journal)

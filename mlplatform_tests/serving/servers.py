@@ -170,7 +170,7 @@ async def until_told_to_leave(server: RunningServer, path: str, body: bytes, cli
 
 
 def _wait_until_live(server: RunningServer) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert server.process.poll() is None, server.log.read_text()
         try:
