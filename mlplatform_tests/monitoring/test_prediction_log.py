@@ -167,7 +167,7 @@ def test_requests_written_together_make_the_rows_that_each_makes_alone() -> None
     }
 
 
-def test_writing_costs_a_request_less_than_fifty_microseconds() -> None:
+def test_a_request_that_is_written_with_many_costs_little_beside_one_that_is_written_alone() -> None:
     origins = np.array(["2026-03-01"], "datetime64[ns]")
     row = dataclasses.replace(
         various()[1],
@@ -179,12 +179,14 @@ def test_writing_costs_a_request_less_than_fifty_microseconds() -> None:
     )
     requests = [dataclasses.replace(row, request_id=f"r{number}") for number in range(1000)]
 
-    def seconds() -> float:
+    def seconds(count: int) -> float:
         began = time.thread_time()
-        log_table(EXPERIMENT, requests)
+        log_table(EXPERIMENT, requests[:count])
         return time.thread_time() - began
 
-    assert min(seconds() for _ in range(5)) / len(requests) < 50e-6
+    together = min(seconds(len(requests)) for _ in range(5)) / len(requests)
+    alone = min(seconds(1) for _ in range(20))
+    assert together < alone / 10
 
 
 def test_predictions_that_no_file_can_hold_cost_only_themselves(
