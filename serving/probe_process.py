@@ -2,8 +2,8 @@
 
 Started by `serving.probes`, never by hand. Both talk over one socket, line by line. The server's first line, in JSON as
 all of its own, says what never changes (`Sayings`); each later one is its word on whether it is ready, which it gives
-once per question, or `null`, which tells the process to take no more connections of the server's port. The end of the
-socket is the end of the server, and so of this process.
+once at first and then once per question, or `null`, which tells the process to take no more connections of the server's
+port. The end of the socket is the end of the server, and so of this process.
 """
 
 from __future__ import annotations
@@ -64,7 +64,6 @@ class Sayings(NamedTuple):
 
     Attributes:
         live: the server runs.
-        starting: it has not said yet whether it is ready.
         hung: it has said nothing for longer than `hung_s`; its body has `SECONDS` for how long.
         unknown: there is no such route.
         hung_s: how long the server may say nothing until it counts as hanging, in seconds.
@@ -72,7 +71,6 @@ class Sayings(NamedTuple):
     """
 
     live: Saying
-    starting: Saying
     hung: Saying
     unknown: Saying
     hung_s: float
@@ -82,20 +80,23 @@ class Sayings(NamedTuple):
     def from_json(cls, line: bytes) -> Sayings:
         """Rebuild them from the server's first line."""
         *answers, hung_s, head_deadline_s = json.loads(line)
-        live, starting, hung, unknown = map(Saying.from_json, answers)
-        return cls(live, starting, hung, unknown, hung_s, head_deadline_s)
+        live, hung, unknown = map(Saying.from_json, answers)
+        return cls(live, hung, unknown, hung_s, head_deadline_s)
 
 
 class Relay:
     """Answers probes with the latest word of the server.
 
     Parameters:
+        word: the first one.
         reader, writer: the socket to it.
     """
 
-    def __init__(self, sayings: Sayings, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, sayings: Sayings, word: Saying, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self._sayings, self._reader, self._writer = sayings, reader, writer
-        self._word = sayings.starting
+        self._word = word
         self._asked: asyncio.Future[None] | None = None
         # Since when the server has been asked.
         self._since = 0.0
@@ -174,11 +175,11 @@ async def serve(
     import uvicorn
 
     reader, writer = await asyncio.open_connection(sock=channel, limit=_LONGEST_BYTES)
-    first = await reader.readline()
-    if not first:
+    first, word = await reader.readline(), await reader.readline()
+    if not word:
         return
     sayings = Sayings.from_json(first)
-    relay = Relay(sayings, reader, writer)
+    relay = Relay(sayings, Saying.from_json(json.loads(word)), reader, writer)
     config = uvicorn.Config(
         relay.answer,
         interface="asgi3",

@@ -159,7 +159,7 @@ class Probes:
         """Give the word whenever the process asks for it, until that is gone."""
         reader, self._writer = await asyncio.open_connection(sock=channel)
         try:
-            self._writer.write(_line(self._sayings))
+            self._writer.write(_line(self._sayings) + _line(await self._word()))
             while said := await self._said(reader):
                 if said == AT_THE_DOOR and self._reception is not None and not self._takes_no_more:
                     self._reception.leave_to(handover)
@@ -216,7 +216,6 @@ def _sayings(hung_s: float, head_deadline_s: float) -> Sayings:
     silent = f"the event loop has been busy for {SECONDS} s"
     return Sayings(
         live=_saying(200, to_json({"status": "live"}), JSON),
-        starting=_refusal(ServingError(503, "not_ready", "the server is starting")),
         hung=_refusal(ServingError(503, "not_ready", silent)),
         unknown=_refusal(ServingError(404, "no_such_route", f"only GET {LIVE} and {READY} are answered on this port")),
         hung_s=hung_s,
