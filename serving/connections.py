@@ -11,8 +11,11 @@ request is answered into the void; one that leaves before its request is complet
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
+
+if TYPE_CHECKING:
+    import uvicorn
 
 # What nginx made the custom: the client closed the connection. Nobody reads it but log and metrics.
 CLIENT_LEFT = 499
@@ -32,6 +35,17 @@ def http_protocol(head_deadline_s: float = HEAD_DEADLINE_S) -> type[asyncio.Prot
     from uvicorn.protocols.http import auto
 
     return type(PROTOCOL, (_PatientProtocol, auto.AutoHTTPProtocol), {"head_deadline_s": head_deadline_s})
+
+
+def protocol_of(server: uvicorn.Server, app_state: dict[str, Any]) -> asyncio.Protocol:
+    """Return what answers one more connection of a server, as uvicorn makes it for those that it takes itself.
+
+    Parameters:
+        app_state: what the application's lifespan has kept.
+    """
+    return server.config.http_protocol_class(  # type: ignore[call-arg] # of uvicorn's protocols
+        config=server.config, server_state=server.server_state, app_state=app_state
+    )
 
 
 def answer_half_closed_clients() -> None:

@@ -16,12 +16,13 @@ import json
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typing_extensions import override
 
-from serving.connections import http_protocol
+from serving.connections import http_protocol, protocol_of
 from serving.handover import LIVE, READY, Porter
 from serving.ports import allow_many_connections
 
@@ -194,12 +195,9 @@ async def serve(
     config.load()
     server = _server_class()(config)
 
-    def protocol() -> asyncio.Protocol:
-        return config.http_protocol_class(  # type: ignore[call-arg] # as uvicorn makes it
-            config=config, server_state=server.server_state, app_state={}
-        )
-
-    porter = Porter(doors, handover, protocol, sayings.head_deadline_s) if handover is not None else None
+    porter = None
+    if handover is not None:
+        porter = Porter(doors, handover, partial(protocol_of, server, {}), sayings.head_deadline_s)
 
     async def until_alone() -> None:
         take_no_more = porter.stop if porter is not None else lambda: None

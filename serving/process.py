@@ -16,7 +16,7 @@ from typing_extensions import override
 from uvicorn.config import STARTUP_FAILURE
 
 from mlplatform.settings import ServerLimits, Settings
-from serving.connections import http_protocol
+from serving.connections import http_protocol, protocol_of
 from serving.handover import Reception
 from serving.ports import allow_many_connections, listening, listening_at
 from serving.probes import Probes
@@ -115,9 +115,7 @@ class DrainingServer(uvicorn.Server):
 
     def protocol(self) -> asyncio.Protocol:
         """Return what answers one more connection."""
-        return self.config.http_protocol_class(  # type: ignore[call-arg] # as uvicorn makes it
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
+        return protocol_of(self, self.lifespan.state)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end: answers say that their connection closes, so that clients go elsewhere meanwhile."""

@@ -149,7 +149,7 @@ class Service:
 
 def _cancel_if_alone(task: asyncio.Task[None], asked: Sequence[_Asked], _: asyncio.Future[Any]) -> None:
     """End calls that nobody waits for any more, as a call that is sent alone ends with its request."""
-    if all(future.done() for _, future in asked):
+    if not task.done() and all(future.done() for _, future in asked):
         task.cancel()
 
 
