@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from weakref import WeakSet
 
 import mlflow.pyfunc
 import mlflow.store.db.utils
@@ -39,7 +40,7 @@ import mlflow.store.tracking.sqlalchemy_store
 import pyarrow.parquet  # noqa: F401 - imported once for all processes
 from mlflow import MlflowClient
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from mlplatform.registry.pairs import ROLES, PairStore, store
 from mlplatform.registry.pairs.artifacts import Logged, log_roles
@@ -142,12 +143,14 @@ class Steps:
         self.look: Callable[[], object] = lambda: None
         self.is_on = True
         self._root, self._last = str(root), last
-        self._writing: set[int] = set()
+        # The connections themselves: the id of one that is gone is soon that of another, which may only read.
+        self._writing: WeakSet[Connection] = WeakSet()
         for name in dir(MlflowClient):
             if name.startswith(MUTATING):
                 self._wrap(name)
         event.listen(Engine, "before_cursor_execute", self._statement)
         event.listen(Engine, "commit", self._commit)
+        event.listen(Engine, "rollback", self._rollback)
         sys.addaudithook(self._audit)
 
     def _wrap(self, name: str) -> None:
@@ -161,15 +164,19 @@ class Steps:
 
         setattr(MlflowClient, name, wrapped)
 
-    def _statement(self, connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def _statement(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         if statement.lstrip().upper().startswith(("INSERT", "UPDATE", "DELETE")):
-            self._writing.add(id(connection))
+            self._writing.add(connection)
 
-    def _commit(self, connection: Any) -> None:
+    def _commit(self, connection: Connection) -> None:
         # MLflow commits after reading, too.
-        if id(connection) in self._writing:
-            self._writing.discard(id(connection))
+        if connection in self._writing:
+            self._writing.discard(connection)
             self._begin("commit")
+
+    def _rollback(self, connection: Connection) -> None:
+        # A model that is there already is found by an insert that fails.
+        self._writing.discard(connection)
 
     def _audit(self, what: str, args: tuple[Any, ...]) -> None:
         if not self.is_on or what not in FILE_EVENTS:

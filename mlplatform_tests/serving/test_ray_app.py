@@ -149,7 +149,9 @@ def test_ray_serve_answers_as_the_local_server_does_and_swaps_without_mixing(
     log = tmp_path / "ray.log"
     installation.set_serving({"deployments": {"ModelService": {"replicas": 2}}})
     names = "tiny_forecast,tiny_intervals"
-    with in_process("serving.ray_app", {**installation.environ, **flags}, log, "--experiment", names) as server:
+    # Whoever asks for a reload here wants to be the one who finds the new pair.
+    environ = {**installation.environ, **flags, "MLPLATFORM_POLL_S": "0"}
+    with in_process("serving.ray_app", environ, log, "--experiment", names) as server:
         children = _descendants(server.process.pid)
         with httpx.Client(base_url=server.url, timeout=60) as client:
             assert client.get("/health/ready").json()["pair_id"] == first.pair_id
