@@ -6,7 +6,7 @@ overload  four hundred clients, idle connections and slow bodies: who is refused
 swaps     an alias that moves all the time and is found by polling alone
 soak      ten minutes of load (`SOAK_SECONDS`) with an alias move every 20 s: memory at start and end
 ray       Ray Serve in both modes, beside chains that do nothing, with its defaults and its throughput-optimised flags
-kills     Ray Serve with two replicas of each deployment, one of each killed after the other under load
+kills     Ray Serve replicas that are killed: one of two of each deployment, under load, and the only one of each
 hang      a Redis server that is stopped: requests with rows of their own, requests for the store, recovery
 arms      a challenger that answers half of the requests, or is asked in shadow, beside none
 

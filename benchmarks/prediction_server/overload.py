@@ -1,4 +1,4 @@
-"""Far more clients than the server can answer, connections that say nothing, and bodies that never end."""
+"""Far more clients than the server can answer, some that leave, connections that say nothing, bodies that never end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ from mlplatform.child_processes import free_port
 from prediction_server.load import Load, load
 from prediction_server.servers import SECONDS, TABLE, Server, bare, bodies, ours, serving
 
-CLIENTS, IDLE, SLOW = 400, 400, 50
+CLIENTS, IDLE, SLOW, LEAVING = 400, 400, 50, 300
+REQUESTS, LEFT = "mlplatform_http_requests_total{", 'status="499"'
 LIVE, READY = "/health/live", "/health/ready"
 LONGEST_PROBE_MS = 50.0
 # Longer than the prediction log gathers: memory is looked at after it was written once.
@@ -39,6 +41,7 @@ def run() -> None:
             memory = server.resident_mib()
             with (
                 _nuisances(server),
+                _leaving(server, path, body, seconds) as left_early,
                 _probes(own_port, LIVE, READY) as probes,
                 _probes(server.url, LIVE, READY) as shared,
             ):
@@ -47,12 +50,19 @@ def run() -> None:
             after = load(server.url, path, body, 16, 1, folder)
             recovery = time.perf_counter() - began - 1.2
             time.sleep(WARM_UP_S)  # what the log still holds is written
-            left = server.resident_mib()
+            left, counted = server.resident_mib(), _counted(server)
         with serving(bare(TABLE), "/ready") as server:
             bare_steady = load(server.url, path, body, 16, SECONDS, folder)
-            with _nuisances(server), _probes(server.url, "/ready") as bare_probes:
+            with (
+                _nuisances(server),
+                _leaving(server, path, body, seconds),
+                _probes(server.url, "/ready") as bare_probes,
+            ):
                 bare_flooded = load(server.url, path, body, CLIENTS, seconds, folder)
     _report_answers(steady, flooded, after, recovery)
+    # Who is refused at once, or answered sooner than it leaves, is none of them.
+    case = "overload: clients that leave with their request sent, counted as 499"
+    report("serving", case, counted, "clients", peer="all that leave", peer_value=len(left_early))
     _report_probes(probes, quiet, shared, bare_probes)
     report("serving", "memory after", left, "MiB", peer="before", peer_value=memory)
     peer = {"peer": "steady, 16 clients", "peer_value": bare_steady.p99_ms}
@@ -120,6 +130,36 @@ def _nuisances(server: Server) -> Iterator[None]:
         dripping.join()
         for connection in sockets:
             connection.close()
+
+
+@contextmanager
+def _leaving(server: Server, path: str, body: bytes, seconds: float) -> Iterator[list[int]]:
+    """Have clients come one after the other that send a request and leave; yields the ports they came from."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    stop = threading.Event()
+    came_from: list[int] = []
+
+    def leave() -> None:
+        while len(came_from) < LEAVING and not stop.wait(seconds / LEAVING):
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(head.encode() + body)
+                came_from.append(connection.getsockname()[1])
+
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    try:
+        yield came_from
+    finally:
+        stop.set()
+        leaving.join()
+
+
+def _counted(server: Server) -> float:
+    """Return how many requests the server counted whose clients had left."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(REQUESTS) and LEFT in line)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from prediction_server.moves import promoting, two_versions
 from prediction_server.servers import SECONDS, TABLE, bodies, ours, serving
 
 MOVES, PAUSE_S = int(os.environ.get("MOVES", "100")), 0.2
-# What a move takes at most while 16 clients keep two cores busy.
-MOVE_S = 0.8
+REQUESTS = 100 * MOVES
+# What a move takes at most while 16 clients keep two cores busy, its pause included.
+MOVE_S = 1.2
 SERVERS = {
     "one process": ("serving.local", "default"),
     "Ray, fused": ("serving.ray_app", "fused"),
@@ -25,10 +26,11 @@ SERVERS = {
 
 
 def run() -> None:
-    """Move the alias to and fro under load, up to five times a second; the same pair is in production afterwards.
+    """Move the alias to and fro under load, all along; the same pair is in production afterwards.
 
     Beside a steady server stands one whose pair is promoted as often without another one in between: what the promoting
-    process takes of the machine.
+    process takes of the machine. All three runs have the same length, because the prediction log is written in some of
+    their seconds, and it is long enough for `REQUESTS` requests.
 
     Needs two versions of `diabetes_xgboost`: run its training job twice.
     """
@@ -40,13 +42,18 @@ def run() -> None:
 def _measure(name: str, champion: PairInfo, newest: PairInfo) -> None:
     module, option = SERVERS[name]
     command = ours(TABLE, module, MLPLATFORM_POLL_S="0.1", MLPLATFORM_SERVING_CONFIG=option)
-    body, seconds = bodies()[TABLE], max(3 * SECONDS, MOVES * MOVE_S)
-    with tempfile.TemporaryDirectory() as folder, serving(command, "/health/ready") as server:
-        steady = load(server.url, "/predict", body, 16, SECONDS, Path(folder))
-        with promoting((champion,), PAUSE_S, MOVES):
-            beside = load(server.url, "/predict", body, 16, seconds, Path(folder))
-        with promoting((newest, champion), PAUSE_S, MOVES) as moved:
-            found = load(server.url, "/predict", body, 16, seconds, Path(folder))
+    body = bodies()[TABLE]
+    with tempfile.TemporaryDirectory() as temporary, serving(command, "/health/ready") as server:
+        folder = Path(temporary)
+        rate = load(server.url, "/predict", body, 16, SECONDS, folder).rate
+        # Promotions take two fifths of the rate.
+        seconds = max(3 * SECONDS, MOVES * MOVE_S, 1.7 * REQUESTS / rate)
+        pause_s = PAUSE_S + seconds / MOVES - MOVE_S
+        steady = load(server.url, "/predict", body, 16, seconds, folder)
+        with promoting((champion,), pause_s, MOVES):
+            beside = load(server.url, "/predict", body, 16, seconds, folder)
+        with promoting((newest, champion), pause_s, MOVES) as moved:
+            found = load(server.url, "/predict", body, 16, seconds, folder)
         time.sleep(1)
     total = sum(found.statuses.values())
     bad = total - found.statuses.get("200", 0)
