@@ -60,9 +60,8 @@ def run() -> None:
             ):
                 bare_flooded = load(server.url, path, body, CLIENTS, seconds, folder)
     _report_answers(steady, flooded, after, recovery)
-    # Who is refused at once, or answered sooner than it leaves, is none of them.
-    case = "overload: clients that leave with their request sent, counted as 499"
-    report("serving", case, counted, "clients", peer="all that leave", peer_value=len(left_early))
+    case = "overload: clients that leave within their body, counted as 499"
+    report("serving", case, counted, "clients", peer="all of them", peer_value=sum(left_early))
     _report_probes(probes, quiet, shared, bare_probes)
     report("serving", "memory after", left, "MiB", peer="before", peer_value=memory)
     peer = {"peer": "steady, 16 clients", "peer_value": bare_steady.p99_ms}
@@ -133,23 +132,27 @@ def _nuisances(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def _leaving(server: Server, path: str, body: bytes, seconds: float) -> Iterator[list[int]]:
-    """Have clients come one after the other that send a request and leave; yields the ports they came from."""
+def _leaving(server: Server, path: str, body: bytes, seconds: float) -> Iterator[list[bool]]:
+    """Have clients come one after the other, of whom every other one leaves within its body, the rest after it.
+
+    Who leaves after it is answered like one who closed its half of the connection only. Yields, for each, whether it
+    left within its body.
+    """
     host, _, port = server.url.removeprefix("http://").partition(":")
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     stop = threading.Event()
-    came_from: list[int] = []
+    within: list[bool] = []
 
     def leave() -> None:
-        while len(came_from) < LEAVING and not stop.wait(seconds / LEAVING):
+        while len(within) < LEAVING and not stop.wait(seconds / LEAVING):
             with socket.create_connection((host, int(port))) as connection:
-                connection.sendall(head.encode() + body)
-                came_from.append(connection.getsockname()[1])
+                within.append(len(within) % 2 == 0)
+                connection.sendall(head.encode() + (body[:-5] if within[-1] else body))
 
     leaving = threading.Thread(target=leave)
     leaving.start()
     try:
-        yield came_from
+        yield within
     finally:
         stop.set()
         leaving.join()
