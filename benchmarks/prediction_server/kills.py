@@ -71,18 +71,20 @@ def _measure(mode: str, names: tuple[str, ...], server: Server, folder: Path) ->
 
 def _measure_the_only_ones(mode: str, names: tuple[str, ...], server: Server) -> None:
     """Kill the only replica of each deployment; report when the first request after that was answered."""
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(f"{server.url}{BY_ENTITY}", entity(), headers)
     for each in names:
         _wait_for(server, each, 1)
         os.kill(server.replicas(each)[0], signal.SIGKILL)
         began = time.perf_counter()
-        while not _is_answered(server) and time.perf_counter() - began < READY_S:
+        while not _is_answered(request):
+            if time.perf_counter() - began > READY_S:
+                raise TimeoutError(f"nothing was answered for {READY_S:g} s after the only {each} was killed")
             time.sleep(0.05)
         report("serving", f"Ray, {mode}, the only {each} killed: answered after", time.perf_counter() - began, "s")
 
 
-def _is_answered(server: Server) -> bool:
-    headers = {"content-type": "application/json"}
-    request = urllib.request.Request(f"{server.url}{BY_ENTITY}", entity(), headers)
+def _is_answered(request: urllib.request.Request) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=READY_S):
             return True
