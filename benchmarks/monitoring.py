@@ -16,6 +16,9 @@ Beside a shift of the mean stands the limit: how often the best tests there are 
 with as many false alarms. One knows how long each series remembers and how they hang together, and judges the mean of
 what it saw since the change; the other also knows the level of before, so that the jump itself counts.
 
+Concept: what features mean for a target changes, and they themselves do not (`monitoring_core.concept`); found by the
+live error of the forecasts alone.
+
 Looks: daily reports over a year on series in which nothing changed, and how often drift, beyond suspicion, begins.
 
 Entities: the share of single reports on many entities in which nothing changed that suspect anything, and how often one
@@ -27,9 +30,10 @@ Coverage: what share of truths lies in intervals of nominal 80 %, week by week, 
 doubles, with intervals that stay as they were calibrated and with those that adapt; hourly forecasts of 6 steps.
 
 Run as `python benchmarks/monitoring.py [part ...] [--series N] [--looks N] [--features N ...] [--changes NAME ...]`;
-parts are `null`, `detection`, `looks`, `entities`, `scale` and `coverage`. By default a few series of `null`,
-`detection` and `coverage`; figures to quote want all of them and `--series 500 --looks 100 --features 1 7 50`, a night.
-With `--kept FILE` what single series of `null` and `detection` gave is kept there, and a run that was cut off goes on.
+parts are `null`, `detection`, `concept`, `looks`, `entities`, `scale` and `coverage`. By default a few series of
+`null`, `detection` and `coverage`; figures to quote want all of them and `--series 500 --looks 100 --features 1 7 50`,
+a night. With `--kept FILE` what single series of `null`, `detection` and `concept` gave is kept there, and a run that
+was cut off goes on.
 """
 
 from __future__ import annotations
@@ -51,6 +55,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from figures import report
+from monitoring_core.concept import alarms_after
 from scipy.signal import lfilter
 from scipy.stats import ks_2samp, norm
 
@@ -68,7 +73,7 @@ CATEGORY = "mode"
 # Memory of the series that change, the change whose limit is known, and the limits: whether one knows its moment.
 MEMORY, SHIFT = 0.9, "mean + 1 sigma"
 LIMITS = {"knows memory and correlations": False, "knows the moment, too": True}
-PARTS = ("null", "detection", "looks", "entities", "scale", "coverage")
+PARTS = ("null", "detection", "concept", "looks", "entities", "scale", "coverage")
 DEFAULT_PARTS = ("null", "detection", "coverage")
 # Entities, hours of training rows, hours after them, and features.
 SIZES = {
@@ -388,6 +393,31 @@ def _best_test(chance: Floats, weight: Floats, start: int, hours: int, knows_mom
     return bool(np.abs(z).max() > norm.isf(FALSE_ALARMS / 2 / len(weight)))
 
 
+def measure_concept(series: int, kept: Kept) -> None:
+    """Report how often a change of what features mean is found by the live error, how soon, and how often by chance."""
+    looks = (*FIRST_REPORTS, *FULL_REPORTS)
+    alarms = {
+        changes: [
+            kept.of(("concept", changes, number), partial(alarms_after, (changes, number), looks, changes=changes))
+            for number in range(series)
+        ]
+        for changes in (True, False)
+    }
+    case, aim = f"concept drift, of {series} series", f">= {FOUND:g}"
+    hours = [set(after) for _, after in alarms[True]]
+    for reports, what in ((FIRST_REPORTS, "the first three daily reports"), (FULL_REPORTS, "a full new week")):
+        share = sum(bool(each & set(reports)) for each in hours) / series
+        is_aim = reports == FULL_REPORTS
+        aims = {"aim": aim, "met": share >= FOUND} if is_aim else {}
+        report("monitoring", f"found within {what}: {case}", share, "share", **aims)
+    first = [min(each) for each in hours if each]
+    if first:
+        report("monitoring", f"median time to the first alarm: {case}", float(np.median(first)), "h")
+    share = sum(before or bool(after) for before, after in alarms[False]) / series
+    report("monitoring", f"seven looks at the live error while nothing changes: alarms, of {series} series", share,
+           "share", aim=f"<= {FALSE_ALARMS:g}", met=share <= FALSE_ALARMS)  # fmt: skip
+
+
 def measure_looks(bench: Bench, years: int, numbers: Sequence[int]) -> None:
     """Report how often, in a year of daily reports on series in which nothing changed, drift begins."""
     trained = TRAINING["a year"]
@@ -525,6 +555,8 @@ def main() -> None:
         measure_null(bench, asked.series, asked.features, kept)
     if "detection" in chosen:
         measure_detection(bench, asked.series, asked.changes, kept)
+    if "concept" in chosen:
+        measure_concept(asked.series, kept)
     if "coverage" in chosen:
         measure_coverage(asked.series)
     if "entities" in chosen:

@@ -19,7 +19,7 @@ from mlplatform.monitoring.kept_reports import FIRST_FORM, read_report, read_rep
 from mlplatform.monitoring.prediction_log import PredictionLog, ServedPredictions
 from mlplatform.monitoring.report import DriftReport, ErrorDrift, FeatureDrift
 from mlplatform.settings import Settings
-from mlplatform_tests.monitoring.joined import errors_in
+from mlplatform.testing.joined_errors import errors_in
 
 TRAIN_STEPS, RECENT_STEPS = 4000, 168
 MEMORY = 0.9

@@ -15,7 +15,7 @@ from mlplatform.monitoring.live_error import ErrorTest, read_error_test, write_e
 from mlplatform.monitoring.prediction_log import PredictionLog, ServedPredictions
 from mlplatform.monitoring.report import ErrorDrift
 from mlplatform.settings import Settings
-from mlplatform_tests.monitoring.joined import join_log
+from mlplatform.testing.joined_errors import join_log
 
 HOUR = pd.Timedelta(hours=1)
 
