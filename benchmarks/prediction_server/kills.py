@@ -16,6 +16,7 @@ from figures import report
 
 from mlplatform.config import DEPLOYMENTS
 from prediction_server.load import load
+from prediction_server.meanwhile import meanwhile
 from prediction_server.servers import BY_ENTITY, FORECAST, Server, entity, ours, serving
 
 CLIENTS = 16
@@ -50,7 +51,7 @@ def _measure(mode: str, names: tuple[str, ...], server: Server, folder: Path) ->
         _wait_for(server, each, 2)
     killed: list[str] = []
 
-    def kill() -> None:
+    def kill(_: threading.Event) -> None:
         for each in names:
             time.sleep(PAUSE_S / 2)
             _wait_for(server, each, 2)
@@ -58,10 +59,8 @@ def _measure(mode: str, names: tuple[str, ...], server: Server, folder: Path) ->
             killed.append(each)
             time.sleep(PAUSE_S / 2)
 
-    killing = threading.Thread(target=kill)
-    killing.start()
-    found = load(server.url, BY_ENTITY, entity(), CLIENTS, (len(names) + 1) * PAUSE_S, folder)
-    killing.join()
+    with meanwhile(kill):
+        found = load(server.url, BY_ENTITY, entity(), CLIENTS, (len(names) + 1) * PAUSE_S, folder)
     total = sum(found.statuses.values())
     bad = total - found.statuses.get("200", 0)
     case = f"Ray, {mode}, two replicas each: {total} requests while one of {', '.join(killed)} was killed"

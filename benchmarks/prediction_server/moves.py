@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from mlplatform.registry.pairs import PRODUCTION, PairInfo, PairStore
 from mlplatform.settings import Settings
+from prediction_server.meanwhile import meanwhile
 from prediction_server.servers import TABLE
 
 
@@ -33,19 +34,16 @@ def promoting(pairs: Sequence[PairInfo], pause_s: float, most: int | None = None
     Yields:
         A list of one number: the promotions so far.
     """
-    store, stop, moved = PairStore(Settings.from_env()), threading.Event(), [0]
+    store, moved = PairStore(Settings.from_env()), [0]
 
-    def move() -> None:
+    def move(stop: threading.Event) -> None:
         while not stop.wait(pause_s) and (most is None or moved[0] < most):
             pair = pairs[moved[0] % len(pairs)]
             store.promote(TABLE, pair.version, who="benchmark", why="an alias that moves")
             moved[0] += 1
 
-    moving = threading.Thread(target=move)
-    moving.start()
     try:
-        yield moved
+        with meanwhile(move):
+            yield moved
     finally:
-        stop.set()
-        moving.join()
         store.promote(TABLE, pairs[-1].version, who="benchmark", why="as it was before")

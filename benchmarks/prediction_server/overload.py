@@ -17,6 +17,7 @@ from figures import report
 
 from mlplatform.child_processes import free_port
 from prediction_server.load import Load, load
+from prediction_server.meanwhile import meanwhile
 from prediction_server.servers import SECONDS, TABLE, Server, bare, bodies, ours, serving
 
 CLIENTS, IDLE, SLOW, LEAVING = 400, 400, 50, 300
@@ -106,11 +107,10 @@ def _report_probes(probes: list[float], quiet: list[float], shared: list[float],
 def _nuisances(server: Server) -> Iterator[None]:
     """Hold connections that send nothing, or a byte of a body per second."""
     host, _, port = server.url.removeprefix("http://").partition(":")
-    stop = threading.Event()
     sockets = [socket.create_connection((host, int(port))) for _ in range(IDLE + SLOW)]
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n"
 
-    def drip() -> None:
+    def drip(stop: threading.Event) -> None:
         for connection in sockets[IDLE:]:
             connection.sendall(head)
         while not stop.wait(1):
@@ -120,13 +120,10 @@ def _nuisances(server: Server) -> Iterator[None]:
                 except OSError:
                     continue  # the server has had enough of it
 
-    dripping = threading.Thread(target=drip)
-    dripping.start()
     try:
-        yield
+        with meanwhile(drip):
+            yield
     finally:
-        stop.set()
-        dripping.join()
         for connection in sockets:
             connection.close()
 
@@ -140,22 +137,16 @@ def _leaving(server: Server, path: str, body: bytes, seconds: float) -> Iterator
     """
     host, _, port = server.url.removeprefix("http://").partition(":")
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    stop = threading.Event()
     within: list[bool] = []
 
-    def leave() -> None:
+    def leave(stop: threading.Event) -> None:
         while len(within) < LEAVING and not stop.wait(seconds / LEAVING):
             with socket.create_connection((host, int(port))) as connection:
                 within.append(len(within) % 2 == 0)
                 connection.sendall(head.encode() + (body[:-5] if within[-1] else body))
 
-    leaving = threading.Thread(target=leave)
-    leaving.start()
-    try:
+    with meanwhile(leave):
         yield within
-    finally:
-        stop.set()
-        leaving.join()
 
 
 def _counted(server: Server) -> float:
@@ -169,9 +160,8 @@ def _counted(server: Server) -> float:
 def _probes(url: str, *routes: str) -> Iterator[list[float]]:
     """Ask routes ten times a second and keep the milliseconds, the connection's own included."""
     latencies: list[float] = []
-    stop = threading.Event()
 
-    async def ask() -> None:
+    async def ask(stop: threading.Event) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
         while not stop.is_set():
             for route in routes:
@@ -183,10 +173,5 @@ def _probes(url: str, *routes: str) -> Iterator[list[float]]:
                 writer.close()
             await asyncio.sleep(0.1)
 
-    asking = threading.Thread(target=lambda: asyncio.run(ask()))
-    asking.start()
-    try:
+    with meanwhile(lambda stop: asyncio.run(ask(stop))):
         yield latencies
-    finally:
-        stop.set()
-        asking.join()
