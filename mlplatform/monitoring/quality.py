@@ -8,7 +8,7 @@ or a swap is named only if putting it right makes the newest rows ordinary again
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,13 @@ from mlplatform.data import CONVERSIONS, LEAST_COPIED, copied, exchanges, is_stu
 from mlplatform.monitoring.blocks import Blocks
 from mlplatform.monitoring.calibration import discoveries
 from mlplatform.monitoring.evidence import Evidence, Judge
-from mlplatform.monitoring.questions import DAILY_SHAPE, LEVEL, LOG_FLOOR, SPREAD, correlation_distances
+from mlplatform.monitoring.questions import DAILY_SHAPE, LEVEL, LOG_FLOOR, SPREAD, ask_mean, correlation_distances
 from mlplatform.monitoring.report import AND, QualityBreak
 from mlplatform.monitoring.statistics import daily_shape, level, spread, standardise
 
 Floats = npt.NDArray[np.float64]
+# What the newest block of a column says of its level, its spread and its daily shape.
+_Newest = tuple[Evidence, Evidence, Evidence]
 
 SCHEMA, FRESHNESS, MISSING_VALUES, STUCK = "schema", "freshness", "missing", "stuck"
 RANGE, UNIT, SWAPPED, LATE = "range", "unit", "swapped", "late"
@@ -79,13 +81,19 @@ def number_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBre
         judge: of the newest block.
         values: per column, of shape (blocks, steps, entities).
     """
-    rest, found = dict(values), list[QualityBreak]()
-    for look in (_stuck_breaks, _swaps, _unit_breaks, _range_breaks):
-        new = look(judge, rest)
-        found += new
-        broken = {name for each in new for name in each.columns}
-        rest = {name: each for name, each in rest.items() if name not in broken}
-    return found
+    found = _stuck_breaks(judge, values)
+    rest = _sound(values, found)
+    newest = {name: _newest(judge, name, each) for name, each in rest.items()}
+    for look in (_swaps, _unit_breaks):
+        found += look(judge, rest, newest)
+        rest = _sound(rest, found)
+    return found + _range_breaks(judge, rest)
+
+
+def _sound(values: Mapping[str, Floats], found: Sequence[QualityBreak]) -> dict[str, Floats]:
+    """Return the columns that are not among those found broken."""
+    broken = {name for each in found for name in each.columns}
+    return {name: each for name, each in values.items() if name not in broken}
 
 
 def missing_breaks(judge: Judge, shares: Mapping[str, Floats], min_missing: float) -> list[QualityBreak]:
@@ -184,15 +192,15 @@ def _outside(blocks: Blocks, values: Floats) -> str:
     return f"{len(far)} of the newest values are as far out as {far[0]:g}; training rows lie in {low:g} to {high:g}"
 
 
-def _unit_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
+def _unit_breaks(judge: Judge, values: Mapping[str, Floats], newest: Mapping[str, _Newest]) -> list[QualityBreak]:
     """Return the unit that the newest block of a column looks to be in, for those whose level is extraordinary.
 
     A factor also changes the spread, and is named only if that is out of the ordinary; an offset or another sign only
     if the level moves far.
     """
     found = []
-    for name in _strange(judge, values, LEVEL)[0]:
-        now_level, now_spread, _ = _newest(judge, name, values[name])
+    for name in _strange(values, newest, LEVEL)[0]:
+        now_level, now_spread, _ = newest[name]
         for unit in CONVERSIONS:
             if unit.offset or unit.factor == -1.0:
                 is_plain = abs(now_level.change) >= OFFSET_FLOOR
@@ -210,9 +218,9 @@ def _unit_breaks(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBrea
     return found
 
 
-def _swaps(judge: Judge, values: Mapping[str, Floats]) -> list[QualityBreak]:
+def _swaps(judge: Judge, values: Mapping[str, Floats], newest: Mapping[str, _Newest]) -> list[QualityBreak]:
     """Return the pairs of columns whose newest blocks are ordinary once they change places, and were not before."""
-    strange, unusual = _strange(judge, values, LEVEL, SPREAD)
+    strange, unusual = _strange(values, newest, LEVEL, SPREAD)
     found, done = [], set[str]()
     # One of the two is beyond chance; of the other it is enough that it is none of the usual days.
     for swap in exchanges(unusual):
@@ -249,13 +257,13 @@ def swapped_by_correlation(blocks: Blocks, values: Mapping[str, Floats]) -> list
     return [QualityBreak(SWAPPED, AND.join((found.first, found.second)), detail)]
 
 
-def _strange(judge: Judge, values: Mapping[str, Floats], *kinds: str) -> tuple[list[str], list[str]]:
+def _strange(names: Iterable[str], newest: Mapping[str, _Newest], *kinds: str) -> tuple[list[str], list[str]]:
     """Return the columns whose newest block is extraordinary in what is asked, and those that are not ordinary."""
-    evidence = [each for name, rows in values.items() for each in _newest(judge, name, rows) if each.kind in kinds]
+    evidence = [each for name in names for each in newest[name] if each.kind in kinds]
     p = np.array([each.p_flat if each.matters or np.isnan(each.p_flat) else 1.0 for each in evidence])
     rejected = discoveries(p, RATE)[0]
-    names = np.array([each.column for each in evidence], dtype=object)
-    strange, unusual = (list(dict.fromkeys(names[chosen])) for chosen in (rejected, p <= ORDINARY))
+    columns = np.array([each.column for each in evidence], dtype=object)
+    strange, unusual = (list(dict.fromkeys(columns[chosen])) for chosen in (rejected, p <= ORDINARY))
     return strange, unusual
 
 
@@ -263,12 +271,12 @@ def _is_ordinary(judge: Judge, name: str, values: Floats) -> bool:
     return all(not each.p_flat <= ORDINARY for each in _newest(judge, name, values))
 
 
-def _newest(judge: Judge, name: str, values: Floats) -> tuple[Evidence, Evidence, Evidence]:
-    """Return what the newest block says of level, spread and daily shape."""
+def _newest(judge: Judge, name: str, values: Floats) -> _Newest:
+    """Ask about the newest block of a column."""
     blocks, standard = judge.blocks, standardise(values, judge.blocks)
     shape = daily_shape(standard, blocks.window)
     return (
-        judge.mean_of_blocks(name, LEVEL, level(standard), 1.0),
-        judge.mean_of_blocks(name, SPREAD, spread(standard), 2 * LOG_FLOOR),
+        ask_mean(judge, name, LEVEL, level(standard), 1.0),
+        ask_mean(judge, name, SPREAD, spread(standard), 2 * LOG_FLOOR),
         judge.window(name, DAILY_SHAPE, np.arange(blocks.count), shape, LOG_FLOOR, one_sided=True),
     )

@@ -83,14 +83,14 @@ def ask_number(judge: Judge, column: str, standard: Floats, distance: Distance, 
         logarithms = np.log(np.maximum(distances, 1e-3))
     daily = daily_shape(standard, blocks.window)
     return [
-        _ask_mean(judge, column, LEVEL, level(standard), min_effect),
-        _ask_mean(judge, column, SPREAD, spread(standard), LOG_FLOOR),
+        ask_mean(judge, column, LEVEL, level(standard), min_effect),
+        ask_mean(judge, column, SPREAD, spread(standard), LOG_FLOOR),
         judge.window(column, DAILY_SHAPE, places, daily, LOG_FLOOR, one_sided=True),
         judge.window(column, SHAPE, ends, logarithms, LOG_FLOOR, one_sided=True),
     ]
 
 
-def _ask_mean(judge: Judge, column: str, kind: str, values: Floats, floor: float) -> Evidence:
+def ask_mean(judge: Judge, column: str, kind: str, values: Floats, floor: float) -> Evidence:
     """Ask about the mean of recent blocks: how large a change is as it comes, how unlikely where chance has no skew."""
     found = judge.mean_of_blocks(column, kind, values, floor)
     even = judge.mean_of_blocks(column, kind, made_even(values, judge.blocks.training), floor)

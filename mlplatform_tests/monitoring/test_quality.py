@@ -202,6 +202,24 @@ def test_an_unchanged_week_is_neither(config: ExperimentConfig) -> None:
     assert not any(report.is_drifted for report in reports)
 
 
+def counts(seed: int) -> pd.DataFrame:
+    """Return thirteen weeks of three counts whose rate has memory and a daily season."""
+    generator, steps = np.random.default_rng(seed), 13 * WEEK
+    memory = lfilter([1.0], [1.0, -0.9], generator.standard_normal((steps, len(NUMBERS))) * np.sqrt(1 - 0.9**2), axis=0)
+    rate = np.exp(0.5 * memory + np.sin(2 * np.pi * np.arange(steps)[:, None] / DAY))
+    times = pd.date_range("2024-01-01", periods=steps, freq="1h", tz="UTC")
+    columns = dict(zip(NUMBERS, generator.poisson(rate).T.astype(np.float64), strict=True))
+    return pd.DataFrame({ENTITY: 1, TIMESTAMP: times, **columns, "cooling": "ONAN"})
+
+
+@pytest.mark.parametrize("seed", [31, 47, 157, 165])
+def test_a_day_of_many_counts_is_no_other_unit(config: ExperimentConfig, seed: int) -> None:
+    # Judged as if chance had no skew, the last day was too unlikely, and a tenth of it ordinary.
+    rows = counts(seed)
+    train = rows[rows[TIMESTAMP] < rows[TIMESTAMP].min() + 12 * WEEK * pd.Timedelta(hours=1)]
+    assert build_report(config, 1, train, rows, NOTHING_SERVED, now=NOW).quality == ()
+
+
 def test_a_column_and_a_feed_that_stay_away_are_named(config: ExperimentConfig) -> None:
     rows = series(START)
     assert [each.name for each in report_on(config, rows.drop(columns="load_pu")).quality] == ["schema:load_pu"]
