@@ -17,8 +17,9 @@ from mlplatform.monitoring.report import ErrorDrift
 from mlplatform.settings import Settings
 
 # The live error has risen if it is beyond this part of the way from the reference error to its `error_ratio` times; the
-# test of that raises a false alarm once in so many days on average, or less often.
-TOLERATED_RISE, DAYS_TO_FALSE_ALARM = 0.5, 730.0
+# test of that raises a false alarm once in so many days on average, or less often. Bets that gain nothing add up to
+# some forty at the reference error, so of months and years more blocks are asked for than come in so many days.
+TOLERATED_RISE, DAYS_TO_FALSE_ALARM, LEAST_BLOCKS_TO_FALSE_ALARM = 0.5, 730.0, 100.0
 DAY = pd.Timedelta(days=1)
 
 
@@ -64,7 +65,7 @@ def judge_errors(
         return judged, None
     length = config.horizon * step if is_forecast else DAY
     test = _updated(config, settings, version, newest, reference, length, state)
-    limit = DAYS_TO_FALSE_ALARM * (DAY / length)
+    limit = max(DAYS_TO_FALSE_ALARM * (DAY / length), LEAST_BLOCKS_TO_FALSE_ALARM)
     return (
         ErrorDrift(judged.predictions, judged.recent, reference, judged.ratio_limit, test.evidence, limit),
         test,

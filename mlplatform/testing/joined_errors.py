@@ -21,10 +21,12 @@ from mlplatform.settings import Settings
 
 
 def table_of(rows: pd.DataFrame, folder: Path) -> TableFiles:
-    """Write rows of the year 2024 as a feature table does."""
-    path = folder / "2024.parquet"
-    pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), path, coerce_timestamps="us")
-    return TableFiles(rows={"2024": path}, digests={"2024": "rows"}, replaced=())
+    """Write rows as a feature table does, a file per year."""
+    years = {str(year): folder / f"{year}.parquet" for year in rows[TIMESTAMP].dt.year.unique()}
+    for year, path in years.items():
+        own = rows[rows[TIMESTAMP].dt.year == int(year)]
+        pq.write_table(pa.Table.from_pandas(own, preserve_index=False), path, coerce_timestamps="us")
+    return TableFiles(rows=years, digests=dict.fromkeys(years, "rows"), replaced=())
 
 
 def join_log(config: ExperimentConfig, settings: Settings, rows: pd.DataFrame) -> None:

@@ -109,6 +109,23 @@ def test_state_goes_on_where_it_was_and_belongs_to_one_champion(config: Experime
     assert (other.version, other.blocks) == (2, 0)
 
 
+@pytest.mark.parametrize(("frequency", "horizon"), [("MS", 12), ("QS", 4), ("YS", 6), ("W-MON", 52)])
+def test_forecasts_as_good_as_the_reference_are_no_drift_on_any_calendar(
+    config: ExperimentConfig, settings: Settings, frequency: str, horizon: int
+) -> None:
+    # A year is a block there: two years are no time to be wrong once in.
+    dataset = config.dataset.model_copy(update={"frequency": frequency})
+    config = config.model_copy(update={"dataset": dataset, "horizon": horizon})
+    times = pd.date_range("2000-01-03", "2024-12-31", freq=frequency, tz="UTC")
+    rows = pd.DataFrame({ENTITY: 1, TIMESTAMP: times, "top_oil_c": np.arange(len(times), dtype=np.float64)})
+    log_served(settings, rows, "top_oil_c", error=1.0, hours=len(times))
+    join_log(config, settings, rows)
+    errors, test = judge_errors(config, settings, 1, times[-1], 1.0, None)
+    assert test is not None
+    assert test.blocks >= 3
+    assert not errors.is_drifted
+
+
 def test_errors_are_not_tested_without_a_reference(config: ExperimentConfig, settings: Settings) -> None:
     rows = rows_of(100)
     log_served(settings, rows, "top_oil_c", 1.0, 50)
