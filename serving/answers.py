@@ -121,7 +121,12 @@ def served_predictions(prediction: Prediction, request_id: str, now: dt.datetime
         is_fallback=prediction.is_fallback,
         arm=prediction.arm,
         age_seconds=prediction.ages / np.timedelta64(1, "s"),
+        request_row=None if contract.task == "forecast" else _places(prediction),
     )
+
+
+def _places(prediction: Prediction) -> npt.NDArray[np.int64]:
+    return np.arange(len(prediction.outputs)) if prediction.places is None else prediction.places
 
 
 def _logged_bound(prediction: Prediction, bound: Float32) -> Float32:

@@ -106,23 +106,32 @@ class Arms:
         """Stop what works in the background."""
         await self._shadow.close()
 
-    async def from_rows(self, rows: Rows, choice: Choice, request_id: str, explain: bool) -> Prediction:
-        """Return the prediction for raw rows; raises what the backend raises."""
+    async def from_rows(
+        self, rows: Rows, choice: Choice, request_id: str, explain: bool, places: Int64 | None = None
+    ) -> Prediction:
+        """Return the prediction for raw rows; raises what the backend raises.
+
+        Parameters:
+            places: which of the rows of the request these are; `None` if they are all.
+        """
         challenger = self._backend.challenger()
         if challenger is None or choice != DEFAULT:
-            return self._labelled(await self._backend.predict_rows(rows, choice, explain), choice)
+            prediction = await self._backend.predict_rows(rows, choice, explain)
+            return self._labelled(_placed(prediction, places, None), choice)
         served = self._sharing(challenger)
         units, of_row = _units(keys_of_rows(rows, served) if served else None, served)
         has_ids = served is not None and entity_name(rows[0], served) is not None
 
         async def ask(which: Choice, chosen: Int64 | None) -> Prediction:
             if chosen is None:
-                return await self._backend.predict_rows(rows, which, _explains(explain, which, challenger))
+                prediction = await self._backend.predict_rows(rows, which, _explains(explain, which, challenger))
+                return _placed(prediction, places, None)
             wanted = set(chosen.tolist())
             part = [row for row, place in zip(rows, of_row, strict=True) if place in wanted]
             prediction = await self._backend.predict_rows(part, which, _explains(explain, which, challenger))
             # Rows without ids are told by their numbers in the request.
-            return prediction if has_ids else replace(prediction, entity_ids=chosen)
+            told = prediction if has_ids else replace(prediction, entity_ids=chosen)
+            return _placed(told, places, chosen)
 
         return await self._answered(ask, units, challenger, request_id, len(rows))
 
@@ -276,7 +285,20 @@ def joined(first: Part, second: Part) -> Prediction:
         arm=one.arm if is_one else MIXED,
         parts=() if is_one else (first, second),
         explanations=tuple(explained[place] for place in order) if explained else (),
+        places=None if one.places is None or other.places is None else both("places"),
     )
+
+
+def _placed(prediction: Prediction, places: Int64 | None, chosen: Int64 | None) -> Prediction:
+    """Return an answer to some rows of a table with their places in the request; a forecast's rows have none.
+
+    Parameters:
+        places: of the rows that were to be answered; `None` if they are all of the request.
+        chosen: which of these were; `None` for all.
+    """
+    if prediction.pair.contract.task == "forecast" or (places is None and chosen is None):
+        return prediction
+    return replace(prediction, places=chosen if places is None else places if chosen is None else places[chosen])
 
 
 def _units(keys: Sequence[bytes] | None, served: Served | None) -> tuple[list[bytes] | None, list[int]]:

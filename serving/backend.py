@@ -89,6 +89,7 @@ class Prediction:
         parts: of an answer that several arms share, what each of them answered and for which entities; `pair` is that
             of the first. Empty if one pair answered all.
         explanations: of shape (n,); empty if nobody asked for them.
+        places: of shape (n,), which of the rows of the request each answer is of; `None` if it answers all in order.
     """
 
     pair: PairInfo
@@ -104,6 +105,7 @@ class Prediction:
     arm: str = PRODUCTION
     parts: tuple[Part, ...] = ()
     explanations: Explanations = ()
+    places: npt.NDArray[np.int64] | None = None
 
     @property
     def form(self) -> tuple[Any, ...]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol, Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from fastapi import Request
 
 from mlplatform.features import NOW
@@ -77,13 +79,18 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class AskedRows:
-    """Raw rows to predict from."""
+    """Raw rows to predict from.
+
+    Attributes:
+        places: of shape (rows,), which of the rows of the request these are; `None` if they are all.
+    """
 
     arms: Arms
     request_id: str
     choice: Choice
     explain: bool
     rows: Sequence[dict[str, Any]]
+    places: npt.NDArray[np.int64] | None = None
 
     def ids(self, names: KeyNames, /) -> list[EntityId]:
         """Return the entities of the rows, in order of appearance."""
@@ -91,11 +98,14 @@ class AskedRows:
 
     def without(self, entities: Set[EntityId], names: KeyNames) -> Self:
         """Return the same without the rows of some entities."""
-        return replace(self, rows=[row for row in self.rows if names.entity_of(row) not in entities])
+        stays = np.array([names.entity_of(row) not in entities for row in self.rows], dtype=bool)
+        kept = np.flatnonzero(stays)
+        places = kept if self.places is None else self.places[kept]
+        return replace(self, rows=[self.rows[place] for place in kept.tolist()], places=places)
 
     async def answer(self) -> Prediction:
         """Return the prediction; raises what the backend raises."""
-        return await self.arms.from_rows(self.rows, self.choice, self.request_id, self.explain)
+        return await self.arms.from_rows(self.rows, self.choice, self.request_id, self.explain, self.places)
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,31 @@ def test_rows_of_a_table_are_assigned_by_their_values_and_keep_their_numbers(
         assert [item["value"] for item in reversed_answer["predictions"]][::-1] == values
 
 
+@pytest.mark.parametrize("mode", ["split", "shadow"])
+def test_the_log_says_which_row_of_the_request_each_answer_is_of(platform: Platform, tmp_path: Path, mode: str) -> None:
+    # Labels name rows by their places in the request; of what an arm answered only some are its own.
+    name = "tiny_regression"
+    rows = [{"width": float(number), "colour": "red"} for number in range(12)]
+    other = register_again(platform, name)
+    chosen = [place_of(name, row_key(row, ("width", "colour"))) < 0.5 for row in rows]
+    settings = replace(
+        settings_with(platform, tmp_path, {"share": 0.5, "mode": mode}, name),
+        home=tmp_path / "home",
+        mlflow_tracking_uri=platform.settings.mlflow_tracking_uri,
+    )
+    with serving(settings) as (client, _):
+        answered = client.post("/predict", json={"rows": rows}).json()["predictions"]
+        if mode == "shadow":
+            wait_for(lambda: metric(client, "mlplatform_challenger_shadow_requests_total") >= 1)
+    log = read_predictions(settings, name).sort_values(["version", "request_row"])
+    tried, usual = log[log["version"] == other.version], log[log["version"] != other.version]
+    assert tried["request_row"].tolist() == [place for place, is_chosen in enumerate(chosen) if is_chosen]
+    of_production = [place for place, is_chosen in enumerate(chosen) if mode == "shadow" or not is_chosen]
+    assert usual["request_row"].tolist() == of_production
+    told = log if mode == "split" else usual
+    assert [answered[place]["value"] for place in told["request_row"]] == pytest.approx(told["value"].tolist())
+
+
 def register_again(platform: Platform, name: str) -> PairInfo:
     from mlplatform_tests.serving.conftest import register
 

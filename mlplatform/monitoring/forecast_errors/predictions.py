@@ -44,14 +44,19 @@ def served_on(settings: Settings, experiment: str, day: dt.date, *, has_rows: bo
     """Yield the logged predictions of a day in UTC.
 
     Parameters:
-        has_rows: whether they are of rows of a table, which are numbered within their requests.
+        has_rows: whether they are of rows of a table. Where the log does not say which rows of their requests, as
+            earlier versions wrote it, these are numbered in the order of the log.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     start = dt.datetime.combine(day, dt.time(), dt.UTC)
     numbers = _RowNumbers()
-    for batch in prediction_batches(settings, experiment, start, start + dt.timedelta(days=1), OF_LOG):
-        places = pa.array(numbers.of(batch)) if has_rows else pa.nulls(batch.num_rows, pa.int32())
+    columns = (*OF_LOG, "request_row")
+    for batch in prediction_batches(settings, experiment, start, start + dt.timedelta(days=1), columns):
+        places = batch["request_row"]
+        if has_rows and places.null_count:
+            places = pc.coalesce(places, pa.array(numbers.of(batch)))
         yield _completed(dict(zip(batch.schema.names, batch.columns, strict=True)), SERVED, batch["served_at"], places)
 
 

@@ -37,13 +37,14 @@ COLUMNS = (
     "arm",
     "age_seconds",
     "intervals",
+    "request_row",
 )
 # Files of earlier versions end with `label`.
 FIRST_COLUMNS = COLUMNS[: COLUMNS.index("label") + 1]
 PRODUCTION_ARM = "production"
 # Columns that hold one number or truth per value, and per entity; unknown ones are null.
 _PER_VALUE = ("lower", "upper")
-_PER_ENTITY = ("observed", "is_fallback", "age_seconds")
+_PER_ENTITY = ("observed", "is_fallback", "age_seconds", "request_row")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class ServedPredictions:
             there is none.
         coverage: share of truths that the intervals are meant to cover; `None` without intervals.
         others: the bounds of further coverages, alike.
+        request_row: of shape (n,): which of the rows of the request each prediction is of; `None` of forecasts.
         observed: of shape (n,): the share of each lookback that was measured; `None` if unknown.
         is_fallback: of shape (n,): whether the last measured value stands in for the model's forecast; `None` if
             unknown.
@@ -93,6 +95,7 @@ class ServedPredictions:
     arm: str = PRODUCTION_ARM
     age_seconds: npt.NDArray[np.floating[Any]] | None = None
     others: Sequence[Bounds] = ()
+    request_row: npt.NDArray[np.int64] | None = None
 
     @property
     def rows(self) -> int:
@@ -134,7 +137,7 @@ def log_schema() -> pa.Schema:
         **dict.fromkeys(COLUMNS, pa.string()),
         **dict.fromkeys(("served_at", "origin", "event_timestamp"), moment),
         "version": pa.int64(),
-        "step": pa.int32(),
+        **dict.fromkeys(("step", "request_row"), pa.int32()),
         **dict.fromkeys(("value", "lower", "upper", "coverage", "observed", "age_seconds"), pa.float64()),
         "is_fallback": pa.bool_(),
         "intervals": interval_type(pa.float64()),
