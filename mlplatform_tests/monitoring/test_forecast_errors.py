@@ -255,6 +255,19 @@ def test_a_correction_reaches_predictions_whose_log_is_gone_and_no_others_are_ma
     plant.check()
 
 
+def test_a_log_that_is_deleted_half_way_loses_nothing_of_the_table(plant: Plant) -> None:
+    for number in range(3):
+        plant.forecasts_are_served(["a", "b"], 1, float(number), f"r{number}")
+    plant.rows_arrive({(line, plant.end() + (hour + 1) * HOUR): 10.0 for line in "abc" for hour in range(9)})
+    update_errors(plant.config, plant.settings)
+    plant.check()
+    first, second, _ = sorted((plant.settings.predictions_dir / plant.config.name).rglob("*.parquet"))
+    first.unlink()
+    second.unlink()
+    assert update_errors(plant.config, plant.settings).written == 1
+    plant.check()
+
+
 def test_what_stood_in_for_a_forecast_is_in_the_table_and_in_no_error(plant: Plant) -> None:
     plant.forecasts_are_served(["a", "c"], 1, 0.0, "one")
     # Asked for once more, a forecast counts once, as it was answered last.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from mlplatform.config import load_experiment
-from mlplatform.monitoring import maintain_feedback, update_errors
+from mlplatform.monitoring import maintain_feedback, maintain_predictions, update_errors
 from mlplatform.monitoring.error_drift import judge_errors
 from mlplatform.monitoring.forecast_errors.pieces import pieces
 from mlplatform.settings import Settings
@@ -97,6 +98,26 @@ def test_of_several_labels_the_one_known_last_counts_however_they_arrive(own_log
         wait_until_loaded(client)
         tell(client, [{**label, "value": 1.0}])
     assert errors_of(own_logs, REGRESSION)["truth"].dropna().to_dict() == {("one", 0): 3.0}
+
+
+def test_labels_stay_in_the_table_when_they_are_too_old_for_their_log(own_logs: Platform) -> None:
+    with server(own_logs, REGRESSION) as client:
+        ask(client, "one")
+        tell(client, [{"request_id": "one", "row": 1, "value": 1.0}])
+    before = errors_of(own_logs, REGRESSION)
+    settings = replace(own_logs.serving(REGRESSION), prediction_log_retention_days=1)
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=3)
+    maintain_feedback(settings, REGRESSION, later)
+    assert not list((settings.feedback_dir / REGRESSION).rglob("*.parquet"))
+    # Another label makes the day's piece again, beside the log and without it.
+    for number, truth in enumerate((2.0, 3.0)):
+        with server(own_logs, REGRESSION) as client:
+            wait_until_loaded(client)
+            tell(client, [{"request_id": "one", "row": 2, "value": truth}], id=str(number))
+        found = errors_of(own_logs, REGRESSION)
+        assert found["truth"].dropna().to_dict() == {("one", 1): 1.0, ("one", 2): truth}
+        assert found.loc[("one", 1), "error"] == before.loc[("one", 1), "error"]
+        maintain_predictions(settings, REGRESSION, later)
 
 
 def test_classes_are_right_or_wrong_and_the_live_error_is_the_share_of_wrong_ones(own_logs: Platform) -> None:

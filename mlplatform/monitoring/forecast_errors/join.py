@@ -18,7 +18,7 @@ import numpy as np
 from mlplatform.config import ExperimentConfig
 from mlplatform.monitoring.feedback import labels_text
 from mlplatform.monitoring.forecast_errors.pieces import MadeFrom, footer, text
-from mlplatform.monitoring.forecast_errors.predictions import prediction_schema
+from mlplatform.monitoring.forecast_errors.predictions import of_piece, prediction_schema
 from mlplatform.monitoring.forecast_errors.truth import Truth, match_labels
 from mlplatform.settings import Settings
 from mlplatform.storage import atomic_file
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 # What a join may hold in memory; beyond, it spills to the disk.
 MEMORY_LIMIT = "512MB"
 # A prediction that was logged twice, as after a copy of a file, is one.
-_SAME = "source, request_id, request_row, served_at, version, arm, entity_id, origin, target, step"
+_KEY = (
+    "source", "request_id", "request_row", "served_at", "version", "arm", "entity_id", "origin", "target", "step",
+)  # fmt: skip
+_SAME = ", ".join(_KEY)
 
 # Of the columns lower, upper and coverage of an interval.
 IS_INSIDE = "truth >= lower AND truth <= upper"
@@ -71,18 +74,29 @@ def database() -> Iterator[Any]:
 
 
 def write_piece(
-    path: Path, predictions: Iterable[pa.RecordBatch], predictions_text: str, config: ExperimentConfig, truth: Truth
+    path: Path,
+    predictions: Iterable[pa.RecordBatch],
+    predictions_text: str,
+    config: ExperimentConfig,
+    truth: Truth,
+    kept: Path | None = None,
 ) -> MadeFrom:
     """Join predictions with what is known of them and put the piece in its place.
+
+    Parameters:
+        kept: the piece of before, whose predictions and labels stay where the logs have lost them, as they do when
+            they become too old; `None` where the predictions take the place of those of before.
 
     Raises:
         OSError, duckdb.Error: if the disk refuses; the piece of before stays then.
     """
     with database() as connection:
-        first, last, naive_first = _load(connection, predictions, config)
+        first, last, naive_first = _load(connection, predictions, config, kept)
         labels = ""
         if config.task != "forecast":
             labels = match_labels(connection, config, truth.settings)
+            if kept is not None:
+                _keep_labels(connection, kept)
         else:
             connection.execute("CREATE TEMP TABLE labels (id BIGINT, value DOUBLE, label VARCHAR)")
         connection.execute(f"CREATE TEMP VIEW truth AS {truth.rows(first, last)}")
@@ -110,14 +124,23 @@ def labels_of_piece(path: Path, config: ExperimentConfig, settings: Settings) ->
 
 
 def _load(
-    connection: Any, predictions: Iterable[pa.RecordBatch], config: ExperimentConfig
+    connection: Any, predictions: Iterable[pa.RecordBatch], config: ExperimentConfig, kept: Path | None
 ) -> tuple[int | None, int | None, int | None]:
     """Make the table `predictions`; return its first and last moment and the first of the naive forecasts, in ns."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    connection.register("incoming", pa.RecordBatchReader.from_batches(prediction_schema(), iter(predictions)))
-    connection.execute(f"CREATE TEMP TABLE given AS SELECT DISTINCT ON ({_SAME}) * FROM incoming")
-    connection.unregister("incoming")
+    def take(batches: Iterable[pa.RecordBatch], statement: str) -> None:
+        connection.register("incoming", pa.RecordBatchReader.from_batches(prediction_schema(), iter(batches)))
+        connection.execute(f"{statement} SELECT DISTINCT ON ({_SAME}) * FROM incoming")
+        connection.unregister("incoming")
+
+    take(predictions, "CREATE TEMP TABLE given AS")
+    (count,) = connection.execute("SELECT count(*) FROM given").fetchone()
+    if kept is not None and count < pq.read_metadata(kept).num_rows:
+        # A log grows or is deleted, and that may be cut off half way.
+        take(of_piece(kept), "INSERT INTO given")
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE given AS SELECT DISTINCT ON ({_SAME}) * FROM given")
     _load_seasons(connection, config)
     connection.execute(
         "CREATE TEMP TABLE predictions AS SELECT given.*, row_number() OVER () AS id, naive_time FROM given "
@@ -127,6 +150,16 @@ def _load(
     moments = "epoch_ns(min(event_timestamp)), epoch_ns(max(event_timestamp)), epoch_ns(min(naive_time))"
     first, last, naive_first = connection.execute(f"SELECT {moments} FROM predictions").fetchone()
     return first, last, naive_first
+
+
+def _keep_labels(connection: Any, kept: Path) -> None:
+    """Add to the table `labels` those that a piece has of predictions that no label is left of."""
+    is_same = " AND ".join(f"p.{name} IS NOT DISTINCT FROM k.{name}" for name in _KEY)
+    connection.execute(
+        "INSERT INTO labels SELECT p.id, k.truth, k.truth_label "
+        f"FROM predictions p JOIN read_parquet({text(str(kept))}) k ON {is_same} "
+        "WHERE k.truth_from = 'feedback' AND p.id NOT IN (SELECT id FROM labels)"
+    )
 
 
 def _load_seasons(connection: Any, config: ExperimentConfig) -> None:

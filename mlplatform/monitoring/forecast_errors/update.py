@@ -49,10 +49,16 @@ class ErrorsUpdate:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the predictions of a piece come from; `text` changes whenever they do."""
+    """Where the predictions of a piece come from.
+
+    Attributes:
+        text: changes whenever they do.
+        grows: whether they are added to, as a log is; a run in batch takes the place of that of before.
+    """
 
     text: str
     read: Callable[[], Iterator[pa.RecordBatch]]
+    grows: bool = True
 
 
 def update_errors(config: ExperimentConfig, settings: Settings) -> ErrorsUpdate:
@@ -79,7 +85,8 @@ def update_errors(config: ExperimentConfig, settings: Settings) -> ErrorsUpdate:
             truth = Truth.now(config, settings)
             if _is_current(path, made.get(path), source, config, truth, has_new_labels):
                 continue
-            write_piece(path, source.read(), source.text, config, truth)
+            kept = path if source.grows and path in made else None
+            write_piece(path, source.read(), source.text, config, truth, kept)
             written += 1
         if has_new_labels:
             _note_labels(folder, labels_now)
@@ -95,7 +102,7 @@ def _sources(config: ExperimentConfig, settings: Settings) -> dict[Path, _Source
         for day, log_text in prediction_days(settings, config.name).items()
     }
     for run in stored_runs(settings, config.name):
-        found[piece_path(settings, config.name, BATCH, run.name)] = _Source(run.text, partial(of_run, run))
+        found[piece_path(settings, config.name, BATCH, run.name)] = _Source(run.text, partial(of_run, run), grows=False)
     return found
 
 
