@@ -27,8 +27,8 @@ from mlplatform.settings import Settings
 
 Floats = npt.NDArray[np.float64]
 
-# Fewer scores say nothing; until then intervals are as they were calibrated.
-LEAST_SCORES = 30
+# Fewer moments say nothing; until then intervals are as they were calibrated.
+LEAST_MOMENTS = 30
 NARROWEST, WIDEST = 0.1, 10.0
 # Windows of moments that are looked back at: where the method began, before, is soon forgotten.
 WINDOWS = 4
@@ -61,7 +61,7 @@ def adapt(scores: Floats, coverage: float, step_size: float, window: int) -> Ada
     levels, path = np.full(steps, 1.0 - coverage), np.ones((moments + 1, steps))
     for moment in range(moments + 1):
         recent = scores[max(0, moment - window) : moment]
-        path[moment] = [_scale(recent[:, step].ravel(), levels[step]) for step in range(steps)]
+        path[moment] = [_scale(recent[:, step], levels[step]) for step in range(steps)]
         if moment < moments:
             now = scores[moment]
             known = np.isfinite(now)
@@ -72,12 +72,17 @@ def adapt(scores: Floats, coverage: float, step_size: float, window: int) -> Ada
 
 
 def _scale(scores: Floats, level: float) -> float:
-    known = scores[np.isfinite(scores)]
-    if len(known) < LEAST_SCORES:
+    """Return the scale of a step from the scores of recent moments, of shape (moments, points).
+
+    Those of one moment hang together, so it is moments that the finite-sample correction counts.
+    """
+    is_known = np.isfinite(scores)
+    known, moments = scores[is_known], int(is_known.any(axis=1).sum())
+    if moments < LEAST_MOMENTS:
         return 1.0
     # Below zero the method asks for all there is, above one for nothing.
     share = min(max(1.0 - level, 0.0), 1.0)
-    rank = min(int(np.ceil((len(known) + 1) * share)), len(known)) - 1
+    rank = min(int(np.ceil((moments + 1) * share * len(known) / moments)), len(known)) - 1
     found = float(np.partition(known, max(rank, 0))[max(rank, 0)])
     return min(max(found, NARROWEST), WIDEST)
 

@@ -66,6 +66,14 @@ def test_few_scores_change_nothing_and_moments_without_truth_are_no_misses() -> 
     assert wild.scales.tolist() == [10.0]
 
 
+def test_it_is_moments_that_count_however_many_scores_each_of_them_has() -> None:
+    scores = scores_of(np.r_[np.ones(100), np.full(100, 2.0)])
+    for moments in (29, 30, 200):
+        one, many = (adapt(each[:moments], COVERAGE, 0.02, 168) for each in (scores, np.repeat(scores, 11, axis=2)))
+        np.testing.assert_allclose(many.path, one.path)
+        assert many.scales.tolist() == one.scales.tolist()
+
+
 @pytest.fixture(scope="module")
 def meters(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
     yard = meter_yard(tmp_path_factory.mktemp("meters"), mlflow_database, meter_rows({"a": 480, "b": 480}))
