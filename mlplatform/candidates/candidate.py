@@ -14,7 +14,16 @@ import numpy as np
 
 from mlplatform.config import ExperimentConfig, parse_experiment
 from mlplatform.datamodule import DataModule, ModelSpec, Samples
-from mlplatform.models import Calibration, FitOptions, Iterations, Model, create_model, load_model, save_model
+from mlplatform.models import (
+    Calibration,
+    FitOptions,
+    Iterations,
+    Model,
+    changes_of,
+    create_model,
+    load_model,
+    save_model,
+)
 from mlplatform.plugins import METRICS
 from mlplatform.preprocessing import TransformManager
 from mlplatform.training import (
@@ -288,12 +297,13 @@ def calibrate(
         return
     bounds = unseen_bounds(config, folds, family, trial) if config.uncertainty.leave_out_folds else trial.bounds
     held_out = [(fold.validation, each) for fold, each in zip(folds, bounds, strict=True)]
+    kind, season = changes_of(model.spec), config.season if config.task == "forecast" else 0
     try:
         if config.uncertainty.calibration == "auto":
             is_raised = config.uncertainty.leave_out_folds
-            model.calibration = Calibration.chosen(held_out, *coverages, season=config.season, is_raised=is_raised)
+            model.calibration = Calibration.chosen(held_out, *coverages, season=season, is_raised=is_raised, kind=kind)
         else:
-            model.calibration = Calibration.fit(held_out, *coverages)
+            model.calibration = Calibration.fit(held_out, *coverages, kind=kind, season=season)
     except ValueError as error:
         log.warning(f"no prediction intervals: {error}")
         return

@@ -11,7 +11,7 @@ from .base import (
     load_model,
     save_model,
 )
-from .calibration import Bounds, Calibration, Intervals, nested
+from .calibration import Bounds, Calibration, Intervals, changes_of, nested
 from .explanation import CannotExplainError, Contributions, Explanation, Feature, Float64, VariableWeights
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Model",
     "ModelParams",
     "VariableWeights",
+    "changes_of",
     "create_model",
     "load_model",
     "nested",

@@ -28,14 +28,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.datamodule import Float32, Samples, WindowSamples
+from mlplatform.datamodule import Float32, ModelSpec, Samples, WindowSamples
 from mlplatform.models.window_scale import seasonal_scales, windows_of
 
-# In preprocessed units: the difficulty of a window in which nothing moves.
+# The difficulty of a window in which nothing moves: in preprocessed units, or as a share of the window's scale.
 LEAST_DIFFICULTY = 1e-3
-# What the difficulty of a window is measured by: its changes over a horizon, its scale, or the mean of the two.
-Difficulty = Literal["changes", "scale", "both"]
-DIFFICULTIES: tuple[Difficulty, ...] = ("changes", "scale", "both")
+# What the difficulty of a window is measured by: its changes over a horizon, its scale, or the mean of the two. `moves`
+# are changes, too, of values that come in units of their own: the least of them is a share of the scale.
+Difficulty = Literal["changes", "moves", "scale", "both"]
 # Weight of a fold beside that of the one after it.
 FOLD_DECAY = 0.7
 # By how many tenths of the misses that a coverage allows its level is raised at most.
@@ -129,18 +129,26 @@ class Calibration:
         return self.coverage, *(each.coverage for each in self.others)
 
     @classmethod
-    def fit(cls, held_out: Sequence[tuple[Samples, Intervals]], *coverages: float) -> Calibration:
+    def fit(
+        cls,
+        held_out: Sequence[tuple[Samples, Intervals]],
+        *coverages: float,
+        kind: Difficulty = "changes",
+        season: int = 0,
+    ) -> Calibration:
         """Learn the margins from samples that the models behind the bounds were not fitted on.
 
         Parameters:
             held_out: per fold, its validation samples and the bounds that the fold's model gave them.
             coverages: the main one first; of the others those are left out that the samples are too few for.
+            kind: what the difficulty of a forecast's window is measured by (`changes_of`).
+            season: length of the season in steps.
 
         Raises:
             ValueError: if there are too few samples for the main coverage.
         """
         coverage, *others = coverages
-        scores = np.concatenate([_scores(samples, bounds.at(coverage)) for samples, bounds in held_out])
+        scores = np.concatenate([_scores(samples, bounds.at(coverage), kind, season) for samples, bounds in held_out])
         # The rank with the finite-sample correction of split-conformal prediction.
         rank = int(np.ceil((len(scores) + 1) * coverage))
         if rank > len(scores):
@@ -154,12 +162,19 @@ class Calibration:
             coverage=coverage,
             margins=np.asarray(margins, dtype=np.float32),
             samples=len(scores),
-            others=tuple(cls.fit(held_out, other) for other in reached),
+            difficulty=kind,
+            season=season if kind != "changes" else 0,
+            others=tuple(cls.fit(held_out, other, kind=kind, season=season) for other in reached),
         )
 
     @classmethod
     def chosen(
-        cls, held_out: Sequence[tuple[Samples, Intervals]], *coverages: float, season: int, is_raised: bool = False
+        cls,
+        held_out: Sequence[tuple[Samples, Intervals]],
+        *coverages: float,
+        season: int,
+        is_raised: bool = False,
+        kind: Difficulty = "changes",
     ) -> Calibration:
         """Learn the margins in the way that had the least interval score on folds left out one after another.
 
@@ -170,22 +185,23 @@ class Calibration:
             coverages: as for `fit`.
             season: length of the season in steps.
             is_raised: whether margins are made wider while they would not cover enough of a fold left out.
+            kind: as for `fit`; the window's scale, and the mean of both, are tried beside it.
 
         Raises:
             ValueError: if there are too few samples for the main coverage.
         """
         is_forecast = isinstance(held_out[0][0], WindowSamples)
-        kinds = DIFFICULTIES if is_forecast else DIFFICULTIES[:1]
-        ways = [(kind, is_split) for is_split in (True, False) for kind in kinds]
+        kinds: tuple[Difficulty, ...] = (kind, "scale", "both") if is_forecast else (kind,)
+        ways = [(each, is_split) for is_split in (True, False) for each in kinds]
         losses = {way: _left_out_loss(held_out, coverages, season, *way) for way in ways} if len(held_out) > 1 else {}
         # The first of equals; where no way could be tried, the first that has samples enough.
-        for kind, is_split in sorted(ways, key=lambda way: losses.get(way, 0.0)):
+        for way in sorted(ways, key=lambda way: losses.get(way, 0.0)):
             try:
-                made = _learnt(held_out, coverages, season, kind, is_split)
+                made = _learnt(held_out, coverages, season, *way)
             except ValueError:
                 continue
             return _raised(made, held_out) if is_raised and len(held_out) > 1 else made
-        return cls.fit(held_out, *coverages)
+        return cls.fit(held_out, *coverages, kind=kind, season=season)
 
     def apply(self, bounds: Intervals, samples: Samples) -> Intervals:
         """Return calibrated intervals; a bound never crosses the point prediction, nor that of a smaller coverage."""
@@ -227,6 +243,11 @@ class Calibration:
         return cls(**values)
 
 
+def changes_of(spec: ModelSpec) -> Difficulty:
+    """Return how the changes inside the windows of a model are measured: by their scale where they come as they are."""
+    return "moves" if spec.scaling else "changes"
+
+
 def difficulty(samples: Samples, kind: Difficulty = "changes", season: int = 0) -> Float32:
     """Return how much each sample's window moves, in preprocessed units.
 
@@ -240,6 +261,9 @@ def difficulty(samples: Samples, kind: Difficulty = "changes", season: int = 0) 
     scales = np.stack([seasonal_scales(samples, season, target) for target in samples.targets], axis=-1)[:, None, :]
     if kind == "scale":
         return scales
+    if kind == "moves":
+        moves: Float32 = np.maximum(_changes(samples), np.float32(LEAST_DIFFICULTY) * scales)
+        return moves
     # A window in which nothing moves over a horizon keeps a share of its scale.
     units: Float32 = np.sqrt(scales * np.maximum(_changes(samples), np.float32(LEAST_DIFFICULTY) * scales))
     return units
@@ -263,10 +287,10 @@ def _changes(samples: WindowSamples) -> Float32:
     return changes
 
 
-def _scores(samples: Samples, bounds: Intervals) -> Float32:
+def _scores(samples: Samples, bounds: Intervals, kind: Difficulty, season: int) -> Float32:
     truth = samples.outputs() if isinstance(samples, WindowSamples) else samples.labels
     outside = np.maximum(bounds.lower - truth, truth - bounds.upper)
-    scores: Float32 = outside / difficulty(samples)
+    scores: Float32 = outside / difficulty(samples, kind, season)
     return scores
 
 

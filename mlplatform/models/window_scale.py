@@ -4,7 +4,8 @@ A window's scale is the mean absolute change over a season inside it, which is w
 share of its mean absolute value, so that a window in which nothing moves does not outweigh all others. Values divided
 by it are those that a model learns from and answers in; a window alone has the same bits as in a batch.
 
-Here: the scale, and which channels have one. Not here: levels, which every family subtracts in its own way.
+Here: the scale, which channels have one, and which samples can teach by it. Not here: levels, which every family
+subtracts in its own way.
 """
 
 from __future__ import annotations
@@ -69,6 +70,37 @@ def seasonal_scales(samples: WindowSamples, season: int, channel: int) -> Float3
         scale = observed_means(changes, nothing=0.0) + LEVEL_SHARE * observed_means(np.abs(block), nothing=0.0)
         out[start : start + BLOCK] = np.where(scale > np.finfo(np.float32).tiny, scale, 1)
     return out
+
+
+def teaching(samples: WindowSamples, spec: ModelSpec) -> WindowSamples:
+    """Return the samples without those whose target is nothing all through the window, and something after it.
+
+    Nothing scales such a window. In its own units what follows would outweigh every other sample by its level, by so
+    much that one closed shop decides over all that are open. The samples themselves are returned where none is left
+    out, or all would be.
+    """
+    if not spec.scaling:
+        return samples
+    key = ("teaching", spec.scaling)
+    if key not in samples.cache:
+        outputs = samples.outputs()
+        kept = np.ones(len(samples), dtype=bool)
+        for position, target in enumerate(samples.targets):
+            is_still = _is_nothing(samples, target)
+            kept &= ~(is_still & (np.nan_to_num(outputs[:, :, position]) != 0).any(axis=1))
+        samples.cache[key] = None if kept.all() or not kept.any() else samples.select(kept)
+    found: WindowSamples | None = samples.cache[key]
+    return samples if found is None else found
+
+
+def _is_nothing(samples: WindowSamples, target: int) -> npt.NDArray[np.bool_]:
+    """Return whether a target's values inside each window are all zero or missing, of shape (samples,)."""
+    column, lookback = samples.values[:, target], samples.lookback
+    if samples.levels is not None:
+        column, lookback = samples.levels[:, samples.targets.index(target)], lookback + samples.period
+    before = np.concatenate([[0], np.cumsum(np.nan_to_num(column) != 0)])
+    is_nothing: npt.NDArray[np.bool_] = before[samples.origins + 1] == before[samples.origins + 1 - lookback]
+    return is_nothing
 
 
 def observed_means(values: Float32, nothing: float = np.nan) -> Float64:

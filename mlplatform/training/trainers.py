@@ -12,6 +12,7 @@ from typing import ClassVar
 from mlplatform.datamodule import Samples, WindowSamples
 from mlplatform.models import DEFAULT_OPTIONS, Differenced, DirectFitModel, FitOptions, FitResult, Model
 from mlplatform.models.networks import TorchModel
+from mlplatform.models.window_scale import teaching
 from mlplatform.training.dl_trainer import fit_network
 
 
@@ -23,8 +24,15 @@ class Trainer:
     def fit(
         self, model: Model, train: Samples, validation: Samples | None, options: FitOptions = DEFAULT_OPTIONS
     ) -> FitResult:
-        """Fit `model` in place; parameters and errors as in `DirectFitModel.fit`."""
-        return self._fit(model, train, validation, options)
+        """Fit `model` in place; parameters and errors as in `DirectFitModel.fit`.
+
+        Samples that no window scales are left out (see `window_scale.teaching`).
+        """
+        return self._fit(model, _teaching(train, model), _teaching(validation, model), options)
+
+
+def _teaching(samples: Samples | None, model: Model) -> Samples | None:
+    return teaching(samples, model.spec) if isinstance(samples, WindowSamples) else samples
 
 
 class MLTrainer(Trainer):

@@ -171,7 +171,9 @@ def unseen_bounds(
         model = create_model(family, trial.params, fold.spec)
         if not isinstance(model, DirectFitModel):
             return trial.bounds
-        model.fit(fold.train, None, FitOptions(iterations=trial.iterations(without=position), seed=config.seed))
+        trainer_for(model).fit(
+            model, fold.train, None, FitOptions(iterations=trial.iterations(without=position), seed=config.seed)
+        )
         found.append(model.predict_bounds(fold.validation, *config.uncertainty.coverages))
     return tuple(found)
 

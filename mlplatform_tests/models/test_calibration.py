@@ -15,7 +15,6 @@ from mlplatform.datamodule.samples import TabularSamples, WindowSamples
 from mlplatform.datamodule.spec import ModelSpec
 from mlplatform.models.base import create_model, load_model, save_model
 from mlplatform.models.calibration import (
-    DIFFICULTIES,
     LEAST_DIFFICULTY,
     Bounds,
     Calibration,
@@ -241,7 +240,18 @@ def test_chosen_intervals_scale_with_the_level_of_a_series_and_cover() -> None:
     assert covered(small, of_small) == pytest.approx(0.8, abs=0.06)
 
 
-@pytest.mark.parametrize("kind", DIFFICULTIES)
+def test_intervals_of_windows_scaled_by_themselves_scale_with_levels_far_below_one() -> None:
+    held_out = [(samples, repeated(samples)) for samples in (walk(seed, size=1.0) for seed in range(3))]
+    symmetric = Calibration.fit(held_out, 0.8, 0.9, kind="moves", season=6)
+    small, large = walk(7, size=2.0**-30), walk(7, size=1.0)
+    of_small, of_large = (symmetric.apply(repeated(samples), samples) for samples in (small, large))
+    for low, high in zip(of_small.bounds(0.8), of_large.bounds(0.8), strict=True):
+        np.testing.assert_allclose(2.0**30 * (low.upper - low.lower), high.upper - high.lower, rtol=1e-5)
+    again = Calibration.from_json(symmetric.to_json())
+    np.testing.assert_array_equal(again.apply(repeated(small), small).upper, of_small.upper)
+
+
+@pytest.mark.parametrize("kind", ["changes", "moves", "scale", "both"])
 def test_every_difficulty_is_above_zero_in_a_window_in_which_nothing_moves(kind: Difficulty) -> None:
     still = replace(walk(0, 1.0), values=np.full((1500, 1), 7.0, np.float32))
     assert (difficulty(still, kind, season=6) > 0).all()
