@@ -88,6 +88,14 @@ class Blocks:
         week = DAYS_PER_WEEK if self.days == 1.0 else 1
         return week if int(self.is_training.sum()) >= 4 * week else 1
 
+    @property
+    def has_rows(self) -> npt.NDArray[np.bool_]:
+        """Whether an entity has a row in a block, of shape (blocks, entities)."""
+        inside = self.step_of >= 0
+        found = np.zeros((self.count, len(self.entities)), dtype=bool)
+        found[self.step_of[inside] // self.steps, self.entity_of[inside]] = True
+        return found
+
     def numbers(self, column: str) -> Floats:
         """Return a numeric column of shape (blocks, steps, entities); NaN where there is no value."""
         inside = self.step_of >= 0

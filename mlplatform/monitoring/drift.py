@@ -18,7 +18,7 @@ import pandas as pd
 
 from mlplatform.config import TIMESTAMP, ExperimentConfig
 from mlplatform.datamodule import to_utc_ns
-from mlplatform.monitoring.blocks import Blocks, cut_blocks, cut_table
+from mlplatform.monitoring.blocks import MISSING, Blocks, cut_blocks, cut_table
 from mlplatform.monitoring.evidence import Evidence, Judge
 from mlplatform.monitoring.groups import Groups, ask_groups
 from mlplatform.monitoring.quality import (
@@ -233,8 +233,9 @@ def _quality(config: ExperimentConfig, look: _Look, history: pd.DataFrame, now: 
     """Return what is broken, each column's first fault alone."""
     found = schema_breaks(config.features.columns, list(history.columns))
     found += freshness_breaks(look.blocks, config.staleness.refused_beyond, now)
-    shares = {name: missing_share(values) for name, values in look.numbers.items()}
-    shares |= {name: missing_share(np.where(codes == -1, np.nan, 0.0)) for name, (codes, _) in look.codes.items()}
+    present = dict(look.numbers)
+    present |= {name: np.where(codes == MISSING, np.nan, 0.0) for name, (codes, _) in look.codes.items()}
+    shares = {name: missing_share(values, look.blocks) for name, values in present.items()}
     judge = Judge(newest_only(look.blocks))
     missing = missing_breaks(judge, shares, config.drift.min_missing)
     gone = {name for each in missing for name in each.columns}

@@ -104,13 +104,16 @@ def entity_spread(standard: Floats) -> Floats:
     return np.asarray(np.log(np.maximum(inside, 1e-3)))
 
 
-def missing_share(values: Floats) -> Floats:
-    """Return the share of values that are missing in every block; an entity counts from its first value on."""
+def missing_share(values: Floats, blocks: Blocks) -> Floats:
+    """Return the share of values that are missing in every block; NaN where no entity counts.
+
+    An entity counts from its first value on, where it has rows: one that is out of service lacks no column.
+    """
     present = np.isfinite(values)
-    begun = np.maximum.accumulate(present.any(axis=1), axis=0)
-    steps = values.shape[1] * np.maximum(begun.sum(axis=1), 1)
-    share = 1.0 - (present & begun[:, None, :]).sum(axis=(1, 2)) / steps
-    return np.asarray(np.where(begun.any(axis=1), share, np.nan))
+    counts = np.maximum.accumulate(present.any(axis=1), axis=0) & blocks.has_rows
+    steps = values.shape[1] * np.maximum(counts.sum(axis=1), 1)
+    share = 1.0 - (present & counts[:, None, :]).sum(axis=(1, 2)) / steps
+    return np.asarray(np.where(counts.any(axis=1), share, np.nan))
 
 
 def daily_shape(standard: Floats, window: int) -> Floats:
