@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlplatform.calendars import CalendarError, Part, make_calendar, usual_parts
+from mlplatform.calendars import WORKING_DAYS, Calendar, CalendarError, Part, make_calendar, usual_parts
 from mlplatform.config.found import AUTO, read_found
 
 DAY_NS = 86_400 * 10**9
@@ -58,16 +58,12 @@ class Lengths:
     history: int | None = None
 
     @classmethod
-    def of(cls, frequency: str, horizon: int | None = None) -> Lengths:
-        """Return the lengths for a frequency.
+    def of(cls, calendar: Calendar, horizon: int | None = None) -> Lengths:
+        """Return the lengths for what counts the steps: a week of six working days has another season than one of five.
 
         Parameters:
             horizon: where it is given.
-
-        Raises:
-            CalendarError: if the frequency is none.
         """
-        calendar = make_calendar(frequency)
         season, *longer = calendar.seasons or (1,)
         ahead = horizon or (season if calendar.seasons else PLAIN_HORIZON)
         is_short = calendar.nominal_ns < 2 * DAY_NS and calendar.seasons
@@ -139,10 +135,11 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if values.get("task") != "forecast" or not isinstance(dataset, Mapping) or not dataset.get("frequency"):
         return values
     try:
-        horizon = values.get("horizon")
-        lengths = Lengths.of(_frequency(dataset), horizon if isinstance(horizon, int) else None)
+        calendar = _calendar_of(dataset)
     except CalendarError:
         return values
+    horizon = values.get("horizon")
+    lengths = Lengths.of(calendar, horizon if isinstance(horizon, int) else None)
     found = {"lookback": lengths.lookback, "horizon": lengths.horizon}
     # In the mean over many series the largest would decide; scaled errors let every one count alike.
     filled = _filled(values, {**found, "metric": "mase" if dataset.get("entity_column") else "mae"})
@@ -153,7 +150,7 @@ def fill_open(values: Mapping[str, Any]) -> Mapping[str, Any]:
     filled["dataset"] = {"window_steps": window, **dataset} if window > WINDOW_STEPS else dataset
     features = values.get("features")
     if isinstance(features, Mapping) and features.get("calendar") is not None:
-        parts = usual_parts(make_calendar(_frequency(dataset)))
+        parts = usual_parts(calendar)
         filled["features"] = {**features, "calendar": _calendar(features["calendar"], parts, lengths.season)}
     split = values.get("split")
     if isinstance(split, Mapping):
@@ -208,6 +205,20 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, A
             both = isinstance(value, Mapping) and isinstance(earlier, Mapping)
             found[key] = _changed(earlier or {}, value) if both else value
     return found
+
+
+def _calendar_of(dataset: Mapping[str, Any]) -> Calendar:
+    """Return what counts the steps of a dataset's values, without zone and holidays, on which no length depends.
+
+    Raises:
+        CalendarError: if the frequency is none.
+    """
+    frequency, weekmask = _frequency(dataset), dataset.get("weekmask")
+    try:
+        return make_calendar(frequency, weekmask=WORKING_DAYS if weekmask is None else str(weekmask))
+    except CalendarError:
+        # A weekmask that is none is left for validation to refuse, and by itself.
+        return make_calendar(frequency)
 
 
 def _frequency(dataset: Mapping[str, Any]) -> str:

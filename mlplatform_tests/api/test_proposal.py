@@ -394,6 +394,54 @@ def test_weekdays_that_are_missing_for_no_holiday_stay_gaps(holidays: str, tmp_p
 
 
 @pytest.mark.parametrize(
+    ("weekmask", "country", "frequency"),
+    [
+        ("1111110", "", "C"),
+        ("1111110", "DE", "C"),
+        ("1111000", "", "C"),
+        ("1111001", "", "C"),
+        ("1101100", "", "C"),
+        ("1111100", "", "B"),
+        ("1111111", "", "D"),
+    ],
+)
+def test_weekdays_that_never_have_a_row_are_no_working_days(
+    weekmask: str, country: str, frequency: str, tmp_path: Path, settings: Settings
+) -> None:
+    closed = list(country_holidays(country, years=range(2021, 2027))) if country else []
+    days = pd.date_range("2022-01-03", periods=900)
+    days = days[[weekmask[day] == "1" for day in days.dayofweek] & ~days.isin(pd.DatetimeIndex(closed))]
+    rows = pd.DataFrame({"day": days.strftime("%Y-%m-%d"), "sold": np.arange(float(len(days)))})
+    path = written(rows, tmp_path, "shop.csv")
+    config = accepted(path, settings)
+    assert config.dataset.frequency == frequency
+    assert config.season == weekmask.count("1")
+    assert (config.dataset.weekmask == weekmask) is (frequency != "D")
+    assert {dt.date(2022, 12, 26)} <= set(config.dataset.holidays) if country else not config.dataset.holidays
+    assert any("no row is of a " in note for note in propose(path, settings=settings).notes) is (frequency == "C")
+
+
+def test_a_weekday_is_no_free_day_for_a_single_row_or_a_few_weeks(tmp_path: Path, settings: Settings) -> None:
+    days = pd.date_range("2022-01-03", periods=200)
+    six = days[(days.dayofweek < 6) | (days == "2022-05-15")]
+    for some in (six, days[days.dayofweek < 6][:40], days[::3]):
+        rows = pd.DataFrame({"day": some.strftime("%Y-%m-%d"), "sold": np.arange(float(len(some)))})
+        assert "weekmask" not in propose(written(rows, tmp_path, "shop.csv"), settings=settings).yaml
+
+
+@pytest.mark.parametrize("timezone", [None, "Asia/Kolkata"])
+def test_working_days_are_those_of_the_zone_that_is_named(
+    timezone: str | None, tmp_path: Path, settings: Settings
+) -> None:
+    days = pd.date_range("2022-01-03", periods=300)
+    days = days[days.dayofweek < 6].tz_localize("Asia/Kolkata")
+    rows = pd.DataFrame({"day": days.map(pd.Timestamp.isoformat), "sold": np.arange(float(len(days)))})
+    config = accepted(written(rows, tmp_path, "shop.csv"), settings, timezone=timezone)
+    # Midnight in India is the evening before in UTC.
+    assert config.dataset.weekmask == ("1111110" if timezone else "1111101")
+
+
+@pytest.mark.parametrize(
     ("file", "column"),
     [("plain.csv", "${oc.env:SECRET_OF_TEST}"), ("${oc.env:SECRET_OF_TEST}.csv", "load"), ("a${b.csv", r"x\${y")],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mlplatform.calendars import make_calendar
 from mlplatform.config import ConfigError, ExperimentConfig, StalenessConfig, explain_experiment, load_experiment
 from mlplatform.config.derived import Lengths, fill_open
 from mlplatform.settings import Settings
@@ -65,7 +66,49 @@ def test_lengths_follow_from_the_frequency(
     [("1h", None, "1D"), ("1h", 6, "6h"), ("1h", 1, "3h"), ("10min", 7, "70min"), ("1D", 28, "3D")],
 )
 def test_features_of_a_day_or_of_three_steps_are_not_stale(frequency: str, horizon: int | None, max_age: str) -> None:
-    assert Lengths.of(frequency, horizon).max_age == max_age
+    assert Lengths.of(make_calendar(frequency), horizon).max_age == max_age
+
+
+@pytest.mark.parametrize(
+    ("weekmask", "expected"),
+    [
+        ("1111110", (6, 42, 6, 24)),
+        ("1111000", (4, 28, 4, 16)),
+        ("1010100", (3, 9, 3, 3)),
+        ("1111100", (5, 35, 5, 20)),
+        (None, (5, 35, 5, 20)),
+    ],
+)
+def test_lengths_of_working_days_are_those_of_their_week(weekmask: str | None, expected: tuple[int, ...]) -> None:
+    """As `make_calendar` counts it, and not the week of five days that most have."""
+    dataset = {"name": "shop", "frequency": "C", "weekmask": weekmask}
+    values = {
+        "task": "forecast",
+        "dataset": {key: value for key, value in dataset.items() if value is not None},
+        "lookback": None,
+        "horizon": None,
+        "baselines": [{"name": "seasonal_naive", "params": {"season": None}}],
+        "features": {"calendar": {"fourier": [{"season": None, "terms": 1}]}},
+        "split": {"reference_steps": None},
+    }
+    filled = fill_open(values)
+    season = filled["baselines"][0]["params"]["season"]
+    assert (season, filled["lookback"], filled["horizon"], filled["split"]["reference_steps"]) == expected
+    assert filled["features"]["calendar"]["fourier"][0]["season"] == season
+
+
+def test_a_weekmask_that_is_none_is_the_only_mistake(tmp_path: Path) -> None:
+    dataset = {
+        "name": "plant",
+        "source": {"uri": "plant.csv"},
+        "time_column": "time",
+        "frequency": "C",
+        "weekmask": "11",
+        "columns": {"load": {}},
+    }
+    with pytest.raises(ConfigError, match="weekmask must be seven characters") as raised:
+        based(tmp_path, "C", dataset=dataset)
+    assert len(raised.value.mistakes) == 1
 
 
 def test_a_short_reference_set_shortens_the_drift_window(tmp_path: Path) -> None:
@@ -157,7 +200,7 @@ def test_what_is_given_stays(tmp_path: Path) -> None:
 
 
 def test_a_horizon_longer_than_the_block_stretches_it() -> None:
-    assert Lengths.of("1D", horizon=60).block == 60
+    assert Lengths.of(make_calendar("1D"), horizon=60).block == 60
 
 
 @pytest.mark.parametrize("values", [{}, {"task": "forecast"}, {"task": "forecast", "dataset": {"frequency": "moon"}}])

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, Look
 from mlplatform.api.proposal.roles import Roles
 from mlplatform.api.proposal.times import Times
+from mlplatform.calendars import WORKING_DAYS
 from mlplatform.config import FOLDS, Lengths
 
 # Names that are rather a first row of data: numbers with decimals, or dates.
 LIKE_DATA = re.compile(r"[-+]?\d+[.,]\d+|\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
+DAY_NAMES = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 # Of columns that could be predicted as well.
 SHOWN_TARGETS = 5
 
@@ -63,6 +65,12 @@ def _time_notes(roles: Roles, time: str) -> Iterator[str]:
         yield f"{unread[0]} times cannot be read, such as {unread[1]!r}: these rows go to quarantine"
     if times.is_ambiguous:
         yield f"day and month of {time!r} could be exchanged; it is read as {times.format}"
+    if roles.weekmask != WORKING_DAYS:
+        free = [day for day, works in zip(DAY_NAMES, roles.weekmask, strict=True) if works == "0"]
+        yield (
+            f"no row is of a {' or '.join(free)}, so the working days are the other {7 - len(free)} of a week "
+            "(`weekmask`): nothing is forecast for those, and rows of them would go to quarantine"
+        )
     if roles.closed is not None:
         yield (
             f"{roles.closed.explained} of {roles.closed.missing} weekdays without a row are holidays of "

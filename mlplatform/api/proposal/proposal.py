@@ -104,8 +104,9 @@ def propose(
         raise ConfigError(
             f"{name!r} is a packaged experiment or dataset, which others are made of; choose another with --name"
         )
-    roles = roles_of(look_at(paths, uris), tuple(targets), time, entity)
-    roles = replace(roles, timezone=timezone or (roles.zones[0] if len(roles.zones) == 1 else None))
+    roles = roles_of(look_at(paths, uris), tuple(targets), time, entity, timezone)
+    if timezone is None and len(roles.zones) == 1:
+        roles = replace(roles, timezone=roles.zones[0])
     text = "\n".join(yaml_of(name, dataset, roles)) + "\n"
     return Proposal(name, roles.task, text, tuple(notes_of(roles)), _mistakes(name, text, settings), roles.is_enough)
 

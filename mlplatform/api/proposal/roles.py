@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from mlplatform.api.proposal.ahead import columns_ahead
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, RARE_NULLS, Column, Look
 from mlplatform.api.proposal.times import frequency_of, read_counts
-from mlplatform.api.proposal.working_days import ClosedDays, closed_days
+from mlplatform.api.proposal.working_days import ClosedDays, closed_days, working_week
 from mlplatform.api.proposal.zones import days_set_back, zones_of
+from mlplatform.calendars import WORKING_DAYS, Calendar, make_calendar
 from mlplatform.config import FOLDS, Lengths
 from mlplatform.data import DataError
 from mlplatform.data.sources import NUMBER_NULLS
@@ -36,6 +37,7 @@ class Roles:
         zones: those that explain why times are there twice.
         planned: columns that go on where the targets have ended.
         closed: of business days, the holidays that the file leaves out.
+        weekmask: of frequency `C`, the weekdays that have rows.
     """
 
     look: Look
@@ -48,6 +50,7 @@ class Roles:
     zones: tuple[str, ...] = ()
     planned: tuple[str, ...] = ()
     closed: ClosedDays | None = None
+    weekmask: str = WORKING_DAYS
 
     @property
     def steps(self) -> int:
@@ -61,9 +64,14 @@ class Roles:
         return int(times.nunique())
 
     @property
+    def calendar(self) -> Calendar | None:
+        """What counts the steps, if the frequency is known; holidays change no length."""
+        return None if self.frequency is None else make_calendar(self.frequency, weekmask=self.weekmask)
+
+    @property
     def lengths(self) -> Lengths | None:
         """What the frequency says about lengths, if it is known."""
-        return None if self.frequency is None else Lengths.of(self.frequency)
+        return None if self.calendar is None else Lengths.of(self.calendar)
 
     @property
     def fitted(self) -> tuple[Lengths, int] | None:
@@ -103,7 +111,7 @@ class Roles:
                 yield column
 
 
-def roles_of(look: Look, targets: tuple[str, ...], time: str | None, entity: str | None) -> Roles:
+def roles_of(look: Look, targets: tuple[str, ...], time: str | None, entity: str | None, timezone: str | None) -> Roles:
     targets = tuple(look.named(target).name for target in targets)
     time = time and look.named(time).name
     entity = entity and look.named(entity).name
@@ -127,16 +135,33 @@ def roles_of(look: Look, targets: tuple[str, ...], time: str | None, entity: str
         entity = _entity(look, time, targets)
         if entity is not None:
             frequency, zones = _rhythm(look, time, entity)
-    horizon = 1 if frequency is None else Lengths.of(frequency).horizon
+    roles = _with_working_days(
+        Roles(look, time, entity, targets, frequency, "forecast", timezone=timezone, zones=zones)
+    )
+    horizon = 1 if roles.lengths is None else roles.lengths.horizon
     ended, planned = columns_ahead(look.cells, moments, entity, horizon)
     numbers = [column.name for column in look.columns if column.kind == "number" and column.name in ended]
     targets = targets or tuple(numbers[-1:]) or _last_number(look, (entity,), moments)
-    closed = closed_days(moments) if frequency == "B" else None
-    frequency = frequency if closed is None else "C"
-    roles = Roles(look, time, entity, targets, frequency, "forecast", zones=zones, closed=closed)
+    roles = replace(roles, targets=targets)
     if not set(targets) <= set(ended):
         return roles
     return replace(roles, planned=tuple(column.name for column in roles.data if column.name in planned))
+
+
+def _with_working_days(roles: Roles) -> Roles:
+    """Return the roles with working days in the place of days, where whole weekdays or holidays never have a row."""
+    if roles.time is None or roles.frequency not in ("D", "B"):
+        return roles
+    times = roles.look.times[roles.time]
+    days = times.values
+    if roles.timezone is not None and times.is_in_utc:
+        days = days.dt.tz_localize("UTC").dt.tz_convert(roles.timezone).dt.tz_localize(None)
+    weekmask = working_week(days) or (WORKING_DAYS if roles.frequency == "B" else None)
+    if weekmask is None:
+        return roles
+    closed = closed_days(days, weekmask)
+    is_usual = closed is None and weekmask == WORKING_DAYS
+    return replace(roles, frequency="B" if is_usual else "C", closed=closed, weekmask=weekmask)
 
 
 def _rhythm(look: Look, time: str, entity: str | None) -> tuple[str | None, tuple[str, ...]]:

@@ -49,6 +49,11 @@ class Times:
     unit: TimeUnit | None = None
     has_offsets: bool = False
 
+    @property
+    def is_in_utc(self) -> bool:
+        """Whether the cells themselves say what moments they mean, so that no clock's days are told by them."""
+        return self.has_offsets or self.unit is not None
+
 
 def read_times(cells: pd.Series) -> Times | None:
     """Return the times that cells of text hold; `None` if most of them hold none."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlplatform.api.proposal.looking import Column
 from mlplatform.api.proposal.roles import Roles
+from mlplatform.calendars import WORKING_DAYS
 
 
 def yaml_of(name: str, dataset: str, roles: Roles) -> Iterator[str]:
@@ -33,12 +34,7 @@ def yaml_of(name: str, dataset: str, roles: Roles) -> Iterator[str]:
     if roles.entity is not None:
         yield f"  entity_column: {_quoted(roles.entity)}"
     if is_forecast:
-        yield f"  frequency: {roles.frequency or 'auto'}{'' if roles.frequency else '  # none was found'}"
-    if roles.closed is not None:
-        yield f"  # of {roles.closed.of}, to the end of {roles.closed.days[-1].year}: add those of later years"
-        yield from textwrap.wrap(
-            f"holidays: [{', '.join(map(str, roles.closed.days))}]", 120, initial_indent="  ", subsequent_indent="    "
-        )
+        yield from _steps(roles)
     if is_forecast and roles.timezone is not None:
         yield f"  timezone: {roles.timezone}"
     yield "  columns:"
@@ -51,6 +47,18 @@ def yaml_of(name: str, dataset: str, roles: Roles) -> Iterator[str]:
     if roles.task == "classification":
         yield "metric: log_loss"
         yield "extra_metrics: [accuracy]"
+
+
+def _steps(roles: Roles) -> Iterator[str]:
+    """Yield the step between times, and which days of the week and of the year have none."""
+    yield f"  frequency: {roles.frequency or 'auto'}{'' if roles.frequency else '  # none was found'}"
+    if roles.weekmask != WORKING_DAYS:
+        yield f"  weekmask: {_quoted(roles.weekmask)}  # Monday first"
+    if roles.closed is not None:
+        yield f"  # of {roles.closed.of}, to the end of {roles.closed.days[-1].year}: add those of later years"
+        yield from textwrap.wrap(
+            f"holidays: [{', '.join(map(str, roles.closed.days))}]", 120, initial_indent="  ", subsequent_indent="    "
+        )
 
 
 def _shortened(roles: Roles) -> Iterator[str]:
