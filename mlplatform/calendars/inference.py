@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from mlplatform.calendars.base import Int64
 from mlplatform.calendars.errors import CalendarError
 from mlplatform.calendars.frequency import LENGTHS, MONTHS, WEEKDAYS, make_calendar
-from mlplatform.calendars.units import DAY_NS, DAYS_PER_WEEK
+from mlplatform.calendars.units import DAY_NS, DAYS_PER_WEEK, SHORTEST_MONTH
 from mlplatform.calendars.zones import UTC, zone_of
 
 # Fewer times than this say too little.
@@ -19,8 +19,8 @@ LEAST_TIMES = 3
 LEAST_SHARE = 0.95
 # Business days are told from days by weekends without a row; two of them at least.
 LEAST_DAYS = 11
-# How far apart, in days, neighbours of each unit are.
-UNIT_DAYS = {"M": (28, 31), "Q": (89, 92), "Y": (365, 366)}
+# What makes days since 1970, whose first was a Thursday, days since a Monday.
+MONDAY_ON = 3
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,8 @@ def infer_frequency(series: Iterable[Int64], timezone: str = UTC) -> Inferred:
             f"frequency auto needs an entity with at least {LEAST_TIMES} different times; say it instead"
         )
     gaps = np.concatenate([np.diff(times) for times in moments])
-    walls = np.concatenate([zone.wall(times) for times in moments])
-    frequency = _frequency(_most_common(gaps), np.concatenate([np.diff(zone.wall(times)) for times in moments]), walls)
-    if frequency is not None:
+    walls = [zone.wall(times) for times in moments]
+    for frequency in _candidates(_most_common(gaps), walls):
         calendar = make_calendar(frequency, timezone)
         found, counts = np.unique(np.concatenate([calendar.phases(times) for times in moments]), return_counts=True)
         counts = counts[found >= 0]
@@ -71,43 +70,57 @@ def infer_frequency(series: Iterable[Int64], timezone: str = UTC) -> Inferred:
     )
 
 
-def _frequency(gap: int, wall_gaps: Int64, walls: Int64) -> str | None:
-    if gap < DAY_NS:
-        return _fixed(gap, ("s", "min", "h"))
-    gap = _most_common(wall_gaps)
-    days = walls // DAY_NS
-    if gap == DAY_NS:
-        # The first of January 1970 was a Thursday.
-        has_weekend = bool(np.isin((days + 3) % DAYS_PER_WEEK, (5, 6)).any())
-        return "D" if has_weekend or len(np.unique(days)) < LEAST_DAYS else "B"
-    if gap == DAYS_PER_WEEK * DAY_NS:
-        return f"W-{WEEKDAYS[_most_common((days + 3) % DAYS_PER_WEEK)]}"
-    for unit, (low, high) in UNIT_DAYS.items():
-        if low * DAY_NS <= gap <= high * DAY_NS:
-            return _months(unit, days)
-    return _fixed(gap, ("D",))
+def _candidates(gap: int, walls: list[Int64]) -> Iterator[str]:
+    """Yield the frequencies that neighbours so far apart may have, the one to be preferred where several fit first.
+
+    Months come before days: both fit three Januaries in a row, or what two Februaries are apart.
+
+    Parameters:
+        gap: most common distance of neighbours, in nanoseconds.
+        walls: of each entity what clocks show at its times, sorted.
+    """
+    if gap >= DAY_NS:
+        gap = _most_common(np.concatenate([np.diff(each) for each in walls]))
+        days = [each // DAY_NS for each in walls]
+        if gap == DAY_NS:
+            yield _daily(np.concatenate(days))
+            return
+        if gap == DAYS_PER_WEEK * DAY_NS:
+            yield f"W-{WEEKDAYS[_most_common((np.concatenate(days) + MONDAY_ON) % DAYS_PER_WEEK)]}"
+            return
+        if gap >= SHORTEST_MONTH * DAY_NS:
+            yield from _monthly(days)
+    unit = next((unit for unit in ("D", "h", "min", "s") if gap % LENGTHS[unit] == 0), None)
+    if unit is not None:
+        number = gap // LENGTHS[unit]
+        yield unit if number == 1 else f"{number}{unit}"
 
 
-def _months(unit: str, days: Int64) -> str:
-    dates = days.astype("datetime64[D]")
-    months = dates.astype("datetime64[M]").astype(np.int64)
-    at_end = np.mean((dates + 1).astype("datetime64[M]").astype(np.int64) > months) > 0.5
+def _daily(days: Int64) -> str:
+    has_weekend = bool(np.isin((days + MONDAY_ON) % DAYS_PER_WEEK, (5, 6)).any())
+    return "D" if has_weekend or len(np.unique(days)) < LEAST_DAYS else "B"
+
+
+def _monthly(days: list[Int64]) -> Iterator[str]:
+    """Yield the months, quarters or years that most neighbours are apart."""
+    dates = [each.astype("datetime64[D]") for each in days]
+    months = [each.astype("datetime64[M]").astype(np.int64) for each in dates]
+    count = _most_common(np.concatenate([np.diff(each) for each in months]))
+    if count == 0:
+        return
+    after = np.concatenate([(each + 1).astype("datetime64[M]").astype(np.int64) for each in dates])
+    every = np.concatenate(months)
+    at_end = bool(np.mean(after > every) > 0.5)
     side = "E" if at_end else "S"
-    if unit == "M":
-        return f"M{side}"
-    period = 3 if unit == "Q" else 12
-    anchor = _most_common(months % period)
-    # Quarters are named after the first of their months that a year has, or by the last of them.
-    month = anchor + 9 if unit == "Q" and at_end else anchor
-    return f"{unit}{side}-{MONTHS[month]}"
-
-
-def _fixed(gap: int, units: tuple[str, ...]) -> str | None:
-    for unit in reversed(units):
-        if gap % LENGTHS[unit] == 0:
-            number = gap // LENGTHS[unit]
-            return unit if number == 1 else f"{number}{unit}"
-    return None
+    if count % 12 == 0:
+        years = count // 12
+        yield f"{'' if years == 1 else years}Y{side}-{MONTHS[_most_common(every % 12)]}"
+    elif count == 3:
+        anchor = _most_common(every % 3)
+        # Quarters are named after the first of their months that a year has, or by the last of them.
+        yield f"Q{side}-{MONTHS[anchor + 9 if at_end else anchor]}"
+    else:
+        yield f"{'' if count == 1 else count}M{side}"
 
 
 def _most_common(values: Int64) -> int:

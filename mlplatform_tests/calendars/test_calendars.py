@@ -214,17 +214,39 @@ class TestInference:
 
     @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
     @pytest.mark.parametrize(
-        "frequency", ["15min", "h", "6h", "D", "2D", "B", "W-MON", "MS", "ME", "QS-JAN", "QE-OCT", "YS-JAN", "YE-JUN"]
+        "frequency",
+        [
+            *("15min", "h", "6h", "36h", "D", "2D", "B", "W-MON", "2W-MON", "4W-MON", "13W-SUN"),
+            *("28D", "30D", "31D", "91D", "364D", "365D"),
+            *("MS", "ME", "2MS", "2ME", "6MS", "QS-JAN", "QE-OCT", "2QS", "2QE-NOV", "YS-JAN", "YE-JUN", "2YS", "5YE"),
+        ],
     )
     def test_steps_are_found_again(self, frequency: str, zone: str) -> None:
         calendar = make_calendar(frequency, zone)
-        ordinals = calendar.ordinals(np.array([pd.Timestamp("2020-05-05").value]))[0] + np.arange(60)
+        ordinals = calendar.ordinals(np.array([pd.Timestamp("2020-05-05").value]))[0] + np.arange(45)
         times = calendar.moments(np.delete(ordinals, [7, 8, 31]))
         found = infer_frequency([times[::-1], times[:5]], zone).frequency
         assert (
             make_calendar(found, zone).range(int(times[0]), int(times[-1])).tolist()
             == calendar.moments(ordinals).tolist()
         )
+
+    @pytest.mark.parametrize("first", ["2023-01-01", "2023-02-01", "2024-02-01", "2025-01-31", "2025-11-30"])
+    @pytest.mark.parametrize("count", [3, 4, 5, 24])
+    @pytest.mark.parametrize(("start", "end"), [("MS", "ME"), ("QS-FEB", "QE-OCT"), ("YS-FEB", "YE-JAN")])
+    def test_months_are_no_days_however_long_most_of_them_are(
+        self, start: str, end: str, count: int, first: str
+    ) -> None:
+        """Three days a month, a quarter or a year apart may be equally far apart."""
+        for frequency in (start, end):
+            times = pd.date_range(first, periods=count, freq=frequency, unit="ns").asi8
+            assert infer_frequency([times]).frequency == frequency
+
+    def test_a_step_of_days_fits_all_times_and_not_only_most_neighbours(self) -> None:
+        days = pd.date_range("2023-01-01", periods=60, freq="28D", unit="ns")
+        shifted = days[:30].append(days[30:] + pd.Timedelta(days=1))
+        with pytest.raises(CalendarError, match="Say the frequency instead"):
+            infer_frequency([shifted.asi8])
 
     def test_times_without_a_common_step_are_refused(self) -> None:
         times = np.cumsum(np.random.default_rng(0).integers(1, 10**13, 200))
