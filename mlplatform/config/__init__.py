@@ -29,6 +29,7 @@ from mlplatform.config.dataset import (
     EntityType,
     TimeUnit,
     check_source,
+    gap_allowed,
 )
 from mlplatform.config.derived import FOLDS, Lengths
 from mlplatform.config.experiment import AllowedVersions, ExperimentConfig, parse_experiment
@@ -128,6 +129,7 @@ __all__ = [
     "check_source",
     "experiment_names",
     "explain_experiment",
+    "gap_allowed",
     "load_alerts",
     "load_all_datasets",
     "load_all_experiments",

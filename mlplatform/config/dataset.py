@@ -27,6 +27,17 @@ TimeUnit = Literal["s", "ms", "us", "ns"]
 LONG_STEP, MIDDLE_STEP = dt.timedelta(hours=6), dt.timedelta(minutes=5)
 # Rows of one step less may have nothing between them, however long steps are.
 STEPS_WITHOUT_A_ROW = 4
+# The default of `max_gap`.
+MAX_GAP = "1096D"
+
+
+def gap_allowed(step: dt.timedelta, max_gap: str = MAX_GAP) -> dt.timedelta:
+    """Return how long nothing may be between the rows of a time series: `max_gap`, or a few steps if they are longer.
+
+    Parameters:
+        step: the mean length of a step.
+    """
+    return max(time_step(max_gap, "max_gap"), STEPS_WITHOUT_A_ROW * step)
 
 
 class ColumnConfig(Frozen):
@@ -78,7 +89,7 @@ class DatasetConfig(Frozen):
     window_steps: int = Field(default=720, ge=0)
     partition: Period | None = None
     future_tolerance: str = "1D"
-    max_gap: str = "1096D"
+    max_gap: str = MAX_GAP
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
     columns: dict[str, ColumnConfig] = Field(min_length=1)
     description: str = ""
@@ -154,8 +165,9 @@ class DatasetConfig(Frozen):
     @property
     def longest_gap(self) -> dt.timedelta:
         """How long nothing may be between the rows of a dataset: `max_gap`, or a few steps if they are longer."""
-        longest = time_step(self.max_gap, "max_gap")
-        return longest if self.kind != "timeseries" else max(longest, STEPS_WITHOUT_A_ROW * self.nominal_step)
+        if self.kind != "timeseries":
+            return time_step(self.max_gap, "max_gap")
+        return gap_allowed(self.nominal_step, self.max_gap)
 
     @property
     def calendar(self) -> Calendar:

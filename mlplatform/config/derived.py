@@ -22,6 +22,10 @@ WINDOW_STEPS = 720
 ROOM = 48
 # Steps ahead where there is no season.
 PLAIN_HORIZON = 6
+# The longest season that is looked at, a day of half minutes: a row of an input per step, a model per step ahead and a
+# stored window per entity grow with it. Steps so fine have an hour of seconds, and in its proportions, instead.
+LONGEST_SEASON = 2880
+FINE_HORIZON, FINE_LOOKBACK, FINE_BLOCK = 60, 600, 3600
 # Rows that a decision needs, where a reference set has as many.
 REFERENCE_ROWS = 20
 # Folds of the split that `base/forecast` has.
@@ -40,7 +44,7 @@ class Lengths:
     """Lengths in steps.
 
     Attributes:
-        season: 1 where the frequency has none.
+        season: 1 where the frequency has none, or none of `LONGEST_SEASON` steps at most.
         lookback: a week, or some seasons.
         history: of months, quarters and years, whose series are short, ten seasons and at least twice the lookback:
             smoothing tells levels and seasons from all that is there. `None` for the lookback.
@@ -64,6 +68,10 @@ class Lengths:
         Parameters:
             horizon: where it is given.
         """
+        if calendar.seasons and calendar.seasons[0] > LONGEST_SEASON:
+            ahead = horizon or FINE_HORIZON
+            max_age = max(LATE_STEPS * calendar.nominal_ns, min(DAY_NS, ahead * calendar.nominal_ns))
+            return cls(1, max(FINE_LOOKBACK, 2 * ahead), ahead, max(FINE_BLOCK, ahead), max_age)
         season, *longer = calendar.seasons or (1,)
         ahead = horizon or (season if calendar.seasons else PLAIN_HORIZON)
         is_short = calendar.nominal_ns < 2 * DAY_NS and calendar.seasons

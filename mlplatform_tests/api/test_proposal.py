@@ -576,6 +576,54 @@ def test_a_short_history_gets_lengths_that_it_has_room_for(
     assert (split.folds + 1) * split.reference_steps + config.lookback + config.horizon < rows
 
 
+def test_months_without_a_row_are_steps_all_the_same(tmp_path: Path, settings: Settings) -> None:
+    rows = pd.DataFrame({"month": pd.date_range("2010-01-01", periods=140, freq="MS"), "sold": np.arange(140.0)})
+    some = rows.drop(index=np.random.default_rng(0).choice(np.arange(1, 139), 25, replace=False))
+    proposal = propose(written(some, tmp_path, "shop.csv"), settings=settings)
+    assert "lookback" not in proposal.yaml
+    assert not any("too few" in note for note in proposal.notes)
+    slip = pd.concat([rows.head(60), rows.tail(1).assign(month=pd.Timestamp("2222-01-01"))])
+    notes = propose(written(slip, tmp_path, "shop.csv"), settings=settings).notes
+    assert any(note.startswith("60 steps are 60 too few") for note in notes)
+
+
+def months_of(shops: int, months: int) -> pd.DataFrame:
+    """Return rows by shop and then by month."""
+    times = pd.date_range("2010-01-01", periods=months, freq="MS").strftime("%Y-%m-%d")
+    names = np.repeat([f"s{shop}" for shop in range(shops)], months)
+    return pd.DataFrame({"month": np.tile(times, shops), "shop": names, "sold": np.arange(float(shops * months))})
+
+
+def test_lengths_fit_the_series_that_were_seen_of_many(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlplatform.api.proposal.looking.ROWS", 2_000)
+    whole = propose(written(months_of(30, 60), tmp_path, "shop.csv"), settings=settings)
+    cut = propose(written(months_of(50, 60), tmp_path, "shop.csv"), settings=settings)
+    by_time = propose(written(months_of(50, 60).sort_values("month"), tmp_path, "shop.csv"), settings=settings)
+    assert "split: " in whole.yaml
+    assert whole.yaml == cut.yaml.replace("# seen 0 to 1999", "# seen 0 to 1799")
+    assert any(note.startswith("60 steps of the rows that were seen are 60 too few") for note in cut.notes)
+    assert any(note.startswith("40 steps of the rows that were seen") for note in by_time.notes)
+    # Of as many as a file of this order may have, no more than a few steps were seen.
+    many = propose(written(months_of(400, 60).sort_values("month"), tmp_path, "shop.csv"), settings=settings)
+    assert many.is_enough
+    assert any("the rows behind them were not looked at" in note for note in many.notes)
+    assert not propose(written(months_of(400, 6), tmp_path, "shop.csv"), settings=settings).is_enough
+
+
+@pytest.mark.parametrize(("count", "is_shortened"), [(3_000, True), (30_000, False)])
+def test_seconds_get_lengths_that_can_be_trained(
+    count: int, is_shortened: bool, tmp_path: Path, settings: Settings
+) -> None:
+    times = pd.date_range("2024-01-01", periods=count, freq="s").strftime("%Y-%m-%d %H:%M:%S")
+    config = accepted(written(pd.DataFrame({"time": times, "load": np.arange(count) % 61.0}), tmp_path), settings)
+    assert (config.dataset.frequency, config.season, config.horizon) == ("s", 1, 60)
+    assert config.lookback is not None
+    assert config.lookback <= 600
+    assert (config.split.reference_steps == 3600) is not is_shortened
+
+
 def test_rows_of_a_plan_are_no_history(tmp_path: Path, settings: Settings) -> None:
     count, ahead = 205, 14
     rows = pd.DataFrame({"day": pd.date_range("2024-01-01", periods=count), "sold": np.arange(count) % 7 + 0.5})

@@ -193,6 +193,16 @@ def test_minutes_keep_windows_of_two_days(tmp_path: Path) -> None:
     assert config.dataset.window_steps >= config.lookback
 
 
+@pytest.mark.parametrize("frequency", ["1s", "5s", "15s"])
+def test_seconds_have_no_season_of_a_day_of_them(frequency: str, tmp_path: Path) -> None:
+    """Nobody trains, stores or sends windows of two days of seconds, or forecasts a whole one by them."""
+    config = based(tmp_path, frequency)
+    assert lengths(config) == (1, 600, 60, 3600, 3600)
+    assert config.dataset.window_steps == 720
+    assert lengths(based(tmp_path, "30s"))[0] == 2880
+    assert lengths(based(tmp_path, frequency, horizon=900)) == (1, 1800, 900, 3600, 3600)
+
+
 def test_what_is_given_stays(tmp_path: Path) -> None:
     given = {"horizon": 48, "lookback": 100, "baselines": [{"name": "seasonal_naive", "params": {"season": 12}}]}
     given["split"] = {"reference_steps": 96, "cv": {"params": {"validation_steps": 60}}}

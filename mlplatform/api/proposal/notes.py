@@ -106,14 +106,17 @@ def _other_targets(roles: Roles) -> str:
 
 def _length_notes(roles: Roles) -> Iterator[str]:
     usual = roles.lengths
-    if usual is None or roles.look.is_cut or usual.needed(FOLDS) <= roles.steps:
+    if usual is None or usual.needed(FOLDS) <= roles.steps:
         return
     missing = usual.needed(FOLDS) - roles.steps
+    seen = f"{roles.steps} steps of the rows that were seen" if roles.look.is_cut else f"{roles.steps} steps"
     needed = (
-        f"{roles.steps} steps are {missing} too few for what frequency {roles.frequency} suggests: a horizon of "
+        f"{seen} are {missing} too few for what frequency {roles.frequency} suggests: a horizon of "
         f"{usual.horizon}, a lookback of {usual.lookback}, and a reference set and {FOLDS} folds of {usual.block} each"
     )
-    if roles.fitted is None:
+    if roles.fitted is None and roles.goes_on:
+        yield f"{needed}; the rows behind them were not looked at, so see that there are as many"
+    elif roles.fitted is None:
         yield f"{needed}; nothing shorter fits either: at least {_least(usual)}"
     elif roles.leaves_season_out:
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,8 @@ from mlplatform.api.proposal.looking import FEW_CATEGORIES, RARE_NULLS, Column, 
 from mlplatform.api.proposal.times import frequency_of, read_counts
 from mlplatform.api.proposal.working_days import ClosedDays, closed_days, working_week
 from mlplatform.api.proposal.zones import days_set_back, zones_of
-from mlplatform.calendars import WORKING_DAYS, Calendar, make_calendar
-from mlplatform.config import FOLDS, Lengths
+from mlplatform.calendars import WORKING_DAYS, Calendar, make_calendar, ns_of
+from mlplatform.config import FOLDS, Lengths, gap_allowed
 from mlplatform.data import DataError
 from mlplatform.data.sources import NUMBER_NULLS
 
@@ -54,14 +55,27 @@ class Roles:
 
     @property
     def steps(self) -> int:
-        """The number of times in the file, without those of which only a plan is there."""
-        if self.time is None:
+        """The number of steps from the first time seen to the last, without those of which only a plan is there.
+
+        Steps without a row are gaps that data are trained with. What lies further from the others than any dataset
+        allows is none of them.
+        """
+        import numpy as np
+
+        calendar = self.calendar
+        if self.time is None or calendar is None:
             return 0
         times = self.look.times[self.time].values
         if self.planned:
             cells = self.look.cells[list(self.targets)]
             times = times[times <= times[(cells.notna() & ~cells.isin(NO_NUMBER)).any(axis=1)].max()]
-        return int(times.nunique())
+        moments = np.unique(ns_of(times.dropna().to_numpy()))
+        most = (
+            gap_allowed(dt.timedelta(microseconds=calendar.nominal_ns // 1000)) // dt.timedelta(microseconds=1) * 1000
+        )
+        stretches = np.split(moments, np.flatnonzero(np.diff(moments) > most) + 1)
+        longest = max(stretches, key=len)
+        return int(calendar.steps(longest[0], longest[-1])) + 1 if len(longest) else 0
 
     @property
     def calendar(self) -> Calendar | None:
@@ -75,8 +89,8 @@ class Roles:
 
     @property
     def fitted(self) -> tuple[Lengths, int] | None:
-        """Shorter lengths, and the number of folds, if the file needs and has room for such."""
-        if self.lengths is None or self.look.is_cut or self.lengths.needed(FOLDS) <= self.steps:
+        """Shorter lengths, and the number of folds, if what was seen of the file needs and has room for such."""
+        if self.lengths is None or self.lengths.needed(FOLDS) <= self.steps:
             return None
         found = self.lengths.within(self.steps)
         if found is not None:
@@ -94,7 +108,14 @@ class Roles:
         lengths = self.lengths
         if lengths is None:
             return False
-        return self.look.is_cut or self.fitted is not None or lengths.needed(FOLDS) <= self.steps
+        return self.goes_on or self.fitted is not None or lengths.needed(FOLDS) <= self.steps
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more steps follow behind the rows that were seen: there are more, and they come in order of time."""
+        if self.time is None or not self.look.is_cut:
+            return False
+        return bool(self.look.times[self.time].values.dropna().is_monotonic_increasing)
 
     @property
     def leaves_season_out(self) -> bool:
