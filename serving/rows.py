@@ -223,12 +223,18 @@ def _future_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
 
 
 def _planned_rows(rows: Rows, contract: Contract) -> dict[int, dict[str, Any]]:
-    """Return the rows behind the past by their number, of a pair that reads nothing ahead: the plans sent along."""
+    """Return the rows behind the past by their number, of a pair that reads nothing ahead: the plans sent along.
+
+    An entity without any row of a past keeps all of them, as a stored window without an observation is whole.
+    """
     behind = _future_rows(rows, contract)
+    has_past = {str(row.get(ENTITY)) for number, row in enumerate(rows) if number not in behind}
     is_planned = {
-        str(row.get(ENTITY)) for row in behind.values() if any(row.get(name) is not None for name in contract.planned)
+        str(row.get(ENTITY))
+        for row in behind.values()
+        if not contract.reads_plans or any(row.get(name) is not None for name in contract.planned)
     }
-    return {number: row for number, row in behind.items() if str(row.get(ENTITY)) in is_planned}
+    return {number: row for number, row in behind.items() if str(row.get(ENTITY)) in is_planned & has_past}
 
 
 def _is_before(row: Mapping[str, Any], moment: dt.datetime | None) -> bool:

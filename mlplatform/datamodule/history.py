@@ -45,16 +45,19 @@ def planned_columns(history: pd.DataFrame, targets: Sequence[str]) -> tuple[str,
     )
 
 
-def may_end(says_more: npt.NDArray[np.bool_], says_plan: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def may_end(says_more: npt.NDArray[np.bool_], says_plan: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
     """Return the steps that a past can end with, although no target was observed in them.
 
     What stands behind the last step that says more than a plan is future if any of it has a plan, and else a gap.
 
     Parameters:
         says_more: whether a column that is not planned has a value, of shape (..., steps).
-        says_plan: whether a planned column has one, of the same shape.
+        says_plan: whether a planned column has one, of the same shape; `None` where not all of these are read, so that
+            nothing tells a plan from a gap: it is taken for a plan.
     """
     behind = ~np.maximum.accumulate(says_more[..., ::-1], axis=-1)[..., ::-1]
+    if says_plan is None:
+        return np.asarray(~behind)
     has_plan = (behind & says_plan).any(axis=-1, keepdims=True)
     return np.asarray(~(behind & has_plan))
 

@@ -116,7 +116,8 @@ def _on_grid(panel: Panel, contract: Contract, policy: FallbackPolicy) -> tuple[
     """Return the steps that a forecast looks at of every series that has them, gaps filled with rows without values.
 
     The past of a series ends where it does in a request: of a pair that knows columns beforehand with the last row in
-    which any other column has a value, and otherwise before rows that only have what is planned.
+    which any other column has a value, and otherwise before rows that only have what is planned, or nothing at all if
+    the pair does not read every planned column.
 
     The others are returned with the reason.
     """
@@ -132,7 +133,8 @@ def _on_grid(panel: Panel, contract: Contract, policy: FallbackPolicy) -> tuple[
     for number, entity in enumerate(panel.entity_ids.tolist()):
         rows = np.arange(panel.offsets[number], panel.offsets[number + 1])
         moments = ns_of(panel.timestamps[rows])
-        is_past = says_more[rows] if contract.known else may_end(says_more[rows], says_plan[rows])
+        plan = says_plan[rows] if contract.reads_plans else None
+        is_past = says_more[rows] if contract.known else may_end(says_more[rows], plan)
         present = int(moments[np.flatnonzero(is_past)[-1] if is_past.any() else -1])
         ahead, is_on = calendar.between(present, moments)
         at = ahead + contract.input_rows - 1

@@ -151,8 +151,8 @@ class Contract:
         calendar_text: what counts the steps, if it is not their seconds (see `mlplatform.calendars`).
         history: rows of the past that a forecast reads where they are there, the lookback among them; 0 stands for the
             lookback.
-        planned: input columns that were known further ahead than the targets where the pair was trained, and that it
-            does not read ahead: rows that have nothing but these stand behind the past.
+        planned: columns of the dataset, input columns or not, that were known further ahead than the targets where the
+            pair was trained, and that it does not read ahead: rows that have nothing but these stand behind the past.
         fallback, season: what the pyfunc answers where the model cannot, as `FallbackPolicy` has it; it knows no last
             forecasts.
     """
@@ -189,6 +189,7 @@ class Contract:
         """
         forecast = config.task == "forecast"
         columns = [config.dataset.columns[target] for target in config.targets]
+        names = dict.fromkeys((*config.features.columns, *config.dataset.columns))
         limits = tuple((column.min, column.max) for column in columns)
         short = (config.observation.short or "") if forecast else ""
         has_season = config.serving.fallback == "seasonal_naive" or short == "naive"
@@ -212,9 +213,7 @@ class Contract:
             season=config.season if has_season else 1,
             short=short,
             history=(config.history or 0) if forecast else 0,
-            planned=tuple(
-                name for name in config.features.columns if name in planned and name not in config.features.known_future
-            ),
+            planned=tuple(name for name in names if name in planned and name not in config.features.known_future),
         )
 
     @property
@@ -245,6 +244,11 @@ class Contract:
     def ahead(self) -> tuple[str, ...]:
         """Columns whose values may be known further ahead than those of the others, read ahead or not."""
         return (*self.known, *self.planned)
+
+    @property
+    def reads_plans(self) -> bool:
+        """Whether all planned columns are input columns, so that a row shows whether it is one of a plan."""
+        return set(self.planned) <= set(self.columns)
 
     @property
     def future_rows(self) -> int:

@@ -1,8 +1,9 @@
-"""A column that is planned, read by a pair that does not name it as known: every forecast begins behind the target."""
+"""A planned column that a pair does not name as known, read by it or not: every forecast begins behind the target."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,21 +51,37 @@ def rows_of() -> pd.DataFrame:
     return rows.assign(load=rows["load"].mask(is_dead))
 
 
-@pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
+def trained(folder: Path, mlflow_database: Path, columns: list[str]) -> Yard:
     yard = meter_yard(
-        tmp_path_factory.mktemp("planned"),
+        folder,
         mlflow_database,
         rows_of().assign(time=lambda rows: rows["time"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")),
         dataset={"columns": {"load": {}, "shift": {}, "heat": {}}},
-        features={"columns": ["load", "shift", "heat"]},
+        features={"columns": columns},
     )
     assert yard.run(TRAIN).success
     return yard
 
 
 @pytest.fixture(scope="module")
+def yard(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
+    return trained(tmp_path_factory.mktemp("planned"), mlflow_database, ["load", "shift", "heat"])
+
+
+@pytest.fixture(scope="module")
 def client(yard: Yard) -> Iterator[TestClient]:
+    with served(yard) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Yard:
+    """An installation whose pair reads nothing but its target."""
+    return trained(tmp_path_factory.mktemp("blind"), mlflow_database, ["load"])
+
+
+@contextmanager
+def served(yard: Yard) -> Iterator[TestClient]:
     settings = Settings.from_env({**yard.environ, "MLPLATFORM_EXPERIMENT": EXPERIMENT})
     with TestClient(build_app({EXPERIMENT: LocalBackend(settings)}, settings)) as client:
         wait_until_loaded(client)
@@ -94,9 +111,9 @@ def of_table(table: pd.DataFrame, time: str, value: str) -> Answers:
     }
 
 
-def sent() -> list[dict[str, Any]]:
+def sent(columns: Sequence[str] = ("load", "shift", "heat")) -> list[dict[str, Any]]:
     """Return the rows of a client that exports what it has: its newest days, plans and all."""
-    rows = rows_of()
+    rows = rows_of()[["line", "time", *columns]]
     rows = rows[(rows["time"] > END - pd.Timedelta(hours=60)) & (rows["line"] != "patchy")]
     found = rows.assign(time=rows["time"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")).astype(object)
     return found.where(found.notna(), None).to_dict("records")
@@ -134,6 +151,33 @@ def test_every_route_begins_behind_the_last_observed_target(client: TestClient, 
     assert of_table(answers, "event_timestamp", "load") == stored
 
 
+def test_a_plan_that_a_pair_does_not_read_is_no_past_either(blind: Yard) -> None:
+    contract = blind.pairs.resolve(EXPERIMENT).contract
+    assert (contract.columns, contract.planned, contract.reads_plans) == (("load",), ("shift",), False)
+    assert Contract.from_json(contract.to_json()) == contract
+    # Of its own columns nothing tells a silent target from a plan.
+    begins = dict.fromkeys(NAMES, END) | {"dead": END - pd.Timedelta(hours=DEAD)}
+    with served(blind) as client:
+        stored = of_http(client.post("/predict/feast/batch", json={"entities": list(NAMES)}))
+        assert {name: told[:2] for name, told in stored.items()} == {
+            name: (f"{end + pd.Timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}", 1.0) for name, end in begins.items()
+        }
+        for moment in ("2024-02-01T00:00:00Z", "2024-01-21T02:00:00Z"):
+            body = {"entities": list(NAMES), "time_point": moment}
+            assert of_http(client.post("/predict/feast/batch", json=body)) == stored
+        told = {name: stored[name] for name in NAMES if name != "patchy"}
+        assert of_http(client.post("/predict", json={"rows": sent(["load"])})) == told
+        silent = [{**row, "load": None} for row in sent(["load"]) if row["line"] == "plain"]
+        unknown = client.post("/predict", json={"rows": [*sent(["load"]), *({**row, "line": "new"} for row in silent)]})
+        assert {each["entity"] for each in unknown.json()["forecasts"]} >= set(told) | {"new"}
+    make_forecasts(blind.config, blind.settings)
+    assert of_table(read_forecasts(blind.settings, EXPERIMENT), "timestamp", "value") == stored
+    open_tracking(blind.settings)
+    rows = rows_of().rename(columns={"line": "entity_id", "time": "event_timestamp"})
+    answers = mlflow.pyfunc.load_model(f"models:/{EXPERIMENT}_forecaster@production").predict(rows)
+    assert of_table(answers, "event_timestamp", "load") == stored
+
+
 def test_planned_is_what_goes_on_behind_the_last_target_of_all() -> None:
     rows = rows_of().rename(columns={"line": "entity_id", "time": "event_timestamp"})
     assert planned_columns(rows, ["load"]) == ("shift",)
@@ -151,8 +195,12 @@ def test_planned_is_what_goes_on_behind_the_last_target_of_all() -> None:
         # A hole in a plan is no gap of the past.
         ("110000", "000100", "110000"),
         ("000000", "000000", "111111"),
+        # Nobody knows whether there is a plan.
+        ("110100", None, "111100"),
+        ("111111", None, "111111"),
     ],
 )
-def test_a_past_ends_before_a_plan_but_not_before_a_gap(more: str, plan: str, expected: str) -> None:
-    says_more, says_plan, ends = (np.array([[step == "1" for step in text]]) for text in (more, plan, expected))
+def test_a_past_ends_before_a_plan_but_not_before_a_gap(more: str, plan: str | None, expected: str) -> None:
+    says_more, ends = (np.array([[step == "1" for step in text]]) for text in (more, expected))
+    says_plan = None if plan is None else np.array([[step == "1" for step in plan]])
     assert may_end(says_more, says_plan).tolist() == ends.tolist()

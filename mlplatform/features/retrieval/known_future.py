@@ -27,8 +27,8 @@ class Known:
         columns: those whose values over the horizon are known.
         targets: columns that are forecast.
         ahead: steps of the horizon.
-        planned: columns that may be stored ahead although nobody asks for that: rows that have nothing but these are
-            not of the past.
+        planned: columns that may be stored ahead although nobody asks for that, read or not: rows that have nothing
+            but these are not of the past.
     """
 
     columns: tuple[str, ...]
@@ -72,7 +72,8 @@ def split_future(panel: Panel, steps: int, known: Known, present: np.datetime64 
     if present is not None:
         is_past = panel.timestamps.reshape(count, length) <= present
         others = (name for name in panel.columns if name not in known.planned)
-        observed |= is_past & may_end(has_any(others), has_any(known.planned))
+        reads_plans = all(name in panel.columns for name in known.planned)
+        observed |= is_past & may_end(has_any(others), has_any(known.planned) if reads_plans else None)
     last = last_observed(observed)
     short = np.flatnonzero(last < steps - 1)
     if len(short):
