@@ -13,9 +13,9 @@ from .feed_faults import (
     is_stuck,
     runs_of,
 )
-from .local_times import localise
+from .local_times import ONE_DAY_NS, localise
 from .news import source_news
-from .parsing import parse_entities, parse_local_times, parse_marks, parse_times
+from .parsing import are_twice, parse_entities, parse_local_times, parse_marks, parse_times
 from .raw import ingest
 from .raw_table import FIRST, LAST, SPANS_FILE, entity_spans, open_raw, read_raw, require_raw
 from .removals import SINCE, gone_at, read_removals, write_removals
@@ -28,6 +28,7 @@ __all__ = [
     "LAST",
     "LEAST_COPIED",
     "MOST_TOGETHER",
+    "ONE_DAY_NS",
     "REASON",
     "SINCE",
     "SINGLE_ENTITY",
@@ -41,6 +42,7 @@ __all__ = [
     "FleetOptions",
     "SourceUnavailableError",
     "Validated",
+    "are_twice",
     "copied",
     "entity_spans",
     "exchanges",

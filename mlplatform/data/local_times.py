@@ -9,6 +9,7 @@ offset of before.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ from mlplatform.calendars import Zone
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 
-HALF_DAY_NS = 12 * 3_600 * 1_000_000_000
+ONE_DAY_NS = 24 * 3_600 * 1_000_000_000
+HALF_DAY_NS = ONE_DAY_NS // 2
 # Entity (as text) and wall time, in nanoseconds, of rows in an hour that comes twice.
 Seen = tuple[tuple[str, int], ...]
 
@@ -51,7 +53,7 @@ def localise(wall: Int64, entities: npt.NDArray[np.generic], zone: Zone, seen: S
     later = np.zeros(len(wall), dtype=bool)
     if len(twice):
         later[twice], seen = _later(wall, twice, entities, seen)
-    if seen and len(wall) and abs(int(wall[-1]) - seen[-1][1]) > 2 * HALF_DAY_NS:
+    if seen and len(wall) and abs(int(wall[-1]) - seen[-1][1]) > ONE_DAY_NS:
         seen = ()  # the source has left that night, and what many entities did in it need not be kept
     return Localised(zone.moments(wall, later), zone.is_skipped(wall), seen)
 
@@ -61,8 +63,8 @@ def _later(wall: Int64, twice: Int64, entities: npt.NDArray[np.generic], seen: S
     own = np.array([*(entity for entity, _ in seen), *map(str, entities[twice].tolist())], dtype=object)
     walls = np.array([*(moment for _, moment in seen), *wall[twice]], dtype=np.int64)
     # Hours that come twice lie around midnight, so nights are told apart by noon.
-    frame = pd.DataFrame({"entity": own, "wall": walls, "night": (walls + HALF_DAY_NS) // (2 * HALF_DAY_NS)})
-    backwards = _backwards(wall, entities)
+    frame = pd.DataFrame({"entity": own, "wall": walls, "night": (walls + HALF_DAY_NS) // ONE_DAY_NS})
+    backwards = _backwards(wall, entities, seen)
     frame["backwards"] = frame["entity"].isin(backwards)
     forward, reverse = frame[~frame["backwards"]], frame[frame["backwards"]].iloc[::-1]
     later = pd.concat([_later_in_order(part) for part in (forward, reverse) if len(part)]).sort_index().to_numpy()
@@ -81,7 +83,17 @@ def _later_in_order(rows: pd.DataFrame) -> pd.Series:
     return again | (has_order & after)
 
 
-def _backwards(wall: Int64, entities: npt.NDArray[np.generic]) -> set[str]:
-    """Return the entities, as text, whose last row is before their first."""
+def _backwards(wall: Int64, entities: npt.NDArray[np.generic], seen: Seen) -> set[str]:
+    """Return the entities, as text, whose last row is before their first, unless they have come forward up to it."""
     ends = pd.Series(wall).groupby(pd.Series(entities), sort=False).agg(["first", "last"])
-    return {str(entity) for entity in ends.index[ends["last"] < ends["first"]]}
+    firsts = {str(entity): int(first) for entity, first in ends["first"][ends["last"] < ends["first"]].items()}
+    before: dict[str, list[int]] = {entity: [] for entity in firsts}
+    for entity, moment in seen:
+        if entity in before:
+            before[entity].append(moment)
+    # Clocks that are set back between the first and the last row of a batch make no source run backwards.
+    return {entity for entity, first in firsts.items() if not _rises([*before[entity][-2:], first])}
+
+
+def _rises(walls: list[int]) -> bool:
+    return len(walls) > 1 and all(later > earlier for earlier, later in pairwise(walls))

@@ -87,10 +87,9 @@ def parse_local_times(
         seen: what the batch before returned.
         unit: what times count that are numbers, since 1970 in UTC; without it they are unreadable.
     """
-    counted = _are_counts(values) if unit is not None else np.zeros(len(values), dtype=bool)
     times, faulty = parse_times(values, unit)
     doubtful = np.zeros(len(values), dtype=bool)
-    naive = np.zeros(len(values), dtype=bool) if zone.is_utc else _are_naive(values) & ~np.isnat(times) & ~counted
+    naive = _are_local(values, times, zone, unit)
     if not naive.any():
         return ParsedTimes(times, faulty, doubtful, seen)
     codes = np.zeros(len(values), dtype=object) if entities is None else entities.astype(object).to_numpy()
@@ -103,6 +102,29 @@ def parse_local_times(
         taken = keys[~doubtful & ~np.isnat(times)]
         doubtful &= pd.MultiIndex.from_frame(keys).isin(pd.MultiIndex.from_frame(taken))
     return ParsedTimes(times, faulty, doubtful, found.seen)
+
+
+def are_twice(values: pd.Series, zone: Zone, unit: TimeUnit | None = None) -> Bool:
+    """Return which cells are local times, without a zone, that the clocks of a zone show twice.
+
+    Parameters:
+        unit: as for `parse_local_times`.
+    """
+    found = np.zeros(len(values), dtype=bool)
+    if zone.is_utc:
+        return found
+    times, _ = parse_times(values, unit)
+    local = _are_local(values, times, zone, unit)
+    found[local] = zone.is_twice(ns_of(times[local]))
+    return found
+
+
+def _are_local(values: pd.Series, times: Times, zone: Zone, unit: TimeUnit | None) -> Bool:
+    """Return which cells, read as `parse_times` does, are times of the zone's clocks."""
+    if zone.is_utc:
+        return np.zeros(len(values), dtype=bool)
+    counted = _are_counts(values) if unit is not None else np.zeros(len(values), dtype=bool)
+    return _are_naive(values) & ~np.isnat(times) & ~counted
 
 
 def _are_naive(values: pd.Series) -> Bool:

@@ -50,17 +50,19 @@ def test_local_hours_around_a_change_of_clocks_are_whole(frequency: str, day: st
         assert own["load"].tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("size", [1, 3, 7])
-def test_an_hour_that_comes_twice_may_lie_in_several_batches(size: int) -> None:
-    moments = pd.date_range("2025-10-25 23:00", periods=8, freq="h", tz="Europe/Berlin")
-    rows, basis, taken = local_rows(moments), Basis(), []
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("frequency", ["1h", "30min", "15min"])
+@pytest.mark.parametrize("lines", [1, 2])
+def test_an_hour_that_comes_twice_may_lie_in_several_batches(size: int, frequency: str, lines: int) -> None:
+    moments = pd.date_range("2025-10-25 23:00", "2025-10-26 05:00", freq=frequency, tz="Europe/Berlin")
+    rows, basis, taken = local_rows(moments, lines), Basis(), []
     for start, end in pairwise([*range(0, len(rows), size), len(rows)]):
-        batch = validate(rows.iloc[start:end], dataset(), basis, first_row=start, newest_wins=True)
+        batch = validate(rows.iloc[start:end], dataset(frequency), basis, first_row=start, newest_wins=True)
         assert batch.reasons == {}
         basis = batch.basis
         taken.append(batch.rows)
     own = pd.concat(taken)
-    assert sorted(own.loc[own["entity_id"] == 1, "event_timestamp"]) == moments.tz_convert("UTC").tolist()
+    assert sorted(own.loc[own["entity_id"] == lines - 1, "event_timestamp"]) == moments.tz_convert("UTC").tolist()
 
 
 def test_a_night_is_forgotten_when_the_source_has_left_it() -> None:

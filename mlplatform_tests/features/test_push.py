@@ -377,3 +377,90 @@ def test_late_rows_of_years_ago_do_not_make_a_new_one_the_odd_one_out(plant: Dat
     report = push_rows(plant, frame(*(row(1, ago + hour, 1.0) for hour in range(3)), row(1, 40, 2.0)), settings)
     assert report.added == 1
     assert read_windows(plant, [1], ["load"], STEPS, settings).columns["load"][-1] == 2.0
+
+
+def berlin(frequency: str = "1h", zone: str = "Europe/Berlin") -> DatasetConfig:
+    given = timeseries("plant", 16).model_dump(mode="json")
+    return DatasetConfig.model_validate({**given, "frequency": frequency, "timezone": zone})
+
+
+def clocks(dataset: DatasetConfig, begin: str, count: int) -> pd.DataFrame:
+    """Rows of one entity with local times that tell no offset, in their order, no two with the same values."""
+    if dataset.frequency == "D":
+        # The first of two midnights begins a day.
+        moments = pd.date_range(begin, periods=count, freq="D").tz_localize(
+            dataset.timezone, ambiguous=np.ones(count, bool)
+        )
+    else:
+        moments = pd.date_range(begin, periods=count, freq=dataset.frequency, tz=dataset.timezone)
+    load = np.arange(count, dtype=float) + 1000
+    rows = pd.DataFrame({"entity_id": 1, "event_timestamp": moments, "load": load, "oil": -load, "mode": "eco"})
+    return rows.assign(moment=moments.tz_convert("UTC"), local=moments.strftime("%Y-%m-%dT%H:%M:%S"))
+
+
+def stored(dataset: DatasetConfig, settings: Settings) -> tuple[list[Any], list[float]]:
+    panel = read_windows(dataset, [1], ["load"], dataset.window_steps, settings)
+    return panel.timestamps.tolist(), panel.columns["load"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("frequency", "zone", "begin", "is_text"),
+    [
+        ("1h", "Europe/Berlin", "2023-10-28 22:00", True),
+        ("30min", "Europe/Berlin", "2023-10-29 00:00", False),
+        ("30min", "Australia/Lord_Howe", "2025-04-05 22:00", True),
+        ("1h", "America/Havana", "2023-11-04 20:00", False),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_hour_that_comes_twice_is_whole_however_it_was_pushed(
+    frequency: str, zone: str, begin: str, is_text: bool, size: int, settings: Settings
+) -> None:
+    dataset = berlin(frequency, zone)
+    rows = clocks(dataset, begin, 16)
+    before = rows.iloc[:3].assign(event_timestamp=rows["moment"])
+    write_feature_table(before, dataset, settings)
+    apply_dataset(dataset, settings)
+    materialize_online(dataset, settings)
+    naive = rows["local"] if is_text else pd.to_datetime(rows["local"])
+    sent = rows.assign(event_timestamp=naive)
+    expected = rows["moment"].dt.tz_localize(None).astype("datetime64[ns]").to_numpy().tolist(), rows["load"].tolist()
+    for start in range(3, len(rows), size):
+        batch = sent.iloc[start : start + size]
+        assert counts(push_rows(dataset, batch, settings)) == {"added": len(batch)}
+        # A client that got no answer sends it again.
+        assert counts(push_rows(dataset, batch, settings)) == {"repeated": len(batch)}
+    assert stored(dataset, settings) == expected
+    # A night that is sent anew, in one piece or row by row, says nothing new.
+    assert counts(push_rows(dataset, sent, settings)) == {"repeated": len(sent)}
+    for place in range(len(sent)):
+        assert counts(push_rows(dataset, sent.iloc[[place]], settings)) == {"repeated": 1}
+    assert stored(dataset, settings) == expected
+
+
+def test_an_hour_of_which_the_window_holds_nothing_is_the_earlier_one(settings: Settings) -> None:
+    dataset = berlin()
+    rows = clocks(dataset, "2023-10-28 22:00", 16)
+    write_feature_table(rows.iloc[:3].assign(event_timestamp=rows["moment"]), dataset, settings)
+    apply_dataset(dataset, settings)
+    materialize_online(dataset, settings)
+    sent = rows.assign(event_timestamp=rows["local"], load=1000.0, oil=0.0)
+    push_rows(dataset, sent.iloc[[4]], settings)
+    assert stored(dataset, settings)[0][-1] == rows["moment"][4].value
+    # Two hours with the same values that come one by one are one row that is repeated; in one push they are two.
+    assert counts(push_rows(dataset, sent.iloc[[5]], settings)) == {"repeated": 1}
+    assert counts(push_rows(dataset, sent.iloc[4:6], settings)) == {"repeated": 1, "added": 1}
+    assert stored(dataset, settings)[0][-1] == rows["moment"][5].value
+
+
+def test_a_day_that_begins_twice_is_one_step_and_is_corrected(settings: Settings) -> None:
+    dataset = berlin("D", "America/Havana")
+    rows = clocks(dataset, "2023-10-31", 6)
+    write_feature_table(rows.iloc[:3].assign(event_timestamp=rows["moment"]), dataset, settings)
+    apply_dataset(dataset, settings)
+    materialize_online(dataset, settings)
+    sent = rows.assign(event_timestamp=rows["local"])
+    assert rows["local"][5].startswith("2023-11-05T00:00")
+    assert counts(push_rows(dataset, sent.iloc[3:], settings)) == {"added": 3}
+    assert counts(push_rows(dataset, sent.iloc[[5]].assign(load=7.0), settings)) == {"replaced": 1}
+    assert stored(dataset, settings)[1][-1] == 7.0

@@ -34,6 +34,7 @@ from mlplatform.features.feast import Registered, online_server, registered
 from mlplatform.features.online.latest_rows import MergedRows, merge_latest_rows
 from mlplatform.features.online.read import check_entity_types
 from mlplatform.features.online.removal import remove_online
+from mlplatform.features.online.repeated_hours import with_moments
 from mlplatform.features.online.rows import CHUNK, read_stored_windows, write_windows
 from mlplatform.features.tables import Merged, Windows, choose, merge_rows, refuse_other_type, table_phase, table_span
 from mlplatform.settings import Settings
@@ -89,8 +90,9 @@ def push_rows(
 ) -> PushReport:
     """Merge rows into the online features of their entities: windows and latest rows, or for tabular data the latter.
 
-    Pushing the same rows again changes nothing, and repeats what a killed process did not finish. Writers wait for each
-    other, entity by entity in blocks; readers see the windows before or after, never half of one.
+    Pushing the same rows again changes nothing, and repeats what a killed process did not finish. A local time that
+    clocks show twice means the moment that `with_moments` says. Writers wait for each other, entity by entity in
+    blocks; readers see the windows before or after, never half of one.
 
     Parameters:
         rows: `entity_id`, `event_timestamp` (times, or text in ISO 8601; without a zone: in the dataset's) and all
@@ -109,6 +111,7 @@ def push_rows(
     known = registered(dataset, settings)
     marked = _marked(dataset, rows)
     _check(dataset, rows, marked, known)
+    rows = with_moments(rows, dataset, known, settings)
     present = pd.to_datetime(now or dt.datetime.now(dt.UTC), utc=True)
     zone = zone_of(dataset.timezone)
     times = parse_local_times(rows[TIMESTAMP], rows[ENTITY], zone, unit=dataset.time_unit).times
