@@ -68,8 +68,8 @@ def gave_up(settings: Settings, experiment: str, causes: Sequence[str], request:
         "retraining_failed",
         experiment,
         f"{experiment}: training again failed",
-        f"Every training run for {_listed(causes)} failed. Nothing is tried any more until there are new data; mend "
-        f"the cause and launch train_{experiment}.",
+        f"Every training run for {_listed(causes)} failed. Nothing is tried any more until there are new data, or "
+        f"this is forgotten (drift.retrain.expire_hours); mend the cause and launch train_{experiment}.",
         identity=request,
         links={"last run": _run(settings, run_id)} if run_id else {},
     )

@@ -20,9 +20,9 @@ class RetrainConfig(Frozen):
     kinds in `triggers` start a run; others are told and no more.
 
     A cause that a run has acted on counts as done until `new_data` of the recent window are rows that the run had not
-    seen, or for `expire_hours`. Reports older than that are no evidence. `max_per_day` bounds the runs of any 24
-    hours. A run that failed is tried again up to `max_retries` times, the first time after `retry_minutes`, then after
-    twice as long each time.
+    seen (of tables, until so many were added), or for `expire_hours`. Reports older than that are no evidence.
+    `max_per_day` bounds the runs of any 24 hours. A run that failed is tried again up to `max_retries` times, the first
+    time after `retry_minutes`, then after twice as long each time.
     """
 
     triggers: tuple[Trigger, ...] = ("errors",)

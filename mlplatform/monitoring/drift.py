@@ -110,6 +110,7 @@ def build_report(
         errors=errors,
         created_at=made_at.isoformat(timespec="microseconds"),
         day=now.astimezone(dt.UTC).date().isoformat(),
+        rows=None if config.task == "forecast" else len(history),
     )
     look = _Look.at(config, train, history)
     quality = _quality(config, look, history, now)

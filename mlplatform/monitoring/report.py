@@ -160,6 +160,7 @@ class DriftReport:
         day: the day in UTC by whose end the rows were there, ISO 8601; empty in reports of earlier versions.
         groups: entities, or groups of them, with a feature that is not steady, the surest first.
         notes: what was not looked for, and why.
+        rows: how many there were in all; `None` for time series, and in reports of earlier versions.
     """
 
     experiment: str
@@ -173,6 +174,7 @@ class DriftReport:
     day: str = ""
     groups: tuple[GroupDrift, ...] = ()
     notes: tuple[str, ...] = ()
+    rows: int | None = None
 
     @property
     def about(self) -> str:

@@ -14,6 +14,7 @@ import pytest
 from scipy.signal import lfilter
 
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, ObservationConfig, load_experiment
+from mlplatform.data import TIMELESS
 from mlplatform.monitoring.drift import build_report
 from mlplatform.monitoring.kept_reports import FIRST_FORM, read_report, read_reports, write_report
 from mlplatform.monitoring.prediction_log import PredictionLog, ServedPredictions
@@ -106,6 +107,15 @@ def test_every_feature_is_compared_and_the_report_says_up_to_when(config: Experi
     assert [drift.column for drift in report.features] == ["top_oil_c", "cooling"]
     assert report.data_until == "2024-06-22T15:00:00+00:00"
     assert report.split_version == config.split.version_id
+
+
+def test_a_report_on_a_table_says_how_many_rows_there_were(config: ExperimentConfig, settings: Settings) -> None:
+    of_table = load_experiment("diabetes_xgboost", settings=settings)
+    values = np.random.default_rng(0).normal(size=(700, len(of_table.features.columns))).astype(np.float32)
+    rows = pd.DataFrame(values, columns=list(of_table.features.columns))
+    rows = rows.assign(**{ENTITY: np.arange(700), TIMESTAMP: pd.Timestamp(TIMELESS, tz="UTC")})
+    assert build_report(of_table, 1, rows.head(500), rows, NOTHING_SERVED).rows == 700
+    assert report_on(config, history(0)).rows is None
 
 
 def test_missing_values_do_not_count_and_a_dead_sensor_is_broken_not_drifted(config: ExperimentConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mlplatform.monitoring.report import DriftReport, ErrorDrift, FeatureDrift, 
 from mlplatform.monitoring.retraining.__main__ import main
 from mlplatform.monitoring.retraining.attempts import Attempts
 from mlplatform.monitoring.retraining.facts import ANY_FEATURE, Inputs, ReportFacts, RunFacts, named
-from mlplatform.monitoring.retraining.journal import Journal, Recorded
+from mlplatform.monitoring.retraining.journal import TAIL_BYTES, Journal, Recorded
 from mlplatform.monitoring.retraining.policy import RetrainDecision, causes_on, decide_retrain
 from mlplatform.monitoring.retraining.replay import replay_policy
 from mlplatform.settings import Settings
@@ -29,6 +30,10 @@ ERRORS, LOAD, OIL = "errors", "feature:load_pu", "feature:top_oil_c"
 
 def policy(cooldown_hours: float = 24, **retrain: Any) -> DriftConfig:
     return DriftConfig(cooldown_hours=cooldown_hours, retrain=RetrainConfig(**retrain))
+
+
+def replace_steps(given: DriftConfig, recent_steps: int) -> DriftConfig:
+    return given.model_copy(update={"recent_steps": recent_steps})
 
 
 def day(number: float) -> dt.datetime:
@@ -73,6 +78,7 @@ def run_of(decision: RetrainDecision, about: ReportFacts, state: Any = "succeede
         "causes": decision.causes,
         "pair_version": about.pair_version,
         "data_until": about.data_until,
+        "rows": about.rows,
     }
     return RunFacts(**facts | values)
 
@@ -206,6 +212,86 @@ def test_a_cause_expires() -> None:
     assert decide(*CONFIRMED, *later, runs=(done,), window_hours=9000.0).outcome == "train"
 
 
+TIMELESS = "2000-01-01T00:00:00+00:00"
+
+
+def table(number: float, *causes: str, **values: Any) -> ReportFacts:
+    """Return what the report of a day said of a table without times."""
+    return report(number, *causes, **{"data_until": TIMELESS, "rows": 1000, **values})
+
+
+def key(decision: RetrainDecision) -> tuple[str, int]:
+    assert decision.asks, decision
+    return decision.request, decision.attempt
+
+
+def test_what_is_forgotten_is_asked_for_by_a_name_of_its_own() -> None:
+    seen: set[tuple[str, int]] = set()
+    runs: tuple[RunFacts, ...] = ()
+    # Three months of the same drift of the same rows, and no run that mends it.
+    for number in range(1, 92):
+        shown = (table(number - 1, ERRORS), table(number, ERRORS))
+        decision = decide(*shown, runs=runs, window_hours=None)
+        if not decision.asks:
+            assert decision.outcome == "done"
+            continue
+        again = decide(*shown, runs=runs, window_hours=None, now=day(number + 0.2))
+        assert key(again) == key(decision)
+        assert key(decision) not in seen
+        seen.add(key(decision))
+        runs = (run_of(decision, shown[-1], run_id=f"run-{number}"), *runs)
+    assert [run.run_id for run in runs] == ["run-63", "run-32", "run-1"]
+
+
+def test_what_was_given_up_is_tried_anew_when_it_is_forgotten() -> None:
+    by = policy(max_per_day=9, max_retries=1)
+    runs: tuple[RunFacts, ...] = ()
+    launched: list[tuple[float, str, int]] = []
+    for hour in range(24, 24 * 63):
+        number = hour / 24
+        shown = (table(hour // 24 - 1, ERRORS), table(hour // 24, ERRORS))
+        decision = decide(*shown, runs=runs, by=by, window_hours=None, now=day(number))
+        if decision.asks:
+            launched.append((number, *key(decision)))
+            at = day(number).isoformat()
+            values = {"run_id": f"run-{hour}", "created_at": at, "ended_at": at, "rows": 1000}
+            runs = (run_of(decision, shown[-1], "failed", **values), *runs)
+        else:
+            assert decision.outcome in ("gave_up", "wait")
+    # Two tries a month, and never one try of a request that is half forgotten.
+    assert [attempt for _, _, attempt in launched] == [1, 2, 1, 2, 1, 2]
+    assert [int(number) for number, _, _ in launched] == [1, 1, 31, 31, 61, 61]
+    assert len({(request, attempt) for _, request, attempt in launched}) == 6
+    assert len({request for _, request, _ in launched}) == 3
+
+
+def test_rows_that_were_added_to_a_table_are_new_data() -> None:
+    by = replace_steps(policy(cooldown_hours=0), 100)
+    shown = (table(0, ERRORS), table(1, ERRORS))
+    first = decide(*shown, by=by, window_hours=None)
+    done = run_of(first, shown[-1], rows=1000)
+    for added, outcome in ((0, "done"), (99, "done"), (100, "train")):
+        more = table(2, ERRORS, rows=1000 + added)
+        assert decide(*shown, more, runs=(done,), by=by, window_hours=None).outcome == outcome
+    assert key(decide(*shown, more, runs=(done,), by=by, window_hours=None)) != key(first)
+    half = replace_steps(policy(cooldown_hours=0, new_data=0.5), 100)
+    assert decide(*shown, table(2, ERRORS, rows=1050), runs=(done,), by=half, window_hours=None).outcome == "train"
+    # Rows that were taken away are none that are new.
+    assert decide(*shown, table(2, ERRORS, rows=10), runs=(done,), by=by, window_hours=None).outcome == "done"
+    # A run of an earlier version does not say how many there were.
+    unknown = replace(done, rows=None)
+    assert decide(*shown, more, runs=(unknown,), by=by, window_hours=None).outcome == "done"
+
+
+def test_a_table_without_times_gets_a_reference_set_of_the_time_of_its_report() -> None:
+    drifted = table(0, ERRORS, split_version="fleet_v1@20000101T0000")
+    asked = decide(drifted, by=policy(confirm=1), window_hours=None, now=day(0.5))
+    assert asked.split_version == f"fleet_v1@{NOW:%Y%m%dT%H%M}"
+    timed = report(0, ERRORS, data_until=day(-3).isoformat())
+    asked = decide(timed, by=policy(confirm=1), window_hours=None)
+    assert asked.split_version == f"fleet_v1@{day(-3):%Y%m%dT%H%M}"
+
+
 def test_another_feature_is_another_cause() -> None:
     eager = policy(triggers=("errors", "features"))
     shown = (report(0, LOAD), report(1, LOAD))
@@ -293,12 +379,14 @@ def test_the_facts_of_a_report() -> None:
         errors=ErrorDrift(100, 3.0, 2.0, 1.4),
         created_at=NOW.isoformat(),
         quality=(QualityBreak("stuck", "ambient_c", "850.0 for 30 steps"),),
+        rows=4000,
     )
     facts = ReportFacts.of(given)
     assert facts.causes == (LOAD, ERRORS)
     assert facts.suspects == (LOAD, "feature:oil")
     assert facts.error_ratio == pytest.approx(1.5)
     assert facts.broken == ("stuck:ambient_c",)
+    assert facts.rows == 4000
 
 
 def records(*lines: tuple[float, tuple[ReportFacts, ...], tuple[RunFacts, ...]]) -> list[Recorded]:
@@ -338,6 +426,51 @@ def test_a_torn_line_costs_that_line_alone(tmp_path: Path) -> None:
     assert journal.last() == first
     assert journal.append(second)
     assert list(journal.read()) == [first, second]
+
+
+def wide(faults: int) -> Recorded:
+    """Return a decision on two months of reports that find many columns broken."""
+    broken = tuple(f"missing:sensor_{number:04d}_temperature" for number in range(faults))
+    return records((60, tuple(report(number, broken=broken) for number in range(60)), ()))[0]
+
+
+def test_what_is_broken_is_stored_by_its_first_names_and_a_count(tmp_path: Path) -> None:
+    assert len(wide(1000).to_line()) < 1.1 * len(wide(42).to_line())
+    assert len(wide(41).inputs.reports[0].broken) == 41
+    few = wide(500).inputs.reports[0].broken
+    assert (len(few), few[-1]) == (41, "460 more")
+    assert wide(500).decision.outcome == "blocked"
+    assert wide(500).decision.reason.count("missing:") == 40
+    journal = Journal(Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)}), "fleet_xgboost")
+    record = wide(500)
+    assert [journal.append(replace(record, at=day(60 + number / 24))) for number in range(4)] == [True, *[False] * 3]
+    assert list(journal.read()) == [record]
+    (replayed,) = replay_policy(journal.read(), policy(), runs="recorded")
+    assert replayed.now == replayed.then
+
+
+def test_the_newest_decision_is_found_however_long_its_line_is(tmp_path: Path) -> None:
+    journal = Journal(Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)}), "fleet_xgboost")
+    short, record = history()[0], wide(41)
+    # As earlier versions stored it, with every name.
+    values = json.loads(record.to_line())
+    for each in values["inputs"]["reports"]:
+        each["broken"] = [f"missing:sensor_{number:04d}" for number in range(1500)]
+        del each["rows"]
+    long = json.dumps(values)
+    assert len(long) > 4 * TAIL_BYTES
+    path = journal.folder / "decisions-2026-03.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{short.to_line()}\n{long}\n")
+    found = journal.last()
+    assert found is not None
+    assert found.inputs.reports[0].broken[-1] == "1460 more"
+    assert not journal.append(found)
+    assert [len(each.inputs.reports) for each in journal.read()] == [1, 60]
+    # A torn line, and one that is no text, after it.
+    path.write_bytes(path.read_bytes() + b"\xff\xfe\n" + long[:-5].encode())
+    assert journal.last() == found
+    assert len(list(journal.read())) == 2
 
 
 def test_a_replay_by_the_same_policy_decides_as_it_did_and_another_one_trains_otherwise() -> None:

@@ -15,7 +15,7 @@ from mlplatform.monitoring.report import DriftReport
 ERRORS, FEATURE = "errors", "feature:"
 # A cause that stands for all features, where too many drifted to name them.
 ANY_FEATURE = f"{FEATURE}*"
-# Features that are named in the tags of a run and in stored facts, at most.
+# Features that are named in the tags of a run and in stored facts, at most, and faults of the data.
 NAMED_FEATURES = 40
 
 RunState = Literal["open", "succeeded", "failed", "canceled"]
@@ -28,11 +28,12 @@ class ReportFacts:
     Attributes:
         created_at, data_until: ISO 8601.
         day: which it is about, ISO 8601.
+        rows: how many rows the table had; `None` for time series, and where an earlier version made the report.
         pair_version, split_version: of the production pair it is about.
         causes: what drifted, `errors` and `feature:<column>`.
         suspects: features that it alone would raise an alarm for, as causes are named.
         error_ratio: recent to reference error; `None` where there are too few.
-        broken: what is wrong with the data, as `stuck:load`.
+        broken: what is wrong with the data, as `stuck:load`; beyond 40 names, as `460 more`, how many there are.
     """
 
     created_at: str
@@ -44,6 +45,11 @@ class ReportFacts:
     error_ratio: float | None = None
     broken: tuple[str, ...] = ()
     day: str = ""
+    rows: int | None = None
+
+    def __post_init__(self) -> None:
+        # Also of what earlier versions stored, which was all, however much.
+        object.__setattr__(self, "broken", _counted(self.broken))
 
     @classmethod
     def of(cls, report: DriftReport) -> ReportFacts:
@@ -60,6 +66,7 @@ class ReportFacts:
             error_ratio=ratio,
             broken=tuple(dict.fromkeys(each.name for each in report.quality)),
             day=report.about,
+            rows=report.rows,
         )
 
     def shows(self, cause: str) -> bool:
@@ -83,7 +90,7 @@ class RunFacts:
         created_at, ended_at: ISO 8601; `ended_at` is `None` while it is open.
         request: the request it belongs to; `None` for runs that drift did not ask for.
         attempt: which try of the request it is, from 1.
-        causes, pair_version, data_until: what the request was about.
+        causes, pair_version, data_until, rows: what the request was about, as a report says it.
     """
 
     run_id: str
@@ -95,6 +102,7 @@ class RunFacts:
     causes: tuple[str, ...] = ()
     pair_version: int | None = None
     data_until: str | None = None
+    rows: int | None = None
 
     def covers(self, causes: Iterable[str]) -> bool:
         """Return whether it acted on all of these."""
@@ -145,6 +153,13 @@ def moment(text: str) -> dt.datetime:
     """Return an ISO 8601 time in UTC."""
     time = dt.datetime.fromisoformat(text)
     return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
+
+
+def _counted(broken: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names with those beyond a number as a count; what is short already stays as it is."""
+    if len(broken) <= NAMED_FEATURES + 1:
+        return broken
+    return (*broken[:NAMED_FEATURES], f"{len(broken) - NAMED_FEATURES} more")
 
 
 def _rebuilt(kind: Any, values: Mapping[str, Any]) -> Any:

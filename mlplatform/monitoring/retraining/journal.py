@@ -24,8 +24,8 @@ from mlplatform.settings import Settings
 
 # Reports that a decision looks back on; the longest `reports` of a policy is 30.
 KEPT_REPORTS = 60
-# The newest decision is looked for in so many bytes at the end of a file; one is far shorter.
-TAIL_BYTES = 1 << 20
+# The newest decision is looked for from the end of a file, at first in so many bytes.
+TAIL_BYTES = 1 << 18
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +97,13 @@ class Journal:
     def read(self) -> Iterator[Recorded]:
         """Yield all decisions, oldest first; what cannot be read is left out with a warning."""
         for path in self._files():
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8", errors="replace") as file:
                 yield from (record for line in file if (record := _parsed(line, path)) is not None)
 
     def last(self) -> Recorded | None:
         """Return the newest decision, or `None` if there is none yet."""
         for path in reversed(self._files()):
-            for line in reversed(_tail(path)):
+            for line in _newest_lines(path):
                 record = _parsed(line, path)
                 if record is not None:
                     return record
@@ -139,12 +139,18 @@ def _parsed(line: str, path: Path) -> Recorded | None:
         return None
 
 
-def _tail(path: Path) -> list[str]:
+def _newest_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file from its end, however long they are, and read no more of it than is asked for."""
     with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - TAIL_BYTES, 0))
-        lines = file.read().decode(errors="replace").splitlines()
-    return lines if size <= TAIL_BYTES else lines[1:]
+        left, length, rest = file.seek(0, os.SEEK_END), TAIL_BYTES, b""
+        while left:
+            start = max(left - length, 0)
+            file.seek(start)
+            rest, *whole = (file.read(left - start) + rest).split(b"\n")
+            yield from (line.decode(errors="replace") for line in reversed(whole))
+            # What a line has so far is copied with every step back, so steps grow.
+            left, length = start, 2 * length
+        yield rest.decode(errors="replace")
 
 
 def _ends_line(path: Path) -> bool:

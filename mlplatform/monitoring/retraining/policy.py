@@ -29,9 +29,11 @@ class RetrainDecision:
             broken. `warned`: only what starts no run drifted. `unconfirmed`: too few reports show it. `done`: a run has
             acted on it. `gave_up`: every try failed. `outdated`: the newest report is about another pair, or too old.
         causes: what is on.
-        request: the same for the same causes of the same data; with `attempt` it names the run.
+        request: the same for the same causes of the same data, as long as drift asks for no other run; with `attempt`
+            it names the run.
         attempt: which try this is, from 1; 0 where no run is asked for.
-        split_version: the active policy with the data up to the newest report's newest row.
+        split_version: the active policy with the data up to the newest report's newest row, of rows without times
+            with those that were there when the report was made.
     """
 
     outcome: Outcome
@@ -51,7 +53,7 @@ def decide_retrain(inputs: Inputs, policy: DriftConfig, now: dt.datetime) -> Ret
     """Decide whether to train now.
 
     A drifted world needs a reference set of its own time, so a run is asked for a new split version: the same policy,
-    cut at the newest row of the report. Candidate and champion are both judged on it.
+    cut at the newest row of the report, or when it was made. Candidate and champion are both judged on it.
     """
     if not inputs.reports:
         return RetrainDecision("quiet", "there is no drift report yet")
@@ -145,7 +147,9 @@ def _act(
     ended = next((run for run in acted if run.state != "failed"), None)
     if ended is not None:
         return RetrainDecision("done", f"run {ended.run_id} has {ended.state} on {_listed(starting)} already", on)
-    tries = [run for run in acted if run.request == acted[0].request]
+    # A request is forgotten as a whole, with its last try: one that is half forgotten would be tried without end.
+    same = [run for run in asked if run.request == acted[0].request] if acted else []
+    tries = [run for run in same if run.state == "failed"]
     limits = Attempts(policy.retrain.max_retries, policy.retrain.retry_minutes * 60)
     if tries and limits.are_used_up(len(tries)):
         return RetrainDecision(
@@ -157,32 +161,55 @@ def _act(
     too_soon = _too_soon(tries, asked, limits, policy, now)
     if too_soon:
         return RetrainDecision("wait", f"{_listed(on)}, but {too_soon}", on)
-    until = moment(newest.data_until)
     return RetrainDecision(
         "retry" if tries else "train",
         f"run {tries[0].run_id} for {_listed(starting)} failed" if tries else f"drift: {_listed(on)}",
         on,
-        tries[0].request or "" if tries else _request(inputs.experiment, newest, on),
-        max((run.attempt for run in tries), default=0) + 1,
-        f"{newest.split_version.partition('@')[0]}@{until:%Y%m%dT%H%M}",
+        tries[0].request or "" if tries else _request(inputs.experiment, newest, on, asked),
+        max((run.attempt for run in same), default=0) + 1,
+        f"{newest.split_version.partition('@')[0]}@{_rows_until(newest, inputs.window_hours):%Y%m%dT%H%M}",
     )
 
 
 def _is_about(run: RunFacts, newest: ReportFacts, inputs: Inputs, policy: DriftConfig, now: dt.datetime) -> bool:
     """Return whether a run's request was about the same pair and about the newest report's data, for the most part."""
-    if run.pair_version != newest.pair_version or run.data_until is None:
+    if run.pair_version != newest.pair_version:
         return False
     if _hours(now - moment(run.created_at)) > policy.retrain.expire_hours:
         return False
-    return new_share(newest.data_until, run.data_until, inputs.window_hours) < policy.retrain.new_data
+    return new_share(newest, run, inputs.window_hours, policy.recent_steps) < policy.retrain.new_data
 
 
-def new_share(until: str, seen_until: str, window_hours: float | None) -> float:
-    """Return which share of a recent window is newer than what was seen."""
-    newer = _hours(moment(until) - moment(seen_until))
+def new_share(newest: ReportFacts, run: RunFacts, window_hours: float | None, window_rows: int) -> float:
+    """Return which share of the recent window is newer than what a run was asked for, from 0 to 1.
+
+    Parameters:
+        window_hours: length of the window; `None` for tables.
+        window_rows: its length for tables, which are told apart by how many rows were added since.
+    """
+    if window_hours is None and newest.rows is not None and run.rows is not None:
+        return min(max((newest.rows - run.rows) / window_rows, 0.0), 1.0)
+    if run.data_until is None:
+        return 1.0
+    newer = _hours(moment(newest.data_until) - moment(run.data_until))
     if not window_hours:
         return float(newer > 0)
     return min(max(newer / window_hours, 0.0), 1.0)
+
+
+def _rows_until(report: ReportFacts, window_hours: float | None) -> dt.datetime:
+    """Return the moment that cuts off the rows a report has not seen; rows without times have one for all."""
+    until = moment(report.data_until)
+    return moment(report.created_at) if window_hours is None and until == _timeless() else until
+
+
+def _timeless() -> dt.datetime:
+    """Return what stands in place of the time in tables without one."""
+    # What stands behind it loads pandas.
+    from mlplatform.data import TIMELESS
+
+    found: dt.datetime = TIMELESS.astype("datetime64[us]").item()
+    return found.replace(tzinfo=dt.UTC)
 
 
 def _too_soon(
@@ -203,9 +230,15 @@ def _too_soon(
     return ""
 
 
-def _request(experiment: str, newest: ReportFacts, causes: Sequence[str]) -> str:
-    text = json.dumps([experiment, newest.pair_version, sorted(causes), newest.data_until])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _request(experiment: str, newest: ReportFacts, causes: Sequence[str], asked: Sequence[RunFacts]) -> str:
+    """Return the name of a new request.
+
+    The run that drift asked for before is part of it: what comes after that is another request, though neither causes
+    nor data have changed. A look that is repeated before there is a run finds the same one before it.
+    """
+    before = asked[0].run_id if asked else None
+    about = [experiment, newest.pair_version, sorted(causes), newest.data_until, newest.rows, before]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
 def _kind(cause: str) -> str:

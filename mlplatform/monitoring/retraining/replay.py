@@ -54,6 +54,7 @@ def replay_policy(
                     causes=named(decision.causes),
                     pair_version=newest.pair_version,
                     data_until=newest.data_until,
+                    rows=newest.rows,
                 )
             )
         replayed.append(Replayed(record.at, record.decision, decision))
