@@ -22,11 +22,13 @@ def asset_key(owner: str, asset: str) -> AssetKey:
     return AssetKey([owner, asset])
 
 
-# Tags of a Dagster run that the drift sensor asked for: what had drifted, of which pair, in the data up to when, and
-# which request and try of it the run is. The causes stand there for people, and as a list of JSON.
+# Tags of a Dagster run that the drift sensor asked for: what had drifted, of which pair, in the data up to when (of
+# tables, in how many rows), and which request and try of it the run is. The causes stand there for people, and as a
+# list of JSON.
 DRIFT_CAUSE_TAG = "drift/cause"
 DRIFT_PAIR_TAG = "drift/pair_version"
 DRIFT_DATA_TAG = "drift/data_until"
+DRIFT_ROWS_TAG = "drift/rows"
 REQUEST_TAG, ATTEMPT_TAG, CAUSES_TAG = "retrain/request", "retrain/attempt", "retrain/causes"
 # Tag of a run that the sensor for new data asked for: what is new.
 NEW_DATA_TAG, NEW_DATA_ID_TAG = "new_data", "new_data/id"

@@ -27,6 +27,7 @@ from mlplatform.defs.keys import (
     DRIFT_CAUSE_TAG,
     DRIFT_DATA_TAG,
     DRIFT_PAIR_TAG,
+    DRIFT_ROWS_TAG,
     NEW_DATA_ID_TAG,
     NEW_DATA_TAG,
     REQUEST_TAG,
@@ -76,7 +77,7 @@ def _decide(experiment: ExperimentConfig, instance: DagsterInstance, settings: S
     inputs = Inputs(
         experiment=experiment.name,
         reports=journal.recent_reports(settings),
-        runs=training_runs(instance, experiment.name, now),
+        runs=training_runs(instance, experiment.name, now, experiment.drift.retrain),
         window_hours=_window_hours(experiment),
         production=read_active_pair(experiment.name, settings),
     )
@@ -100,6 +101,7 @@ def _decide(experiment: ExperimentConfig, instance: DagsterInstance, settings: S
             DRIFT_CAUSE_TAG: ", ".join(named(decision.causes)),
             DRIFT_PAIR_TAG: str(newest.pair_version),
             DRIFT_DATA_TAG: newest.data_until,
+            **({} if newest.rows is None else {DRIFT_ROWS_TAG: str(newest.rows)}),
             REQUEST_TAG: decision.request,
             ATTEMPT_TAG: str(decision.attempt),
             CAUSES_TAG: json.dumps(named(decision.causes)),

@@ -20,8 +20,8 @@ from dagster import (
 )
 from dagster._core.test_utils import create_run_for_test
 
-from mlplatform.config import ExperimentConfig, load_experiment
-from mlplatform.defs.keys import ATTEMPT_TAG, REQUEST_TAG
+from mlplatform.config import ExperimentConfig, RetrainConfig, load_experiment
+from mlplatform.defs.keys import ATTEMPT_TAG, CAUSES_TAG, DRIFT_DATA_TAG, DRIFT_ROWS_TAG, REQUEST_TAG
 from mlplatform.defs.resources import PlatformResource
 from mlplatform.defs.run_history import training_runs
 from mlplatform.defs.sensors import drift_sensor
@@ -122,6 +122,66 @@ def test_drift_requests_one_run_with_a_split_version_of_its_own(environ: dict[st
     # A later report about the same cause, half a week on.
     report(environ, data_until="2024-03-24T23:00:00+00:00")
     assert isinstance(sensor.look(), SkipReason)
+
+
+def test_what_drift_asked_for_is_known_however_many_other_runs_there_are(
+    environ: dict[str, str], sensor: Sensor
+) -> None:
+    report(environ)
+    first = sensor.run(sensor.requested(), DagsterRunStatus.SUCCESS)
+    others = [create_run_for_test(sensor.instance, job_name=TRAIN, status=DagsterRunStatus.SUCCESS) for _ in range(40)]
+    assert f"run {first} has succeeded on feature:load_pu already" in sensor.skipped()
+    known = training_runs(sensor.instance, EXPERIMENT, dt.datetime.now(dt.UTC))
+    assert [each.run_id for each in known] == [*(run.run_id for run in others[:-31:-1]), first]
+
+
+def test_runs_are_known_as_far_back_as_the_policy_looks(environ: dict[str, str], sensor: Sensor) -> None:
+    report(environ)
+    request = sensor.requested()
+    older = sensor.run(request, DagsterRunStatus.FAILURE)
+    tries = [older, sensor.run(RunRequest(tags={**request.tags, ATTEMPT_TAG: "2"}), DagsterRunStatus.FAILURE)]
+    for _ in range(40):
+        create_run_for_test(sensor.instance, job_name=TRAIN, status=DagsterRunStatus.SUCCESS)
+
+    def asked(hours: float, **policy: Any) -> list[str]:
+        now = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
+        known = training_runs(sensor.instance, EXPERIMENT, now, RetrainConfig(**policy))
+        return [each.run_id for each in known if each.request]
+
+    assert asked(700) == tries[::-1]
+    assert asked(40, expire_hours=1, max_retries=0) == tries[::-1]
+    # What is forgotten is known as far as a new request needs it: its newest run, with the tries before it.
+    assert asked(800) == tries[::-1]
+    other = sensor.run(RunRequest(tags={**request.tags, REQUEST_TAG: "another"}), DagsterRunStatus.SUCCESS)
+    assert asked(700) == [other, *tries[::-1]]
+    for _ in range(40):
+        create_run_for_test(sensor.instance, job_name=TRAIN, status=DagsterRunStatus.SUCCESS)
+    assert asked(800) == [other]
+
+
+@pytest.mark.parametrize("tag", ["not json", '{"a": 1}', "[1]", "7"])
+def test_tags_that_people_wrote_are_left_out_with_a_warning(
+    environ: dict[str, str], sensor: Sensor, caplog: pytest.LogCaptureFixture, tag: str
+) -> None:
+    report(environ)
+    request = sensor.requested()
+    tags = {**request.tags, CAUSES_TAG: tag, DRIFT_DATA_TAG: "yesterday", DRIFT_ROWS_TAG: "many"}
+    run_id = sensor.run(RunRequest(tags=tags), DagsterRunStatus.SUCCESS)
+    assert "the cool-down is 24 h" in sensor.skipped()
+    (known,) = training_runs(sensor.instance, EXPERIMENT, dt.datetime.now(dt.UTC))
+    assert (known.causes, known.data_until, known.rows) == ((), None, None)
+    warned = [each.getMessage() for each in caplog.records if run_id in each.getMessage()]
+    assert any(CAUSES_TAG in each for each in warned)
+    assert any(DRIFT_DATA_TAG in each for each in warned)
+
+
+def test_a_run_knows_how_many_rows_a_table_had(environ: dict[str, str], sensor: Sensor) -> None:
+    report(environ)
+    assert DRIFT_ROWS_TAG not in sensor.requested().tags
+    report(environ, rows=4000)
+    sensor.run(sensor.requested(), DagsterRunStatus.SUCCESS)
+    (known,) = training_runs(sensor.instance, EXPERIMENT, dt.datetime.now(dt.UTC))
+    assert known.rows == 4000
 
 
 def test_a_cause_is_done_once_its_run_succeeded(environ: dict[str, str], sensor: Sensor) -> None:
