@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "mlplatform.cores",
         "mlplatform.locks",
         "mlplatform.settings",
+        "mlplatform.state_files",
         "mlplatform.storage",
         "mlplatform.plugin_kinds",
         "mlplatform.figures",
