@@ -63,8 +63,3 @@ class Alert:
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Alert:
-        """Rebuild an alert from plain values."""
-        return cls(**values)

@@ -12,8 +12,8 @@ import json
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlplatform.alerts.alert import Alert
@@ -21,14 +21,25 @@ from mlplatform.alerts.channels import Channel, open_channels
 from mlplatform.config import AlertsConfig, load_alerts
 from mlplatform.locks import FileLock
 from mlplatform.settings import Settings
+from mlplatform.state_files import is_ahead, moment, parsed, read_state
 from mlplatform.storage import atomic_file
 
 logger = logging.getLogger(__name__)
 
+# When which channel took an alert, by the alert's digest.
+Told = dict[str, dict[str, dt.datetime]]
 # Alerts that wait, and that are remembered as told; beyond this the oldest go.
 MOST_WAITING, MOST_REMEMBERED = 500, 2_000
 # Seconds that one delivery goes on for, however many alerts wait and channels are away.
 DELIVERY_S = 20.0
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """An alert in the outbox, and when it was posted, ISO 8601."""
+
+    posted_at: str
+    alert: Alert
 
 
 def has_channels(settings: Settings) -> bool:
@@ -107,7 +118,11 @@ class _Delivery:
         for path in sorted(_outbox(self._settings).glob("*.json"), key=_age):
             if time.monotonic() > self._until:
                 break
-            self._deliver(path)
+            try:
+                self._deliver(path)
+            except Exception as error:
+                # Of one alert; it stays, and the others are delivered all the same.
+                logger.warning("the alert %s could not be delivered: %s", path, error)
         return self._sent
 
     def _deliver(self, path: Path) -> None:
@@ -115,7 +130,7 @@ class _Delivery:
         if waiting is None:
             path.unlink(missing_ok=True)
             return
-        posted_at, alert = waiting
+        posted_at, alert = moment(waiting.posted_at), waiting.alert
         if self._config.quiet_hours is not None and self._config.quiet_hours.hold(alert.event, self._now):
             return
         wanted = [channel for channel in self._channels if alert.event in channel.events]
@@ -135,25 +150,27 @@ class _Delivery:
             path.unlink(missing_ok=True)
 
     def _remember(self, alert: Alert, channel: Channel) -> None:
-        told = self._told.pop(alert.digest, {}) | {channel.name: self._now.isoformat()}
-        self._told[alert.digest] = told
+        self._told[alert.digest] = self._told.pop(alert.digest, {}) | {channel.name: self._now}
         for digest in list(self._told)[:-MOST_REMEMBERED]:
             del self._told[digest]
         # Written after every message: a process that is killed repeats one at most.
         with atomic_file(_told_path(self._settings)) as temporary:
-            temporary.write_text(json.dumps(self._told))
+            temporary.write_text(json.dumps(self._told, default=dt.datetime.isoformat))
 
 
 def _untold(
-    told: dict[str, dict[str, str]], alert: Alert, channels: Iterable[Channel], config: AlertsConfig, now: dt.datetime
+    told: Told, alert: Alert, channels: Iterable[Channel], config: AlertsConfig, now: dt.datetime
 ) -> list[Channel]:
-    """Return the channels that have not heard of an alert for `repeat_hours`."""
+    """Return the channels that have not heard of an alert for `repeat_hours`.
+
+    What was told in the future, by a clock that was wrong, is told again now.
+    """
     heard = told.get(alert.digest, {})
     repeat = dt.timedelta(hours=config.repeat_hours)
     return [
         channel
         for channel in channels
-        if channel.name not in heard or now - dt.datetime.fromisoformat(heard[channel.name]) >= repeat
+        if (at := heard.get(channel.name)) is None or now - at >= repeat or is_ahead(at, now)
     ]
 
 
@@ -180,21 +197,36 @@ def _told_path(settings: Settings) -> Path:
     return settings.home / "alerts" / "told.json"
 
 
-def _read_told(settings: Settings) -> dict[str, dict[str, str]]:
-    try:
-        told = json.loads(_told_path(settings).read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
+def _read_told(settings: Settings) -> Told:
+    """Return when which channel took an alert, in UTC, by the alert's digest; nothing of a damaged file."""
+    otherwise = "alerts that were told may be told once more; nothing needs to be done"
+    return read_state(_told_path(settings), _parsed_told, otherwise) or {}
 
 
-def _read_waiting(path: Path) -> tuple[dt.datetime, Alert] | None:
-    """Return when an alert was posted, and the alert; `None` for a file that holds none."""
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-        return dt.datetime.fromisoformat(values["posted_at"]), Alert.from_json(values["alert"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _parsed_told(text: str) -> Told:
+    """Return what the file of told alerts says.
+
+    Raises:
+        ValueError, OverflowError: if it is none.
+    """
+    told = parsed(text, dict[str, dict[str, str]])
+    return {digest: {name: moment(at) for name, at in heard.items()} for digest, heard in told.items()}
+
+
+def _read_waiting(path: Path) -> _Waiting | None:
+    """Return an alert that waits; `None` for a file that holds none, of which a warning tells."""
+    return read_state(path, _parsed_waiting, "the alert in it is lost; what is still so is told by the next one")
+
+
+def _parsed_waiting(text: str) -> _Waiting:
+    """Return what a file of the outbox says; what a later version added is left out.
+
+    Raises:
+        ValueError, OverflowError: if it is none.
+    """
+    waiting = parsed(text, _Waiting)
+    moment(waiting.posted_at)
+    return waiting
 
 
 def _drop_oldest(settings: Settings) -> None:

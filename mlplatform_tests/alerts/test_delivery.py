@@ -215,3 +215,53 @@ def test_the_outbox_has_an_end(settings: Settings, receiver: Hook, monkeypatch: 
 def test_every_event_has_a_message_that_uses_it() -> None:
     source = (Path(delivery.__file__).parent / "messages.py").read_text()
     assert [event for event in ALERT_EVENTS if f'"{event}"' not in source] == []
+
+
+def an_alert(identity: str) -> Alert:
+    return Alert("drift", "yard", "title", "text", identity)
+
+
+@pytest.mark.parametrize("damage", ["[]", '{"%s": 5}', '{"%s": {"%s": 5}}', '{"%s": {"%s": "soon"}}'])
+def test_what_is_damaged_of_what_was_told_keeps_nothing_back(settings: Settings, receiver: Hook, damage: str) -> None:
+    first, second = an_alert("first"), an_alert("second")
+    send_alert(settings, first)
+    path = settings.home / "alerts" / "told.json"
+    (channel,) = json.loads(path.read_text())[first.digest]
+    path.write_text(damage % (second.digest, channel)[: damage.count("%s")])
+    for alert in (second, an_alert("third")):
+        # Written anew, it is known again.
+        for _ in range(2):
+            send_alert(settings, alert)
+    assert receiver.titles == ["title"] * 3
+
+
+@pytest.mark.parametrize(("at", "is_repeated"), [("2999-01-01T00:00:00+00:00", True), ("now", False)])
+def test_what_was_told_in_the_future_is_told_again(
+    settings: Settings, receiver: Hook, at: str, is_repeated: bool
+) -> None:
+    alert = an_alert("first")
+    send_alert(settings, alert)
+    path = settings.home / "alerts" / "told.json"
+    # Without a zone it is in UTC.
+    stamp = at if at != "now" else dt.datetime.now(dt.UTC).replace(tzinfo=None).isoformat()
+    path.write_text(json.dumps({alert.digest: dict.fromkeys(json.loads(path.read_text())[alert.digest], stamp)}))
+    for _ in range(2):
+        send_alert(settings, alert)
+    assert len(receiver.received) == 1 + is_repeated
+
+
+def test_a_file_in_the_outbox_that_is_no_alert_keeps_no_other_back(
+    settings: Settings, receiver: Hook, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = settings.home / "alerts" / "outbox"
+    outbox.mkdir(parents=True)
+    naive = dt.datetime.now(dt.UTC).replace(tzinfo=None).isoformat()
+    values = an_alert("of a newer version, and without a zone").to_json() | {"newer": 1}
+    (outbox / "naive.json").write_text(json.dumps({"posted_at": naive, "alert": values, "newer": 2}))
+    (outbox / "links.json").write_text(json.dumps({"posted_at": naive, "alert": values | {"links": None}}))
+    (outbox / "folder.json").mkdir()
+    send_alert(settings, an_alert("whole"))
+    assert len(receiver.received) == 2
+    assert f"{outbox / 'links.json'} cannot be read and is left out" in caplog.text
+    assert f"the alert {outbox / 'folder.json'} could not be delivered" in caplog.text
+    assert waiting(settings) == [outbox / "folder.json"]
