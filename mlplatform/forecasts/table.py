@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlplatform.locks import FileLock
 from mlplatform.settings import Settings
+from mlplatform.state_files import read_state
 from mlplatform.storage import atomic_folder
 
 if TYPE_CHECKING:
@@ -124,18 +125,32 @@ class StoredRun:
 
 
 def stored_runs(settings: Settings, experiment: str) -> list[StoredRun]:
-    """Return the runs whose forecasts are there, oldest origin first."""
-    import pandas as pd
-
+    """Return the runs whose forecasts are there, oldest origin first; one that does not say when it was made is not."""
     found = []
     for link in sorted(experiment_folder(settings, experiment).glob(f"{ORIGIN}=*")):
         folder = link.resolve()
-        text = (folder / RUN_FILE).read_text(encoding="utf-8")
-        state = json.loads(text)
-        made_at = pd.Timestamp(state["made_at"])
-        known_at = made_at if state["time_point"] == "now" else origin_of(link.name)
-        found.append(StoredRun(link.name, folder, made_at, known_at, folder.name))
+        otherwise = f"its forecasts are left out; run forecast_{experiment} for the origin again, or restore the file"
+        times = read_state(folder / RUN_FILE, _times, otherwise)
+        if times is not None:
+            made_at, time_point = times
+            known_at = made_at if time_point == "now" else origin_of(link.name)
+            found.append(StoredRun(link.name, folder, made_at, known_at, folder.name))
     return found
+
+
+def _times(text: str) -> tuple[pd.Timestamp, str]:
+    """Return when a run was made, and its point of time, from its file.
+
+    Raises:
+        ValueError, KeyError, TypeError: if it says neither.
+    """
+    import pandas as pd
+
+    state = json.loads(text)
+    made_at = pd.Timestamp(state["made_at"])
+    if pd.isna(made_at) or made_at.tzinfo is None:
+        raise ValueError(f"made_at is {state['made_at']!r}, no time with a zone")
+    return made_at, state["time_point"]
 
 
 def read_forecasts(settings: Settings, experiment: str, origin: pd.Timestamp | None = None) -> pd.DataFrame:

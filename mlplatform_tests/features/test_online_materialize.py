@@ -140,6 +140,15 @@ def test_an_emptied_online_store_is_filled_again(plant: DatasetConfig, settings:
     assert online_equals_offline(plant, settings, [1, 2])
 
 
+@pytest.mark.parametrize("damaged", ["", "{", "[]", '{"revision": "new"}'])
+def test_a_damaged_note_of_what_the_store_holds_has_it_filled_again(
+    plant: DatasetConfig, settings: Settings, damaged: str
+) -> None:
+    (settings.feast_dir / "materialized" / f"{plant.name}.json").write_text(damaged)
+    assert incremental(plant, settings).mode == "full"
+    assert incremental(plant, settings).mode == "incremental"
+
+
 def test_a_killed_run_is_finished_by_the_next(
     plant: DatasetConfig, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

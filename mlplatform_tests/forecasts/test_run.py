@@ -110,6 +110,27 @@ def test_errors_of_a_run_are_those_of_its_forecasts(meters: Yard) -> None:
     assert found["is_inside"].astype("boolean").tolist() == inside.astype("boolean").tolist()
 
 
+@pytest.mark.parametrize("name", ["chunk-00000.parquet", "_run.json"])
+def test_a_damaged_run_keeps_no_other_s_errors_back(meters: Yard, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    origins = [ORIGIN - pd.Timedelta(hours=hours) for hours in (40, 30)]
+    for origin in origins:
+        forecast(meters, time_point=origin.isoformat())
+    first, second = (f"origin={origin:%Y%m%dT%H%M%S}Z" for origin in origins)
+    batch = errors_folder(meters.settings, EXPERIMENT) / "batch"
+    for piece in (first, second):
+        (batch / f"{piece}.parquet").unlink(missing_ok=True)
+    path = (meters.settings.forecasts_dir / EXPERIMENT / first).resolve() / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    update_errors(meters.config, meters.settings)
+    assert not (batch / f"{first}.parquet").exists()
+    assert (batch / f"{second}.parquet").exists()
+    assert f"{path} cannot be read and is left out" in caplog.text
+    path.write_bytes(whole)
+    update_errors(meters.config, meters.settings)
+    assert (batch / f"{first}.parquet").exists()
+
+
 def test_who_cannot_be_answered_is_listed_with_the_reason(meters: Yard) -> None:
     # At noon of the next day the features of all but `old` are half a day old.
     config = changed(meters, observation={"min_observed": 0.9})

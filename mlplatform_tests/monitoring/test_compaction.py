@@ -25,6 +25,7 @@ from mlplatform.monitoring.prediction_log import (
     read_predictions,
     summarise_predictions,
 )
+from mlplatform.monitoring.prediction_log.parts import manifest_of, read_manifest
 from mlplatform.settings import Settings
 
 EXPERIMENT = "tiny"
@@ -218,6 +219,15 @@ def test_a_kill_while_days_are_deleted_brings_no_row_back_twice(tmp_path: Path) 
         assert (ids(settings), len(files(settings))) == (["new"], 1)
         step += 1
     assert step > 4
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "{}", "[1]"])
+def test_a_manifest_that_cannot_be_read_replaces_nothing(tmp_path: Path, damaged: str) -> None:
+    compacted = tmp_path / "compacted-1.parquet"
+    manifest_of(compacted).write_text(damaged)
+    assert read_manifest(compacted) == []
+    manifest_of(compacted).write_text('["a.parquet"]')
+    assert read_manifest(compacted) == ["a.parquet"]
 
 
 def test_readers_finish_what_they_began(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

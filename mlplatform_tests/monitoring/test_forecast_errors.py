@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from mlplatform.config import ExperimentConfig
@@ -342,3 +343,34 @@ def test_the_server_s_page_shows_what_came_true(plant: Plant) -> None:
     assert shown["truth"] == pytest.approx(of_line["truth"].tolist())
     assert read_followed(contract, 1, "nothing", 48, plant.settings) is None
     to_json({"live": live, "followed": followed})
+
+
+def test_a_piece_that_is_damaged_behind_its_footer_is_put_aside_and_made_again(
+    plant: Plant, caplog: pytest.LogCaptureFixture
+) -> None:
+    for days_ago, line in enumerate("ab"):
+        plant.forecasts_are_served([line], days_ago, 0.5, f"r{days_ago}")
+    plant.rows_arrive({(line, plant.end() + hour * HOUR): 10.0 for hour in range(1, HORIZON) for line in "ab"})
+    update_errors(plant.config, plant.settings)
+    whole = summarise_errors(plant.config, plant.settings, ("version",))
+    path, _ = next(pieces(plant.settings, plant.config.name))
+    damaged = bytearray(path.read_bytes())
+    damaged[4:600] = b"\xff" * 596
+    path.write_bytes(damaged)
+    found = summarise_errors(plant.config, plant.settings, ("version",))
+    assert 0 < found["count"].sum() < whole["count"].sum()
+    assert f"{path} is damaged" in caplog.text
+    assert update_errors(plant.config, plant.settings).written == 1
+    plant.check()
+    pd.testing.assert_frame_equal(summarise_errors(plant.config, plant.settings, ("version",)), whole)
+
+
+def test_footers_and_notes_that_cannot_be_read_are_made_again(plant: Plant) -> None:
+    plant.forecasts_are_served(["a"], 0, 0.5, "r")
+    update_errors(plant.config, plant.settings)
+    path, _ = next(pieces(plant.settings, plant.config.name))
+    for said in (b"", b"[]", b"{", b'{"format": 1}'):
+        table = pq.read_table(path)
+        pq.write_table(table.replace_schema_metadata({b"made_from": said}), path)
+        assert update_errors(plant.config, plant.settings).written == 1
+    plant.check()

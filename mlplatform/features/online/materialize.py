@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -49,6 +50,7 @@ from mlplatform.features.tables import (
 )
 from mlplatform.settings import Settings
 from mlplatform.snapshots import open_snapshot
+from mlplatform.state_files import parsed, read_state
 from mlplatform.storage import atomic_file
 
 if TYPE_CHECKING:
@@ -334,12 +336,9 @@ def _record(run: _Run, end: pd.Timestamp) -> None:
 
 def _since(dataset: DatasetConfig, settings: Settings, state: _State | None) -> int | None:
     """Return the revision that the online store holds, `None` if that is not known for this table and this store."""
-    try:
-        content = json.loads(_state_path(dataset, settings).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    last = _State(**content)
-    if state is None or (last.online, last.table_id) != (state.online, state.table_id):
+    otherwise = "everything is written to the online store once more; nothing needs to be done"
+    last = read_state(_state_path(dataset, settings), partial(parsed, kind=_State), otherwise)
+    if last is None or state is None or (last.online, last.table_id) != (state.online, state.table_id):
         return None
     return last.revision if last.revision <= state.revision else None
 

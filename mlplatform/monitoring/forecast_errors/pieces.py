@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from mlplatform.settings import Settings
+from mlplatform.state_files import parsed
 
 Source = Literal["served", "batch"]
 SERVED: Source = "served"
@@ -51,7 +52,7 @@ class MadeFrom:
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """Return what a piece says, `None` of what is no piece or is one of another format."""
+        """Return what a piece says, `None` of what is no piece, is damaged or is one of another format."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -59,8 +60,11 @@ class MadeFrom:
             found = (pq.read_metadata(path).metadata or {}).get(_KEY.encode())
         except (pa.ArrowException, OSError):
             return None
-        values = json.loads(found) if found else {}
-        return cls(**values) if values.get("format") == FORMAT else None
+        try:
+            made_from = parsed(found or b"", cls)
+        except ValueError:
+            return None
+        return made_from if made_from.format == FORMAT else None
 
 
 def footer(made_from: MadeFrom) -> str:

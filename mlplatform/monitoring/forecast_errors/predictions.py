@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,28 @@ OF_LOG = (
     "intervals",
 )  # fmt: skip
 BATCH_ROWS = 65_536
+
+
+class DamagedPredictionsError(RuntimeError):
+    """A file of predictions that cannot be read.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        super().__init__(f"cannot be read and is left out ({error})")
+        self.path = path
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedPredictionsError(path, error) from error
 
 
 def prediction_schema() -> pa.Schema:
@@ -61,34 +84,44 @@ def served_on(settings: Settings, experiment: str, day: dt.date, *, has_rows: bo
 
 
 def of_run(run: StoredRun) -> Iterator[pa.RecordBatch]:
-    """Yield the forecasts of a run in batch; the run's name is their request."""
+    """Yield the forecasts of a run in batch; the run's name is their request.
+
+    Raises:
+        DamagedPredictionsError: if a file cannot be read to its end.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = {"entity_id": ENTITY, "origin": "window_end", "event_timestamp": "timestamp", "is_fallback": "fallback"}
     of_run = {"served_at": run.made_at, "request_id": run.name, "arm": PRODUCTION_ARM}
     for path in run.files:
-        for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS):
-            columns = {name: _column(batch, names.get(name, name)) for name in OF_LOG if name not in of_run}
-            columns |= {
-                name: pa.repeat(pa.scalar(value, log_schema().field(name).type), batch.num_rows)
-                for name, value in of_run.items()
-            }
-            known_at = pa.repeat(pa.scalar(run.known_at, pa.timestamp("ns", tz="UTC")), batch.num_rows)
-            yield _completed(columns, BATCH, known_at, pa.nulls(batch.num_rows, pa.int32()))
+        with _reading(path):
+            for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS):
+                columns = {name: _column(batch, names.get(name, name)) for name in OF_LOG if name not in of_run}
+                columns |= {
+                    name: pa.repeat(pa.scalar(value, log_schema().field(name).type), batch.num_rows)
+                    for name, value in of_run.items()
+                }
+                known_at = pa.repeat(pa.scalar(run.known_at, pa.timestamp("ns", tz="UTC")), batch.num_rows)
+                yield _completed(columns, BATCH, known_at, pa.nulls(batch.num_rows, pa.int32()))
 
 
 def of_piece(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the predictions of a piece of the table."""
+    """Yield the predictions of a piece of the table.
+
+    Raises:
+        DamagedPredictionsError: if it cannot be read to its end.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = prediction_schema()
-    file = pq.ParquetFile(path)
-    present = [name for name in schema.names if name in file.schema_arrow.names]
-    for batch in file.iter_batches(BATCH_ROWS, columns=present):
-        arrays = [_column(batch, field.name).cast(field.type) for field in schema]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+    with _reading(path):
+        file = pq.ParquetFile(path)
+        present = [name for name in schema.names if name in file.schema_arrow.names]
+        for batch in file.iter_batches(BATCH_ROWS, columns=present):
+            arrays = [_column(batch, field.name).cast(field.type) for field in schema]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:

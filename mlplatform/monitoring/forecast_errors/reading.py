@@ -6,9 +6,10 @@ model and does not count. A forecast that was asked for many times counts once, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -16,6 +17,9 @@ from mlplatform.config import ExperimentConfig
 from mlplatform.monitoring.forecast_errors.join import IS_INSIDE, PINBALL, database
 from mlplatform.monitoring.forecast_errors.pieces import pieces, text
 from mlplatform.settings import Settings
+from mlplatform.state_files import warn_of
+
+Taken = TypeVar("Taken")
 
 KEYS = ("source", "version", "pair_id", "arm", "target", "step", "day", "coverage")
 # Quantiles that the scores of a moment are told by.
@@ -184,25 +188,84 @@ def interval_scores(
 def _frame(
     config: ExperimentConfig, settings: Settings, query: str, since: pd.Timestamp | None, until: pd.Timestamp | None
 ) -> pd.DataFrame:
-    with database() as connection:
-        _prepare(connection, config, settings, since, until)
-        frame: pd.DataFrame = connection.execute(query).df()
+    def take(answer: Any) -> pd.DataFrame:
+        frame: pd.DataFrame = answer.df()
         return frame
+
+    return _asked(config, settings, query, since, until, take)
 
 
 def _one(
     config: ExperimentConfig, settings: Settings, query: str, since: pd.Timestamp | None, until: pd.Timestamp | None
 ) -> tuple[Any, ...]:
-    with database() as connection:
-        _prepare(connection, config, settings, since, until)
-        row: tuple[Any, ...] = connection.execute(query).fetchone()
+    def take(answer: Any) -> tuple[Any, ...]:
+        row: tuple[Any, ...] = answer.fetchone()
         return row
+
+    return _asked(config, settings, query, since, until, take)
+
+
+def _asked(
+    config: ExperimentConfig,
+    settings: Settings,
+    query: str,
+    since: pd.Timestamp | None,
+    until: pd.Timestamp | None,
+    take: Callable[[Any], Taken],
+) -> Taken:
+    """Return what the table answers; pieces that are damaged behind their footer are put aside, and it is asked again.
+
+    The next update makes them anew from their predictions, where these are still there.
+    """
+    import duckdb
+
+    files = _files(settings, config, since, until)
+    try:
+        return _asked_of(files, config, query, since, until, take)
+    except duckdb.Error:
+        whole = [path for path in files if _is_whole(path)]
+        if whole == files:
+            raise
+    return _asked_of(whole, config, query, since, until, take)
+
+
+def _asked_of(
+    files: Sequence[Path],
+    config: ExperimentConfig,
+    query: str,
+    since: pd.Timestamp | None,
+    until: pd.Timestamp | None,
+    take: Callable[[Any], Taken],
+) -> Taken:
+    with database() as connection:
+        _prepare(connection, files, config, since, until)
+        return take(connection.execute(query))
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a piece can be read to its end; one that cannot is put aside."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        for _ in pq.ParquetFile(path).iter_batches():
+            pass
+    except (pa.ArrowInvalid, OSError) as error:
+        # With a number it is the disk that refuses, which says nothing about the piece.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        aside = path.with_name(f"{path.name}.damaged")
+        warn_of(path, f"is damaged ({error}) and is put aside as {aside.name}; the next update makes it again")
+        with contextlib.suppress(OSError):
+            path.rename(aside)
+        return False
+    return True
 
 
 def _prepare(
     connection: Any,
+    files: Sequence[Path],
     config: ExperimentConfig,
-    settings: Settings,
     since: pd.Timestamp | None,
     until: pd.Timestamp | None,
 ) -> None:
@@ -210,7 +273,6 @@ def _prepare(
 
     That has each of them once for every interval that it has, with the columns of that one for those of the main one.
     """
-    files = _files(settings, config, since, until)
     same = _SAME["forecast" if config.task == "forecast" else "table"]
     moment = "event_timestamp" if config.task == "forecast" else "served_at"
     wanted = [

@@ -16,10 +16,11 @@ from mlplatform.locks import FileLock
 from mlplatform.monitoring.feedback import labels_text
 from mlplatform.monitoring.forecast_errors.join import labels_of_piece, rules_of, write_piece
 from mlplatform.monitoring.forecast_errors.pieces import BATCH, SERVED, MadeFrom, errors_folder, piece_path, pieces
-from mlplatform.monitoring.forecast_errors.predictions import of_piece, of_run, served_on
+from mlplatform.monitoring.forecast_errors.predictions import DamagedPredictionsError, of_piece, of_run, served_on
 from mlplatform.monitoring.forecast_errors.truth import Truth
 from mlplatform.monitoring.prediction_log import prediction_days
 from mlplatform.settings import Settings
+from mlplatform.state_files import parsed, read_state, warn_of
 from mlplatform.storage import atomic_file
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ def update_errors(config: ExperimentConfig, settings: Settings) -> ErrorsUpdate:
     moments lie in a changed period are looked at. Memory does not depend on the length of the logs: one piece is made
     at a time, and its join spills to the disk. May be killed at any moment, and run beside itself.
 
+    Predictions that are damaged, such as a cut off file of a batch, are left out with a warning that names them. Their
+    piece stays as it was, and the others are made.
+
     Raises:
         FeatureStoreError: if there is no feature table.
         OSError: if the disk refuses; the pieces made by then count.
@@ -78,7 +82,7 @@ def update_errors(config: ExperimentConfig, settings: Settings) -> ErrorsUpdate:
         made = dict(pieces(settings, config.name))
         labels_now = labels_text(settings, config.name) if config.task != "forecast" else ""
         has_new_labels = labels_now != _labels_seen(folder)
-        written = 0
+        written, damaged = 0, set[Path]()
         for path in sorted({*sources, *made}):
             # Where the log is gone, the piece has what it said.
             source = sources.get(path) or _Source(made[path].predictions, partial(of_piece, path))
@@ -86,11 +90,35 @@ def update_errors(config: ExperimentConfig, settings: Settings) -> ErrorsUpdate:
             if _is_current(path, made.get(path), source, config, truth, has_new_labels):
                 continue
             kept = path if source.grows and path in made else None
-            write_piece(path, source.read(), source.text, config, truth, kept)
+            reading = _Reading(source)
+            try:
+                write_piece(path, reading.batches(), source.text, config, truth, kept)
+            except Exception:
+                # DuckDB tells of what reading raised in an error of its own, as it does of a disk that is full.
+                if reading.damage is None:
+                    raise
+                warn_of(reading.damage.path, f"{reading.damage}; {path.name} stays as it was; restore the file")
+                damaged.add(path)
+                continue
             written += 1
-        if has_new_labels:
+        if has_new_labels and not damaged:
             _note_labels(folder, labels_now)
-        return ErrorsUpdate(written, *_counts(sorted({*sources, *made})))
+        return ErrorsUpdate(written, *_counts(sorted({*sources, *made} - (damaged - set(made)))))
+
+
+class _Reading:
+    """Reading the predictions of a source; `damage` is what ended it."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self.damage: DamagedPredictionsError | None = None
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._source.read()
+        except DamagedPredictionsError as error:
+            self.damage = error
+            raise
 
 
 def _sources(config: ExperimentConfig, settings: Settings) -> dict[Path, _Source]:
@@ -118,7 +146,14 @@ def _is_current(
         return False
     if made.truth != truth.text(made.first_ns, made.last_ns):
         return False
-    return not has_new_labels or made.labels == labels_of_piece(path, config, truth.settings)
+    if not has_new_labels:
+        return True
+    import duckdb
+
+    try:
+        return made.labels == labels_of_piece(path, config, truth.settings)
+    except duckdb.Error:  # it is damaged behind its footer
+        return False
 
 
 def _counts(paths: Sequence[Path]) -> tuple[int, int, int]:
@@ -138,11 +173,8 @@ def _counts(paths: Sequence[Path]) -> tuple[int, int, int]:
 
 def _labels_seen(folder: Path) -> str:
     """Return which labels every piece has been compared with; it only saves work."""
-    try:
-        seen: str = json.loads((folder / LABELS_SEEN).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return ""
-    return seen
+    otherwise = "every piece is compared with its labels once more; nothing needs to be done"
+    return read_state(folder / LABELS_SEEN, partial(parsed, kind=str), otherwise) or ""
 
 
 def _note_labels(folder: Path, labels: str) -> None:

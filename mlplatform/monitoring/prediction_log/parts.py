@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlplatform.locks import FileLock
 from mlplatform.monitoring.prediction_log.rows import PREDICTIONS, LogFormat, utc
+from mlplatform.state_files import parsed, read_state
 from mlplatform.storage import atomic_file
 
 if TYPE_CHECKING:
@@ -108,13 +109,10 @@ def manifest_of(compacted: Path) -> Path:
 
 
 def read_manifest(compacted: Path) -> list[str]:
-    """Return the parts that a compacted part replaces and that may still be there."""
+    """Return the parts that a compacted part replaces and that may still be there; none, with a warning, if damaged."""
     # Asked for by its path: a listing of the folder may have missed what came while it was made.
-    try:
-        names: list[str] = json.loads(manifest_of(compacted).read_bytes())
-    except FileNotFoundError:
-        return []
-    return names
+    otherwise = "parts that a compacted one replaces may be read beside it; restore the file, or delete them"
+    return read_state(manifest_of(compacted), partial(parsed, kind=list[str]), otherwise) or []
 
 
 def _condition(since: dt.datetime | None, until: dt.datetime | None, column: str) -> ds.Expression | None:
