@@ -6,6 +6,7 @@ Not here: promotions and rollbacks, which the run that makes them tells; what an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
     from mlplatform.monitoring import DriftReport
+
+logger = logging.getLogger(__name__)
 
 INTERVAL_S = 30
 # Coverage is lost below what is meant less this; a window of autocorrelated errors strays by less.
@@ -52,32 +55,39 @@ def alerts_sensor(experiments: Sequence[ExperimentConfig]) -> SensorDefinition:
 
 
 def _tell(experiments: Sequence[ExperimentConfig], settings: Settings) -> str:
-    from mlplatform.alerts import broken_data, coverage_lost, deliver_alerts, drifted, has_channels, post_alert
-    from mlplatform.monitoring import read_report
+    from mlplatform.alerts import deliver_alerts, has_channels
 
     if not has_channels(settings):
         return "no channel has an address; set MLPLATFORM_ALERT_URLS to be told"
-    unread = []
+    failed = []
     for experiment in experiments:
-        name = experiment.name
         try:
-            report = read_report(settings, name)
-        except (ValueError, KeyError, TypeError) as error:
+            _post(experiment, settings)
+        except Exception as error:
             # Of one experiment; the others' people are told all the same.
-            unread.append(f"{name}: {type(error).__name__}")
-            continue
-        if report is None:
-            continue
-        if report.is_broken:
-            breaks = list(dict.fromkeys(each.name for each in report.quality))
-            post_alert(settings, broken_data(settings, name, breaks, report.data_until))
-        if report.is_drifted:
-            post_alert(settings, drifted(settings, name, report.causes, report.pair_version, report.data_until))
-        lost = _lost_coverage(experiment, settings, report)
-        if lost is not None:
-            post_alert(settings, coverage_lost(settings, name, report.pair_version, *lost))
+            logger.warning("%s: what monitoring says could not be read: %s", experiment.name, error)
+            failed.append(f"{experiment.name}: {type(error).__name__}")
     told = f"{deliver_alerts(settings)} messages delivered"
-    return f"{told}; unreadable reports: {', '.join(unread)}" if unread else told
+    return f"{told}; not looked at: {', '.join(failed)}" if failed else told
+
+
+def _post(experiment: ExperimentConfig, settings: Settings) -> None:
+    """Post what the newest report of an experiment found."""
+    from mlplatform.alerts import broken_data, coverage_lost, drifted, post_alert
+    from mlplatform.monitoring import read_report
+
+    name = experiment.name
+    report = read_report(settings, name)
+    if report is None:
+        return
+    if report.is_broken:
+        breaks = list(dict.fromkeys(each.name for each in report.quality))
+        post_alert(settings, broken_data(settings, name, breaks, report.data_until))
+    if report.is_drifted:
+        post_alert(settings, drifted(settings, name, report.causes, report.pair_version, report.data_until))
+    lost = _lost_coverage(experiment, settings, report)
+    if lost is not None:
+        post_alert(settings, coverage_lost(settings, name, report.pair_version, *lost))
 
 
 def _lost_coverage(experiment: ExperimentConfig, settings: Settings, report: DriftReport) -> tuple[float, float] | None:

@@ -76,7 +76,7 @@ def _decide(experiment: ExperimentConfig, instance: DagsterInstance, settings: S
     journal = Journal(settings, experiment.name)
     inputs = Inputs(
         experiment=experiment.name,
-        reports=journal.recent_reports(settings),
+        reports=journal.recent_reports(settings, now),
         runs=training_runs(instance, experiment.name, now, experiment.drift.retrain),
         window_hours=_window_hours(experiment),
         production=read_active_pair(experiment.name, settings),

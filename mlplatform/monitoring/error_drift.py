@@ -15,6 +15,7 @@ from mlplatform.monitoring.forecast_errors import block_errors, recent_error
 from mlplatform.monitoring.live_error import ErrorTest
 from mlplatform.monitoring.report import ErrorDrift
 from mlplatform.settings import Settings
+from mlplatform.state_files import is_ahead, moment
 
 # The live error has risen if it is beyond this part of the way from the reference error to its `error_ratio` times; the
 # test of that raises a false alarm once in so many days on average, or less often. Bets that gain nothing add up to
@@ -72,6 +73,11 @@ def judge_errors(
     )
 
 
+def _is_ahead(state: ErrorTest, newest: pd.Timestamp) -> bool:
+    """Return whether a test has counted what is yet to come, by a clock that was wrong, so that it would not go on."""
+    return state.until is not None and is_ahead(moment(state.until), newest.to_pydatetime())
+
+
 def _updated(
     config: ExperimentConfig,
     settings: Settings,
@@ -87,7 +93,7 @@ def _updated(
     tables a day. What becomes known of a block after it was counted is left out.
     """
     limit = reference * (1.0 + TOLERATED_RISE * (config.drift.error_ratio - 1.0))
-    if state is None or (state.version, state.limit) != (version, limit):
+    if state is None or (state.version, state.limit) != (version, limit) or _is_ahead(state, newest):
         state = ErrorTest(version, limit)
     after = pd.Timestamp(state.until) if state.until else None
     blocks = block_errors(config, settings, version, length, after, newest)

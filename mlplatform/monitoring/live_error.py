@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.settings import Settings
+from mlplatform.state_files import moment, parsed, read_state
 from mlplatform.storage import atomic_file
 
 # Errors are cut at this multiple of the limit.
@@ -71,12 +72,28 @@ def error_test_path(settings: Settings, experiment: str) -> Path:
 
 
 def read_error_test(settings: Settings, experiment: str) -> ErrorTest | None:
-    """Return the state of the champion that was watched last, or None if there is none yet."""
-    path = error_test_path(settings, experiment)
-    if not path.exists():
-        return None
-    values = json.loads(path.read_text())
-    return ErrorTest(**values | {"sums": tuple(values["sums"])})
+    """Return the state of the champion that was watched last, or None if there is none yet, or it is damaged.
+
+    Without one the test is made again, from the first block of the champion that the table of forecast errors has.
+    """
+    otherwise = "the test of the live error is made again from the table of forecast errors; nothing needs to be done"
+    return read_state(error_test_path(settings, experiment), _parsed, otherwise)
+
+
+def _parsed(text: str) -> ErrorTest:
+    """Return what a file says.
+
+    Raises:
+        ValueError: if it is none, or one of other stakes.
+    """
+    test = parsed(text, ErrorTest)
+    if len(test.sums) != len(STAKES):
+        raise ValueError(f"it has {len(test.sums)} sums; there are {len(STAKES)} stakes")
+    if not np.isfinite([test.limit, *test.sums]).all():
+        raise ValueError("its numbers are not finite")
+    if test.until is not None:
+        moment(test.until)
+    return test
 
 
 def write_error_test(test: ErrorTest, settings: Settings, experiment: str) -> None:

@@ -9,6 +9,8 @@ import datetime as dt
 import json
 from dataclasses import asdict, dataclass
 
+from mlplatform.state_files import moment, parsed
+
 # What is known about a feature. A change is suspected at first. It is drift at once where its adjusted p-value is below
 # a part of the false-alarm rate, and else if it is still there a recent window later, in rows that are all new.
 STEADY, SUSPECTED, DRIFT, SHORT, BROKEN = "steady", "suspected", "drift", "not enough history", "broken"
@@ -210,14 +212,14 @@ class DriftReport:
 
     @classmethod
     def from_json(cls, text: str) -> DriftReport:
-        """Rebuild a report from JSON."""
-        values = json.loads(text)
-        values["features"] = tuple(
-            FeatureDrift(**feature | {"kinds": tuple(feature.get("kinds", ()))}) for feature in values["features"]
-        )
-        values["quality"] = tuple(QualityBreak(**each) for each in values.get("quality", ()))
-        groups = values.get("groups", ())
-        values["groups"] = tuple(GroupDrift(**each | {"kinds": tuple(each["kinds"])}) for each in groups)
-        values["notes"] = tuple(values.get("notes", ()))
-        values["errors"] = ErrorDrift(**values["errors"])
-        return cls(**values)
+        """Rebuild a report from JSON; what a later version added is left out.
+
+        Raises:
+            ValueError, OverflowError: if it is none.
+        """
+        report = parsed(text, cls)
+        for time in (report.created_at, report.data_until):
+            moment(time)
+        if report.day:
+            dt.date.fromisoformat(report.day)
+        return report

@@ -78,7 +78,7 @@ def report_on(config: ExperimentConfig, settings: Settings, day: dt.date, clock:
         train=train,
         history=history,
         errors=errors,
-        previous=read_report(settings, config.name, until=day),
+        previous=read_report(settings, config.name, until=day, now=clock),
         now=now,
     )
     path = write_report(report, settings)

@@ -8,8 +8,10 @@ read.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from mlplatform.models import Model
 from mlplatform.registry.forecaster import Scales
 from mlplatform.settings import Settings
+from mlplatform.state_files import parsed, read_state
 from mlplatform.storage import atomic_file
 
 
@@ -49,20 +52,39 @@ def scale_path(settings: Settings, experiment: str) -> Path:
 
 
 def read_scale(settings: Settings, experiment: str) -> IntervalScale | None:
-    """Return the scale that was learnt last; `None` if intervals are as they were calibrated."""
-    try:
-        values = json.loads(scale_path(settings, experiment).read_text())
-    except FileNotFoundError:
-        return None
-    history = tuple((moment, _by_coverage(scales)) for moment, scales in values["history"])
+    """Return the scale that was learnt last; `None` if intervals are as they were calibrated.
+
+    So they are with a damaged file, which a warning names, until the adaptation writes it anew.
+    """
+    otherwise = (
+        f"intervals are as they were calibrated until monitor_{experiment} learns the scale again; run it, or restore "
+        "the file"
+    )
+    return read_state(scale_path(settings, experiment), _parsed, otherwise)
+
+
+def _parsed(text: str) -> IntervalScale:
+    """Return what a file says.
+
+    Raises:
+        ValueError, KeyError, TypeError: if it is none, or its scales are no distances.
+    """
+    values = json.loads(text)
+    history = [(since, _by_coverage(scales)) for since, scales in values["history"]]
     by_coverage = {name: _by_coverage(values[name]) for name in ("scales", "levels")}
-    return IntervalScale(**values | by_coverage | {"history": history})
+    scale = parsed(json.dumps(values | by_coverage | {"history": history}), IntervalScale)
+    for scales in (scale.scales, *(scales for _, scales in scale.history)):
+        if len(scales) != len(scale.scales) or not all(0 < each < math.inf for steps in scales for each in steps):
+            raise ValueError("its scales are not positive numbers for every coverage")
+    if any(dt.datetime.fromisoformat(since).tzinfo is None for since, _ in scale.history):
+        raise ValueError("its history has times without a zone")
+    return scale
 
 
-def _by_coverage(values: list[Any]) -> tuple[tuple[float, ...], ...]:
+def _by_coverage(values: list[Any]) -> list[list[float]]:
     """Return numbers per coverage and step; files of earlier versions have those of one coverage."""
     is_one = bool(values) and not isinstance(values[0], list)
-    return tuple(tuple(each) for each in ([values] if is_one else values))
+    return [values] if is_one else values
 
 
 def write_scale(scale: IntervalScale | None, settings: Settings, experiment: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 from mlplatform.monitoring import DriftReport, ErrorDrift
@@ -17,6 +18,6 @@ def yard_report(**changes: Any) -> DriftReport:
         "data_until": "2024-03-20T23:00:00+00:00",
         "features": (),
         "errors": ErrorDrift(100, 3.0, 1.0, 1.5),
-        "created_at": "2030-01-01T00:00:00+00:00",
+        "created_at": dt.datetime.now(dt.UTC).isoformat(),
     }
     return DriftReport(**{**values, **changes})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,3 +181,36 @@ def test_what_came_true_of_a_pair_moves_its_scale_and_nothing_else_does(meters: 
     off = config.model_copy(update={"adaptation": AdaptationConfig()})
     assert update_scale(off, settings, pair, model, now) is None
     assert read_scale(settings, EXPERIMENT) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:0],
+        lambda text: text[:100],
+        lambda text: f"[{text}]",
+        lambda text: text.replace("0.5", '"wide"'),
+        lambda text: text.replace("0.5", "-0.5"),
+        lambda text: text.replace("+00:00", ""),
+    ],
+)
+def test_a_damaged_scale_is_left_out_and_learnt_again(
+    meters: Yard, caplog: pytest.LogCaptureFixture, damage: Callable[[str], str]
+) -> None:
+    settings, pair = meters.settings, meters.pairs.resolve(EXPERIMENT)
+    model = meters.pairs.load(pair).model
+    scales = ((0.5,) * HORIZON,)
+    scale = IntervalScale(pair.pair_id, 1, "digest", scales, scales, "", (("2026-01-01T00:00:00+00:00", scales),))
+    write_scale(scale, settings, EXPERIMENT)
+    path = settings.home / "monitoring" / EXPERIMENT / "interval_scale.json"
+    text = path.read_text()
+    path.write_text(json.dumps(json.loads(text) | {"newer": 1}))
+    assert read_scale(settings, EXPERIMENT) == scale
+    path.write_text(damage(text))
+    assert read_scale(settings, EXPERIMENT) is None
+    assert str(path) in caplog.text
+    assert make_forecasts(meters.config, settings).rows
+    config = meters.config.model_copy(update={"adaptation": AdaptationConfig(step_size=0.02, window=100)})
+    learnt = update_scale(config, settings, pair, model, pd.Timestamp.now(tz="UTC"))
+    assert read_scale(settings, EXPERIMENT) == learnt
+    write_scale(None, settings, EXPERIMENT)

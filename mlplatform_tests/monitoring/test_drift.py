@@ -334,3 +334,27 @@ def test_a_change_of_one_feature_beside_others_that_share_its_course_is_found(co
         found, alone = found + ("level beside the others" in kinds), alone + ("level" in kinds)
     assert found >= 3
     assert found > alone
+
+
+def test_what_a_newer_version_says_of_reports_is_no_damage(tmp_path: Path) -> None:
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    whole = report(day="2026-03-03", created_at="2026-03-03T09:00:00+00:00")
+    path = write_report(whole, settings)
+    values = json.loads(path.read_text())
+    values["errors"]["newer"] = values["features"][0]["newer"] = values["newer"] = [1]
+    path.write_text(json.dumps(values))
+    assert read_report(settings, "yard") == whole
+
+
+@pytest.mark.parametrize("change", [{"created_at": "soon"}, {"day": 3}, {"data_until": None}, {"features": [1]}])
+def test_a_damaged_report_is_left_out_wherever_reports_are_read(tmp_path: Path, change: dict[str, Any]) -> None:
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    first, last = (report(day=f"2026-03-0{day}", created_at=f"2026-03-0{day}T09:00:00+00:00") for day in (2, 4))
+    damaged = write_report(report(day="2026-03-03", created_at="2026-03-03T09:00:00+00:00"), settings)
+    damaged.write_text(json.dumps(json.loads(damaged.read_text()) | change))
+    write_report(first, settings)
+    assert read_report(settings, "yard") == first
+    write_report(last, settings)
+    assert read_reports(settings, "yard") == [first, last]
+    (tmp_path / "monitoring" / "yard" / FIRST_FORM).write_text("{")
+    assert read_reports(settings, "yard") == [first, last]

@@ -30,7 +30,7 @@ def config(settings: Settings) -> ExperimentConfig:
     return load_experiment(EXPERIMENT, settings=settings)
 
 
-def said(settings: Settings, days_ago: int, quality: tuple[QualityBreak, ...] = ()) -> dt.datetime:
+def said(settings: Settings, days_ago: float, quality: tuple[QualityBreak, ...] = ()) -> dt.datetime:
     """Keep the report of a day, and return the newest row it saw."""
     made = NOW - dt.timedelta(days=days_ago)
     until = made - dt.timedelta(hours=1)
@@ -69,3 +69,35 @@ def test_an_old_report_is_no_evidence(config: ExperimentConfig, settings: Settin
     later = NOW + dt.timedelta(hours=config.drift.retrain.expire_hours)
     assert not training_hold_of(config, settings, None, later)
     assert not hold_of(config, settings, later)
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]", '{"quality": []}'])
+def test_a_report_that_cannot_be_read_lifts_no_hold_of_the_one_before(
+    config: ExperimentConfig, settings: Settings, damaged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said(settings, 1, STUCK)
+    made = NOW - dt.timedelta(hours=1)
+    # One of another day, and a later one of the same day.
+    for time in (made, NOW - dt.timedelta(days=1) + dt.timedelta(hours=1)):
+        path = write_report(yard_report(created_at=time.isoformat(), data_until=time.isoformat()), settings)
+        path.write_text(damaged)
+        assert "stuck:ambient_c" in hold_of(config, settings, NOW)
+        assert "stuck:ambient_c" in training_hold_of(config, settings, NOW, NOW)
+        assert f"{path} cannot be read and is left out" in caplog.text
+    said(settings, 0)
+    assert not hold_of(config, settings, NOW)
+
+
+def test_a_report_of_days_to_come_holds_nothing_and_lifts_nothing(
+    config: ExperimentConfig, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    said(settings, -3 * 365, STUCK)
+    assert not hold_of(config, settings, NOW)
+    assert "still to come" in caplog.text
+    said(settings, 0, STUCK)
+    said(settings, -2 * 365)
+    for when in (NOW, NOW + dt.timedelta(hours=5)):
+        assert "stuck:ambient_c" in hold_of(config, settings, when)
+        assert "stuck:ambient_c" in training_hold_of(config, settings, when, when)
+    said(settings, -0.5)
+    assert not hold_of(config, settings, NOW)

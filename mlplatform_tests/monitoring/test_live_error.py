@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +139,29 @@ def test_errors_are_not_tested_without_a_reference(config: ExperimentConfig, set
 def test_evidence_beyond_its_limit_is_drift_of_the_errors() -> None:
     assert ErrorDrift(100, 1.2, 1.0, 1.5, evidence=800.0, evidence_limit=730.0).is_drifted
     assert not ErrorDrift(100, 1.2, 1.0, 1.5, evidence=700.0, evidence_limit=730.0).is_drifted
+
+
+@pytest.mark.parametrize(
+    "damaged", ["", '{"version": 1', "null", "[]", '{"version": 1, "limit": 1.0, "sums": [1.0]}', '{"limit": 1.0}']
+)
+def test_a_damaged_state_is_made_again_and_a_newer_one_is_read(
+    settings: Settings, caplog: pytest.LogCaptureFixture, damaged: str
+) -> None:
+    write_error_test(ErrorTest(1, 2.0), settings, "yard")
+    path = settings.home / "monitoring" / "yard" / "error_test.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"newer": 1}))
+    assert read_error_test(settings, "yard") == ErrorTest(1, 2.0)
+    path.write_text(damaged)
+    assert read_error_test(settings, "yard") is None
+    assert str(path) in caplog.text
+
+
+def test_a_test_that_counted_what_is_yet_to_come_begins_anew(config: ExperimentConfig, settings: Settings) -> None:
+    rows = rows_of(96)
+    log_served(settings, rows, "top_oil_c", error=3.0, hours=96)
+    join_log(config, settings, rows)
+    newest = rows[TIMESTAMP].max()
+    _, test = judge_errors(config, settings, 1, newest, 1.0, None)
+    assert test is not None
+    ahead = replace(test, until="2090-01-01T00:00:00+00:00")
+    assert judge_errors(config, settings, 1, newest, 1.0, ahead)[1] == test

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlplatform.config import DriftConfig, RetrainConfig, apply_versions, load_experiment
+from mlplatform.monitoring.kept_reports import write_report
 from mlplatform.monitoring.report import DriftReport, ErrorDrift, FeatureDrift, QualityBreak
 from mlplatform.monitoring.retraining.__main__ import main
 from mlplatform.monitoring.retraining.attempts import Attempts
@@ -22,6 +23,7 @@ from mlplatform.monitoring.retraining.journal import TAIL_BYTES, Journal, Record
 from mlplatform.monitoring.retraining.policy import RetrainDecision, causes_on, decide_retrain
 from mlplatform.monitoring.retraining.replay import replay_policy
 from mlplatform.settings import Settings
+from mlplatform.testing.drift_reports import yard_report
 
 NOW = dt.datetime(2026, 3, 10, 12, tzinfo=dt.UTC)
 WEEK = 168.0
@@ -495,3 +497,34 @@ def test_the_command_replays(
     assert "4 decisions; runs asked for then: 2, by this policy: 2" in capsys.readouterr().out
     assert main(["fleet_xgboost", "drift.retrain.confirm=0"]) == 1
     assert main(["nothing_such"]) == 1
+
+
+def test_what_a_wrong_clock_wrote_neither_asks_nor_holds_up_anything() -> None:
+    by = policy(cooldown_hours=48, max_retries=3, max_per_day=1)
+    ahead = report(3650, broken=("stuck:load",))
+    assert decide(*CONFIRMED, ahead, now=day(1)).outcome == "train"
+    assert decide(ahead, now=day(1)).outcome == "quiet"
+    # Clocks may differ by a day.
+    assert decide(*CONFIRMED, report(1.5, broken=("stuck:load",)), now=day(1)).outcome == "blocked"
+    asked = decide(*CONFIRMED)
+    future = day(3650).isoformat()
+    failed = run_of(asked, CONFIRMED[-1], "failed", created_at=future, ended_at=future)
+    assert decide(*CONFIRMED, runs=(failed,), by=by).outcome == "retry"
+    # A run of another request does not cool down until then, nor does it count as one of today.
+    other = replace(failed, state="succeeded", request="other", data_until=day(-100).isoformat())
+    assert decide(*CONFIRMED, runs=(other,), by=by).outcome == "train"
+
+
+def test_reports_ahead_of_their_time_do_not_come_back_from_the_journal(tmp_path: Path) -> None:
+    settings = Settings.from_env({"MLPLATFORM_HOME": str(tmp_path)})
+    journal = Journal(settings, "fleet_xgboost")
+    ahead = replace(report(3650, broken=("stuck:load",)), day=day(3650).date().isoformat())
+    inputs = Inputs("fleet_xgboost", (*CONFIRMED, ahead), window_hours=WEEK)
+    recorded = Recorded(day(1), decide_retrain(inputs, policy(), day(1)), inputs, policy())
+    assert journal.append(recorded)
+    (journal.folder / f"decisions-{NOW:%Y-%m}.jsonl").open("ab").write(b"\xff\xfe\n")
+    assert list(journal.read()) == [recorded]
+    assert [each.now.outcome for each in replay_policy(journal.read(), policy())] == ["train"]
+    values = {"created_at": day(1).isoformat(), "data_until": day(1).isoformat(), "day": day(1).date().isoformat()}
+    write_report(replace(yard_report(**values), experiment="fleet_xgboost"), settings)
+    assert max(each.created_at for each in journal.recent_reports(settings, day(1))) == day(1).isoformat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import socket
@@ -170,7 +171,7 @@ def test_strangers_unknown_names_and_bad_keys(installation: Installation) -> Non
 
 def test_broken_data_are_not_trained_on_unless_someone_says_so(installation: Installation) -> None:
     report = yard_report(
-        created_at="2030-01-01T00:00:00.000000+00:00",
+        created_at=dt.datetime.now(dt.UTC).isoformat(),
         quality=(QualityBreak("stuck", "load_pu", ""),),
     )
     path = write_report(report, installation.settings)
@@ -182,6 +183,17 @@ def test_broken_data_are_not_trained_on_unless_someone_says_so(installation: Ins
         (listed,) = installation.client.get("/platform/experiments", headers=ADMIN).json()["experiments"]
         assert listed["drift"]["broken"] == ["stuck:load_pu"]
         assert listed["drift"]["live_error"] == pytest.approx(3.0)
+    finally:
+        path.unlink()
+
+
+def test_a_damaged_report_hides_no_experiment(installation: Installation) -> None:
+    path = write_report(yard_report(), installation.settings)
+    path.write_text(path.read_text()[:100])
+    try:
+        (listed,) = installation.client.get("/platform/experiments", headers=ADMIN).json()["experiments"]
+        assert (listed["experiment"], listed["drift"]) == (EXPERIMENT, None)
+        assert installation.post(TRAIN, {"why": "x"}).status_code == 202
     finally:
         path.unlink()
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from mlplatform.monitoring.report import DriftReport
+from mlplatform.state_files import is_ahead, moment
 
 ERRORS, FEATURE = "errors", "feature:"
 # A cause that stands for all features, where too many drifted to name them.
@@ -128,6 +129,10 @@ class Inputs:
     window_hours: float | None = None
     production: int | None = None
 
+    def known_at(self, now: dt.datetime) -> Inputs:
+        """Return the inputs without reports that a clock which was wrong has made in the future of `now`."""
+        return replace(self, reports=tuple(each for each in self.reports if not is_ahead(moment(each.created_at), now)))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
@@ -147,12 +152,6 @@ def named(causes: Iterable[str]) -> tuple[str, ...]:
     if len(features) <= NAMED_FEATURES:
         return (*features, *others)
     return (*features[:NAMED_FEATURES], ANY_FEATURE, *others)
-
-
-def moment(text: str) -> dt.datetime:
-    """Return an ISO 8601 time in UTC."""
-    time = dt.datetime.fromisoformat(text)
-    return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
 
 
 def _counted(broken: tuple[str, ...]) -> tuple[str, ...]:

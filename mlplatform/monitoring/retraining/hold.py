@@ -7,8 +7,8 @@ import datetime as dt
 from mlplatform.config import ExperimentConfig
 from mlplatform.monitoring.kept_reports import read_report, read_reports
 from mlplatform.monitoring.report import DriftReport
-from mlplatform.monitoring.retraining.facts import moment
 from mlplatform.settings import Settings
+from mlplatform.state_files import moment
 
 
 class BrokenDataError(RuntimeError):
@@ -40,7 +40,7 @@ def training_hold_of(
         return ""
     if rows_until is not None:
         since = moment(broken.created_at) - dt.timedelta(hours=config.drift.retrain.expire_hours)
-        sound = [each for each in read_reports(settings, config.name, since.date()) if not each.is_broken]
+        sound = [each for each in read_reports(settings, config.name, since.date(), now=now) if not each.is_broken]
         if sound and rows_until <= moment(sound[-1].data_until):
             return ""
     return (
@@ -50,8 +50,11 @@ def training_hold_of(
 
 
 def _broken(config: ExperimentConfig, settings: Settings, now: dt.datetime | None) -> DriftReport | None:
-    """Return the newest report if it calls the data broken and is no older than the policy allows."""
-    report = read_report(settings, config.name)
+    """Return the newest report if it calls the data broken and is no older than the policy allows.
+
+    One that cannot be read is none: the report before it stands, and the hold that it gave.
+    """
+    report = read_report(settings, config.name, now=now)
     if report is None or not report.is_broken:
         return None
     age = (now or dt.datetime.now(dt.UTC)) - moment(report.created_at)

@@ -18,9 +18,10 @@ from typing import Any
 from mlplatform.config import DriftConfig
 from mlplatform.locks import FileLock
 from mlplatform.monitoring.kept_reports import read_report, read_reports
-from mlplatform.monitoring.retraining.facts import Inputs, ReportFacts, moment
+from mlplatform.monitoring.retraining.facts import Inputs, ReportFacts
 from mlplatform.monitoring.retraining.policy import RetrainDecision
 from mlplatform.settings import Settings
+from mlplatform.state_files import is_ahead, moment
 
 # Reports that a decision looks back on; the longest `reports` of a policy is 30.
 KEPT_REPORTS = 60
@@ -59,7 +60,7 @@ class Recorded:
         values = json.loads(line)
         decision = values["decision"]
         return cls(
-            dt.datetime.fromisoformat(values["at"]),
+            moment(values["at"]),
             RetrainDecision(**decision | {"causes": tuple(decision["causes"])}),
             Inputs.from_json(values["inputs"]),
             DriftConfig.model_validate(values["policy"]),
@@ -109,19 +110,21 @@ class Journal:
                     return record
         return None
 
-    def recent_reports(self, settings: Settings) -> tuple[ReportFacts, ...]:
+    def recent_reports(self, settings: Settings, now: dt.datetime | None = None) -> tuple[ReportFacts, ...]:
         """Return what recent reports say, oldest first: the last one of every day, and others that decisions have seen.
 
-        Raises:
-            ValueError, KeyError, TypeError: if a stored report cannot be read.
+        Parameters:
+            now: the present, which no report may be ahead of; by default the clock's.
         """
-        newest = read_report(settings, self.experiment)
+        now = now or dt.datetime.now(dt.UTC)
+        newest = read_report(settings, self.experiment, now=now)
         if newest is None:
             return ()
         since = dt.date.fromisoformat(newest.about) - dt.timedelta(days=KEPT_REPORTS)
         last = self.last()
         seen = [each for each in (last.inputs.reports if last else ()) if each.day >= since.isoformat()]
-        seen += [ReportFacts.of(each) for each in read_reports(settings, self.experiment, since)]
+        seen = [each for each in seen if not is_ahead(moment(each.created_at), now)]
+        seen += [ReportFacts.of(each) for each in read_reports(settings, self.experiment, since, now=now)]
         ordered = sorted(dict.fromkeys(seen), key=lambda each: (each.day, moment(each.created_at)))
         return tuple(ordered[-KEPT_REPORTS:])
 

@@ -15,7 +15,8 @@ from typing import Literal
 
 from mlplatform.config import DriftConfig
 from mlplatform.monitoring.retraining.attempts import Attempts
-from mlplatform.monitoring.retraining.facts import ERRORS, FEATURE, Inputs, ReportFacts, RunFacts, moment
+from mlplatform.monitoring.retraining.facts import ERRORS, FEATURE, Inputs, ReportFacts, RunFacts
+from mlplatform.state_files import is_ahead, moment
 
 Outcome = Literal["train", "retry", "wait", "blocked", "warned", "unconfirmed", "done", "gave_up", "outdated", "quiet"]
 
@@ -53,8 +54,10 @@ def decide_retrain(inputs: Inputs, policy: DriftConfig, now: dt.datetime) -> Ret
     """Decide whether to train now.
 
     A drifted world needs a reference set of its own time, so a run is asked for a new split version: the same policy,
-    cut at the newest row of the report, or when it was made. Candidate and champion are both judged on it.
+    cut at the newest row of the report, or when it was made. Candidate and champion are both judged on it. Reports and
+    times of runs that are further ahead of `now` than clocks differ say nothing.
     """
+    inputs = inputs.known_at(now)
     if not inputs.reports:
         return RetrainDecision("quiet", "there is no drift report yet")
     newest = inputs.reports[-1]
@@ -215,12 +218,14 @@ def _timeless() -> dt.datetime:
 def _too_soon(
     tries: Sequence[RunFacts], asked: Sequence[RunFacts], limits: Attempts, policy: DriftConfig, now: dt.datetime
 ) -> str:
-    """Return why a run must wait, or nothing."""
-    if tries:
-        ready = limits.ready_at(len(tries), moment(tries[0].ended_at or tries[0].created_at))
+    """Return why a run must wait, or nothing; a run that ended or began in the future holds up nobody until then."""
+    timed = [run for run in tries if not is_ahead(moment(run.ended_at or run.created_at), now)]
+    asked = [run for run in asked if not is_ahead(moment(run.created_at), now)]
+    if timed:
+        ready = limits.ready_at(len(tries), moment(timed[0].ended_at or timed[0].created_at))
         if now < ready:
-            return f"run {tries[0].run_id} failed; it is tried again at {ready.isoformat(timespec='minutes')}"
-    elif asked:
+            return f"run {timed[0].run_id} failed; it is tried again at {ready.isoformat(timespec='minutes')}"
+    elif asked and not tries:
         waited = _hours(now - moment(asked[0].created_at))
         if waited < policy.cooldown_hours:
             return f"a run was requested {waited:.1f} h ago; the cool-down is {policy.cooldown_hours:g} h"

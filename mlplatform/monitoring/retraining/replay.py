@@ -37,7 +37,7 @@ def replay_policy(
     replayed: list[Replayed] = []
     own: list[RunFacts] = []
     for record in history:
-        inputs = record.inputs
+        inputs = record.inputs.known_at(record.at)
         if runs == "own":
             others = [run for run in inputs.runs if run.request is None]
             inputs = replace(inputs, runs=(*reversed(own), *others))
