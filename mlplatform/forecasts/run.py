@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mlplatform.config import ENTITY, ExperimentConfig
+from mlplatform.datamodule import TRAIN, SplitError, read_manifest
 from mlplatform.features import NOW, TimePoint, parse_time_point
 from mlplatform.features.tables import present_ranges
 from mlplatform.forecasts.answering import Answered, Answering, LeftOut, chunks
@@ -79,7 +80,8 @@ def make_forecasts(config: ExperimentConfig, settings: Settings, time_point: Tim
     began = time.monotonic()
     store = PairStore(settings)
     pair = store.resolve(config.registered_name, PRODUCTION)
-    run = _Run(Answering.of_pair(config, store, pair, settings, time_point), pair)
+    answering = Answering.of_pair(config, store, pair, settings, time_point)
+    run = _Run(answering, pair, _trained_until(config, pair, settings))
     with staged_run(settings, config.name) as stage:
         run.answer_all(stage)
         origin = run.origin()
@@ -109,12 +111,23 @@ def make_forecasts(config: ExperimentConfig, settings: Settings, time_point: Tim
     )
 
 
+def _trained_until(config: ExperimentConfig, pair: PairInfo, settings: Settings) -> str | None:
+    """Return the moment before which the pair's training rows lie, ISO 8601; `None` where that is not known."""
+    try:
+        border = read_manifest(settings, config.dataset.name, pair.tags.get("split_version", "")).borders.get(TRAIN)
+    except SplitError:
+        # The pair came from another installation.
+        return None
+    return None if border is None else border[1]
+
+
 class _Run:
     """The counts of a run while it goes on; of the answers it keeps one sample."""
 
-    def __init__(self, answering: Answering, pair: PairInfo) -> None:
+    def __init__(self, answering: Answering, pair: PairInfo, trained_until: str | None) -> None:
         self.answering = answering
         self.pair = pair
+        self.trained_until = trained_until
         self.ranges = present_ranges(
             answering.config.dataset, answering.settings, parse_time_point(answering.time_point)
         )
@@ -160,6 +173,7 @@ class _Run:
             "time_point": str(self.answering.time_point),
             "version": self.pair.version,
             "pair_id": self.pair.pair_id,
+            "trained_until": self.trained_until,
             "rows": self.rows,
             "entities": self.entities,
             "left_out": self.reasons(),

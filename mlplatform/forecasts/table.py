@@ -110,6 +110,7 @@ class StoredRun:
         made_at: when the run made them.
         known_at: the moment by whose knowledge they were made.
         text: changes with every run.
+        trained_until: the moment before which the pair's training rows lie; `None` where that is not known.
     """
 
     name: str
@@ -117,6 +118,7 @@ class StoredRun:
     made_at: pd.Timestamp
     known_at: pd.Timestamp
     text: str
+    trained_until: pd.Timestamp | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -132,25 +134,31 @@ def stored_runs(settings: Settings, experiment: str) -> list[StoredRun]:
         otherwise = f"its forecasts are left out; run forecast_{experiment} for the origin again, or restore the file"
         times = read_state(folder / RUN_FILE, _times, otherwise)
         if times is not None:
-            made_at, time_point = times
+            made_at, time_point, trained_until = times
             known_at = made_at if time_point == "now" else origin_of(link.name)
-            found.append(StoredRun(link.name, folder, made_at, known_at, folder.name))
+            found.append(StoredRun(link.name, folder, made_at, known_at, folder.name, trained_until))
     return found
 
 
-def _times(text: str) -> tuple[pd.Timestamp, str]:
-    """Return when a run was made, and its point of time, from its file.
+def _times(text: str) -> tuple[pd.Timestamp, str, pd.Timestamp | None]:
+    """Return when a run was made, its point of time, and until when its pair was trained, from its file.
 
     Raises:
-        ValueError, KeyError, TypeError: if it says neither.
+        ValueError, KeyError, TypeError: if it says not even the first two.
     """
+    state = json.loads(text)
+    # Runs of earlier versions do not say until when.
+    trained_until = state.get("trained_until")
+    return _zoned(state, "made_at"), state["time_point"], trained_until and _zoned(state, "trained_until")
+
+
+def _zoned(state: Mapping[str, str], key: str) -> pd.Timestamp:
     import pandas as pd
 
-    state = json.loads(text)
-    made_at = pd.Timestamp(state["made_at"])
-    if pd.isna(made_at) or made_at.tzinfo is None:
-        raise ValueError(f"made_at is {state['made_at']!r}, no time with a zone")
-    return made_at, state["time_point"]
+    time = pd.Timestamp(state[key])
+    if pd.isna(time) or time.tzinfo is None:
+        raise ValueError(f"{key} is {state[key]!r}, no time with a zone")
+    return time
 
 
 def read_forecasts(settings: Settings, experiment: str, origin: pd.Timestamp | None = None) -> pd.DataFrame:

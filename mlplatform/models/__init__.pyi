@@ -13,6 +13,7 @@ from .base import (
 )
 from .calibration import Bounds, Calibration, Intervals, changes_of, nested
 from .explanation import CannotExplainError, Contributions, Explanation, Feature, Float64, VariableWeights
+from .window_scale import teaching
 
 __all__ = [
     "DEFAULT_OPTIONS",
@@ -37,4 +38,5 @@ __all__ = [
     "load_model",
     "nested",
     "save_model",
+    "teaching",
 ]

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from mlplatform.datamodule import Samples, WindowSamples
-from mlplatform.models import DEFAULT_OPTIONS, Differenced, DirectFitModel, FitOptions, FitResult, Model
+from mlplatform.models import DEFAULT_OPTIONS, Differenced, DirectFitModel, FitOptions, FitResult, Model, teaching
 from mlplatform.models.networks import TorchModel
-from mlplatform.models.window_scale import teaching
 from mlplatform.training.dl_trainer import fit_network
 
 

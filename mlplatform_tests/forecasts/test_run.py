@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from mlplatform.config import ConfigError, ExperimentConfig, StalenessConfig, load_experiment
+from mlplatform.datamodule import read_manifest
 from mlplatform.forecasts import answering as answering_module
 from mlplatform.forecasts import make_forecasts, plot_sample, read_forecasts, read_left_out
 from mlplatform.monitoring import errors_folder, update_errors
@@ -95,7 +96,8 @@ def test_errors_of_a_run_are_those_of_its_forecasts(meters: Yard) -> None:
     found = (
         pd.read_parquet(piece).rename(columns={"event_timestamp": "timestamp"}).set_index(["entity_id", "timestamp"])
     )
-    assert set(found.index) == set(made.index)
+    # The pair was trained on the time that `old` is forecast for.
+    assert set(found.index) == set(made.drop(index="old").index)
     made = made.loc[found.index]
     for name in ("value", "lower", "upper", "step"):
         assert found[name].tolist() == made[name].tolist()
@@ -108,6 +110,20 @@ def test_errors_of_a_run_are_those_of_its_forecasts(meters: Yard) -> None:
     np.testing.assert_allclose(found["error"].astype(float), made["value"] - truth, rtol=1e-4, atol=1e-5)
     inside = ((truth >= made["lower"]) & (truth <= made["upper"])).where(truth.notna())
     assert found["is_inside"].astype("boolean").tolist() == inside.astype("boolean").tolist()
+
+
+def test_forecasts_of_moments_that_the_pair_was_trained_on_have_no_errors(meters: Yard) -> None:
+    split_version = meters.pairs.resolve(EXPERIMENT).tags["split_version"]
+    border = pd.Timestamp(read_manifest(meters.settings, meters.config.dataset.name, split_version).borders["train"][1])
+    for hours, counted in ((HORIZON + 1, 0), (3, HORIZON - 2)):
+        origin = border - pd.Timedelta(hours=hours)
+        made = forecast(meters, time_point=origin.isoformat())
+        assert set(made["step"]) == {*range(1, HORIZON + 1)}
+        update_errors(meters.config, meters.settings)
+        piece = errors_folder(meters.settings, EXPERIMENT) / "batch" / f"origin={origin:%Y%m%dT%H%M%S}Z.parquet"
+        found = pd.read_parquet(piece)
+        assert found["step"].nunique() == counted
+        assert (found["event_timestamp"] >= border).all()
 
 
 @pytest.mark.parametrize("name", ["chunk-00000.parquet", "_run.json"])

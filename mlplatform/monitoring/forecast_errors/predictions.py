@@ -86,10 +86,14 @@ def served_on(settings: Settings, experiment: str, day: dt.date, *, has_rows: bo
 def of_run(run: StoredRun) -> Iterator[pa.RecordBatch]:
     """Yield the forecasts of a run in batch; the run's name is their request.
 
+    Of an origin in the past, those of moments that the pair was trained on are left out: what it says of them is no
+    forecast.
+
     Raises:
         DamagedPredictionsError: if a file cannot be read to its end.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     names = {"entity_id": ENTITY, "origin": "window_end", "event_timestamp": "timestamp", "is_fallback": "fallback"}
@@ -103,7 +107,10 @@ def of_run(run: StoredRun) -> Iterator[pa.RecordBatch]:
                     for name, value in of_run.items()
                 }
                 known_at = pa.repeat(pa.scalar(run.known_at, pa.timestamp("ns", tz="UTC")), batch.num_rows)
-                yield _completed(columns, BATCH, known_at, pa.nulls(batch.num_rows, pa.int32()))
+                made = _completed(columns, BATCH, known_at, pa.nulls(batch.num_rows, pa.int32()))
+                if run.trained_until is not None:
+                    made = made.filter(pc.field("event_timestamp") >= pa.scalar(run.trained_until, known_at.type))
+                yield made
 
 
 def of_piece(path: Path) -> Iterator[pa.RecordBatch]:
