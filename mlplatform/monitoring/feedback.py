@@ -1,28 +1,44 @@
 """Labels that arrive after the fact for rows of tables, kept in a log of part files like that of predictions.
 
 A label belongs to a prediction: by the request that was answered and the row's place in it or the entity that the
-answer names, or by entity and time. It is never changed: a correction is a later label for the same prediction. The
-labels of one request have an id, by default made of what they say; under one id they count once, however often they
-are sent.
+answer names, or by entity and time where the dataset has entities. It is never changed: a correction is a later label
+for the same prediction. The labels of one request have an id, and under one id they count once, however often they are
+sent. Without an id of the sender's they count once as long as nothing contradicts them: sent again after a correction,
+they correct it back.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mlplatform.monitoring.prediction_log import LogFormat, Upkeep, compact_parts, part_batches, part_days, write_part
+from mlplatform.monitoring.prediction_log import (
+    LogFormat,
+    Upkeep,
+    batches_of,
+    compact_parts,
+    newer_parts,
+    part_batches,
+    part_days,
+    readers_lock,
+    write_part,
+)
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DAY = dt.timedelta(days=1)
+# Parts that are looked into when labels are sent again. Behind more of them, they are written once more, which costs a
+# file and changes no truth.
+MOST_READ = 256
 
 
 @dataclass(frozen=True)
@@ -78,10 +94,13 @@ def keep_labels(
 
     Parameters:
         received_at: now, in UTC.
-        given_id: what the sender calls them; default: a digest of them.
+        given_id: what the sender calls them; default: a digest of them, with the moment where that decides which of
+            several labels counts.
 
     Returns:
-        The id, and whether they are new here: sent again, they change nothing.
+        The id, and whether they are new here. Under a given id, or if all say when they were known, they are new once.
+        Others are new again after labels that contradict them; and so may they be, without any change, once their file
+        was joined with others.
 
     Raises:
         OSError: if the disk refuses.
@@ -90,8 +109,14 @@ def keep_labels(
 
     folder = feedback_folder(settings, experiment)
     feedback_id = hashlib.sha256((given_id or _said(labels)).encode()).hexdigest()[:32]
-    if any(folder.glob(f"date=*/{feedback_id}.parquet")):
-        return feedback_id, False
+    undated = [] if given_id else [each for each in labels if each.known_at is None]
+    # Files of earlier versions have no moment in their names, which sorts first.
+    arrivals = sorted(folder.glob(f"date=*/{feedback_id}{'*' if undated else ''}.parquet"), key=lambda path: path.stem)
+    if arrivals and (not undated or _is_last_word(folder, arrivals[-1], undated)):
+        return arrivals[-1].stem, False
+    if undated:
+        # Each arrival counts for itself: the same labels may have been corrected since the last one.
+        feedback_id = f"{feedback_id}-{received_at.astimezone(dt.UTC):%Y%m%dT%H%M%S%f}"
     common = {"received_at": received_at, "feedback_id": feedback_id}
     rows = [{**asdict(each), **common, "known_at": each.known_at or received_at} for each in labels]
     write_part(folder, feedback_id, pa.Table.from_pylist(rows, feedback_schema()), FEEDBACK)
@@ -122,6 +147,60 @@ def maintain_feedback(settings: Settings, experiment: str, now: dt.datetime) -> 
 def feedback_folder(settings: Settings, experiment: str) -> Path:
     """Return the folder of an experiment's log."""
     return settings.feedback_dir / experiment
+
+
+def _is_last_word(folder: Path, arrival: Path, labels: Sequence[Label]) -> bool:
+    """Return whether no label that came after these says otherwise of what may be one of their predictions.
+
+    Parameters:
+        arrival: their part file.
+        labels: those of it that count from the moment of their arrival.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+
+    names = feedback_schema().names
+    with readers_lock(folder, shared=True):
+        own = [batch for batch in batches_of(folder, [arrival], ["received_at"], FEEDBACK) if batch.num_rows]
+        if not own:
+            return False
+        moment = own[0]["received_at"][0].as_py()
+        newer = list(itertools.islice(newer_parts(folder, moment, arrival), MOST_READ + 1))
+        if len(newer) > MOST_READ:
+            return False
+        # What came after them with a `known_at` before theirs does not count.
+        known, received = ds.field("known_at"), ds.field("received_at")
+        at = pa.scalar(moment, pa.timestamp("us", tz="UTC"))
+        condition = (known > at) | ((known == at) & (received > at))
+        request, entity = ds.field("request_id"), ds.field("entity_id")
+        requests = pa.array({each.request_id for each in labels}, pa.string())
+        entities = pa.array({each.entity_id for each in labels if each.request_id is None}, pa.string())
+        condition &= pc.is_in(request, value_set=requests)
+        condition &= request.is_valid() | pc.is_in(entity, value_set=entities)
+        said = _by_name(labels)
+        found = batches_of(folder, newer, names, FEEDBACK, condition)
+        return not any(_contradict(said, row) for batch in found for row in batch.to_pylist())
+
+
+def _by_name(labels: Iterable[Label]) -> dict[tuple[Any, ...], set[tuple[Any, Any]]]:
+    """Return what labels say of each prediction by its name, and of all rows, or all entities, of each request."""
+    said = defaultdict[tuple[Any, ...], set[tuple[Any, Any]]](set)
+    for each in labels:
+        name = each.request_id, each.request_row, each.entity_id, each.event_timestamp
+        for key in (name, (each.request_id, each.request_row is None)):
+            said[key].add((each.value, each.label))
+    return dict(said)
+
+
+def _contradict(said: Mapping[tuple[Any, ...], set[tuple[Any, Any]]], row: Mapping[str, Any]) -> bool:
+    """Return whether labels say otherwise than a row of the log of what may be the same prediction."""
+    own = {(row["value"], row["label"])}
+    request, place = row["request_id"], row["request_row"]
+    if said.get((request, place, row["entity_id"], row["event_timestamp"]), own) != own:
+        return True
+    # A row of a request and an entity of it may be the same; only the predictions know.
+    return request is not None and said.get((request, place is not None), own) != own
 
 
 def _said(labels: Sequence[Label]) -> str:

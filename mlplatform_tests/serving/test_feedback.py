@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
 from mlplatform.config import load_experiment
-from mlplatform.monitoring import maintain_feedback, maintain_predictions, update_errors
+from mlplatform.monitoring import Label, keep_labels, maintain_feedback, maintain_predictions, update_errors
 from mlplatform.monitoring.error_drift import judge_errors
+from mlplatform.monitoring.feedback import feedback_schema
 from mlplatform.monitoring.forecast_errors.pieces import pieces
 from mlplatform.settings import Settings
 from mlplatform_tests.serving.conftest import TOKEN, Platform, table
 from mlplatform_tests.serving.servers import wait_until_loaded
 from serving.api import build_app
 from serving.local import LocalBackend
+from serving.protocols import feedback
 
 REGRESSION, CLASSES, FORECAST = "tiny_regression", "tiny_classification", "tiny_forecast"
 ROWS = [{"width": 1.0, "colour": "red"}, {"width": 5.0, "colour": "blue"}, {"width": 9.0, "colour": "red"}]
@@ -89,6 +93,7 @@ def test_of_several_labels_the_one_known_last_counts_however_they_arrive(own_log
         tell(client, [{**label, "value": 2.0, "known_at": "2020-01-01T00:00:00Z"}])
         tell(client, [{**label, "value": 3.0}], id="a correction")
         assert not tell(client, [{**label, "value": 99.0}], id="a correction")["new"]
+        assert not tell(client, [{**label, "value": 2.0, "known_at": "2020-01-01T00:00:00Z"}])["new"]
     assert errors_of(own_logs, REGRESSION)["truth"].dropna().to_dict() == {("one", 0): 3.0}
     # Joined into few files, and sent once more after that, they say the same.
     settings = own_logs.serving(REGRESSION)
@@ -96,7 +101,8 @@ def test_of_several_labels_the_one_known_last_counts_however_they_arrive(own_log
     assert len(list((settings.feedback_dir / REGRESSION).rglob("*.parquet"))) == 1
     with server(own_logs, REGRESSION) as client:
         wait_until_loaded(client)
-        tell(client, [{**label, "value": 1.0}])
+        tell(client, [{**label, "value": 2.0, "known_at": "2020-01-01T00:00:00Z"}])
+        tell(client, [{**label, "value": 3.0}], id="a correction")
     assert errors_of(own_logs, REGRESSION)["truth"].dropna().to_dict() == {("one", 0): 3.0}
 
 
@@ -118,6 +124,98 @@ def test_labels_stay_in_the_table_when_they_are_too_old_for_their_log(own_logs: 
         assert found["truth"].dropna().to_dict() == {("one", 1): 1.0, ("one", 2): truth}
         assert found.loc[("one", 1), "error"] == before.loc[("one", 1), "error"]
         maintain_predictions(settings, REGRESSION, later)
+
+
+@pytest.mark.parametrize("is_joined", [False, True])
+def test_a_correction_can_be_taken_back_and_a_repeat_of_the_latest_label_is_none(
+    own_logs: Platform, *, is_joined: bool
+) -> None:
+    settings = own_logs.serving(REGRESSION)
+    first, second = ([{"request_id": "one", "row": 0, "value": value}] for value in (1.0, 2.0))
+    with server(own_logs, REGRESSION) as client:
+        ask(client, "one")
+    with server(own_logs, REGRESSION) as client:
+        wait_until_loaded(client)
+        tell(client, first)
+        told = tell(client, second)
+        # What others say of other rows meanwhile makes no new label of a repeat, nor what was known before it.
+        tell(client, [{"request_id": "one", "row": 1, "value": 7.0}, {"request_id": "two", "entity": 0, "value": 7.0}])
+        tell(client, [{"request_id": "one", "row": 0, "value": 9.0, "known_at": "2020-01-01T00:00:00Z"}])
+        assert tell(client, second) == told | {"new": False}
+        assert errors_of(own_logs, REGRESSION)["truth"].dropna().to_dict() == {("one", 0): 2.0, ("one", 1): 7.0}
+        if is_joined:
+            maintain_feedback(settings, REGRESSION, dt.datetime.now(dt.UTC))
+        back = tell(client, first)
+        assert back["new"]
+        assert tell(client, first) == back | {"new": False}
+        assert errors_of(own_logs, REGRESSION)["truth"].dropna().to_dict() == {("one", 0): 1.0, ("one", 1): 7.0}
+        # By its entity it is the same row, so that the label by row is a correction again.
+        tell(client, [{"request_id": "one", "entity": "0", "value": 5.0}])
+        assert tell(client, first)["new"]
+    assert errors_of(own_logs, REGRESSION)["truth"].dropna().to_dict() == {("one", 0): 1.0, ("one", 1): 7.0}
+
+
+def test_labels_that_an_earlier_version_kept_are_known_and_can_be_corrected_back(own_logs: Platform) -> None:
+    settings, now = own_logs.serving(REGRESSION), dt.datetime.now(dt.UTC) - dt.timedelta(minutes=3)
+    first, second = ([Label(value=value, request_id="one", request_row=0)] for value in (1.0, 2.0))
+    own, _ = keep_labels(settings, REGRESSION, first, now)
+    (path,) = (settings.feedback_dir / REGRESSION).rglob("*.parquet")
+    # They called it by what it says alone.
+    plain = own.partition("-")[0]
+    frame = pd.read_parquet(path).assign(feedback_id=plain)
+    pq.write_table(pa.Table.from_pandas(frame, feedback_schema()), path.with_stem(plain))
+    path.unlink()
+    with server(own_logs, REGRESSION) as client:
+        ask(client, "one")
+    assert keep_labels(settings, REGRESSION, first, now + dt.timedelta(minutes=1)) == (plain, False)
+    keep_labels(settings, REGRESSION, second, now + dt.timedelta(minutes=1))
+    assert keep_labels(settings, REGRESSION, first, now + dt.timedelta(minutes=2))[1]
+    assert errors_of(own_logs, REGRESSION)["truth"].dropna().to_dict() == {("one", 0): 1.0}
+
+
+def test_a_label_of_a_request_goes_before_one_of_an_entity(own_logs: Platform) -> None:
+    settings, now = own_logs.serving(REGRESSION), dt.datetime.now(dt.UTC)
+    with server(own_logs, REGRESSION) as client:
+        for request in ("one", "two"):
+            ask(client, request, [{**row, "entity_id": 70 + number} for number, row in enumerate(ROWS)])
+    keep_labels(settings, REGRESSION, [Label(value=100.0, request_id="one", request_row=1)], now)
+    later = now + dt.timedelta(minutes=1)
+    keep_labels(settings, REGRESSION, [Label(value=7.0, entity_id="71")], later)
+    keep_labels(settings, REGRESSION, [Label(value=8.0, entity_id="71")], later + dt.timedelta(minutes=1))
+
+    # Kept before it was refused for a dataset without entities, where it would be about every request.
+    assert errors_of(own_logs, REGRESSION)["truth"].dropna().to_dict() == {("one", 1): 100.0}
+    config = load_experiment(REGRESSION, settings=settings)
+    dataset = config.dataset.model_copy(update={"entity_column": "id"})
+    update_errors(config.model_copy(update={"dataset": dataset}), settings)
+    (path,) = [path for path, _ in pieces(settings, REGRESSION)]
+    found = pd.read_parquet(path).set_index(["request_id", "request_row"])
+    assert found["truth"].dropna().to_dict() == {("one", 1): 100.0, ("two", 1): 8.0}
+
+
+@pytest.mark.parametrize(
+    ("time_column", "time", "field"),
+    [
+        (None, None, None),
+        (None, "2026-01-01T00:00:00Z", "labels[0].time"),
+        ("at", None, "labels[0].time"),
+        ("at", "2026-01-01T00:00:00Z", None),
+    ],
+)
+def test_entities_alone_name_rows_where_the_dataset_has_them(
+    own_logs: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    time_column: str | None,
+    time: str | None,
+    field: str | None,
+) -> None:
+    config = load_experiment(REGRESSION, settings=own_logs.serving(REGRESSION))
+    dataset = config.dataset.model_copy(update={"entity_column": "id", "time_column": time_column})
+    monkeypatch.setattr(feedback, "load_experiment", lambda *_, **__: config.model_copy(update={"dataset": dataset}))
+    with server(own_logs, REGRESSION) as client:
+        answer = client.post("/feedback", json={"labels": [{"entity": 1, "value": 1.0, "time": time}]})
+    found = [each["field"] for each in answer.json()["error"]["details"]] if answer.status_code == 422 else None
+    assert found == (field and [field]), answer.text
 
 
 def test_classes_are_right_or_wrong_and_the_live_error_is_the_share_of_wrong_ones(own_logs: Platform) -> None:
@@ -155,8 +253,17 @@ def test_rows_of_the_dataset_are_labels_where_the_experiment_says_so(own_logs: P
     [
         ([{"request_id": "a", "row": 0, "label": "large"}], "labels[0].value"),
         ([{"request_id": "a", "row": 0, "value": 1.0, "label": "large"}], "labels[0].value"),
-        ([{"entity": 1, "value": 1.0, "time": "2026-01-01T00:00:00Z"}], "labels[0].time"),
+        ([{"entity": 0, "value": 1.0}], "labels[0].entity"),
+        ([{"entity": 1, "value": 1.0, "time": "2026-01-01T00:00:00Z"}], "labels[0].entity"),
         ([{"request_id": "a", "row": 0, "value": 1.0}] * 2, "labels[1].row"),
+        (
+            [{"request_id": "a", "row": 0, "value": 1.0}, {"request_id": "a", "entity": "0", "value": 2.0}],
+            "labels[1].row",
+        ),
+        (
+            [{"request_id": "a", "entity": 0, "value": 1.0}, {"request_id": "a", "entity": "0", "value": 2.0}],
+            "labels[1].row",
+        ),
         ([{"value": 1.0}], "labels.0"),
         ([{"request_id": "a", "value": 1.0}], "labels.0"),
         ([{"request_id": "a", "row": 0, "entity": 1, "value": 1.0}], "labels.0"),
@@ -187,8 +294,6 @@ def test_models_that_forecast_take_no_labels_and_tokens_protect_the_route(own_lo
 def test_a_full_disk_is_said_and_loses_nothing_that_is_there(
     own_logs: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pyarrow.parquet as pq
-
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 

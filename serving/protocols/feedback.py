@@ -1,6 +1,6 @@
 """Labels of rows of tables, once they are known: `POST /feedback`, from which live errors of tabular models are made.
 
-The answer comes when the labels are on the disk. Sent again, they change nothing.
+The answer comes when the labels are on the disk. Sent again, they change nothing, unless others were sent in between.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class FeedbackRequest(StrictRequest):
         default=None,
         min_length=1,
         max_length=LONGEST,
-        description="Under one id labels count once. Default: by content.",
+        description="Under one id labels count once. Default: they do until others contradict them.",
     )
     labels: list[LabelForm] = Field(min_length=1)
 
@@ -129,12 +129,17 @@ def _check(labels: Sequence[LabelForm], config: ExperimentConfig) -> None:
         if found is None or surplus is not None or (isinstance(found, float) and not math.isfinite(found)):
             expected = f"a {wanted} for task {config.task}, and no {other}"
             findings.append(_finding(number, wanted, shown(found), expected))
-        if each.request_id is None and (each.time is None) == (config.dataset.time_column is not None):
+        if each.request_id is None and config.dataset.entity_column is None:
+            expected = f"request_id and row: rows of dataset {config.dataset.name!r} have no entity that names them"
+            findings.append(_finding(number, "entity", shown(each.entity), expected))
+        elif each.request_id is None and (each.time is None) == (config.dataset.time_column is not None):
             expected = "the row's time" if each.time is None else "none: rows of the dataset have no time"
             findings.append(_finding(number, "time", shown(each.time and str(each.time)), expected))
-        key = (each.request_id, each.row, each.entity, each.time)
+        # As the log calls them: entities are text there, and rows that name none are called by their numbers.
+        key = (each.request_id, str(each.entity if each.row is None else each.row), each.time)
         if key in seen:
-            findings.append(_finding(number, "row", "a second label for one prediction", "one label for each"))
+            expected = "one label for each, all rows of a request named by row or all by entity"
+            findings.append(_finding(number, "row", "a second label for one prediction", expected))
         seen.add(key)
         if len(findings) > MAX_DETAILS:
             break

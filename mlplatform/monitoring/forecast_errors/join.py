@@ -51,6 +51,9 @@ def rules_of(config: ExperimentConfig) -> dict[str, Any]:
         "step_s": config.dataset.nominal_step.total_seconds() if is_forecast else 0.0,
         "labels_from_dataset": config.truth.labels_from_dataset,
     }
+    if not is_forecast:
+        # Pieces of earlier releases lack it, and are made anew: in them a label by entity could be of any request.
+        rules["labels_by_entity"] = config.dataset.entity_column is not None
     if is_forecast and not config.dataset.calendar.is_plain:
         rules["calendar"] = config.dataset.calendar.text
     return rules

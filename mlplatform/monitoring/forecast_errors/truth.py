@@ -19,8 +19,9 @@ from mlplatform.monitoring.feedback import feedback_schema, label_batches
 from mlplatform.monitoring.forecast_errors.pieces import text
 from mlplatform.settings import Settings
 
-# Moments that a label of two names is told apart by, in the order that decides.
-_LAST_WORD = "known_at DESC, received_at DESC, feedback_id, number"
+# What decides between labels of a prediction, in this order. One of its request is about nothing else, so it goes
+# before one of its entity, which may be about many; then the moments; and of one moment, a row before an entity.
+_LAST_WORD = "request_id IS NULL, known_at DESC, received_at DESC, feedback_id, request_row IS NULL, number"
 _NOTHING = (
     "SELECT NULL::VARCHAR AS entity_id, NULL::TIMESTAMPTZ AS event_timestamp, NULL::VARCHAR AS target, "
     "NULL::DOUBLE AS truth, NULL::VARCHAR AS truth_label, NULL::TIMESTAMPTZ AS until WHERE false"
@@ -96,6 +97,8 @@ class Truth:
 def match_labels(connection: Any, config: ExperimentConfig, settings: Settings) -> str:
     """Make the table `labels` of the last word on each prediction of the table `predictions`, by its `id`.
 
+    A label of a request goes before one of an entity alone, which counts only where the dataset has entities.
+
     Returns:
         A text that changes whenever what it says does.
     """
@@ -109,12 +112,16 @@ def match_labels(connection: Any, config: ExperimentConfig, settings: Settings) 
         "ON (feedback_id, request_id, request_row, entity_id, event_timestamp) * FROM arrived ORDER BY received_at)"
     )
     connection.unregister("arrived")
-    ways = (
+    ways = [
         "l.request_id = p.request_id AND l.request_row = p.request_row",
         "l.request_id = p.request_id AND l.entity_id = p.entity_id AND l.request_row IS NULL",
-        "l.request_id IS NULL AND l.entity_id = p.entity_id "
-        "AND l.event_timestamp IS NOT DISTINCT FROM p.event_timestamp",
-    )
+    ]
+    # Where the dataset has no entities, rows are called by their numbers, which are the same in every request.
+    if config.dataset.entity_column is not None:
+        ways.append(
+            "l.request_id IS NULL AND l.entity_id = p.entity_id "
+            "AND l.event_timestamp IS NOT DISTINCT FROM p.event_timestamp"
+        )
     pairs = " UNION ALL ".join(f"SELECT p.id, l.* FROM predictions p JOIN arrived_once l ON {way}" for way in ways)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE labels AS SELECT id, first(value ORDER BY {_LAST_WORD}) AS value, "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,19 +59,57 @@ def part_batches(
 
     What cannot be read of a part file is left out with a warning that names it.
     """
-    import pyarrow as pa
-
     if not folder.is_dir():
         return
-    condition = _condition(since, until, form.moment)
     first = dt.date.min if since is None else utc(since).date()
     last = dt.date.max if until is None else utc(until).date()
+    paths = (path for date, day in days(folder) if first <= date <= last for path in live_parts(day))
+    yield from batches_of(folder, paths, columns, form, _condition(since, until, form.moment))
+
+
+def batches_of(
+    folder: Path,
+    paths: Iterable[Path],
+    columns: Sequence[str],
+    form: LogFormat = PREDICTIONS,
+    condition: ds.Expression | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield rows of some part files of a log, of one after the other.
+
+    What cannot be read of a part file is left out with a warning that names it.
+
+    Parameters:
+        paths: iterated over while no part can be deleted.
+        condition: that rows fulfil; default: all.
+    """
+    import pyarrow as pa
+
     with readers_lock(folder, shared=True):
-        for path in (path for date, day in days(folder) if first <= date <= last for path in live_parts(day)):
+        for path in paths:
             try:
                 yield from read_part(path, columns, condition, form)
             except (pa.ArrowException, OSError) as error:
                 logger.warning("skipped %s: not a readable file of the log (%s)", path, error)
+
+
+def newer_parts(folder: Path, since: dt.datetime, part: Path) -> Iterator[Path]:
+    """Yield the part files that may hold rows filed at `since` or later which came after a part, without itself.
+
+    Told by when files were written, without opening them.
+    """
+    # Rows that were filed after it may still have been written before it.
+    written = min(part.stat().st_mtime, since.timestamp())
+    for date, day in days(folder):
+        if date >= utc(since).date():
+            # A part that is deleted meanwhile was replaced by one that is written later.
+            yield from (path for path in live_parts(day) if path != part and _is_written_since(path, written))
+
+
+def _is_written_since(path: Path, moment_s: float) -> bool:
+    try:
+        return path.stat().st_mtime >= moment_s
+    except FileNotFoundError:
+        return False
 
 
 def readers_lock(folder: Path, *, shared: bool = False, wait_s: float | None = None) -> FileLock:
