@@ -142,7 +142,7 @@ def promote(
     """Send a version, by default the newest, through all checks and the gate, and into production if they say so.
 
     Parameters:
-        why: for the alias history, and a person's word for a pair that a check finds too good.
+        why: for the alias history, and a person's word for a pair that a check finds too good; blank, it is neither.
         who: default: the user of this process.
         dry_run: decide, but change nothing.
 
@@ -155,9 +155,10 @@ def promote(
     from mlplatform.promotion import promote_version
 
     settings, store, config = _opened(experiment, settings)
+    why = why.strip()
     # A reason is a person's word that the data are known to be broken.
     hold = "" if why else hold_of(config, settings)
-    promotion = promote_version(config, store, version, who=who or _user(), why=why, dry_run=dry_run, hold=hold)
+    promotion = promote_version(config, store, version, who=who.strip() or _user(), why=why, dry_run=dry_run, hold=hold)
     if promotion.promoted:
         champion = promotion.report.champion
         replaced = champion.version if champion else None
@@ -179,9 +180,14 @@ def rollback(
     from mlplatform.promotion import roll_back
 
     settings, store, config = _opened(experiment, settings)
-    asked_by = who or _user()
+    asked_by = who.strip() or _user()
     done = roll_back(
-        store, experiment, config.registered_name, to=version, who=asked_by, why=why or f"asked for by {asked_by}"
+        store,
+        experiment,
+        config.registered_name,
+        to=version,
+        who=asked_by,
+        why=why.strip() or f"asked for by {asked_by}",
     )
     send_alert(settings, rolled_back(settings, experiment, done.pair.version, done.replaced))
     replaced = f"in the place of version {done.replaced}" if done.replaced else "where none was"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dagster import AssetMaterialization, Config, JobDefinition, OpExecutionContext, Output, job, op
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mlplatform.config import ConfigError, ExperimentConfig
 from mlplatform.defs.assets import production_version, promotion_metadata, tell_promotion
@@ -34,7 +34,20 @@ class AskedBy(OfExperiment):
     """Who asks for a change, and why; both go into the alias history."""
 
     who: str = Field(default="", description="Default: the Dagster run.")
-    why: str = Field(default="", description="Default: what the job does.")
+    why: str = Field(default="", description="Default: what the job does. May be left out, but not blank.")
+
+    @field_validator("who")
+    @classmethod
+    def _without_space(cls, who: str) -> str:
+        return who.strip()
+
+    @field_validator("why")
+    @classmethod
+    def _says_something(cls, why: str) -> str:
+        # Where a reason is a person's word, it lifts what checks hold up.
+        if why and not why.strip():
+            raise ValueError(f"why is {why!r}, which is no reason; say it, or leave why out")
+        return why.strip()
 
 
 class RollbackConfig(AskedBy):

@@ -21,7 +21,7 @@ def promote_version(
 ) -> Promotion:
     """Check a registered version as its training run did, and promote it if the gate says so.
 
-    A reason, `why`, is also a person's word for a pair that a check finds too good.
+    A reason, `why`, is also a person's word for a pair that a check finds too good; a blank one is none.
 
     The reference set is the one the version was trained with; metric and policy are today's.
 
@@ -35,6 +35,7 @@ def promote_version(
         PromotionRefusedError: if a check found an error.
         RecordError: if its training run lacks its configuration.
     """
+    why = why.strip()
     info = store.resolve(experiment.registered_name, LATEST if version is None else str(version))
     today = {key: getattr(experiment, key) for key in ("dataset", "promotion", "metric", "extra_metrics")}
     config = read_record(store, info).config.model_copy(update=today)

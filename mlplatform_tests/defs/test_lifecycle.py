@@ -14,12 +14,16 @@ import pandas as pd
 import pytest
 from dagster import AssetKey, ExecuteInProcessResult
 
+from mlplatform import api
 from mlplatform.config import VERSION_GROUPS
 from mlplatform.datamodule.splits import split_dir, write_split
+from mlplatform.monitoring import write_report
+from mlplatform.monitoring.quality import QualityBreak
 from mlplatform.promotion.active_config import active_config_path, read_active_pair, read_active_versions
 from mlplatform.promotion.evidence import keep_evidence
 from mlplatform.registry.pairs import PREVIOUS, PRODUCTION
 from mlplatform.registry.pairs.evidence import SERVING_PARITY, Evidence
+from mlplatform.testing.drift_reports import yard_report
 from mlplatform.testing.yard import EXPERIMENT, TRAIN, Yard
 from mlplatform_tests.defs.test_assets import damage, failure
 
@@ -167,6 +171,22 @@ class TestPromote:
         assert read_active_pair(EXPERIMENT, lived.settings) == 2
         last = [change for change in lived.pairs.history(EXPERIMENT) if change.alias == PRODUCTION][-1]
         assert (last.who, last.why) == ("operator", "it was not its fault")
+
+    def test_a_blank_reason_is_no_person_s_word_for_broken_data(self, lived: Yard) -> None:
+        lived.run(ROLLBACK)
+        path = write_report(yard_report(quality=(QualityBreak("stuck", "load_pu", ""),)), lived.settings)
+        try:
+            result = lived.run(PROMOTE, asked(PROMOTE, version=2, why="  "), raise_on_error=False)
+            assert not result.success
+            assert "which is no reason; say it, or leave why out" in failure(result)
+            change = api.promote(EXPERIMENT, 2, why=" \t", settings=lived.settings)
+            assert (change.done, production(lived)) == (False, 1)
+            assert "the data are broken (stuck:load_pu)" in change.reason
+            assert metadata(lived.run(PROMOTE, asked(PROMOTE, version=2, why=" mended since ")))["promoted"]
+        finally:
+            path.unlink()
+        last = [change for change in lived.pairs.history(EXPERIMENT) if change.alias == PRODUCTION][-1]
+        assert last.why == "mended since"
 
     def test_the_policy_is_today_s(self, lived: Yard) -> None:
         lived.run(ROLLBACK)

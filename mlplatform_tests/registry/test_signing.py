@@ -430,6 +430,14 @@ class TestSigning:
         assert "nothing can be signed without a key" in capsys.readouterr().err
         assert main(["signatures", "unknown"]) == 1
 
+    @pytest.mark.parametrize(("who", "why", "named"), [("ana", " ", "--why"), ("", "built by run 7", "--who")])
+    def test_a_word_that_says_nothing_is_not_signed(
+        self, capsys: pytest.CaptureFixture[str], who: str, why: str, named: str
+    ) -> None:
+        with pytest.raises(SystemExit):
+            main(["sign", NAME, "--version", "3", "--who", who, "--why", why])
+        assert f"argument {named}: found" in capsys.readouterr().err
+
     def test_all_are_signed_but_those_that_cannot_be(
         self, signed: Signed, keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

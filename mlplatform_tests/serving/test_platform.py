@@ -26,6 +26,7 @@ from mlplatform.testing.drift_reports import yard_report
 from mlplatform.testing.yard import EXPERIMENT, Yard
 from serving.api import build_app
 from serving.local import LocalBackend
+from serving.platform import routes
 
 TOKEN = "an-admin-token-of-this-test"
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}
@@ -142,6 +143,7 @@ def test_the_same_key_launches_one_run_however_often_and_at_once(installation: I
     [
         ({}, 422, "invalid_request"),
         ({"why": ""}, 422, "invalid_request"),
+        ({"why": " \t\n"}, 422, "invalid_request"),
         ({"why": "x", "nonsense": 1}, 422, "invalid_request"),
         ({"why": "x", "model_version": "no_such"}, 422, "invalid_versions"),
         ({"why": "x", "split_version": "yard@yesterday"}, 422, "invalid_versions"),
@@ -196,6 +198,55 @@ def test_a_damaged_report_hides_no_experiment(installation: Installation) -> Non
         assert installation.post(TRAIN, {"why": "x"}).status_code == 202
     finally:
         path.unlink()
+
+
+def test_a_repeat_has_its_run_whatever_broke_since_and_what_is_refused_is_recorded(installation: Installation) -> None:
+    body = {"why": "  the fans were replaced ", "who": " ana "}
+    launched = installation.post(TRAIN, body, key="k-broken")
+    assert launched.status_code == 202, launched.text
+    assert (installation.audit()[-1]["why"], installation.audit()[-1]["who"]) == ("the fans were replaced", "ana")
+    report = yard_report(quality=(QualityBreak("stuck", "load_pu", ""),))
+    path = write_report(report, installation.settings)
+    try:
+        again = installation.post(TRAIN, body, key="k-broken")
+        assert (again.status_code, again.json()["repeated"]) == (200, True), again.text
+        assert again.json()["run_id"] == launched.json()["run_id"]
+        assert installation.audit()[-1]["step"] == "repeated"
+        unknown = "/platform/experiments/nothing_such/train"
+        for where, asked, key, status, code in (
+            (TRAIN, {"why": "x"}, None, 409, "data_broken"),
+            (TRAIN, {"why": "x"}, "k-new", 409, "data_broken"),
+            (TRAIN, {"why": "x", "model_version": "no_such"}, "k-new", 422, "invalid_versions"),
+            (unknown, {"why": "x"}, None, 404, "unknown_experiment"),
+        ):
+            before = len(installation.audit())
+            answer = installation.post(where, asked, key=key)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
+            first, last = installation.audit()[before:]
+            assert (first["step"], last["step"], last["outcome"]) == ("asked", "refused", code)
+    finally:
+        path.unlink()
+    # What was refused has launched nothing, so that its key is free.
+    assert installation.post(TRAIN, {"why": "x"}, key="k-new").status_code == 202
+
+
+def test_a_fault_of_the_server_is_recorded_too(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of this test")
+
+    monkeypatch.setattr(routes, "load_experiment", fail)
+    app = build_app({EXPERIMENT: LocalBackend(installation.settings)}, installation.settings)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.post(TRAIN, json={"why": "x"}, headers=ADMIN).status_code == 500
+    assert installation.audit()[-1]["outcome"] == "internal_error"
+
+
+def test_a_blank_reason_is_none_and_overrides_nothing(installation: Installation) -> None:
+    for action in ("rollback", "promote"):
+        path = f"/platform/experiments/{EXPERIMENT}/{action}"
+        answer = installation.post(path, {"why": "   ", "override": True} if action == "promote" else {"why": "   "})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_request"), answer.text
+        assert [each["field"] for each in answer.json()["error"]["details"]] == ["why"]
 
 
 def test_a_token_gives_so_many_orders_at_once(installation: Installation) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from serving.schemas import StrictRequest
 
+Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+
 
 class AskedRequest(StrictRequest):
-    """Who asks, and why; both are recorded."""
+    """Who asks, and why; both are recorded, without the space around them. A blank reason is none."""
 
-    why: str = Field(min_length=1, max_length=500, description="The reason, for the record.")
-    who: str = Field(default="", max_length=100, description="A person or a service; the token is recorded anyway.")
+    why: Text = Field(min_length=1, max_length=500, description="The reason, for the record.")
+    who: Text = Field(default="", max_length=100, description="A person or a service; the token is recorded anyway.")
 
 
 class TrainRequest(AskedRequest):

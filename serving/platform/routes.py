@@ -1,11 +1,15 @@
-"""The routes: each asks for the admin token, records who asked for what, and has Dagster do it."""
+"""The routes: each asks for the admin token, records who asked for what, and has Dagster do it.
+
+An order whose key has launched a run is answered with that run, whatever became of data and configuration since: what
+is asked for is looked at only before something is launched.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +68,6 @@ class _Asked:
     action: str
     experiment: str
     body: AskedRequest
-    config: Mapping[str, Any]
     token: str
     request_id: str
     key: str | None
@@ -132,8 +135,7 @@ def platform_routes(service: PredictionService, settings: Settings) -> APIRouter
         mark, key = admit(request), _key_of(request)
         _take_order(buckets, mark)
         body = await service.reader.read(request, form)
-        config = await stage.run(platform.config, action, name, body, mark)
-        asked = _Asked(action, name, body, config, mark, request.state.request_id, key)
+        asked = _Asked(action, name, body, mark, request.state.request_id, key)
         run, is_repeated = await stage.run(platform.launch, asked)
         return _answer(run, settings, status=200 if is_repeated else 202, is_repeated=is_repeated)
 
@@ -232,26 +234,28 @@ class _Platform:
         """Launch the run, or return the one that the same key has launched before.
 
         Raises:
-            ServingError: 409 while the same key is worked on, 422 if it was used for something else, 503.
+            ServingError: as `config` does, before anything is launched; 409 while the same key is worked on, 422 if it
+                was used for something else, 503.
         """
         self._audit.note(step="asked", **asked.entry)
         try:
             run, is_repeated = self._launch_once(asked)
-        except ServingError as error:
-            self._audit.note(step="refused", outcome=error.code, **asked.entry)
+        except Exception as error:
+            outcome = error.code if isinstance(error, ServingError) else "internal_error"
+            self._audit.note(step="refused", outcome=outcome, **asked.entry)
             raise
         self._audit.note(step="repeated" if is_repeated else "launched", run_id=run.run_id, **asked.entry)
         return run, is_repeated
 
     def _launch_once(self, asked: _Asked) -> tuple[LaunchedRun, bool]:
         if asked.key_mark is None:
-            return self.client.launch(asked.job, asked.config, asked.tags), False
+            return self._launch(asked), False
         try:
             with FileLock(self._settings.home / "platform" / "keys" / f"{asked.key_mark[:2]}.lock", wait_s=10):
                 # Dagster keeps the key with the run, so it is known whoever dies in between.
                 before = self.client.tagged(KEY_TAG, asked.key_mark)
                 if before is None:
-                    return self.client.launch(asked.job, asked.config, asked.tags), False
+                    return self._launch(asked), False
         except LockedError as error:
             raise ServingError(
                 409,
@@ -266,6 +270,10 @@ class _Platform:
                 f"this Idempotency-Key launched run {before.run_id} with another body; take a new key",
             )
         return before, True
+
+    def _launch(self, asked: _Asked) -> LaunchedRun:
+        config = self.config(asked.action, asked.experiment, asked.body, asked.token)
+        return self.client.launch(asked.job, config, asked.tags)
 
 
 def _key_of(request: Request) -> str | None:

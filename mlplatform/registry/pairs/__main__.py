@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     which = sign.add_mutually_exclusive_group(required=True)
     which.add_argument("--version", type=int, action="append", help="a version to sign; may be repeated")
     which.add_argument("--all", action="store_true", help="sign every complete version")
-    sign.add_argument("--who", required=True, help="who vouches for what is signed")
-    sign.add_argument("--why", required=True, help="how they know where it comes from")
+    sign.add_argument("--who", required=True, type=_said, help="who vouches for what is signed")
+    sign.add_argument("--why", required=True, type=_said, help="how they know where it comes from")
     arguments = parser.parse_args(argv)
     store = PairStore(Settings.from_env())
     try:
@@ -36,6 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PairNotFoundError, SigningKeyError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+
+
+def _said(text: str) -> str:
+    """Return an argument without the space around it.
+
+    Raises:
+        ArgumentTypeError: if it is blank.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"found {text!r}, which says nothing; it is signed with the pair")
+    return text.strip()
 
 
 def _sign(store: PairStore, name: str, versions: Sequence[int], who: str, why: str) -> int:
