@@ -1,7 +1,7 @@
 from .base import Calendar, ns_of, times_of
 from .errors import CalendarError
 from .features import FourierTerms, Holidays, Part, TimeFeatures, features_text, time_features, usual_parts
-from .frequency import calendar_from_text, calendar_of, has_holidays, make_calendar
+from .frequency import calendar_from_text, calendar_of, has_holidays, has_week_label, make_calendar
 from .holiday_days import HolidayDays, days_between
 from .inference import Inferred, infer_frequency
 from .units import WORKING_DAYS
@@ -25,6 +25,7 @@ __all__ = [
     "days_between",
     "features_text",
     "has_holidays",
+    "has_week_label",
     "infer_frequency",
     "make_calendar",
     "ns_of",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.calendars.units import DAY_NS, WORKING_DAYS, BusinessDays, Months, Unit
+from mlplatform.calendars.units import DAY_NS, WORKING_DAYS, BusinessDays, Unit
 from mlplatform.calendars.zones import SECOND_NS, Zone
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class WallSteps(Calendar):
         self.frequency, self.zone, self.name = frequency, zone, name
         self.nominal_ns = unit.nominal * multiple
         self._unit, self._multiple, self._seasons = unit, multiple, seasons
-        self.is_told_by_end = isinstance(unit, Months) and unit.at_end
+        self.is_told_by_end = unit.at_end
         if isinstance(unit, BusinessDays):
             self.working_days = (unit.weekmask, unit.holidays)
 

@@ -23,6 +23,8 @@ LENGTHS = {"s": SECOND_NS, "min": 60 * SECOND_NS, "h": 3_600 * SECOND_NS, "D": D
 NAMES = {"s": "second", "min": "minute", "h": "hour", "D": "day", "W": "week"}
 WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+# Which of its days tells a week; the first of them is how all weeks were once.
+WEEK_LABELS = ("start", "end")
 MONTHS_PER = {"M": 1, "Q": 3, "Y": 12}
 NAMES_OF_MONTHS = {"M": "month", "Q": "quarter", "Y": "year"}
 PATTERN = re.compile(r"(\d*)\s*([A-Za-z]+)(?:-([A-Z]{3}))?")
@@ -32,7 +34,11 @@ EXAMPLES = "15min, h, D, B, W-MON, MS, QE or YS"
 
 @functools.lru_cache(maxsize=256)
 def make_calendar(
-    frequency: str, timezone: str = UTC, weekmask: str = WORKING_DAYS, holidays: tuple[str, ...] = ()
+    frequency: str,
+    timezone: str = UTC,
+    weekmask: str = WORKING_DAYS,
+    holidays: tuple[str, ...] = (),
+    week_label: str = WEEK_LABELS[0],
 ) -> Calendar:
     """Return the calendar of a frequency.
 
@@ -43,6 +49,8 @@ def make_calendar(
         timezone: IANA name of the zone whose clocks count.
         weekmask: of `C`, and read of no other: seven characters, Monday first, `1` for a working day.
         holidays: of `C`, and read of no other: days such as 2026-12-25.
+        week_label: of `W-MON` to `W-SUN`, and read of no other: whether the weekday is the first day of a week
+            (`start`) or the last (`end`). The steps are the same; the days that one covers are not.
 
     Raises:
         CalendarError: naming what cannot be used, and what can.
@@ -56,11 +64,7 @@ def make_calendar(
     if unit[:-1] in MONTHS_PER:
         return _months(frequency, multiple, unit, anchor, zone)
     if unit == "W" and anchor is not None:
-        monday = MONDAY_NS + WEEKDAYS.index(anchor) * DAY_NS
-        weeks = Stretches(LENGTHS["W"], monday, DAY_NS)
-        return WallSteps(
-            frequency, weeks, multiple, zone, _counted(multiple, f"week from {anchor.title()}"), _dividing(52, multiple)
-        )
+        return _weeks(frequency, multiple, anchor, zone, week_label)
     length, name = multiple * LENGTHS[unit], _counted(multiple, NAMES[unit])
     if zone.is_utc or (length < DAY_NS and all(shift % length == 0 for shift in zone.recent_shifts)):
         return EqualSteps(frequency, length, zone, name)
@@ -73,12 +77,20 @@ def has_holidays(frequency: str) -> bool:
     return _parts(frequency)[1] == "C"
 
 
+def has_week_label(frequency: str) -> bool:
+    """Return whether a frequency is one of weeks told by a weekday, which `week_label` is for."""
+    return _parts(frequency)[2] in WEEKDAYS
+
+
 def calendar_from_text(text: str) -> Calendar:
     """Return the calendar that wrote a text (`Calendar.text`)."""
     frequency, *details = text.split()
     found = dict(detail.split("=", 1) for detail in details)
     holidays = tuple(found["holidays"].split(",")) if "holidays" in found else ()
-    return make_calendar(frequency, found.get("tz", UTC), found.get("weekmask", WORKING_DAYS), holidays)
+    return make_calendar(
+        *(frequency, found.get("tz", UTC), found.get("weekmask", WORKING_DAYS), holidays),
+        week_label=found.get("week_label", WEEK_LABELS[0]),
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -100,6 +112,16 @@ def _parts(frequency: str) -> tuple[int, str, str | None]:
     if match is None or not is_known or (anchor is not None and anchor not in anchors) or int(number or 1) == 0:
         raise CalendarError(f"frequency must be a positive time step such as {EXAMPLES}, but is {frequency!r}")
     return int(number or 1), unit, anchor
+
+
+def _weeks(frequency: str, multiple: int, anchor: str, zone: Zone, week_label: str) -> Calendar:
+    if week_label not in WEEK_LABELS:
+        raise CalendarError(f"week_label must be one of {', '.join(WEEK_LABELS)}, but is {week_label!r}")
+    at_end = week_label == "end"
+    monday = MONDAY_NS + WEEKDAYS.index(anchor) * DAY_NS
+    weeks = Stretches(LENGTHS["W"], monday, DAY_NS, at_end)
+    name = _counted(multiple, f"week {'to' if at_end else 'from'} {anchor.title()}")
+    return WallSteps(frequency, weeks, multiple, zone, name, _dividing(52, multiple))
 
 
 def _months(frequency: str, multiple: int, unit: str, anchor: str | None, zone: Zone) -> Calendar:
@@ -144,7 +166,7 @@ def _counted(number: int, name: str) -> str:
 
 def _plural(first: str, rest: list[str]) -> list[str]:
     """Return the words of a name with its noun, the first word or the last, in the plural."""
-    return [f"{first}s", *rest] if not rest or rest[0] == "from" else [first, *rest[:-1], f"{rest[-1]}s"]
+    return [f"{first}s", *rest] if not rest or rest[0] in ("from", "to") else [first, *rest[:-1], f"{rest[-1]}s"]
 
 
 def _dividing(steps: int, multiple: int) -> tuple[int, ...]:

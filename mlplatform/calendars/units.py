@@ -31,11 +31,13 @@ class Unit(ABC):
         reach: how long after the beginning of a unit, in nanoseconds, its times may lie; every unit is that long.
         nominal: mean length in nanoseconds.
         details: what makes the unit beside its name, in the text of a calendar.
+        at_end: whether units are told by their last day.
     """
 
     reach: int
     nominal: int
     details: str = ""
+    at_end: bool = False
 
     @abstractmethod
     def number(self, wall: Int64) -> Int64:
@@ -53,11 +55,18 @@ class Stretches(Unit):
     Attributes:
         length, origin: in nanoseconds; a unit begins at the origin.
         reach: see `Unit`; a week that begins on Mondays may begin at any hour, but not on a Tuesday.
+        at_end: see `Unit`; steps are the same, and only which days they cover is not.
     """
 
     length: int
     origin: int
     reach: int
+    at_end: bool = False
+
+    @property
+    def details(self) -> str:  # type: ignore[override]
+        """The label, where it is not the first day, as all units of one length had it once."""
+        return " week_label=end" if self.at_end else ""
 
     @property
     def nominal(self) -> int:  # type: ignore[override]

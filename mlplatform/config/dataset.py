@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mlplatform.calendars import UTC, WORKING_DAYS, Calendar, has_holidays, make_calendar, zone_of
+from mlplatform.calendars import UTC, WORKING_DAYS, Calendar, has_holidays, has_week_label, make_calendar, zone_of
 from mlplatform.config.automation import DatasetAutomation, Owners, Tags
 from mlplatform.config.base import ENTITY, NAME_PATTERN, TIMESTAMP, ConfigError, Frozen, Period, time_step
 from mlplatform.config.found import AUTO, read_found
@@ -22,6 +22,7 @@ RESERVED_NAMES = (ENTITY, TIMESTAMP, "is_context", "until", "was_there", "__file
 
 EntityType = Literal["auto", "string", "integer"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
+WeekLabel = Literal["start", "end"]
 
 # Steps at least as long lie in files of a year, or of a month.
 LONG_STEP, MIDDLE_STEP = dt.timedelta(hours=6), dt.timedelta(minutes=5)
@@ -66,6 +67,8 @@ class DatasetConfig(Frozen):
     `C` are the working days of `weekmask` (seven characters, Monday first) that are not `holidays`; `auto` is the step
     that the rows of the first ingest have. `time_unit` is what times count that are numbers, since 1970 UTC; without it
     a number is no time. `timezone` is the zone of times that tell none, and whose days, weeks and months count.
+    `week_label` says whether the weekday of `W-MON` to `W-SUN` is the first day of its week (`start`) or the last
+    (`end`): which days' holidays a row of a week counts.
 
     `window_steps` is the length of the window kept in the online store, in steps of `frequency`; it bounds the lookback
     that an experiment on this dataset can ask for. `partition` is the stretch of time that one file of the raw and the
@@ -86,6 +89,7 @@ class DatasetConfig(Frozen):
     timezone: str = Field(default=UTC, exclude_if=lambda zone: zone == UTC)
     weekmask: str = Field(default=WORKING_DAYS, exclude_if=lambda mask: mask == WORKING_DAYS)
     holidays: tuple[dt.date, ...] = Field(default=(), exclude_if=lambda days: not days)
+    week_label: WeekLabel = Field(default="start", exclude_if=lambda label: label == "start")
     window_steps: int = Field(default=720, ge=0)
     partition: Period | None = None
     future_tolerance: str = "1D"
@@ -121,6 +125,11 @@ class DatasetConfig(Frozen):
         if has_days and not (is_said and has_holidays(self.frequency or "")):
             raise ValueError(
                 f"holidays and weekmask are for frequency C, custom business days, but frequency is {self.frequency!r}"
+            )
+        if self.week_label != "start" and not (is_said and has_week_label(self.frequency or "")):
+            raise ValueError(
+                "week_label is for weeks told by a weekday, W-MON to W-SUN, but frequency is "
+                f"{self.frequency!r}; write the weekday that the rows have"
             )
 
     def _check_columns(self) -> None:
@@ -177,7 +186,7 @@ class DatasetConfig(Frozen):
             ConfigError: if the frequency is `auto` and nothing was ingested yet.
         """
         days = tuple(day.isoformat() for day in self.holidays)
-        return make_calendar(self._settled_frequency(), self.timezone, self.weekmask, days)
+        return make_calendar(self._settled_frequency(), self.timezone, self.weekmask, days, self.week_label)
 
     def _settled_frequency(self) -> str:
         if self.frequency != AUTO:

@@ -20,6 +20,8 @@ from mlplatform.config import AUTO, DatasetConfig, ExperimentConfig
 DATA_VERSION_TAG = "dagster/data_version"
 # What is only said about a dataset or column, and decides nothing.
 SAID = {"description", "owners", "tags", "automation"}
+# What decides nothing about the rows themselves.
+UNREAD = {"window_steps", "week_label"}
 
 
 def code_version(decided_by: Any) -> str:
@@ -39,7 +41,7 @@ def data_version(*parts: Any) -> DataVersion:
 def raw_part(dataset: DatasetConfig) -> dict[str, Any]:
     """Return what decides how the rows of a dataset are read and validated."""
     column = {"columns": {"__all__": {"unit", "description"}}}
-    return dataset.model_dump(mode="json", exclude={**dict.fromkeys((*SAID, "window_steps"), True), **column})
+    return dataset.model_dump(mode="json", exclude={**dict.fromkeys((*SAID, *UNREAD), True), **column})
 
 
 def table_part(dataset: DatasetConfig) -> list[Any]:

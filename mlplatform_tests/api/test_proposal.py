@@ -350,8 +350,10 @@ def test_what_could_be_exchanged_is_said(tmp_path: Path, settings: Settings) -> 
 def test_any_calendar_is_recognised(pandas_name: str, frequency: str, tmp_path: Path, settings: Settings) -> None:
     times = pd.date_range("1971-01-01", periods=200, freq=pandas_name)
     rows = pd.DataFrame({"date": times.strftime("%Y-%m-%d %H:%M"), "sales": np.arange(200.0)})
-    config = accepted(written(rows, tmp_path, "shop.csv"), settings)
-    assert config.dataset.frequency == frequency
+    path = written(rows, tmp_path, "shop.csv")
+    assert accepted(path, settings).dataset.frequency == frequency
+    notes = propose(path, settings=settings).notes
+    assert any("`week_label: end`" in note for note in notes) is frequency.startswith("W-")
 
 
 def working_days(holidays: Iterable[dt.date], start: str = "2021-01-04", end: str = "2024-06-28") -> pd.DataFrame:

@@ -8,6 +8,7 @@ import zoneinfo
 import numpy as np
 import pandas as pd
 import pytest
+from holidays import country_holidays
 from hypothesis import given, settings
 
 from mlplatform.calendars import (
@@ -17,6 +18,7 @@ from mlplatform.calendars import (
     HolidayDays,
     Holidays,
     TimeFeatures,
+    calendar_of,
     features_text,
     make_calendar,
     time_features,
@@ -134,6 +136,42 @@ def test_long_steps_count_the_holidays_that_they_cover(frequency: str, step: str
         features = TimeFeatures(calendar, holidays=(Holidays("US", before=1),))
         found = features.numbers(moment)[0, features.number_names().index(name)]
         assert found == sum(day + dt.timedelta(distance) in free for day in days)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+@pytest.mark.parametrize(
+    ("frequency", "label", "expected"),
+    [
+        ("W-SUN", "end", [0, 2, 1]),
+        ("W-SUN", "start", [2, 1, 0]),
+        ("W-SAT", "end", [0, 2, 1]),
+        ("4W-SUN", "end", [0, 3]),
+        ("W-MON", "start", [0, 2, 1]),
+    ],
+)
+def test_weeks_have_the_holidays_of_their_days_whichever_of_them_is_their_label(
+    frequency: str, label: str, expected: list[int], zone: str
+) -> None:
+    first = {"W-SUN": "2023-12-24", "W-SAT": "2023-12-23", "4W-SUN": "2023-12-24", "W-MON": "2023-12-18"}[frequency]
+    calendar = make_calendar(frequency, zone, week_label=label)
+    steps = pd.date_range(first, periods=len(expected), freq=frequency, tz=zone, unit="ns").asi8
+    features = TimeFeatures(calendar, holidays=(Holidays("DE"),))
+    assert features.events(steps)[:, 0].tolist() == expected
+    # What a pair keeps of its calendar tells the label, and told the first day before there was a choice.
+    assert ("week_label" in calendar.stored_text) is (label == "end")
+    again = TimeFeatures(calendar_of(calendar.stored_text, 0), holidays=(Holidays("DE"),))
+    assert again.events(steps).tobytes() == features.events(steps).tobytes()
+    # No step is another one.
+    assert make_calendar(frequency, zone).is_on(steps, int(calendar.phases(steps)[0])).all()
+    assert calendar.name.startswith(("week to", "4 weeks to") if label == "end" else "week from")
+
+
+def test_sums_of_weeks_as_pandas_writes_them_have_their_holidays() -> None:
+    days = pd.date_range("2023-11-27", "2024-01-14", unit="ns")
+    free = [day in country_holidays("DE", years=(2023, 2024)) for day in days.date]
+    weeks = pd.Series(np.array(free, dtype=float), index=days).resample("W-SUN").sum()
+    features = TimeFeatures(make_calendar("W-SUN", week_label="end"), holidays=(Holidays("DE"),))
+    assert features.events(weeks.index.as_unit("ns").asi8)[:, 0].tolist() == weeks.tolist()
 
 
 def test_a_text_tells_all_and_nothing_else_is_read_of_it() -> None:

@@ -240,6 +240,7 @@ DATASET_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "timezone": ("Europe/Berlin", TRAINING | FEATURES | {"raw", "splits"}),
     "weekmask": ("1111110", TRAINING | FEATURES | {"raw", "splits"}),
     "holidays": ((dt.date(2026, 12, 25),), TRAINING | FEATURES | {"raw", "splits"}),
+    "week_label": ("end", TRAINING),
     "window_steps": (96, TRAINING | FEATURES | {"splits"}),
     "partition": ("day", TRAINING | FEATURES | {"raw", "splits"}),
     "max_bad_fraction": (0.2, TRAINING | {"raw"}),
@@ -285,6 +286,9 @@ def test_a_changed_dataset_makes_the_assets_it_changes_out_of_date(
         value = plain.dataset.columns | {"extra": ColumnConfig()}
     # Of no other frequency can these be told.
     custom = {"dataset_frequency": "C"} if key in ("weekmask", "holidays") else {}
+    if key == "week_label":
+        plain = changed(plain, dataset_frequency="W-SUN")
+        versions = code_versions(plain)
     now = code_versions(changed(plain, **{f"dataset_{key}": value}, **custom))
     assert {name for name in now if now[name] != versions[name]} == expected
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, Look
 from mlplatform.api.proposal.roles import Roles
 from mlplatform.api.proposal.times import Times
-from mlplatform.calendars import WORKING_DAYS
+from mlplatform.calendars import WORKING_DAYS, has_week_label
 from mlplatform.config import FOLDS, Lengths
 
 # Names that are rather a first row of data: numbers with decimals, or dates.
@@ -61,6 +61,11 @@ def _time_notes(roles: Roles, time: str) -> Iterator[str]:
         f"time is {time!r}, from {times.values.min()} to {times.values.max()}, "
         f"frequency {roles.frequency or 'unknown'}; {_zone_note(roles, times)}"
     )
+    if roles.frequency is not None and has_week_label(roles.frequency):
+        yield (
+            "weeks are taken for those that begin with the day of their row; if they end with it, as pandas' resample "
+            "writes them, add `week_label: end` to the dataset, so that holidays are counted for them"
+        )
     if unread := roles.look.unread(time):
         yield f"{unread[0]} times cannot be read, such as {unread[1]!r}: these rows go to quarantine"
     if times.is_ambiguous:
