@@ -87,10 +87,8 @@ def calendar_from_text(text: str) -> Calendar:
     frequency, *details = text.split()
     found = dict(detail.split("=", 1) for detail in details)
     holidays = tuple(found["holidays"].split(",")) if "holidays" in found else ()
-    return make_calendar(
-        *(frequency, found.get("tz", UTC), found.get("weekmask", WORKING_DAYS), holidays),
-        week_label=found.get("week_label", WEEK_LABELS[0]),
-    )
+    weekmask, week_label = found.get("weekmask", WORKING_DAYS), found.get("week_label", WEEK_LABELS[0])
+    return make_calendar(frequency, found.get("tz", UTC), weekmask, holidays, week_label)
 
 
 @functools.lru_cache(maxsize=256)

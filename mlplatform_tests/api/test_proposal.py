@@ -104,6 +104,53 @@ def test_numbers_are_times_only_where_something_says_so(tmp_path: Path, settings
     assert "kind: tabular" in propose(written(rows.assign(time=ids).rename(columns={"time": "id"}), tmp_path)).yaml
 
 
+@pytest.mark.parametrize(
+    ("spelled", "freq", "expected"), [("%Y%m%d", "D", "D"), ("%Y%m", "MS", "MS"), ("%Y%m%d", "W-MON", "W-MON")]
+)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "xlsx"])
+@pytest.mark.parametrize("lines", [1, 2])
+def test_whole_numbers_that_are_dates_are_times(
+    tmp_path: Path, settings: Settings, spelled: str, freq: str, expected: str, suffix: str, lines: int
+) -> None:
+    times = pd.date_range("2003-01-06" if freq == "W-MON" else "2005-01-01", periods=200, freq=freq)
+    load = np.random.default_rng(0).normal(10, 1, 200).round(3)
+    parts = [pd.DataFrame({"k": times.strftime(spelled).astype(int), "line": f"l{n}", "y": load}) for n in range(lines)]
+    rows, path = pd.concat(parts, ignore_index=True), tmp_path / f"plant.{suffix}"
+    if suffix == "csv":
+        rows.to_csv(path, index=False)
+    elif suffix == "jsonl":
+        rows.to_json(path, orient="records", lines=True)
+    else:
+        rows.to_excel(path, index=False)
+    config = accepted(path, settings)
+    assert (config.task, config.dataset.time_column, config.dataset.frequency) == ("forecast", "k", expected)
+    stored = read_raw(config.dataset, settings)
+    assert stored["event_timestamp"].iloc[: len(times)].tolist() == times.tz_localize("UTC").tolist()
+
+
+def test_numbers_that_could_be_dates_by_chance_are_told(tmp_path: Path, settings: Settings) -> None:
+    days = pd.date_range("1950-01-01", "2000-01-01").to_series().sample(300, random_state=1)
+    born = pd.DataFrame({"born": days.dt.strftime("%Y%m%d").to_numpy(), "x": np.arange(300) % 7})
+    born["y"] = np.arange(300) % 97 + 0.5
+    proposal = propose(written(born, tmp_path), settings=settings)
+    assert "kind: tabular" in proposal.yaml
+    assert any("of 'born'" in note and "--time born" in note for note in proposal.notes)
+    assert "time_column: born" in propose(tmp_path / "plant.csv", time="born", settings=settings).yaml
+    months = born.assign(born=(190000 + np.arange(300)))
+    assert not any("could be times" in note for note in propose(written(months, tmp_path), settings=settings).notes)
+
+
+def test_the_hour_of_a_day_in_a_column_of_its_own_is_told(tmp_path: Path, settings: Settings) -> None:
+    moments = pd.date_range("2024-01-01", periods=24 * 60, freq="h")
+    load = np.arange(len(moments)) % 31 + 0.5
+    rows = pd.DataFrame({"date": moments.strftime("%Y%m%d"), "n": moments.hour, "y": load})
+    for each in (rows, rows.rename(columns={"n": "hour"})):
+        told = [note for note in propose(written(each, tmp_path), settings=settings).notes if "hour of the day" in note]
+        assert len(told) == 1
+        assert "write both into one column" in told[0]
+    assert not any("hour of the day" in note for note in propose(written(hours(), tmp_path), settings=settings).notes)
+
+
 def test_a_column_that_is_blank_or_ends_early_is_not_what_is_predicted(tmp_path: Path, settings: Settings) -> None:
     rows = hours()
     ended = rows["load"].where(np.arange(len(rows)) < 0.8 * len(rows))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlplatform.api.proposal.names import clean_names
-from mlplatform.api.proposal.times import Times, are_counts, read_counts, read_times
+from mlplatform.api.proposal.times import Times, are_times, read_numbers, read_times
 from mlplatform.config import source_scheme
 from mlplatform.data import DataError
 from mlplatform.data.sources import NUMBER_NULLS, FileTable, number_pattern, open_table, written_numbers
@@ -142,8 +142,8 @@ def look_at(paths: Sequence[Path], uris: Sequence[str]) -> Look:
     times = {str(name): found for name in cells if (found := read_times(cells[name])) is not None}
     if not times:
         # Beside written times, numbers are more likely to be measured.
-        counts = {str(name): found for name in cells if (found := read_counts(cells[name])) is not None}
-        times = {name: found for name, found in counts.items() if are_counts(name, found)}
+        numbers = {str(name): found for name in cells if (found := read_numbers(cells[name])) is not None}
+        times = {name: found for name, found in numbers.items() if are_times(name, found)}
     others = cells[[name for name in cells if name not in times]]
     (decimal, thousands), is_ambiguous = _form(others, table)
     nulls: set[str] = set()

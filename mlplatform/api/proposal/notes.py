@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, Look
 from mlplatform.api.proposal.roles import Roles
-from mlplatform.api.proposal.times import Times
+from mlplatform.api.proposal.times import Times, read_numbers
 from mlplatform.calendars import WORKING_DAYS, has_week_label
 from mlplatform.config import FOLDS, Lengths
 
 # Names that are rather a first row of data: numbers with decimals, or dates.
 LIKE_DATA = re.compile(r"[-+]?\d+[.,]\d+|\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
 DAY_NAMES = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+HOUR = re.compile(r"hour|stunde|heure|hora|(^|[^a-z])(h|hr|hh|std)([^a-z]|$)", re.IGNORECASE)
+HOURS_A_DAY = 24
 # Of columns that could be predicted as well.
 SHOWN_TARGETS = 5
 
@@ -24,6 +26,8 @@ def notes_of(roles: Roles) -> Iterator[str]:
     yield from _file_notes(look)
     if roles.time is not None:
         yield from _time_notes(roles, roles.time)
+    else:
+        yield from _number_notes(roles)
     yield from _length_notes(roles)
     if roles.entity is not None and roles.time is None:
         yield f"rows are named by {roles.entity!r}, so it is no input"
@@ -76,6 +80,7 @@ def _time_notes(roles: Roles, time: str) -> Iterator[str]:
             f"no row is of a {' or '.join(free)}, so the working days are the other {7 - len(free)} of a week "
             "(`weekmask`): nothing is forecast for those, and rows of them would go to quarantine"
         )
+    yield from _hour_notes(roles, times)
     if roles.closed is not None:
         yield (
             f"{roles.closed.explained} of {roles.closed.missing} weekdays without a row are holidays of "
@@ -83,6 +88,34 @@ def _time_notes(roles: Roles, time: str) -> Iterator[str]:
         )
     if roles.frequency is None:
         yield "no frequency was found that the times of the entities have in common: set it by hand"
+
+
+def _number_notes(roles: Roles) -> Iterator[str]:
+    """Say which numbers of a file without times could be times."""
+    for column in roles.look.columns:
+        cells = roles.look.cells[column.name]
+        if column.is_whole and read_numbers(cells) is not None:
+            yield (
+                f"the numbers of {column.name!r}, such as {cells.dropna().iloc[0]}, could be times: if they are, say "
+                f"so by `--time {column.name}`"
+            )
+
+
+def _hour_notes(roles: Roles, times: Times) -> Iterator[str]:
+    """Say which column is the hour of a day that stands in another."""
+    if not (times.values.dropna() == times.values.dropna().dt.floor("D")).all():
+        return
+    for column in roles.look.columns:
+        if not column.is_whole or column.lowest is None or column.highest is None:
+            continue
+        in_day = column.lowest >= 0 and column.highest <= HOURS_A_DAY
+        is_entity = column.name == roles.entity and column.distinct == HOURS_A_DAY
+        if in_day and (is_entity or HOUR.search(column.name)):
+            yield (
+                f"{column.name!r} could be the hour of the day in {roles.time!r}: if it is, write both into one column "
+                "(2024-01-31 13:00), because here a step is a day"
+                f"{', and each hour a series of its own' if column.name == roles.entity else ''}"
+            )
 
 
 def _zone_note(roles: Roles, times: Times) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mlplatform.api.proposal.ahead import columns_ahead
 from mlplatform.api.proposal.looking import FEW_CATEGORIES, RARE_NULLS, Column, Look
-from mlplatform.api.proposal.times import frequency_of, read_counts
+from mlplatform.api.proposal.times import frequency_of, read_numbers
 from mlplatform.api.proposal.working_days import ClosedDays, closed_days, working_week
 from mlplatform.api.proposal.zones import days_set_back, zones_of
 from mlplatform.calendars import WORKING_DAYS, Calendar, make_calendar, ns_of
@@ -136,7 +136,7 @@ def roles_of(look: Look, targets: tuple[str, ...], time: str | None, entity: str
     targets = tuple(look.named(target).name for target in targets)
     time = time and look.named(time).name
     entity = entity and look.named(entity).name
-    counts = None if time is None or time in look.times else read_counts(look.cells[time])
+    counts = None if time is None or time in look.times else read_numbers(look.cells[time])
     if time is not None and counts is not None:
         look = look.with_times(time, counts)
     if time is not None and time not in look.times:

@@ -22,6 +22,8 @@ FORMATS = tuple(
 ENOUGH, COVERED = 0.95, 0.5
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 COUNT = re.compile(r"\d+(\.\d+)?")
+# Whole numbers that are days or months of the years 1900 to 2099.
+DATES = {"%Y%m%d": re.compile(r"(19|20)\d\d[01]\d[0-3]\d"), "%Y%m": re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])")}
 # A time of day that ends with what it is ahead of UTC.
 WITH_OFFSET = re.compile(r".*\d[T ]\d.*(Z|[+-]\d\d(:?\d\d)?)")
 # What a column of numbers that are times is called.
@@ -78,8 +80,24 @@ def read_times(cells: pd.Series) -> Times | None:
     return Times(times, spelled, is_ambiguous)
 
 
-def read_counts(cells: pd.Series) -> Times | None:
-    """Return the times that cells of numbers count since 1970; `None` if they are of no years that rows are from."""
+def read_numbers(cells: pd.Series) -> Times | None:
+    """Return the times that cells of numbers count since 1970, or the dates that they are, such as 20230131 or 202301.
+
+    `None` if they are neither, or of no years that rows are from.
+    """
+    return _counts(cells) or _dates(cells)
+
+
+def _dates(cells: pd.Series) -> Times | None:
+    present = cells.dropna()
+    for spelled, pattern in DATES.items():
+        if present.nunique() > 1 and present.map(lambda cell, pattern=pattern: bool(pattern.fullmatch(cell))).all():
+            values = _parsed(cells, spelled)
+            return Times(values, spelled) if values[present.index].notna().all() else None
+    return None
+
+
+def _counts(cells: pd.Series) -> Times | None:
     present = cells.dropna()
     if present.empty or not present.map(lambda cell: bool(COUNT.fullmatch(cell))).all():
         return None
@@ -94,9 +112,10 @@ def read_counts(cells: pd.Series) -> Times | None:
     return Times(values, None, unit=units[0]) if values[present.index].notna().mean() >= ENOUGH else None
 
 
-def are_counts(name: str, times: Times) -> bool:
+def are_times(name: str, times: Times) -> bool:
     """Return whether numbers that could be times are: by their column's name, or because they keep a step."""
-    return NAMED.search(name) is not None or (times.unit in ("s", "ms") and _coverage(times.values) >= COVERED)
+    may_keep = times.unit in ("s", "ms") or times.format is not None
+    return NAMED.search(name) is not None or (may_keep and _coverage(times.values) >= COVERED)
 
 
 def _coverage(times: pd.Series) -> float:

@@ -6,7 +6,8 @@ Text that is none of it stays as it is written, for validation to quarantine.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
@@ -100,11 +101,19 @@ def written_numbers(cells: pd.Series, decimal: str, thousands: str | None = None
 def written_times(cells: pd.Series, time_format: str) -> pd.Series:
     """Return cells with times in the place of text in a format; whatever does not fit stays as it is.
 
+    A whole number, as 20230131 is in a file whose cells have types, is what its digits say.
+
     A format without a zone gives times without one, which are in the dataset's; a `Z` at its end is UTC.
     """
     import pandas as pd
 
-    is_text = cells.map(lambda cell: isinstance(cell, str)).astype(bool)
+    texts = cells.map(_digits)
+    is_text = texts.map(lambda cell: isinstance(cell, str)).astype(bool)
     has_zone = "%z" in time_format or "%Z" in time_format or time_format.endswith("Z")
-    parsed = pd.to_datetime(cells.where(is_text), format=time_format, utc=has_zone, errors="coerce")
+    parsed = pd.to_datetime(texts.where(is_text), format=time_format, utc=has_zone, errors="coerce")
     return parsed if parsed.notna().all() else parsed.astype(object).where(parsed.notna(), cells)
+
+
+def _digits(cell: Any) -> Any:
+    is_whole = isinstance(cell, Integral) or (isinstance(cell, float) and cell.is_integer())
+    return str(int(cell)) if is_whole and not isinstance(cell, bool) else cell
