@@ -118,7 +118,8 @@ def test_a_fault_is_named_on_its_first_day_and_is_no_drift(
     assert DriftReport.from_json(report.to_json()) == report
     # Wrong forecasts on broken data are no reason to train on them.
     wrong = replace(report, errors=ErrorDrift(100, 9.0, 1.0, 1.5))
-    decision = decide_retrain(Inputs("yard_xgboost", (ReportFacts.of(wrong),)), DriftConfig(), NOW)
+    made_at = dt.datetime.fromisoformat(report.created_at)
+    decision = decide_retrain(Inputs("yard_xgboost", (ReportFacts.of(wrong),)), DriftConfig(), made_at)
     assert decision.outcome == "blocked"
     assert name in decision.reason
 
