@@ -7,7 +7,6 @@ nothing but the error of the forecasts tells. They are logged, joined with the t
 
 from __future__ import annotations
 
-import datetime as dt
 import tempfile
 from collections.abc import Sequence
 
@@ -18,9 +17,8 @@ from scipy.signal import lfilter
 
 from mlplatform.config import ENTITY, TIMESTAMP, load_experiment
 from mlplatform.monitoring.error_drift import judge_errors
-from mlplatform.monitoring.prediction_log import PredictionLog, ServedPredictions
 from mlplatform.settings import Settings
-from mlplatform.testing.joined_errors import join_log
+from mlplatform.testing.joined_errors import join_log, log_forecasts
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,7 +42,9 @@ def alarms_after(seed: Sequence[int], looks: Sequence[int], *, changes: bool) ->
         times = pd.date_range("2024-01-01", periods=BEFORE + looks[-1] + 1, freq="1h")
         truth, forecasts, reference = _simulated(seed, len(times), config.horizon, changes=changes)
         rows = pd.DataFrame({ENTITY: 1, TIMESTAMP: times.tz_localize("UTC"), TARGET: truth})
-        _log(settings, times.to_numpy("datetime64[ns]"), forecasts)
+        moments = times.to_numpy("datetime64[ns]")
+        ahead = moments[np.arange(len(forecasts))[:, None] + np.arange(1, config.horizon + 1)]
+        log_forecasts(settings, EXPERIMENT, TARGET, moments[: len(forecasts)], ahead, forecasts)
         join_log(config, settings, rows)
         state, risen = None, []
         for hours in (0, *looks):
@@ -72,23 +72,3 @@ def _simulated(seed: Sequence[int], hours: int, horizon: int, *, changes: bool) 
     forecasts = FACTOR * plan[moments] + MEMORY**ahead * left
     error = np.abs(forecasts - target[moments])[: training - horizon].mean()
     return target[training:], forecasts[training:], float(error)
-
-
-def _log(settings: Settings, times: npt.NDArray[np.datetime64], forecasts: Floats) -> None:
-    horizon = forecasts.shape[1]
-    log = PredictionLog(settings, EXPERIMENT)
-    log.append(
-        ServedPredictions(
-            served_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-            request_id="r",
-            version=1,
-            pair_id="pair",
-            entity_ids=["1"] * len(forecasts),
-            origins=times[: len(forecasts)],
-            targets=(TARGET,),
-            steps=np.arange(1, horizon + 1),
-            timestamps=times[np.arange(len(forecasts))[:, None] + np.arange(1, horizon + 1)],
-            values=forecasts[:, :, None],
-        )
-    )
-    log.close()

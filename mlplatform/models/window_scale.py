@@ -83,11 +83,11 @@ def teaching(samples: WindowSamples, spec: ModelSpec) -> WindowSamples:
         return samples
     key = ("teaching", spec.scaling)
     if key not in samples.cache:
-        outputs = samples.outputs()
         kept = np.ones(len(samples), dtype=bool)
         for position, target in enumerate(samples.targets):
-            is_still = _is_nothing(samples, target)
-            kept &= ~(is_still & (np.nan_to_num(outputs[:, :, position]) != 0).any(axis=1))
+            still = np.flatnonzero(_is_nothing(samples, target))
+            follows = np.nan_to_num(samples.outputs(still)[:, :, position]) != 0
+            kept[still[follows.any(axis=1)]] = False
         samples.cache[key] = None if kept.all() or not kept.any() else samples.select(kept)
     found: WindowSamples | None = samples.cache[key]
     return samples if found is None else found

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +18,7 @@ from mlplatform.monitoring.forecast_errors.join import write_piece
 from mlplatform.monitoring.forecast_errors.pieces import SERVED, piece_path
 from mlplatform.monitoring.forecast_errors.predictions import served_on
 from mlplatform.monitoring.forecast_errors.truth import Truth
-from mlplatform.monitoring.prediction_log import prediction_days
+from mlplatform.monitoring.prediction_log import PredictionLog, ServedPredictions, prediction_days
 from mlplatform.monitoring.report import ErrorDrift
 from mlplatform.settings import Settings
 
@@ -27,6 +30,38 @@ def table_of(rows: pd.DataFrame, folder: Path) -> TableFiles:
         own = rows[rows[TIMESTAMP].dt.year == int(year)]
         pq.write_table(pa.Table.from_pandas(own, preserve_index=False), path, coerce_timestamps="us")
     return TableFiles(rows=years, digests=dict.fromkeys(years, "rows"), replaced=())
+
+
+def log_forecasts(
+    settings: Settings,
+    experiment: str,
+    target: str,
+    origins: npt.NDArray[np.datetime64],
+    timestamps: npt.NDArray[np.datetime64],
+    values: npt.NDArray[np.float64],
+) -> None:
+    """Log forecasts of entity 1 by version 1, in one request.
+
+    Parameters:
+        origins: of shape (n,), UTC.
+        timestamps, values: of shape (n, steps): the moments that are forecast, UTC, and what is forecast.
+    """
+    log = PredictionLog(settings, experiment)
+    log.append(
+        ServedPredictions(
+            served_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+            request_id="r",
+            version=1,
+            pair_id="pair",
+            entity_ids=["1"] * len(values),
+            origins=origins,
+            targets=(target,),
+            steps=np.arange(1, values.shape[1] + 1),
+            timestamps=timestamps,
+            values=values[:, :, None],
+        )
+    )
+    log.close()
 
 
 def join_log(config: ExperimentConfig, settings: Settings, rows: pd.DataFrame) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,9 @@ import pytest
 from mlplatform.config import ENTITY, TIMESTAMP, ExperimentConfig, load_experiment
 from mlplatform.monitoring.error_drift import judge_errors
 from mlplatform.monitoring.live_error import ErrorTest, read_error_test, write_error_test
-from mlplatform.monitoring.prediction_log import PredictionLog, ServedPredictions
 from mlplatform.monitoring.report import ErrorDrift
 from mlplatform.settings import Settings
-from mlplatform.testing.joined_errors import join_log
+from mlplatform.testing.joined_errors import join_log, log_forecasts
 
 HOUR = pd.Timedelta(hours=1)
 
@@ -41,22 +39,8 @@ def log_served(settings: Settings, rows: pd.DataFrame, target: str, error: float
     """Log predictions one step ahead, for the last hours of entity 1, all off by `error`."""
     last = rows[rows[ENTITY] == 1].tail(hours)
     times = last[TIMESTAMP].dt.tz_localize(None).to_numpy("datetime64[ns]")
-    log = PredictionLog(settings, "fleet_xgboost")
-    log.append(
-        ServedPredictions(
-            served_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-            request_id="r",
-            version=1,
-            pair_id="pair",
-            entity_ids=["1"] * len(last),
-            origins=times - np.timedelta64(1, "h"),
-            targets=(target,),
-            steps=np.array([1]),
-            timestamps=times[:, None],
-            values=last[target].to_numpy()[:, None, None] + error,
-        )
-    )
-    log.close()
+    values = last[target].to_numpy()[:, None] + error
+    log_forecasts(settings, "fleet_xgboost", target, times - np.timedelta64(1, "h"), times[:, None], values)
 
 
 def first_alarms(errors: np.ndarray, limit: float) -> np.ndarray:
